@@ -1,0 +1,77 @@
+import type { Config } from "../config/config.ts";
+import type { Clock } from "../io/clock.ts";
+import type { Log } from "../io/log.ts";
+import type { Storage } from "../storage/storage.ts";
+
+/** What a command may use of the world. Made in main.ts; tests make their own. */
+export interface Context {
+  readonly config: Config;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** Aborted by SIGTERM, SIGINT and SIGHUP, with an InterruptedError as its reason. */
+  readonly signal: AbortSignal;
+  /** The directory that we were started in: PGDATA, when PostgreSQL starts us. */
+  readonly workingDirectory: string;
+  /** Standard output: data for the user or another program, never progress. */
+  write(text: string): Promise<void>;
+  /** Shows where a long job stands: one rewritten line on a terminal, a line a minute in a log. */
+  readonly progress: ProgressSink;
+  /** The configured storage with all its wrappers. Throws ConfigError if there is none. */
+  openStorage(): Promise<Storage>;
+}
+
+export interface ProgressState {
+  /** "backing up", "restoring". */
+  readonly activity: string;
+  readonly doneBytes: number;
+  /** Absent while it is not known. */
+  readonly totalBytes?: number;
+}
+
+export interface ProgressSink {
+  update(state: ProgressState): void;
+  /** Takes the line off the terminal. */
+  end(): void;
+}
+
+/** A flag of one command. Settings are flags of every command and stand in config/settings.ts. */
+export interface Flag {
+  /** Without dashes: "pretty". */
+  readonly name: string;
+  readonly short?: string;
+  /** Name of the value in the help ("<name>"); absent for a switch. */
+  readonly value?: string;
+  readonly text: string;
+  /** A value flag that may be given several times. */
+  readonly isRepeatable?: boolean;
+}
+
+/** The words of a command line, after settings and the command's name were taken out. */
+export interface Words {
+  readonly positionals: readonly string[];
+  /** Switches that were given. */
+  has(flag: string): boolean;
+  /** Value of a flag, the last one if repeated. */
+  value(flag: string): string | undefined;
+  values(flag: string): readonly string[];
+}
+
+/**
+ * One command. `parse` is pure and throws UsageError; `run` reads top to bottom: check, open, do,
+ * say. A command that fails throws; what its caller (PostgreSQL) reads into the exit code is
+ * `exitCode`, otherwise the table in exit-codes.ts counts.
+ */
+export interface Command<Arguments = unknown> {
+  readonly name: string;
+  /** After the program's name: "wal-push <wal-file>". */
+  readonly usage: string;
+  readonly summary: string;
+  /** Further paragraphs of the help. */
+  readonly details?: string;
+  readonly flags: readonly Flag[];
+  /** Commands that need no readable configuration, such as help. */
+  readonly needsConfig: boolean;
+
+  parse(words: Words): Arguments;
+  run(args: Arguments, context: Context): Promise<void>;
+}

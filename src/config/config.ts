@@ -1,0 +1,66 @@
+import type { CompressionMethod } from "../codec/codec.ts";
+import type { StorageConfig } from "../storage/open.ts";
+
+/** How to reach PostgreSQL: libpq's names and meanings; what is absent has libpq's default. */
+export interface PostgresConfig {
+  readonly host?: string;
+  readonly port?: number;
+  readonly user?: string;
+  readonly password?: string;
+  readonly passwordFile?: string;
+  readonly database?: string;
+  readonly applicationName: string;
+  readonly sslMode?: string;
+  readonly sslKeyFile?: string;
+  readonly sslCertificateFile?: string;
+  readonly sslRootCertificateFile?: string;
+}
+
+/** Every effective setting, read once at the start and frozen. Made by `load.ts` from the table. */
+export interface Config {
+  /** Absent when no storage is configured: `openStorage` says so. */
+  readonly storage?: StorageConfig;
+  readonly postgres: PostgresConfig;
+  /** PGDATA, where a command needs it and has no argument for it. */
+  readonly dataDirectory?: string;
+  /** Where we keep what may be lost: which repository was seen with which system identifier. */
+  readonly cacheDirectory: string;
+
+  readonly compressionMethod: Exclude<CompressionMethod, "gzip">;
+  /** In the scale of `compressionMethod`; absent = its default. */
+  readonly compressionLevel?: number;
+
+  /** Objects and parts uploaded at the same time. */
+  readonly uploadConcurrency: number;
+  /** Tar parts packed at the same time. */
+  readonly uploadDiskConcurrency: number;
+  readonly downloadConcurrency: number;
+  /** Jobs of compression and decompression: the number of cores unless set. */
+  readonly codecJobs: number;
+  /** A tar part is closed once it holds more content than this. */
+  readonly tarSizeThresholdBytes: number;
+  readonly networkRateLimitBytesPerSecond?: number;
+  readonly diskRateLimitBytesPerSecond?: number;
+  /** fsync of restored files; only ever false on request. */
+  readonly fsync: boolean;
+
+  /** In all, for one wal-push or wal-fetch. */
+  readonly walTimeoutMs: number;
+  /** For one request to the store, retries not counted. */
+  readonly requestTimeoutMs: number;
+  /** How long backup-push waits for a switched segment to arrive before it refuses. */
+  readonly archiveCheckTimeoutMs: number;
+  /** How long backup-push waits at its end for the last segment; 0 = without end. */
+  readonly stopBackupTimeoutMs: number;
+  /** How often the backup session is asked whether it still lives. */
+  readonly aliveCheckIntervalMs: number;
+
+  /** Checksum of each file in our manifest. */
+  readonly manifestHash: "xxh64" | "sha256";
+  readonly isFilesMetadataWritten: boolean;
+  /** Database and table names in files_metadata.json, for partial restores. */
+  readonly isPartialRestorePrepared: boolean;
+  /** Parsed JSON, exact numbers kept as text: the user's words for a new backup. */
+  readonly sentinelUserData?: string;
+  readonly fetchTargetUserData?: string;
+}

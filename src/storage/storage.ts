@@ -1,0 +1,68 @@
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+
+/** "wal_005/000000010000000000000003.zst": segments joined by one "/", none at either end. */
+export type ObjectKey = string;
+
+/** Bytes `[start, end)` of an object; without `end` up to its last byte. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end?: number;
+}
+
+export interface ObjectInfo {
+  readonly key: ObjectKey;
+  readonly sizeBytes: number;
+  /** When the store says that it was written. Copies lose it: never decide by it what is newest. */
+  readonly modifiedAt: Date;
+}
+
+export interface CallOptions {
+  readonly signal: AbortSignal;
+}
+
+export interface GetOptions extends CallOptions {
+  readonly range?: ByteRange;
+}
+
+export interface PutOptions extends CallOptions {
+  /** Create only: rejects with ObjectExistsError, and writes nothing, if the key has an object. */
+  readonly ifAbsent?: boolean;
+}
+
+export interface ListOptions extends CallOptions {
+  /** Only keys after this one, in byte order. */
+  readonly startAfter?: ObjectKey;
+}
+
+/**
+ * A flat map from keys to bytes that outlives us.
+ *
+ * What every implementation owes its callers, checked for each by test/storage/contract.ts:
+ *
+ * - `put` is atomic: a reader finds the old object, the new one, or none; never a part. It resolves
+ *   only when the store has acknowledged (directory: fsynced) the whole object.
+ * - `put` with `ifAbsent` is won by exactly one of several writers.
+ * - What `put` stored, `get`, `stat` and `list` see at once.
+ * - `get` and `stat` of a missing key reject with ObjectNotFoundError; `delete` of one is no error.
+ * - `get` fails rather than ending early: a stream that ends has given every byte asked for.
+ * - `list` yields all keys that begin with `prefix` (plain text, not a folder), in ascending byte
+ *   order, streamed: it holds at most one page of the store's answer.
+ * - Once `signal` is aborted the call rejects with its reason, and nothing more becomes visible.
+ * - Errors are those of src/errors.ts: ObjectNotFoundError, ObjectExistsError, StorageAccessError,
+ *   StorageError; none holds a credential.
+ *
+ * Implementations do not throttle, log, compress or encrypt: wrappers do. They do not retry whole
+ * calls either (`retrying.ts` does); a store that sends an object in parts retries a part itself,
+ * because it alone still has the part's bytes.
+ */
+export interface Storage extends AsyncDisposable {
+  /** For messages, without credentials: "s3://backups/main". */
+  readonly name: string;
+
+  get(key: ObjectKey, options: GetOptions): ByteStream;
+  put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void>;
+  stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo>;
+  list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo>;
+  /** Rejects if any of the keys could not be removed, naming the first and how many. */
+  delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void>;
+}
