@@ -87,7 +87,7 @@ export class StorageAccessError extends OperationError {
 }
 
 export interface StorageErrorDetails extends ErrorDetails {
-  /** Whether the same call may succeed a moment later (5xx, 429, reset, time-out of the network). */
+  /** Whether the same call may succeed a moment later (5xx, 429, reset, network time-out). */
   readonly isRetryable: boolean;
   /** Milliseconds that the store asked us to wait (Retry-After), if it did. */
   readonly retryAfterMs?: number;

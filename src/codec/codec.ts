@@ -20,8 +20,8 @@ export interface DecompressOptions {
  * One compression format, both ways, in bounded memory.
  *
  * `decompress` never ends early: input that stops before the format's end rejects with
- * TruncatedError (empty input too, but for "none"), any other damage that the format can detect with
- * FormatError, bytes after the end as well. Frames and streams that follow each other are all read.
+ * TruncatedError (empty input too, but for "none"), any other damage that the format can detect
+ * with FormatError, bytes after the end as well. Frames and streams that follow each other are all read.
  */
 export interface Codec {
   readonly method: CompressionMethod;

@@ -1,0 +1,174 @@
+import { test } from "node:test";
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+
+const root = dirname(import.meta.dirname);
+
+/** What each layer of src/ may import besides itself. Data flows one way. */
+const layers: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  postgres: ["errors"],
+  io: ["errors"],
+  tar: ["errors", "io"],
+  codec: ["errors", "io"],
+  storage: ["errors", "io"],
+  layout: ["errors", "postgres", "codec"],
+  connection: ["errors", "io", "postgres"],
+  archive: ["errors", "io", "codec", "storage", "layout", "postgres", "connection"],
+  backup: [
+    "errors",
+    "io",
+    "codec",
+    "storage",
+    "layout",
+    "postgres",
+    "connection",
+    "tar",
+    "archive",
+  ],
+  daemon: ["errors", "io", "archive"],
+  config: ["errors", "io", "codec", "storage"],
+  commands: [
+    "errors",
+    "postgres",
+    "io",
+    "tar",
+    "codec",
+    "storage",
+    "layout",
+    "connection",
+    "archive",
+    "backup",
+    "daemon",
+    "config",
+  ],
+  main: ["errors", "io", "config", "commands", "storage"],
+};
+
+/** Node's modules that reach the outside: pure layers must not. */
+const outside = /^node:(fs|net|http|https|child_process|os|process|worker_threads|dns|tls)/;
+const pureLayers = new Set(["postgres", "layout"]);
+
+const bannedWords: readonly { word: RegExp; reason: string }[] = [
+  { word: /\b(TODO|FIXME|XXX)\b/, reason: "file an issue instead" },
+  { word: /@ts-(ignore|expect-error|nocheck)/, reason: "narrow the type" },
+  { word: /\bas (?!const\b)[A-Z][A-Za-z<]*\b(?!.*from)/, reason: "narrow by a guard" },
+  { word: /\.(only|skip)\(/, reason: "no test is left out quietly" },
+];
+
+/** Clock, random and process come in as arguments everywhere but here. */
+const hiddenInputs = /\b(Date\.now|Math\.random|performance\.now)\(|\bprocess\.|\bBun\./;
+const mayUseHiddenInputs = new Set(["src/main.ts", "src/io/clock.ts", "src/io/runtime.ts"]);
+
+function sourceFiles(folder: string): string[] {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)))
+    .toSorted();
+}
+
+function layerOf(file: string): string {
+  const [, first = ""] = file.split("/");
+  return first.replace(/\.ts$/, "");
+}
+
+function importsOf(text: string): string[] {
+  const found = text.matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g);
+  return [...found].flatMap(([, specifier]) => specifier ?? []);
+}
+
+function withoutComments(line: string): string {
+  return line.replace(/^\s*(\*|\/\/|\/\*).*$/, "").replace(/\s\/\/ .*$/, "");
+}
+
+const sources = sourceFiles("src");
+const all = [...sources, ...sourceFiles("test"), ...sourceFiles("scripts")];
+
+test("every file of src/ is in a layer", () => {
+  const homeless = sources.filter((file) => !(layerOf(file) in layers));
+  assert.deepEqual(homeless, []);
+});
+
+test("imports go down the layers only", () => {
+  const violations: string[] = [];
+  for (const file of sources) {
+    const layer = layerOf(file);
+    for (const specifier of importsOf(readFileSync(join(root, file), "utf8"))) {
+      if (pureLayers.has(layer) && outside.test(specifier)) {
+        violations.push(`${file} imports ${specifier}`);
+      }
+      if (!specifier.startsWith(".")) continue;
+      const target = relative(root, join(root, dirname(file), specifier));
+      if (!target.startsWith("src/")) violations.push(`${file} imports ${target}`);
+      const other = layerOf(target);
+      if (other !== layer && layers[layer]?.includes(other) !== true) {
+        violations.push(`${file} (${layer}) imports ${target} (${other})`);
+      }
+    }
+  }
+  assert.deepEqual(violations, []);
+});
+
+test("no file is longer than 400 lines, no line than 100 columns", () => {
+  const violations: string[] = [];
+  for (const file of all) {
+    const lines = readFileSync(join(root, file), "utf8").split("\n");
+    if (lines.length > 401) violations.push(`${file} has ${lines.length - 1} lines`);
+    for (const [index, line] of lines.entries()) {
+      if (line.length > 100 && !/["`'/]\S{60,}/.test(line)) {
+        violations.push(`${file}:${index + 1} has ${line.length} columns`);
+      }
+    }
+  }
+  assert.deepEqual(violations, []);
+});
+
+test("no banned word", () => {
+  const violations: string[] = [];
+  for (const file of all) {
+    if (file === "test/tidy.test.ts") continue;
+    const lines = readFileSync(join(root, file), "utf8").split("\n");
+    for (const [index, line] of lines.entries()) {
+      for (const { word, reason } of bannedWords) {
+        if (word.test(withoutComments(line))) violations.push(`${file}:${index + 1}: ${reason}`);
+      }
+    }
+  }
+  assert.deepEqual(violations, []);
+});
+
+test("clock, random, process and runtime are arguments", () => {
+  const violations: string[] = [];
+  for (const file of sources) {
+    if (mayUseHiddenInputs.has(file)) continue;
+    const lines = readFileSync(join(root, file), "utf8").split("\n");
+    for (const [index, line] of lines.entries()) {
+      if (hiddenInputs.test(withoutComments(line))) {
+        violations.push(`${file}:${index + 1}: ${line.trim()}`);
+      }
+    }
+  }
+  assert.deepEqual(violations, []);
+});
+
+test("file names are kebab-case nouns", () => {
+  const banned = /(^|-)(utils?|helpers?|common|manager|handler|base|impl|new|misc)(-|\.|$)/;
+  const bad = all.filter((file) => {
+    const name = file.split("/").at(-1) ?? "";
+    return !/^[a-z0-9]+(-[a-z0-9]+)*(\.test)?\.ts$/.test(name) || banned.test(name);
+  });
+  assert.deepEqual(bad, []);
+});
+
+test("every file of src/ is reached from main.ts or a test", () => {
+  const imported = new Set<string>();
+  for (const file of all) {
+    for (const specifier of importsOf(readFileSync(join(root, file), "utf8"))) {
+      if (specifier.startsWith("."))
+        imported.add(relative(root, join(root, dirname(file), specifier)));
+    }
+  }
+  const dead = sources.filter((file) => file !== "src/main.ts" && !imported.has(file));
+  assert.deepEqual(dead, []);
+});
