@@ -40,13 +40,13 @@ function addonLoader(asset: string): string {
 function addons(lz4Addon: string, assets: Map<string, string>): Plugin {
   return {
     name: "addons as assets",
-    setup({ onResolve, onLoad }) {
-      onResolve({ filter: /^lz4-napi$/ }, () => ({ path: lz4Addon, namespace: "addon" }));
-      onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => ({
+    setup(hooks) {
+      hooks.onResolve({ filter: /^lz4-napi$/ }, () => ({ path: lz4Addon, namespace: "addon" }));
+      hooks.onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => ({
         path: path.startsWith(".") ? join(resolveDir, path) : path,
         namespace: "addon",
       }));
-      onLoad({ filter: /.*/, namespace: "addon" }, ({ path }) => {
+      hooks.onLoad({ filter: /.*/, namespace: "addon" }, ({ path }) => {
         const asset = `addon-${assets.size}.node`;
         assets.set(asset, path);
         return { contents: addonLoader(asset), loader: "js" };

@@ -160,15 +160,3 @@ test("file names are kebab-case nouns", () => {
   });
   assert.deepEqual(bad, []);
 });
-
-test("every file of src/ is reached from main.ts or a test", () => {
-  const imported = new Set<string>();
-  for (const file of all) {
-    for (const specifier of importsOf(readFileSync(join(root, file), "utf8"))) {
-      if (specifier.startsWith("."))
-        imported.add(relative(root, join(root, dirname(file), specifier)));
-    }
-  }
-  const dead = sources.filter((file) => file !== "src/main.ts" && !imported.has(file));
-  assert.deepEqual(dead, []);
-});

@@ -1,0 +1,86 @@
+import { execFileSync } from "node:child_process";
+import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Debian's PostgreSQL 15: its pgBackRest knows it, and pgbench comes with it. */
+const BIN = "/usr/lib/postgresql/15/bin";
+const PORT = "54329";
+
+/** A pgbench cluster for benchmarks, with an archive of its plain segments beside it. */
+export interface BenchCluster extends Disposable {
+  readonly home: string;
+  readonly dataDirectory: string;
+  readonly port: string;
+  readonly user: string;
+  /** Folder of complete segments, as PostgreSQL handed them over. */
+  readonly segmentDirectory: string;
+  sql(text: string): void;
+  setArchiveCommand(command: string): void;
+  segments(): string[];
+}
+
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
+}
+
+export function startBenchCluster(scale: number, base = tmpdir()): BenchCluster {
+  const user = "postgres";
+  const home = mkdtempSync(join(base, "walnut-bench-"));
+  const dataDirectory = join(home, "data");
+  const segmentDirectory = join(home, "segments");
+  mkdirSync(segmentDirectory);
+  chmodSync(home, 0o755);
+  if (isRoot()) execFileSync("chown", ["-R", `${user}:${user}`, home]);
+
+  const run = (program: string, ...words: string[]) => {
+    const identity = isRoot()
+      ? ["setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"]
+      : [];
+    const [command = "", ...rest] = [...identity, join(BIN, program), ...words];
+    execFileSync(command, rest, { cwd: home, stdio: ["ignore", "ignore", "pipe"] });
+  };
+  const sql = (text: string) =>
+    run("psql", "-X", "-q", "-h", home, "-p", PORT, "-U", user, "-d", "postgres", "-c", text);
+
+  run("initdb", "-D", dataDirectory, "-U", user, "-A", "trust", "-k", "--locale=C", "-E", "UTF8");
+  appendFileSync(
+    join(dataDirectory, "postgresql.conf"),
+    [
+      "listen_addresses = ''",
+      `port = ${PORT}`,
+      `unix_socket_directories = '${home}'`,
+      "wal_level = replica",
+      "archive_mode = on",
+      `archive_command = 'cp %p ${segmentDirectory}/%f'`,
+      "max_wal_size = 2GB",
+      "shared_buffers = 512MB",
+      "",
+    ].join("\n"),
+  );
+  run("pg_ctl", "-D", dataDirectory, "-l", join(home, "server.log"), "-w", "start");
+  run("pgbench", "-i", "-q", "-s", String(scale), "-h", home, "-p", PORT, "-U", user, "postgres");
+  run("pgbench", "-T", "20", "-c", "4", "-h", home, "-p", PORT, "-U", user, "postgres");
+  sql("checkpoint");
+
+  return {
+    home,
+    dataDirectory,
+    port: PORT,
+    user,
+    segmentDirectory,
+    sql,
+    setArchiveCommand(command) {
+      sql(`alter system set archive_command = '${command.replaceAll("'", "''")}'`);
+      sql("select pg_reload_conf()");
+    },
+    segments: () =>
+      readdirSync(segmentDirectory)
+        .filter((name) => /^[0-9A-F]{24}$/.test(name))
+        .toSorted(),
+    [Symbol.dispose]() {
+      run("pg_ctl", "-D", dataDirectory, "-m", "immediate", "-w", "stop");
+      rmSync(home, { recursive: true, force: true });
+    },
+  };
+}

@@ -1,0 +1,65 @@
+/** Runs whole processes and measures them from outside, children included. */
+
+interface Subprocess {
+  readonly exited: Promise<number>;
+  readonly stderr: ReadableStream<Uint8Array>;
+  resourceUsage(): { maxRSS: number; cpuTime: { total: bigint | number } } | undefined;
+}
+interface Spawner {
+  spawn(
+    words: string[],
+    options: {
+      cwd: string;
+      env: Record<string, string | undefined>;
+      stdout: "ignore";
+      stderr: "pipe";
+      stdin: "ignore";
+    },
+  ): Subprocess;
+}
+declare const Bun: Spawner;
+
+export interface Measurement {
+  readonly wallMs: number;
+  /** User and system time of the process and of all the children that it waited for. */
+  readonly cpuMs: number;
+  /** The largest single process among them. */
+  readonly peakMiB: number;
+}
+
+export interface ProcessOptions {
+  readonly cwd: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Run as this user when we are root: PostgreSQL's programs refuse root. */
+  readonly user?: string;
+}
+
+function asUser(words: readonly string[], user: string | undefined): string[] {
+  if (user === undefined || process.getuid?.() !== 0) return [...words];
+  const identity = [`--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
+  return ["setpriv", ...identity, ...words];
+}
+
+/** Runs to the end; throws with the program's own words if it fails. */
+export async function measure(
+  words: readonly string[],
+  { cwd, env = {}, user }: ProcessOptions,
+): Promise<Measurement> {
+  const startedAt = performance.now();
+  const child = Bun.spawn(asUser(words, user), {
+    cwd,
+    env: { PATH: process.env["PATH"], HOME: cwd, LC_ALL: "C.UTF-8", ...env },
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: "pipe",
+  });
+  const [code, errors] = await Promise.all([child.exited, new Response(child.stderr).text()]);
+  const wallMs = performance.now() - startedAt;
+  if (code !== 0) throw new Error(`${words.join(" ")} ended with ${code}: ${errors.slice(-2000)}`);
+  const usage = child.resourceUsage();
+  return {
+    wallMs,
+    cpuMs: Number(usage?.cpuTime.total ?? 0) / 1000,
+    peakMiB: (usage?.maxRSS ?? 0) / 1024 / 1024,
+  };
+}
