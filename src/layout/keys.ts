@@ -1,0 +1,158 @@
+import type { BackupName } from "./backup-name.ts";
+
+/** Folder of everything that PostgreSQL's archiver handed over. */
+export const WAL_FOLDER = "wal_005/";
+
+/** Folder of sentinels, and of one folder a backup. */
+export const BACKUPS_FOLDER = "basebackups_005/";
+
+/** Which cluster this repository belongs to: ours, WAL-G neither writes nor reads it. */
+export const identityKey = "walnut_005/cluster.json";
+
+/**
+ * Extensions of compressed objects, without dot, of all releases of WAL-G and WAL-E. "" (method
+ * none) is not among them. We can't read `lzo`, but have to see that `X.lzo` is named X.
+ */
+export const COMPRESSED_EXTENSIONS = ["lz4", "lzma", "gz", "br", "lzo", "zst"] as const;
+
+const SENTINEL_SUFFIX = "_backup_stop_sentinel.json";
+const TAR_FOLDER = "tar_partitions/";
+const CONTROL_NAME = /^.*?pg_control\.tar(?:\.(.*))?$/;
+const LABEL_NAME = /^.*?backup_label\.tar(?:\.(.*))?$/;
+const COPY_NAME = /^copy_\d+\.tar(?:\.(.*))?$/;
+const PART_NAME = /^.*\.tar(?:\.([^.]*))?$/;
+
+function withExtension(name: string, extension: string): string {
+  return extension === "" ? name : `${name}.${extension}`;
+}
+
+/** `name` is what PostgreSQL calls the file; `extension` without dot, "" for none. */
+export function walKey(name: string, extension: string): string {
+  return `${WAL_FOLDER}${withExtension(name, extension)}`;
+}
+
+export interface WalKey {
+  /** As PostgreSQL calls the file, or what else somebody stored in the folder. */
+  readonly name: string;
+  /** One of COMPRESSED_EXTENSIONS, or "". */
+  readonly extension: string;
+}
+
+/**
+ * Takes the key of an object in the WAL folder apart; undefined for any other key and for objects
+ * in sub-folders. `X.` (method none before WAL-G 3.0.9) has the name X.
+ */
+export function parseWalKey(key: string): WalKey | undefined {
+  if (!key.startsWith(WAL_FOLDER)) return undefined;
+  const rest = key.slice(WAL_FOLDER.length);
+  if (rest === "" || rest.includes("/")) return undefined;
+  const { stem, extension } = splitCompressed(rest);
+  return { name: stem, extension };
+}
+
+function splitCompressed(name: string): { stem: string; extension: string } {
+  const dot = name.lastIndexOf(".");
+  if (dot <= 0) return { stem: name, extension: "" };
+  const last = name.slice(dot + 1);
+  const isExtension = last === "" || COMPRESSED_EXTENSIONS.some((known) => known === last);
+  return isExtension
+    ? { stem: name.slice(0, dot), extension: last }
+    : { stem: name, extension: "" };
+}
+
+/** The object whose presence makes the backup exist. */
+export function sentinelKey(backup: BackupName): string {
+  return `${BACKUPS_FOLDER}${backup}${SENTINEL_SUFFIX}`;
+}
+
+/**
+ * The backup whose sentinel has this key; undefined for all other keys. As in WAL-G the name ends
+ * before the first `_backup`.
+ */
+export function parseSentinelKey(key: string): BackupName | undefined {
+  if (!key.startsWith(BACKUPS_FOLDER) || !key.endsWith(SENTINEL_SUFFIX)) return undefined;
+  const rest = key.slice(BACKUPS_FOLDER.length);
+  if (rest.includes("/")) return undefined;
+  const name = rest.slice(0, rest.indexOf("_backup"));
+  return name === "" ? undefined : name;
+}
+
+/** Prefix of all objects of a backup but its sentinel. */
+export function backupFolder(backup: BackupName): string {
+  return `${BACKUPS_FOLDER}${backup}/`;
+}
+
+/** Short description; the only document of a backup that is rewritten later (backup-mark). */
+export function metadataKey(backup: BackupName): string {
+  return `${backupFolder(backup)}metadata.json`;
+}
+
+export function filesMetadataKey(backup: BackupName): string {
+  return `${backupFolder(backup)}files_metadata.json`;
+}
+
+/** Our manifest: JSON lines in zstd frames, whatever the method of the parts is. */
+export function manifestKey(backup: BackupName): string {
+  return `${backupFolder(backup)}walnut_manifest.jsonl.zst`;
+}
+
+/** Prefix of the parts of a backup. */
+export function tarFolder(backup: BackupName): string {
+  return `${backupFolder(backup)}${TAR_FOLDER}`;
+}
+
+/** `index` counts from 1; gaps are legal. `extension` without dot, "" for none. */
+export function partKey(backup: BackupName, index: number, extension: string): string {
+  return `${tarFolder(backup)}${partName(index, extension)}`;
+}
+
+/** Last component of `partKey`: the name of a part in metadata and in our manifest. */
+export function partName(index: number, extension: string): string {
+  return withExtension(`part_${String(index).padStart(3, "0")}.tar`, extension);
+}
+
+/** Holds pg_control alone, so that a restore can write it last. */
+export function controlKey(backup: BackupName, extension: string): string {
+  return `${tarFolder(backup)}${withExtension("pg_control.tar", extension)}`;
+}
+
+/** Holds backup_label and tablespace_map. */
+export function labelKey(backup: BackupName, extension: string): string {
+  return `${tarFolder(backup)}${withExtension("backup_label.tar", extension)}`;
+}
+
+export interface PartKey {
+  readonly backup: BackupName;
+  /** Last component of the key. */
+  readonly name: string;
+  readonly kind: "part" | "control" | "label" | "copy";
+  /**
+   * Without dot; "" where nothing is compressed, also for `x.tar.` (none before WAL-G 3.0.9) and
+   * `copy_0.tar.tar` (the copy of an uncompressed part). May be one that nobody knows.
+   */
+  readonly extension: string;
+}
+
+/** Takes the key of a tar in a backup apart; undefined for all other keys. */
+export function parsePartKey(key: string): PartKey | undefined {
+  if (!key.startsWith(BACKUPS_FOLDER)) return undefined;
+  const [backup, folder, name, ...deeper] = key.slice(BACKUPS_FOLDER.length).split("/");
+  if (backup === undefined || backup === "" || name === undefined || deeper.length > 0) {
+    return undefined;
+  }
+  if (`${folder}/` !== TAR_FOLDER) return undefined;
+  for (const [kind, pattern] of PART_KINDS) {
+    const match = pattern.exec(name);
+    if (match === null) continue;
+    const extension = match[1] ?? "";
+    return { backup, name, kind, extension: extension === "tar" ? "" : extension };
+  }
+  return undefined;
+}
+
+const PART_KINDS = [
+  ["control", CONTROL_NAME],
+  ["label", LABEL_NAME],
+  ["copy", COPY_NAME],
+  ["part", PART_NAME],
+] as const;
