@@ -20,8 +20,21 @@ export interface CallOptions {
   readonly signal: AbortSignal;
 }
 
+/** What the store says of an object whose bytes it begins to send. */
+export interface OpenedObject {
+  /** Of the whole object, whatever range was asked for. */
+  readonly sizeBytes: number;
+  /** Another one whenever the object is written again; absent where the store tells none. */
+  readonly version?: string;
+}
+
 export interface GetOptions extends CallOptions {
+  /** Cut at the object's end: one that begins there or later gives no bytes. */
   readonly range?: ByteRange;
+  /** Called once, before the first chunk. */
+  readonly onOpened?: (object: OpenedObject) => void;
+  /** Rejects with StorageError unless the object is this version still, as `onOpened` told it. */
+  readonly ifVersion?: string;
 }
 
 export interface PutOptions extends CallOptions {

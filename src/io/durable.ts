@@ -1,0 +1,228 @@
+import { randomBytes } from "node:crypto";
+import { link, mkdir, open, rename, stat, unlink } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { dirname } from "node:path";
+import { LocalFileError, systemErrorCode } from "../errors.ts";
+import { abortable } from "./abort.ts";
+import type { ByteStream } from "./bytes.ts";
+import { localFileError } from "./system-error.ts";
+
+export interface DurableWriteOptions {
+  readonly signal: AbortSignal;
+  /** Permission bits before the umask; 0o600 unless given. */
+  readonly mode?: number;
+  /** In the directory of the final path; `<path>.tmp-<16 hex digits>` unless given. */
+  readonly temporaryPath?: string;
+  /**
+   * An existing directory above the file. Directories between the two are made (0755) when they are
+   * missing, and made durable; this one never is, so that an unmounted disk is noticed.
+   */
+  readonly root?: string;
+}
+
+/**
+ * Puts `body` under `path`, whole or not at all: written beside it, fsynced, renamed, and the
+ * directory fsynced. Replaces what is there. Once resolved, the file survives a power cut.
+ *
+ * Rejects with LocalFileError for what the file system says, and with the body's own error; neither
+ * leaves anything behind. A process killed meanwhile leaves its temporary file.
+ */
+export async function writeFileDurably(
+  path: string,
+  body: Uint8Array | ByteStream,
+  options: DurableWriteOptions,
+): Promise<void> {
+  await publish(path, body, options, async (temporaryPath) => {
+    await rename(temporaryPath, path);
+    return true;
+  });
+}
+
+/**
+ * Like writeFileDurably, but gives false and writes nothing if `path` exists. Exactly one of several
+ * writers wins, except on file systems without hard links, where two that begin within the same
+ * instant may both.
+ */
+export async function createFileDurably(
+  path: string,
+  body: Uint8Array | ByteStream,
+  options: DurableWriteOptions,
+): Promise<boolean> {
+  return await publish(path, body, options, (temporaryPath) => claimName(temporaryPath, path));
+}
+
+/** Writes all of `bytes` at the handle's position: a file system may take less in one call. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  let offset = 0;
+  while (offset < bytes.length) {
+    const { bytesWritten } = await handle.write(bytes, offset, bytes.length - offset);
+    if (bytesWritten === 0) throw new LocalFileError("the file system takes no more bytes");
+    offset += bytesWritten;
+  }
+}
+
+/** Makes the names in a directory durable: files that were made, renamed or removed there. */
+export async function fsyncDirectory(path: string): Promise<void> {
+  try {
+    await using handle = await open(path, "r");
+    await syncDirectoryHandle(handle);
+  } catch (error) {
+    throw localFileError("fsync directory", path, error);
+  }
+}
+
+async function publish(
+  path: string,
+  body: Uint8Array | ByteStream,
+  options: DurableWriteOptions,
+  takeName: (temporaryPath: string) => Promise<boolean>,
+): Promise<boolean> {
+  const { signal, mode = 0o600, root } = options;
+  const temporaryPath = options.temporaryPath ?? `${path}.tmp-${randomBytes(8).toString("hex")}`;
+
+  signal.throwIfAborted();
+  const handle = await openNew(temporaryPath, mode, root);
+  try {
+    try {
+      await writeBody(handle, body, { signal, path });
+      await onDisk("fsync", path, handle.sync());
+    } finally {
+      await onDisk("close", path, handle.close());
+    }
+    signal.throwIfAborted();
+    const isPublished = await onDisk("write", path, takeName(temporaryPath));
+    if (!isPublished) await unlink(temporaryPath);
+    else await onDisk("fsync the directory of", path, syncParents(path, root));
+    return isPublished;
+  } catch (error) {
+    await unlink(temporaryPath).catch(() => {});
+    throw error;
+  }
+}
+
+/** Opening comes first: the directory is there in all calls but the first. */
+async function openNew(
+  temporaryPath: string,
+  mode: number,
+  root: string | undefined,
+): Promise<FileHandle> {
+  // Several times, because a concurrent delete may remove the directory while it is empty.
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await open(temporaryPath, "wx", mode);
+    } catch (error) {
+      const isMissing = systemErrorCode(error) === "ENOENT";
+      if (!isMissing || root === undefined || attempt === OPEN_ATTEMPTS) {
+        throw localFileError("create", temporaryPath, error);
+      }
+    }
+    await onDisk("make directory", dirname(temporaryPath), makeBelow(dirname(temporaryPath), root));
+  }
+}
+
+const OPEN_ATTEMPTS = 5;
+
+async function makeBelow(directory: string, root: string): Promise<void> {
+  if (directory === root) {
+    await stat(root);
+    return;
+  }
+  try {
+    await mkdir(directory, { mode: 0o755 });
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === "EEXIST") return;
+    if (code !== "ENOENT") throw error;
+    await makeBelow(dirname(directory), root);
+    await makeBelow(directory, root);
+  }
+}
+
+async function writeBody(
+  handle: FileHandle,
+  body: Uint8Array | ByteStream,
+  { signal, path }: { readonly signal: AbortSignal; readonly path: string },
+): Promise<void> {
+  if (body instanceof Uint8Array) {
+    await onDisk("write", path, writeAll(handle, body));
+    return;
+  }
+  for await (const chunk of abortable(body, signal)) {
+    await onDisk("write", path, writeAll(handle, chunk));
+  }
+}
+
+/** What link(2) answers where the file system knows no hard links. */
+const NO_LINK_CODES: ReadonlySet<string> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"]);
+
+async function claimName(temporaryPath: string, path: string): Promise<boolean> {
+  try {
+    await link(temporaryPath, path);
+  } catch (error) {
+    const code = systemErrorCode(error) ?? "";
+    if (code === "EEXIST") return false;
+    if (!NO_LINK_CODES.has(code)) throw error;
+    if (await exists(path)) return false;
+    await rename(temporaryPath, path);
+    return true;
+  }
+  await unlink(temporaryPath);
+  return true;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/**
+ * A directory younger than this may have been made by a writer who has not fsynced its parent yet,
+ * or was killed before it could; then we do it. Compared by the file system's own clock.
+ */
+const SETTLED_MS = 10 * 60_000;
+
+async function syncParents(path: string, root: string | undefined): Promise<void> {
+  for (let directory = dirname(path); ; directory = dirname(directory)) {
+    const isSettled = await syncIfPresent(directory);
+    if (root === undefined || directory === root || isSettled) return;
+  }
+}
+
+/** Gives whether the directory's own name is surely durable. */
+async function syncIfPresent(directory: string): Promise<boolean> {
+  try {
+    await using handle = await open(directory, "r");
+    await syncDirectoryHandle(handle);
+    const { birthtimeMs, mtimeMs } = await handle.stat();
+    const isAgeKnown = birthtimeMs > 0;
+    return isAgeKnown && mtimeMs - birthtimeMs > SETTLED_MS;
+  } catch (error) {
+    // Our file was removed already, and the directory that this left empty.
+    if (systemErrorCode(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** Like PostgreSQL's fsync_fname: some file systems can't fsync a directory, and say so thus. */
+const NO_DIRECTORY_FSYNC_CODES: ReadonlySet<string> = new Set(["EINVAL", "EBADF", "ENOTSUP"]);
+
+async function syncDirectoryHandle(handle: FileHandle): Promise<void> {
+  try {
+    await handle.sync();
+  } catch (error) {
+    if (!NO_DIRECTORY_FSYNC_CODES.has(systemErrorCode(error) ?? "")) throw error;
+  }
+}
+
+async function onDisk<T>(action: string, path: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw localFileError(action, path, error);
+  }
+}

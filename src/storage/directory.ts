@@ -1,0 +1,236 @@
+import { randomBytes } from "node:crypto";
+import { open, rmdir, stat, unlink } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import {
+  ObjectExistsError,
+  ObjectNotFoundError,
+  StorageError,
+  systemErrorCode,
+} from "../errors.ts";
+import { CHUNK_BYTES } from "../io/bytes.ts";
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import type { Clock } from "../io/clock.ts";
+import { createFileDurably, fsyncDirectory, writeFileDurably } from "../io/durable.ts";
+import { directoryError, isMissing } from "./directory-errors.ts";
+import { listDirectory } from "./directory-list.ts";
+import { formatTemporaryName, requireValidKey, requireValidRange } from "./key.ts";
+import type {
+  CallOptions,
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectKey,
+  PutOptions,
+  Storage,
+} from "./storage.ts";
+
+/** Objects as files below a directory: WAL-G's file storage. */
+export class DirectoryStorage implements Storage {
+  readonly name: string;
+  readonly #root: string;
+  readonly #clock: Clock;
+
+  constructor(root: string, clock: Clock) {
+    this.#root = resolve(root);
+    this.name = `file://${this.#root}`;
+    this.#clock = clock;
+  }
+
+  /** Rejects with StorageError unless the root is a directory; it is never made. */
+  async requireRoot(): Promise<void> {
+    try {
+      if ((await stat(this.#root)).isDirectory()) return;
+    } catch (error) {
+      if (systemErrorCode(error) !== "ENOENT") throw directoryError("open", this.#root, error);
+    }
+    throw new StorageError(`storage directory ${this.#root} does not exist`, {
+      isRetryable: false,
+      hint: "Create it once by hand, or mount it: it is not made automatically, lest backups land beside it.",
+    });
+  }
+
+  async *get(key: ObjectKey, options: GetOptions): ByteStream {
+    const { signal, range, onOpened, ifVersion } = options;
+    if (range !== undefined) requireValidRange(range);
+    signal.throwIfAborted();
+
+    await using handle = await this.#openForReading(key);
+    const stats = await this.#onDisk("stat", key, () => handle.stat({ bigint: true }));
+    if (!stats.isFile()) throw new ObjectNotFoundError(key, this.name);
+    const sizeBytes = Number(stats.size);
+    const version = `${stats.ino}-${stats.size}-${stats.mtimeNs}`;
+    if (ifVersion !== undefined && ifVersion !== version) throw this.#changed(key);
+    onOpened?.({ sizeBytes, version });
+
+    const end = Math.min(sizeBytes, range?.end ?? sizeBytes);
+    let position = range?.start ?? 0;
+    const buffer = Buffer.allocUnsafeSlow(Math.max(0, Math.min(CHUNK_BYTES, end - position)));
+    while (position < end) {
+      signal.throwIfAborted();
+      const wantedBytes = Math.min(buffer.length, end - position);
+      const { bytesRead } = await this.#onDisk("read", key, () =>
+        handle.read(buffer, 0, wantedBytes, position),
+      );
+      if (bytesRead === 0) throw this.#changed(key);
+      position += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  }
+
+  async put(key: ObjectKey, body: ByteSource, { signal, ifAbsent }: PutOptions): Promise<void> {
+    requireValidKey(key);
+    signal.throwIfAborted();
+    const path = this.#path(key);
+    const temporaryName = formatTemporaryName(basename(path), this.#clock.now(), randomBytes(8));
+    const options = {
+      signal,
+      mode: 0o644,
+      root: this.#root,
+      temporaryPath: join(dirname(path), temporaryName),
+    };
+
+    const source = new ReportingStream(body.open());
+    try {
+      if (ifAbsent !== true) await writeFileDurably(path, source, options);
+      else if (!(await createFileDurably(path, source, options))) {
+        throw new ObjectExistsError(key, this.name);
+      }
+    } catch (error) {
+      if (source.isFailedBy(error)) throw error;
+      if (isMissing(error)) await this.requireRoot();
+      throw directoryError("write", path, error);
+    }
+  }
+
+  async stat(key: ObjectKey, { signal }: CallOptions): Promise<ObjectInfo> {
+    requireValidKey(key);
+    signal.throwIfAborted();
+    const stats = await this.#onDisk("stat", key, () => stat(this.#path(key)));
+    if (!stats.isFile()) throw new ObjectNotFoundError(key, this.name);
+    return { key, sizeBytes: stats.size, modifiedAt: stats.mtime };
+  }
+
+  async *list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
+    options.signal.throwIfAborted();
+    let isEmpty = true;
+    for await (const info of listDirectory(this.#root, { ...options, prefix })) {
+      isEmpty = false;
+      yield info;
+    }
+    // An unmounted repository must not look like an empty one.
+    if (isEmpty) await this.requireRoot();
+  }
+
+  async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
+    for (const key of keys) requireValidKey(key);
+    const directories = new Set<string>();
+    const failures: { key: ObjectKey; error: unknown }[] = [];
+    for (const key of keys) {
+      signal.throwIfAborted();
+      try {
+        if (await removeFile(this.#path(key))) directories.add(dirname(this.#path(key)));
+      } catch (error) {
+        failures.push({ key, error });
+      }
+    }
+    await this.#settleAfterDelete(directories);
+
+    const [first] = failures;
+    if (first === undefined) return;
+    const path = this.#path(first.key);
+    const others = failures.length === 1 ? "" : ` and ${failures.length - 1} other objects`;
+    throw directoryError("delete", `${path}${others}`, first.error);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  /** A crash must not bring a deleted sentinel back after its parts are gone: fsync. */
+  async #settleAfterDelete(directories: ReadonlySet<string>): Promise<void> {
+    const remaining = new Set<string>();
+    for (const directory of directories) {
+      remaining.add(await removeEmptyDirectories(directory, this.#root));
+    }
+    for (const directory of remaining) {
+      try {
+        await fsyncDirectory(directory);
+      } catch (error) {
+        // Removed meanwhile by another delete, which then fsyncs the directory above.
+        if (!isMissing(error)) throw directoryError("fsync", directory, error);
+      }
+    }
+  }
+
+  #path(key: ObjectKey): string {
+    return join(this.#root, key);
+  }
+
+  async #openForReading(key: ObjectKey): Promise<FileHandle> {
+    requireValidKey(key);
+    return await this.#onDisk("open", key, () => open(this.#path(key), "r"));
+  }
+
+  async #onDisk<T>(action: string, key: ObjectKey, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (isMissing(error)) {
+        await this.requireRoot();
+        throw new ObjectNotFoundError(key, this.name, { cause: error });
+      }
+      throw directoryError(action, this.#path(key), error);
+    }
+  }
+
+  #changed(key: ObjectKey): StorageError {
+    return new StorageError(`object ${key} in ${this.name} was changed while it was read`, {
+      isRetryable: false,
+    });
+  }
+}
+
+/** Tells whether an error came out of the stream: a body may read files itself. */
+class ReportingStream implements ByteStream {
+  readonly #stream: ByteStream;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(stream: ByteStream) {
+    this.#stream = stream;
+  }
+
+  isFailedBy(error: unknown): boolean {
+    return this.#failure !== undefined && this.#failure.error === error;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {
+    try {
+      for await (const chunk of this.#stream) yield chunk;
+    } catch (error) {
+      this.#failure = { error };
+      throw error;
+    }
+  }
+}
+
+/** Gives false if there was no such file; a directory of that name is no object. */
+async function removeFile(path: string): Promise<boolean> {
+  try {
+    await unlink(path);
+    return true;
+  } catch (error) {
+    if (isMissing(error) || systemErrorCode(error) === "EISDIR") return false;
+    throw error;
+  }
+}
+
+/** Removes `directory` and those above it while they are empty; gives the one that remains. */
+async function removeEmptyDirectories(directory: string, root: string): Promise<string> {
+  for (let current = directory; current !== root; current = dirname(current)) {
+    try {
+      await rmdir(current);
+    } catch (error) {
+      if (!isMissing(error)) return current;
+    }
+  }
+  return root;
+}
