@@ -55,8 +55,8 @@ export class WalWalker {
     this.#sizeBytes += chunk.length;
     let at = 0;
     while (at < chunk.length && this.#segment?.scan.isDone !== true) {
-      at += this.#filled === 0 ? this.#readWholePages(chunk, at) : 0;
-      at += this.#fillPage(chunk, at);
+      const taken = this.#filled === 0 ? this.#readWholePages(chunk, at) : 0;
+      at += taken > 0 ? taken : this.#fillPage(chunk, at);
     }
   }
 
