@@ -5,6 +5,7 @@ import { basename, join } from "node:path";
 import { systemErrorCode } from "../../src/errors.ts";
 
 export const MAJORS = [13, 14, 15, 16, 17, 18] as const;
+const CACHE = join(import.meta.dirname, "..", "..", ".cache");
 export type Major = (typeof MAJORS)[number];
 
 /** A port of 127.0.0.1 that nobody listened on a moment ago. */
@@ -37,11 +38,16 @@ export function serverProgram(major: Major, name: string): string {
   return program;
 }
 
-/** A client program of this release or a later one, as Debian installs them. */
+/**
+ * A client program of this release or a later one: Debian's own, or those that
+ * scripts/postgres-tools.sh puts into .cache/.
+ */
 export function clientProgram(major: Major, name: string): string | undefined {
-  return [major, 13, 14, 15, 16, 17, 18]
-    .filter((candidate) => candidate >= major)
-    .map((candidate) => `/usr/lib/postgresql/${candidate}/bin/${name}`)
+  return MAJORS.filter((candidate) => candidate >= major)
+    .flatMap((candidate) => [
+      `/usr/lib/postgresql/${candidate}/bin/${name}`,
+      join(CACHE, `postgresql-${candidate}`, "bin", name),
+    ])
     .find((path) => existsSync(path));
 }
 
