@@ -58,8 +58,8 @@ export interface Words {
 
 /**
  * One command. `parse` is pure and throws UsageError; `run` reads top to bottom: check, open, do,
- * say. A command that fails throws; what its caller (PostgreSQL) reads into the exit code is
- * `exitCode`, otherwise the table in exit-codes.ts counts.
+ * say. A command that fails throws; the exit code follows from the error by the table in
+ * exit-codes.ts, and for what PostgreSQL calls by the rule of its entry in index.ts.
  */
 export interface Command<Arguments = unknown> {
   readonly name: string;

@@ -1,0 +1,28 @@
+import type { Config } from "../config/config.ts";
+import { ConfigError } from "../errors.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { Context } from "./command.ts";
+
+/** Makes the Context of one run: everything in `parts`, and the way to open the store. */
+export function createContext(parts: Omit<Context, "openStorage">): Context {
+  return { ...parts, openStorage: () => openConfigured(parts.config, parts.signal) };
+}
+
+async function openConfigured(config: Config, signal: AbortSignal): Promise<Storage> {
+  if (config.storage === undefined) {
+    throw new ConfigError("no storage is configured", {
+      hint:
+        "Set WALNUT_S3_PREFIX=s3://bucket/folder or WALNUT_FILE_PREFIX=/directory (WALG_ works, " +
+        "too) in the environment or in a config file; `walnut config` shows what was read.",
+    });
+  }
+  const { openStorage } = await import("../storage/open.ts");
+  return await openStorage(config.storage, {
+    signal,
+    requestTimeoutMs: config.requestTimeoutMs,
+    uploadConcurrency: config.uploadConcurrency,
+    ...(config.networkRateLimitBytesPerSecond === undefined
+      ? {}
+      : { rateLimitBytesPerSecond: config.networkRateLimitBytesPerSecond }),
+  });
+}

@@ -1,0 +1,48 @@
+import type { FoundSettings } from "../config/found-settings.ts";
+import type { Command } from "./command.ts";
+import { type ExitCodeRule, restoreExitCode } from "./exit-codes.ts";
+
+/** What commands about walnut itself may use besides their Context. */
+export interface Program {
+  readonly commands: Readonly<Record<string, CommandEntry>>;
+  readonly versionText: string;
+  /** All settings that were given, with their origins. */
+  settings(): Promise<FoundSettings>;
+}
+
+/** A command, loaded only when it runs. */
+export interface CommandEntry {
+  load(program: Program): Promise<Command>;
+  /** Its exit code from a failure, where PostgreSQL gives the codes another meaning. */
+  readonly exitCode?: ExitCodeRule;
+  /** PostgreSQL runs it for every WAL file: what it logs without need fills the server's log. */
+  readonly isFrequent?: boolean;
+}
+
+/** Every command, in the order of the help. */
+export const commands: Readonly<Record<string, CommandEntry>> = {
+  "wal-push": {
+    load: async () => (await import("./wal-push.ts")).walPush,
+    isFrequent: true,
+  },
+  "wal-fetch": {
+    load: async () => (await import("./wal-fetch.ts")).walFetch,
+    exitCode: restoreExitCode,
+    isFrequent: true,
+  },
+  "backup-push": { load: async () => (await import("./backup-push.ts")).backupPush },
+  "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
+  "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
+  config: { load: async (program) => (await import("./config.ts")).configCommand(program) },
+  flags: { load: async () => (await import("./flags.ts")).flagsCommand },
+  completion: {
+    load: async (program) => (await import("./completion.ts")).completionCommand(program),
+  },
+  help: { load: async (program) => (await import("./help.ts")).helpCommand(program) },
+  version: { load: async (program) => (await import("./version.ts")).versionCommand(program) },
+};
+
+/** The entry of a command; `name` may be anything that a user wrote. */
+export function commandEntry(name: string | undefined): CommandEntry | undefined {
+  return name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined;
+}

@@ -1,0 +1,220 @@
+import { findSettings, listSettingFlags } from "../config/find-settings.ts";
+import type { FoundSettings } from "../config/found-settings.ts";
+import { general } from "../config/general-settings.ts";
+import { defaultConfig, makeConfig, settingWarnings } from "../config/load.ts";
+import type { Setting } from "../config/setting.ts";
+import { ConfigError, OperationError, UsageError } from "../errors.ts";
+import type { Clock } from "../io/clock.ts";
+import type { LogLevel } from "../io/log.ts";
+import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
+import { createMask } from "../io/mask.ts";
+import { createContext } from "./context.ts";
+import { errorExitCode } from "./exit-codes.ts";
+import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
+import { type CommandEntry, type Program, commandEntry, commands } from "./index.ts";
+import { logProgress, terminalProgress } from "./progress.ts";
+import { Terminal } from "./terminal.ts";
+import { findCommand, readCommandLine } from "./words.ts";
+
+/** A standard stream of the process. */
+export interface Output {
+  readonly isTerminal: boolean;
+  /** Width of the terminal; a guess where there is none. */
+  readonly columns: number;
+  /** Resolves when the text was taken, also when the reader has gone. */
+  write(text: string): Promise<void>;
+}
+
+/** What main.ts gives to a run: all that belongs to the process. */
+export interface Machine {
+  readonly args: readonly string[];
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly homeDirectory?: string;
+  readonly workingDirectory: string;
+  readonly cpuCount: number;
+  /** What `walnut version` prints. */
+  readonly versionText: string;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  readonly stdout: Output;
+  readonly stderr: Output;
+  fileExists(path: string): boolean;
+  /** Appends to a file at once. Throws what the file system throws. */
+  appendFile(path: string, text: string): void;
+}
+
+/** What a failure needs to be told, as far as the run has come. */
+interface RunState {
+  log: CommandLog;
+  positionals: readonly string[];
+}
+
+const LOG_LEVELS: Readonly<Record<"NORMAL" | "DEVEL" | "ERROR", LogLevel>> = {
+  NORMAL: "info",
+  DEVEL: "debug",
+  ERROR: "error",
+};
+
+/**
+ * Runs one command line and answers with the exit code; what failed has been said on standard
+ * error. Never rejects.
+ */
+export async function runProgram(machine: Machine): Promise<number> {
+  const terminal = new Terminal(machine.stderr);
+  const { name, rest } = findCommand(machine.args, listSettingFlags(), isCommand);
+  const entry = commandEntry(name);
+  const state: RunState = {
+    log: openLog(undefined, machine, terminal),
+    positionals: rest.filter((word) => !word.startsWith("-")),
+  };
+  try {
+    if (entry === undefined) await runWithoutCommand(machine, name);
+    else await runCommand(entry, rest, { machine, terminal, state });
+    return 0;
+  } catch (error) {
+    terminal.clear();
+    logFailure(state.log, error);
+    return (entry?.exitCode ?? errorExitCode)(error, {
+      workingDirectory: machine.workingDirectory,
+      positionals: state.positionals,
+      fileExists: machine.fileExists,
+    });
+  }
+}
+
+interface RunParts {
+  readonly machine: Machine;
+  readonly terminal: Terminal;
+  readonly state: RunState;
+}
+
+async function runCommand(
+  entry: CommandEntry,
+  rest: readonly string[],
+  { machine, terminal, state }: RunParts,
+): Promise<void> {
+  const flags = new Map<string, string>();
+  const program = createProgram(machine, flags);
+  const command = await entry.load(program);
+  const line = readCommandLine(rest, listSettingFlags(), command.flags);
+  state.positionals = line.words.positionals;
+  for (const [name, value] of line.settings) flags.set(name, value);
+  if (line.isHelp) return await machine.stdout.write(formatCommandHelp(command));
+
+  const found = await program.settings();
+  const log = openLog(found, machine, terminal);
+  state.log = log;
+  const args = command.parse(line.words);
+  const config = command.needsConfig ? makeConfig(found, machine) : defaultConfig(machine);
+  const isQuiet = entry.isFrequent === true || !command.needsConfig;
+  for (const warning of settingWarnings(found)) log[isQuiet ? "debug" : "warning"](warning);
+
+  const { clock, signal, workingDirectory, stdout } = machine;
+  const isShown = terminal.isTerminal && readOr(found, general.logFormat, "text") === "text";
+  await command.run(
+    args,
+    createContext({
+      config,
+      log,
+      clock,
+      signal,
+      workingDirectory,
+      write: (text) => stdout.write(text),
+      progress: isShown ? terminalProgress(terminal, clock) : logProgress(log, clock),
+    }),
+  );
+}
+
+/** Without a command there is only the help to show. */
+async function runWithoutCommand(machine: Machine, name: string | undefined): Promise<void> {
+  const program = createProgram(machine, new Map());
+  if (name !== undefined) throw unknownCommand(name, program);
+  const { isHelp } = readCommandLine(machine.args, listSettingFlags(), []);
+  if (!isHelp && machine.args.length > 0) {
+    throw new UsageError("the command is missing", { hint: "`walnut help` lists all commands." });
+  }
+  await machine.stdout.write(await formatOverview(program));
+}
+
+function isCommand(word: string): boolean {
+  return commandEntry(word) !== undefined;
+}
+
+function createProgram(machine: Machine, flags: ReadonlyMap<string, string>): Program {
+  const { versionText, environment, homeDirectory } = machine;
+  const home = homeDirectory === undefined ? {} : { homeDirectory };
+  return {
+    commands,
+    versionText,
+    settings: () => findSettings({ flags, environment, ...home }),
+  };
+}
+
+/** The log as it is configured; as far as that is wrong, and before it is read, with defaults. */
+function openLog(
+  found: FoundSettings | undefined,
+  machine: Machine,
+  terminal: Terminal,
+): CommandLog {
+  const destination = readOr(found, general.logDestination, undefined);
+  return createLog({
+    format: readOr<LogFormat>(found, general.logFormat, "text"),
+    level: LOG_LEVELS[readOr<keyof typeof LOG_LEVELS>(found, general.logLevel, "NORMAL")],
+    clock: machine.clock,
+    mask: createMask(found?.secrets() ?? []),
+    write(lines) {
+      if (destination === undefined || destination === "stderr") terminal.writeLines(lines);
+      else appendOrShow(destination, lines, { machine, terminal });
+    },
+  });
+}
+
+/** A log file that can't be written is no reason to stop archiving. */
+function appendOrShow(
+  path: string,
+  lines: string,
+  { machine, terminal }: Pick<RunParts, "machine" | "terminal">,
+): void {
+  try {
+    machine.appendFile(path, lines);
+  } catch {
+    terminal.writeLines(lines);
+  }
+}
+
+function readOr<T>(found: FoundSettings | undefined, setting: Setting<T>, otherwise: T): T;
+function readOr<T>(
+  found: FoundSettings | undefined,
+  setting: Setting<T>,
+  otherwise: undefined,
+): T | undefined;
+function readOr<T>(
+  found: FoundSettings | undefined,
+  setting: Setting<T>,
+  otherwise: T | undefined,
+): T | undefined {
+  try {
+    return found?.get(setting) ?? otherwise;
+  } catch (error) {
+    if (error instanceof ConfigError) return otherwise;
+    throw error;
+  }
+}
+
+function logFailure(log: CommandLog, error: unknown): void {
+  if (error instanceof OperationError) {
+    log.failure({
+      message: error.message,
+      code: error.code,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+    });
+    return;
+  }
+  const stack = error instanceof Error ? error.stack : undefined;
+  log.failure({
+    message: `a bug in walnut: ${error instanceof Error ? error.message : String(error)}`,
+    code: "bug",
+    hint: "Please report this, with the lines above and what was run.",
+    ...(stack === undefined ? {} : { stack }),
+  });
+}

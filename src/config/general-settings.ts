@@ -1,0 +1,147 @@
+import { defaulted, setting } from "./setting.ts";
+import { boolean, bytes, choice, duration, integer, json, path, text } from "./value-types.ts";
+
+/** Settings of walnut itself that have an effect. */
+export const general = {
+  configFile: setting("CONFIG", path, "File with settings: JSON, YAML, TOML or dotenv.", {
+    form: "own",
+    aliases: ["WALG_CONFIG_PATH"],
+  }),
+  storagePrefix: setting(
+    "STORAGE_PREFIX",
+    text,
+    "One more folder below the prefix of the store, for several clusters with one configuration.",
+  ),
+
+  compressionMethod: defaulted(
+    "COMPRESSION_METHOD",
+    choice(["zstd", "lz4", "brotli", "lzma", "none"]),
+    "How new objects are compressed. Every method is read, whatever is set here.",
+    { default: "zstd" },
+  ),
+  zstdLevel: setting(
+    "ZSTD_LEVEL",
+    text,
+    "Level of zstd: fastest, default, better, best, or a number from 1 to 19.",
+  ),
+  compressionLevel: setting(
+    "COMPRESSION_LEVEL",
+    integer(0, 19),
+    "Level of the compression method in its own scale: zstd 1 to 19, brotli 0 to 11, lzma 0 to 9.",
+    { form: "own" },
+  ),
+  codecJobs: setting(
+    "CODEC_JOBS",
+    integer(1, 1024),
+    "Jobs of compression and decompression at the same time; the number of cores unless set.",
+    { form: "own" },
+  ),
+
+  uploadConcurrency: defaulted(
+    "UPLOAD_CONCURRENCY",
+    integer(1, 1024),
+    "Objects, and parts of large objects, that are uploaded at the same time.",
+    { form: "any", default: "16" },
+  ),
+  uploadDiskConcurrency: defaulted(
+    "UPLOAD_DISK_CONCURRENCY",
+    integer(1, 1024),
+    "Tar parts that backup-push packs at the same time.",
+    { default: "1" },
+  ),
+  downloadConcurrency: defaulted(
+    "DOWNLOAD_CONCURRENCY",
+    integer(1, 1024),
+    "Tar parts that backup-fetch downloads at the same time.",
+    { default: "10" },
+  ),
+  tarSizeThreshold: defaulted(
+    "TAR_SIZE_THRESHOLD",
+    bytes(1),
+    "A tar part is closed once it holds more content than this.",
+    { default: "1073741823", unit: "bytes" },
+  ),
+  tarDisableFsync: defaulted(
+    "TAR_DISABLE_FSYNC",
+    boolean,
+    "Leave out the fsync of restored files: faster, and lost in a power failure soon after.",
+    { default: "false" },
+  ),
+  networkRateLimit: setting(
+    "NETWORK_RATE_LIMIT",
+    bytes(1),
+    "Most bytes per second to and from the store.",
+    { unit: "bytes per second" },
+  ),
+  diskRateLimit: setting(
+    "DISK_RATE_LIMIT",
+    bytes(1),
+    "Most bytes per second read from the data directory by backup-push.",
+    { unit: "bytes per second" },
+  ),
+  turbo: defaulted(
+    "TURBO",
+    boolean,
+    "Ignore the rate limits, and pack four tar parts at the same time.",
+    { form: "own", default: "false" },
+  ),
+
+  walTimeout: defaulted(
+    "WAL_TIMEOUT",
+    duration({ minMs: 1000 }),
+    "How long one wal-push or wal-fetch may take in all before it fails.",
+    { form: "own", default: "60s" },
+  ),
+  requestTimeout: defaulted(
+    "REQUEST_TIMEOUT",
+    duration({ minMs: 100 }),
+    "How long one request to the store may take, its repetitions not counted.",
+    { form: "own", default: "30s" },
+  ),
+
+  withoutFilesMetadata: defaulted(
+    "WITHOUT_FILES_METADATA",
+    boolean,
+    "Leave out files_metadata.json.",
+    { default: "false" },
+  ),
+  manifestHash: defaulted(
+    "MANIFEST_HASH",
+    choice(["xxh64", "sha256"]),
+    "Checksum of each file in walnut's manifest of a backup.",
+    { form: "own", default: "xxh64" },
+  ),
+  sentinelUserData: setting(
+    "SENTINEL_USER_DATA",
+    json,
+    "JSON of your own that a new backup keeps.",
+  ),
+  fetchTargetUserData: setting(
+    "FETCH_TARGET_USER_DATA",
+    json,
+    "backup-fetch takes the one backup that has this user data.",
+  ),
+
+  cacheDirectory: setting(
+    "CACHE_DIR",
+    path,
+    "Where walnut keeps what may be lost, such as the system identifier it saw in a repository; " +
+      "~/.cache/walnut unless set.",
+    { form: "own" },
+  ),
+  logLevel: defaulted(
+    "LOG_LEVEL",
+    choice(["NORMAL", "DEVEL", "ERROR"]),
+    "NORMAL, DEVEL for debugging as well, or ERROR for errors only.",
+    { default: "NORMAL" },
+  ),
+  logFormat: defaulted(
+    "LOG_FORMAT",
+    choice(["text", "json"]),
+    "Lines of text, or one JSON object a line.",
+    { form: "own", default: "text" },
+  ),
+  logDestination: setting("LOG_DESTINATION", path, "A file for the log, or stderr.", {
+    form: "prefixed",
+  }),
+} as const;

@@ -1,0 +1,4 @@
+import type { Setting } from "./setting.ts";
+
+/** Placeholder */
+export const inertSettings: readonly Setting[] = [];

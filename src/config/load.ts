@@ -1,0 +1,205 @@
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ConfigError } from "../errors.ts";
+import type { Config, PostgresConfig } from "./config.ts";
+import { FoundSettings } from "./found-settings.ts";
+import { general } from "./general-settings.ts";
+import { postgres } from "./postgres-settings.ts";
+import { allSettings } from "./settings.ts";
+import { readStorageConfig } from "./storage-config.ts";
+
+/** What the defaults depend on. */
+export interface Surroundings {
+  readonly homeDirectory?: string;
+  readonly cpuCount: number;
+}
+
+/** Tar parts packed at the same time with TURBO, as in WAL-G. */
+const TURBO_DISK_CONCURRENCY = 4;
+
+/** WAL-G's names for zstd's levels. */
+const ZSTD_LEVELS: ReadonlyMap<string, number> = new Map([
+  ["fastest", 1],
+  ["default", 3],
+  ["better", 7],
+  ["best", 11],
+]);
+
+const LEVELS = {
+  zstd: { min: 1, max: 19 },
+  brotli: { min: 0, max: 11 },
+  lzma: { min: 0, max: 9 },
+} as const;
+
+/**
+ * The typed, frozen configuration. Throws ConfigError with all that is wrong: unknown, unreadable
+ * and contradicting settings, and those that ask for protection or for a store that does not exist
+ * yet, because to go on without them would break a promise.
+ */
+export function makeConfig(found: FoundSettings, surroundings: Surroundings): Config {
+  throwAll([...found.problems, ...refusals(found)]);
+  return deepFreeze(assemble(found, surroundings));
+}
+
+/** A configuration where nothing is set, for commands that need none. */
+export function defaultConfig(surroundings: Surroundings): Config {
+  return makeConfig(new FoundSettings(new Map(), []), surroundings);
+}
+
+/** Settings that were given and lack what the user may rely on, each as a sentence without stop. */
+export function settingWarnings(found: FoundSettings): readonly string[] {
+  return allSettings.flatMap((setting) => {
+    const { effect } = setting;
+    return effect.kind === "warning" && found.origin(setting) !== undefined
+      ? [`${found.describe(setting)} has no effect: ${effect.reason}`]
+      : [];
+  });
+}
+
+function refusals(found: FoundSettings): readonly ConfigError[] {
+  return allSettings.flatMap((setting) => {
+    const { effect } = setting;
+    const text = found.origin(setting)?.text;
+    if (effect.kind !== "refused" || text === undefined || effect.isHarmless?.(text)) return [];
+    return [
+      new ConfigError(`${found.describe(setting)} is not supported: ${effect.reason}`, {
+        hint: "Nothing was read or written. Remove the setting only if you can do without it.",
+      }),
+    ];
+  });
+}
+
+function throwAll(problems: readonly ConfigError[]): void {
+  const [first] = problems;
+  if (first === undefined) return;
+  if (problems.length === 1) throw first;
+  const hints = [...new Set(problems.flatMap(({ hint }) => hint ?? []))];
+  throw new ConfigError(
+    `${problems.length} settings are wrong: ${problems.map(({ message }) => message).join("; ")}`,
+    hints.length === 0 ? {} : { hint: hints.join(" ") },
+  );
+}
+
+function assemble(found: FoundSettings, surroundings: Surroundings): Config {
+  const storage = readStorageConfig(found);
+  const isTurbo = found.get(general.turbo);
+  const networkRate = isTurbo ? undefined : found.get(general.networkRateLimit);
+  const diskRate = isTurbo ? undefined : found.get(general.diskRateLimit);
+  const level = readCompressionLevel(found);
+  const dataDirectory = found.get(postgres.dataDirectory);
+  const userData = found.get(general.sentinelUserData);
+  const targetUserData = found.get(general.fetchTargetUserData);
+  return {
+    ...(storage === undefined ? {} : { storage }),
+    postgres: readPostgres(found),
+    ...(dataDirectory === undefined ? {} : { dataDirectory }),
+    cacheDirectory: found.get(general.cacheDirectory) ?? defaultCacheDirectory(surroundings),
+
+    compressionMethod: found.get(general.compressionMethod),
+    ...(level === undefined ? {} : { compressionLevel: level }),
+
+    uploadConcurrency: found.get(general.uploadConcurrency),
+    uploadDiskConcurrency: isTurbo
+      ? TURBO_DISK_CONCURRENCY
+      : found.get(general.uploadDiskConcurrency),
+    downloadConcurrency: found.get(general.downloadConcurrency),
+    codecJobs: found.get(general.codecJobs) ?? surroundings.cpuCount,
+    tarSizeThresholdBytes: found.get(general.tarSizeThreshold),
+    ...(networkRate === undefined ? {} : { networkRateLimitBytesPerSecond: networkRate }),
+    ...(diskRate === undefined ? {} : { diskRateLimitBytesPerSecond: diskRate }),
+    fsync: !found.get(general.tarDisableFsync),
+
+    walTimeoutMs: found.get(general.walTimeout),
+    requestTimeoutMs: found.get(general.requestTimeout),
+    archiveCheckTimeoutMs: found.get(postgres.archiveCheckTimeout),
+    stopBackupTimeoutMs: found.get(postgres.stopBackupTimeout),
+    aliveCheckIntervalMs: found.get(postgres.aliveCheckInterval),
+
+    manifestHash: found.get(general.manifestHash),
+    isFilesMetadataWritten: !found.get(general.withoutFilesMetadata),
+    isPartialRestorePrepared: !found.get(postgres.disablePartialRestore),
+    ...(userData === undefined ? {} : { sentinelUserData: userData }),
+    ...(targetUserData === undefined ? {} : { fetchTargetUserData: targetUserData }),
+  };
+}
+
+function readPostgres(found: FoundSettings): PostgresConfig {
+  const host = found.get(postgres.host);
+  const port = found.get(postgres.port);
+  const user = found.get(postgres.user);
+  const password = found.get(postgres.password);
+  const passwordFile = found.get(postgres.passwordFile);
+  const database = found.get(postgres.database);
+  const sslMode = found.get(postgres.sslMode);
+  const sslKeyFile = found.get(postgres.sslKeyFile);
+  const sslCertificateFile = found.get(postgres.sslCertificateFile);
+  const sslRootCertificateFile = found.get(postgres.sslRootCertificateFile);
+  return {
+    ...(host === undefined ? {} : { host }),
+    ...(port === undefined ? {} : { port }),
+    ...(user === undefined ? {} : { user }),
+    ...(password === undefined ? {} : { password }),
+    ...(passwordFile === undefined ? {} : { passwordFile }),
+    ...(database === undefined ? {} : { database }),
+    applicationName: found.get(postgres.applicationName),
+    ...(sslMode === undefined ? {} : { sslMode }),
+    ...(sslKeyFile === undefined ? {} : { sslKeyFile }),
+    ...(sslCertificateFile === undefined ? {} : { sslCertificateFile }),
+    ...(sslRootCertificateFile === undefined ? {} : { sslRootCertificateFile }),
+  };
+}
+
+function readCompressionLevel(found: FoundSettings): number | undefined {
+  const method = found.get(general.compressionMethod);
+  const zstdLevel = found.get(general.zstdLevel);
+  const level = found.get(general.compressionLevel);
+  if (zstdLevel !== undefined && method !== "zstd") {
+    throw new ConfigError(
+      `${found.describe(general.zstdLevel)} does not fit ` +
+        `${found.describe(general.compressionMethod)}, which is ${method}`,
+      { hint: "Remove the level or set the method to zstd." },
+    );
+  }
+  if (zstdLevel !== undefined && level !== undefined) {
+    throw new ConfigError(
+      `${found.describe(general.zstdLevel)} and ${found.describe(general.compressionLevel)} ` +
+        "contradict each other",
+    );
+  }
+  if (zstdLevel !== undefined) return parseZstdLevel(found, zstdLevel);
+  if (level === undefined) return undefined;
+  const range =
+    method === "zstd" || method === "brotli" || method === "lzma" ? LEVELS[method] : undefined;
+  if (range === undefined || level < range.min || level > range.max) {
+    const allowed =
+      range === undefined ? "has no levels" : `has levels ${range.min} to ${range.max}`;
+    throw new ConfigError(
+      `${found.describe(general.compressionLevel)} is ${level}, but ${method} ${allowed}`,
+    );
+  }
+  return level;
+}
+
+function parseZstdLevel(found: FoundSettings, text: string): number {
+  const level = ZSTD_LEVELS.get(text.toLowerCase()) ?? (/^\d+$/.test(text) ? Number(text) : 0);
+  if (level < LEVELS.zstd.min || level > LEVELS.zstd.max) {
+    throw new ConfigError(`${found.describe(general.zstdLevel)} is no level of zstd: ${text}`, {
+      hint: "It is fastest, default, better, best, or a number from 1 to 19.",
+    });
+  }
+  return level;
+}
+
+function defaultCacheDirectory({ homeDirectory }: Surroundings): string {
+  return homeDirectory === undefined
+    ? join(tmpdir(), "walnut-cache")
+    : join(homeDirectory, ".cache", "walnut");
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) {
+    for (const member of Object.values(value)) deepFreeze(member);
+    Object.freeze(value);
+  }
+  return value;
+}

@@ -1,0 +1,133 @@
+/** What the text of a setting must be, and the value that it stands for. */
+export interface SettingType<T> {
+  /** For the documentation: "duration". */
+  readonly name: string;
+  /** Which texts are taken, as a clause: "a duration such as 30s or 1h30m". */
+  readonly text: string;
+  /** Never shown, not even in errors. */
+  readonly isSecret: boolean;
+  /** As a flag it may stand without a value. */
+  readonly isSwitch: boolean;
+  /** Throws FormatError with the reason, without the text itself. */
+  parse(text: string): T;
+}
+
+/** What happens when the setting is given. */
+export type Effect =
+  | { readonly kind: "used" }
+  /** Known so that WAL-G's configurations work; the reason says why it changes nothing. */
+  | { readonly kind: "none"; readonly reason: string }
+  /** The same, but what the user may rely on is missing: said once per backup or restore. */
+  | { readonly kind: "warning"; readonly reason: string }
+  /** What the user relies on is missing and that would be dangerous: no command touches a store. */
+  | {
+      readonly kind: "refused";
+      readonly reason: string;
+      /** For values that ask for nothing, such as false or an empty map. */
+      isHarmless?(text: string): boolean;
+    };
+
+/**
+ * Which names a setting has in the environment and in files:
+ *
+ * - "own": WALNUT_NAME, for what only walnut has;
+ * - "prefixed": WALNUT_NAME, WALG_NAME, WALE_NAME;
+ * - "any": WALNUT_NAME, NAME, WALG_NAME, WALE_NAME, as WAL-G reads the settings of its stores;
+ * - "plain": WALNUT_NAME, NAME;
+ * - "foreign": NAME, for what belongs to libpq or another program.
+ */
+export type NameForm = "own" | "prefixed" | "any" | "plain" | "foreign";
+
+/** One setting. Its place among the others is one of the tables beside settings.ts. */
+export interface Setting<T = unknown> {
+  /** Without prefix: "S3_PREFIX". */
+  readonly name: string;
+  readonly form: NameForm;
+  /** Other names of it, after its own: with the same prefixes for "any", else as they are. */
+  readonly aliases: readonly string[];
+  readonly type: SettingType<T>;
+  readonly default: string | undefined;
+  /** Of a number without unit: "bytes", "seconds". */
+  readonly unit: string | undefined;
+  readonly text: string;
+  readonly effect: Effect;
+}
+
+/** A setting that always has a value. */
+export interface DefaultedSetting<T> extends Setting<T> {
+  readonly default: string;
+}
+
+interface SettingOptions {
+  readonly form?: NameForm;
+  readonly aliases?: readonly string[];
+  readonly unit?: string;
+  readonly effect?: Effect;
+}
+
+const USED: Effect = { kind: "used" };
+
+/** A setting that may be absent. */
+export function setting<T>(
+  name: string,
+  type: SettingType<T>,
+  text: string,
+  options: SettingOptions = {},
+): Setting<T> {
+  return {
+    name,
+    type,
+    text,
+    form: options.form ?? "prefixed",
+    aliases: options.aliases ?? [],
+    default: undefined,
+    unit: options.unit,
+    effect: options.effect ?? USED,
+  };
+}
+
+/** A setting with a default, given as the text that a user would write. */
+export function defaulted<T>(
+  name: string,
+  type: SettingType<T>,
+  text: string,
+  options: SettingOptions & { readonly default: string },
+): DefaultedSetting<T> {
+  return { ...setting(name, type, text, options), default: options.default };
+}
+
+/** Every name that the environment and files may use, the strongest first. */
+export function settingNames({ name, form, aliases }: Setting): readonly string[] {
+  const others = form === "any" ? aliases.flatMap((alias) => formNames(alias, form)) : aliases;
+  return [...formNames(name, form), ...others];
+}
+
+/** The name that messages and the documentation use. */
+export function preferredName({ name, form }: Setting): string {
+  return form === "own" || form === "prefixed" ? `WALNUT_${name}` : name;
+}
+
+/** Every flag that stands for the setting, without dashes, the shortest form first. */
+export function settingFlagNames(one: Setting): readonly string[] {
+  return [...new Set([one.name, ...settingNames(one)])].map(flagName);
+}
+
+/** "S3_PREFIX" → "s3-prefix". */
+export function flagName(name: string): string {
+  return name.toLowerCase().replaceAll("_", "-");
+}
+
+function formNames(name: string, form: NameForm): readonly string[] {
+  switch (form) {
+    case "own":
+      return [`WALNUT_${name}`];
+    case "prefixed":
+      return [`WALNUT_${name}`, `WALG_${name}`, `WALE_${name}`];
+    case "any":
+      return [`WALNUT_${name}`, name, `WALG_${name}`, `WALE_${name}`];
+    case "plain":
+      return [`WALNUT_${name}`, name];
+    case "foreign":
+      return [name];
+  }
+}

@@ -1,0 +1,137 @@
+import { posix } from "node:path";
+import { ConfigError } from "../errors.ts";
+import type { DirectoryConfig, S3Config, StorageConfig } from "../storage/open.ts";
+import type { FoundSettings } from "./found-settings.ts";
+import { general } from "./general-settings.ts";
+import { otherStorePrefixes } from "./other-store-settings.ts";
+import type { Setting } from "./setting.ts";
+import { storage } from "./storage-settings.ts";
+
+/** The configured store, or undefined if there is none. Throws ConfigError. */
+export function readStorageConfig(found: FoundSettings): StorageConfig | undefined {
+  const [first, second] = [storage.filePrefix, storage.s3Prefix, ...otherStorePrefixes].filter(
+    (setting) => found.origin(setting) !== undefined,
+  );
+  if (first !== undefined && second !== undefined) {
+    throw new ConfigError(
+      `two stores are configured: ${found.describe(first)}, and ${found.describe(second)}`,
+      { hint: "Keep one of them. An empty flag, such as --s3-prefix=, takes a setting away." },
+    );
+  }
+  if (first === storage.filePrefix) return readDirectory(found);
+  return first === storage.s3Prefix ? readS3(found) : undefined;
+}
+
+function readDirectory(found: FoundSettings): DirectoryConfig {
+  const value = found.get(storage.filePrefix) ?? "";
+  const path = value.replace(/^file:\/\/(localhost)?(?=\/)/, "");
+  if (!path.startsWith("/")) {
+    throw new ConfigError(
+      `${found.describe(storage.filePrefix)} is not an absolute path: ${JSON.stringify(value)}`,
+      { hint: "A relative path would be another directory for each program that starts walnut." },
+    );
+  }
+  return { kind: "directory", path: posix.join(path, readSubfolder(found)) };
+}
+
+function readS3(found: FoundSettings): S3Config {
+  const { bucket, folder } = parseStoreUrl(found, storage.s3Prefix);
+  requireTogether(found);
+  const sse = found.get(storage.sse);
+  const sseKmsKeyId = found.get(storage.sseKmsKeyId);
+  const sseCustomerKey = found.get(storage.sseCustomerKey);
+  return {
+    kind: "s3",
+    bucket,
+    prefix: [folder, readSubfolder(found)].filter((part) => part !== "").join("/"),
+    ...defined("endpoint", found.get(storage.endpoint)),
+    ...defined("region", found.get(storage.region)),
+    ...defined("accessKeyId", found.get(storage.accessKeyId)),
+    ...defined("secretAccessKey", found.get(storage.secretAccessKey)),
+    ...defined("sessionToken", found.get(storage.sessionToken)),
+    ...defined("profile", found.get(storage.profile)),
+    ...defined("roleArn", found.get(storage.roleArn)),
+    ...defined("roleSessionName", found.get(storage.roleSessionName)),
+    isPathStyle: found.get(storage.forcePathStyle),
+    isDualStack: found.get(storage.dualStack),
+    ...defined("caFile", found.get(storage.caFile)),
+    ...defined("storageClass", found.get(storage.storageClass)),
+    ...defined("sse", sse),
+    ...defined("sseKmsKeyId", sseKmsKeyId),
+    ...defined("sseCustomerKey", sseCustomerKey),
+    maxPartBytes: found.get(storage.maxPartSize),
+    useListObjectsV1: found.get(storage.useListObjectsV1),
+    deleteBatchSize: found.get(storage.deleteBatchSize),
+  };
+}
+
+/** Settings that say nothing, or something else, without each other. */
+function requireTogether(found: FoundSettings): void {
+  const has = (setting: Setting) => found.origin(setting) !== undefined;
+  const { accessKeyId, secretAccessKey, sessionToken, sse, sseKmsKeyId, sseCustomerKey } = storage;
+  const rules: readonly [boolean, Setting, string][] = [
+    [has(accessKeyId) && !has(secretAccessKey), accessKeyId, "has no AWS_SECRET_ACCESS_KEY"],
+    [has(secretAccessKey) && !has(accessKeyId), secretAccessKey, "has no AWS_ACCESS_KEY_ID"],
+    [has(sessionToken) && !has(accessKeyId), sessionToken, "has no AWS_ACCESS_KEY_ID"],
+    [
+      (found.get(sse)?.startsWith("aws:kms") ?? false) && !has(sseKmsKeyId),
+      sse,
+      "asks for KMS but there is no S3_SSE_KMS_ID",
+    ],
+    [
+      has(sseKmsKeyId) && !(found.get(sse)?.startsWith("aws:kms") ?? false),
+      sseKmsKeyId,
+      "needs S3_SSE=aws:kms",
+    ],
+    [has(sseCustomerKey) && has(sse), sseCustomerKey, "contradicts S3_SSE"],
+  ];
+  for (const [isBroken, setting, reason] of rules) {
+    if (isBroken) throw new ConfigError(`${found.describe(setting)} ${reason}`);
+  }
+}
+
+/** "s3://bucket/a/b/" → bucket and "a/b". The scheme may be any, as for WAL-G. */
+function parseStoreUrl(
+  found: FoundSettings,
+  setting: Setting<string>,
+): { readonly bucket: string; readonly folder: string } {
+  const url = found.get(setting) ?? "";
+  const match = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([^/?#@\s]+)(\/[^?#]*)?$/.exec(url);
+  if (match?.[1] === undefined) {
+    throw new ConfigError(`${found.describe(setting)} is no URL of a store: ${url}`, {
+      hint: "It has the form s3://bucket/folder.",
+    });
+  }
+  return { bucket: match[1], folder: cleanFolder(decodePath(match[2] ?? "")) };
+}
+
+/** Go's URLs are decoded; a path that can't be decoded is taken as it is. */
+function decodePath(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+}
+
+function readSubfolder(found: FoundSettings): string {
+  const folder = cleanFolder(found.get(general.storagePrefix) ?? "");
+  if (folder.split("/").some((part) => part === "." || part === "..")) {
+    throw new ConfigError(
+      `${found.describe(general.storagePrefix)} leaves the prefix of the store: ${folder}`,
+    );
+  }
+  return folder;
+}
+
+function cleanFolder(folder: string): string {
+  return folder
+    .split("/")
+    .filter((part) => part !== "")
+    .join("/");
+}
+
+function defined<K extends string, T>(key: K, value: T | undefined): { [P in K]?: T } {
+  const empty: { [P in K]?: T } = {};
+  return value === undefined ? empty : { ...empty, [key]: value };
+}

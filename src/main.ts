@@ -1,0 +1,155 @@
+import { appendFileSync, existsSync, writeSync } from "node:fs";
+import { availableParallelism, homedir } from "node:os";
+import { errorExitCode } from "./commands/exit-codes.ts";
+import { commandEntry } from "./commands/index.ts";
+import type { Machine, Output } from "./commands/program.ts";
+import { InterruptedError, LocalFileError, systemErrorCode } from "./errors.ts";
+import { systemClock } from "./io/clock.ts";
+import { runtimeName } from "./io/runtime.ts";
+
+/** Written into the program by scripts/build.ts; absent when it runs from source. */
+declare const WALNUT_BUILD: { readonly version: string; readonly commit: string } | undefined;
+
+const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+type StopSignal = (typeof STOP_SIGNALS)[number];
+
+/** How long what a library left open may keep the process after all is done and written. */
+const LINGER_MS = 500;
+
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  // Before anything else is loaded: monitoring asks often.
+  if (args.length === 1 && ["--version", "-v", "version"].includes(args[0] ?? "")) {
+    await standardOutput().write(versionText());
+    return;
+  }
+
+  process.on("uncaughtException", (error) => endByBug(args, error));
+  process.on("unhandledRejection", (error) => endByBug(args, error));
+  const stop = listenForStop();
+  const stderr = standardError();
+  const { runProgram } = await import("./commands/program.ts");
+  const exitCode = await runProgram({
+    ...readMachine(args),
+    signal: stop.signal,
+    stdout: standardOutput(),
+    stderr,
+  });
+  await stderr.write("");
+  process.exitCode = exitCode;
+  if (exitCode !== 0) stop.endBySignal();
+  setTimeout(() => process.exit(), LINGER_MS).unref();
+}
+
+function versionText(): string {
+  const { version, commit } =
+    typeof WALNUT_BUILD === "undefined" ? { version: "0.0.0", commit: "source" } : WALNUT_BUILD;
+  return `walnut version ${version}\t${commit}\t${runtimeName()}\tPostgreSQL 13-18\n`;
+}
+
+function readMachine(args: readonly string[]): Omit<Machine, "signal" | "stdout" | "stderr"> {
+  const homeDirectory = findHomeDirectory();
+  return {
+    args,
+    environment: process.env,
+    ...(homeDirectory === undefined ? {} : { homeDirectory }),
+    workingDirectory: process.cwd(),
+    cpuCount: availableParallelism(),
+    versionText: versionText(),
+    clock: systemClock,
+    fileExists: existsSync,
+    appendFile: (path, text) => appendFileSync(path, text),
+  };
+}
+
+/** A user without an entry in the system's list has no home directory, and the runtime throws. */
+function findHomeDirectory(): string | undefined {
+  try {
+    return homedir() || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The first signal aborts, so that what is running can leave everything in order; the second one
+ * ends the process at once.
+ */
+function listenForStop(): { readonly signal: AbortSignal; endBySignal(): void } {
+  const controller = new AbortController();
+  const received: StopSignal[] = [];
+  const endBy = (signal: StopSignal) => {
+    for (const one of STOP_SIGNALS) process.removeAllListeners(one);
+    // PostgreSQL tells a program that was stopped from one that failed by how it ended.
+    process.kill(process.pid, signal);
+  };
+  for (const signal of STOP_SIGNALS) {
+    process.on(signal, () => {
+      received.push(signal);
+      if (received.length > 1) endBy(signal);
+      else controller.abort(new InterruptedError(`stopped by ${signal}`));
+    });
+  }
+  return {
+    signal: controller.signal,
+    endBySignal() {
+      const [first] = received;
+      if (first !== undefined) endBy(first);
+    },
+  };
+}
+
+function standardOutput(): Output {
+  return openOutput(process.stdout, (error) => {
+    const code = systemErrorCode(error);
+    // A reader that has seen enough, as in `walnut backup-list | head -1`, is no failure.
+    if (code === "EPIPE") return;
+    throw new LocalFileError(`standard output can't be written: ${code ?? error.message}`, {
+      cause: error,
+    });
+  });
+}
+
+/** There is no place left to say that standard error can't be written. */
+function standardError(): Output {
+  return openOutput(process.stderr, () => {});
+}
+
+function openOutput(stream: NodeJS.WriteStream, onError: (error: Error) => void): Output {
+  // Without a listener, a reader that goes away would end the process as an uncaught exception.
+  stream.on("error", () => {});
+  return {
+    isTerminal: stream.isTTY,
+    columns: stream.columns ?? 80,
+    write: (text) =>
+      new Promise((resolve, reject) => {
+        stream.write(text, (error) => {
+          try {
+            if (error !== null && error !== undefined) onError(error);
+            resolve();
+          } catch (failure) {
+            reject(failure);
+          }
+        });
+      }),
+  };
+}
+
+/** Something was thrown where nobody waits for it. */
+function endByBug(args: readonly string[], error: unknown): never {
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  try {
+    writeSync(2, `ERROR: a bug in walnut\n${stack}\nHINT: Please report this.\n`);
+  } catch {
+    // Nobody reads it.
+  }
+  const entry = commandEntry(args.find((word) => commandEntry(word) !== undefined));
+  const exitCode = (entry?.exitCode ?? errorExitCode)(error, {
+    workingDirectory: process.cwd(),
+    positionals: [],
+    fileExists: existsSync,
+  });
+  process.exit(exitCode);
+}
+
+void main();
