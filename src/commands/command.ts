@@ -13,11 +13,11 @@ export interface Context {
   /** The directory that we were started in: PGDATA, when PostgreSQL starts us. */
   readonly workingDirectory: string;
   /** Standard output: data for the user or another program, never progress. */
-  write(text: string): Promise<void>;
+  readonly write: (text: string) => Promise<void>;
   /** Shows where a long job stands: one rewritten line on a terminal, a line a minute in a log. */
   readonly progress: ProgressSink;
   /** The configured storage with all its wrappers. Throws ConfigError if there is none. */
-  openStorage(): Promise<Storage>;
+  readonly openStorage: () => Promise<Storage>;
 }
 
 export interface ProgressState {

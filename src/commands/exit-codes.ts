@@ -66,7 +66,7 @@ export interface ExitPlace {
   /** What was given after the command's name, as far as the command line could be read. */
   readonly positionals: readonly string[];
   /** Never throws: false where it can't be found out. */
-  fileExists(path: string): boolean;
+  readonly fileExists: (path: string) => boolean;
 }
 
 /** From a failure to the exit code that the command's caller understands. */

@@ -24,7 +24,7 @@ export function formatSettings(): string {
   const groups = settingGroups.map(
     ({ title, settings }) => `${title}:\n\n${settings.map(formatSetting).join("\n")}`,
   );
-  return `${groups.join("\n")}`;
+  return groups.join("\n");
 }
 
 function formatSetting(setting: Setting): string {

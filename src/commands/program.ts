@@ -38,9 +38,9 @@ export interface Machine {
   readonly signal: AbortSignal;
   readonly stdout: Output;
   readonly stderr: Output;
-  fileExists(path: string): boolean;
+  readonly fileExists: (path: string) => boolean;
   /** Appends to a file at once. Throws what the file system throws. */
-  appendFile(path: string, text: string): void;
+  readonly appendFile: (path: string, text: string) => void;
 }
 
 /** What a failure needs to be told, as far as the run has come. */

@@ -74,10 +74,13 @@ export function formatBytes(count: number): string {
 /** "9 s", "1 min 05 s", "2 h 00 min". */
 export function formatSeconds(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
-  const two = (number: number) => String(number).padStart(2, "0");
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
   return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+}
+
+function two(number: number): string {
+  return String(number).padStart(2, "0");
 }
 
 function formatShare(doneBytes: number, totalBytes: number): string {

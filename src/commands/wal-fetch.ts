@@ -37,11 +37,12 @@ export const walFetch: Command<WalFetchArguments> = {
     return { name, destination };
   },
 
-  async run({ name, destination }, { config, log, signal, workingDirectory, openStorage }) {
+  async run({ name, destination }, context) {
+    const { config, log, signal, workingDirectory } = context;
     const limits = { timeoutMs: config.walTimeoutMs, signal };
     await using storage = await withinDeadline(limits, ({ begin }) => {
       begin("opening the storage");
-      return openStorage();
+      return context.openStorage();
     });
     await fetchWal(storage, name, resolve(workingDirectory, destination), {
       ...limits,

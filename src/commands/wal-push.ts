@@ -19,12 +19,13 @@ export const walPush: Command<{ readonly path: string }> = {
 
   parse: (words) => ({ path: onePath(words, "the WAL file") }),
 
-  async run({ path }, { config, log, signal, workingDirectory, openStorage }) {
+  async run({ path }, context) {
+    const { config, log, signal, workingDirectory } = context;
     const wal = { path: resolve(workingDirectory, path), name: basename(path) };
     const limits = { timeoutMs: config.walTimeoutMs, signal };
     await using storage = await withinDeadline(limits, ({ begin }) => {
       begin("opening the storage");
-      return openStorage();
+      return context.openStorage();
     });
     const outcome = await pushWal(storage, wal, {
       ...limits,

@@ -39,18 +39,19 @@ class JsonReader {
 
   readDocument(onMember: OnMember): void {
     this.#skipSpace();
-    if (this.#source[this.#position] !== "{") this.#fail("expected {");
+    if (this.#source[this.#position] !== "{") throw this.#failure("expected {");
     this.#readObject(onMember, 1);
     this.#skipSpace();
-    if (this.#position < this.#source.length) this.#fail("expected the end of the file");
+    if (this.#position < this.#source.length) throw this.#failure("expected the end of the file");
   }
 
   #readObject(onMember: OnMember, depth: number): void {
     this.#readList("}", () => {
-      if (this.#source[this.#position] !== '"') this.#fail("expected a key in double quotes");
+      if (this.#source[this.#position] !== '"')
+        throw this.#failure("expected a key in double quotes");
       const key = this.#readString();
       this.#skipSpace();
-      if (this.#source[this.#position] !== ":") this.#fail("expected :");
+      if (this.#source[this.#position] !== ":") throw this.#failure("expected :");
       this.#position += 1;
       this.#skipSpace();
       onMember(key, this.#readValue(depth));
@@ -69,7 +70,7 @@ class JsonReader {
       readItem();
       this.#skipSpace();
       const next = this.#source[this.#position];
-      if (next !== "," && next !== close) this.#fail(`expected , or ${close}`);
+      if (next !== "," && next !== close) throw this.#failure(`expected , or ${close}`);
       this.#position += 1;
       if (next === close) return;
       this.#skipSpace();
@@ -81,7 +82,7 @@ class JsonReader {
     const first = this.#source[start];
     if (first === '"') return { kind: "string", text: this.#readString() };
     if (first === "{" || first === "[") {
-      if (depth === DEEPEST_NESTING) this.#fail("nested too deeply");
+      if (depth === DEEPEST_NESTING) throw this.#failure("nested too deeply");
       if (first === "{") this.#readObject(() => {}, depth + 1);
       else this.#readList("]", () => void this.#readValue(depth + 1));
       return { kind: "nested", text: this.#source.slice(start, this.#position) };
@@ -94,7 +95,7 @@ class JsonReader {
     }
     NUMBER.lastIndex = start;
     const [number] = NUMBER.exec(this.#source) ?? [];
-    if (number === undefined) this.#fail("expected a value");
+    if (number === undefined) throw this.#failure("expected a value");
     this.#position += number.length;
     return { kind: "number", text: number };
   }
@@ -110,7 +111,7 @@ class JsonReader {
         return this.#decodeString(start);
       }
     }
-    this.#fail("string has no closing quote on its line");
+    throw this.#failure("string has no closing quote on its line");
   }
 
   #decodeString(start: number): string {
@@ -121,7 +122,7 @@ class JsonReader {
       // The reason would not say where.
     }
     this.#position = start;
-    this.#fail("string has a wrong escape or a control character");
+    throw this.#failure("string has a wrong escape or a control character");
   }
 
   #skipSpace(): void {
@@ -129,9 +130,9 @@ class JsonReader {
     this.#position += SPACE.exec(this.#source)?.[0].length ?? 0;
   }
 
-  #fail(reason: string): never {
+  #failure(reason: string): FormatError {
     const before = this.#source.slice(0, this.#position).split("\n");
     const column = (before.at(-1)?.length ?? 0) + 1;
-    throw new FormatError(`line ${before.length}, column ${column}: ${reason}`);
+    return new FormatError(`line ${before.length}, column ${column}: ${reason}`);
   }
 }

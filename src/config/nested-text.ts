@@ -4,7 +4,8 @@
  */
 export function nestedText(value: unknown): string | undefined {
   if (value === null || value === undefined) return undefined;
-  return typeof value === "object" ? JSON.stringify(value, withoutBigints) : String(value);
+  if (typeof value === "object") return JSON.stringify(value, withoutBigints);
+  return typeof value === "string" ? value : `${JSON.stringify(value, withoutBigints)}`;
 }
 
 function withoutBigints(_key: string, value: unknown): unknown {

@@ -117,17 +117,15 @@ export function flagName(name: string): string {
   return name.toLowerCase().replaceAll("_", "-");
 }
 
+/** In front of the name, the strongest first. */
+const FORM_PREFIXES: Readonly<Record<NameForm, readonly string[]>> = {
+  own: ["WALNUT_"],
+  prefixed: ["WALNUT_", "WALG_", "WALE_"],
+  any: ["WALNUT_", "", "WALG_", "WALE_"],
+  plain: ["WALNUT_", ""],
+  foreign: [""],
+};
+
 function formNames(name: string, form: NameForm): readonly string[] {
-  switch (form) {
-    case "own":
-      return [`WALNUT_${name}`];
-    case "prefixed":
-      return [`WALNUT_${name}`, `WALG_${name}`, `WALE_${name}`];
-    case "any":
-      return [`WALNUT_${name}`, name, `WALG_${name}`, `WALE_${name}`];
-    case "plain":
-      return [`WALNUT_${name}`, name];
-    case "foreign":
-      return [name];
-  }
+  return FORM_PREFIXES[form].map((prefix) => `${prefix}${name}`);
 }

@@ -31,7 +31,7 @@ function memberText({ value }: Pair, document: Document): string | undefined {
   if (value.value === null) return undefined;
   if (typeof value.value === "string") return value.value;
   // As it was written: 1e3 and 007 would come out as other texts.
-  return value.source ?? String(value.value);
+  return value.source ?? nestedText(value.value);
 }
 
 function toPlain(value: unknown, document: Document): unknown {

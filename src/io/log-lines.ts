@@ -10,9 +10,9 @@ export interface LogOptions {
   readonly level: LogLevel;
   readonly clock: Clock;
   /** Takes the secrets out of a line. */
-  mask(text: string): string;
+  readonly mask: (text: string) => string;
   /** Gets whole lines with their line end. */
-  write(lines: string): void;
+  readonly write: (lines: string) => void;
 }
 
 /** How a command failed, for its last lines in the log. */
@@ -101,8 +101,11 @@ function oneLine(text: string): string {
 
 function formatLocalTime(nowMs: number): string {
   const time = new Date(nowMs);
-  const two = (number: number) => String(number).padStart(2, "0");
   const date = `${time.getFullYear()}/${two(time.getMonth() + 1)}/${two(time.getDate())}`;
   const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
   return `${date} ${clock}.${String(time.getMilliseconds()).padStart(3, "0")}000`;
+}
+
+function two(number: number): string {
+  return String(number).padStart(2, "0");
 }
