@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs the S3 servers that the tests start: OpenStack Swift from Debian and moto from PyPI. With
+# --versitygw also the gateway of that name, where Go is at hand (some two minutes). May run again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+MOTO_VERSION=5.2.5
+VERSITYGW_VERSION=v1.8.0
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+packages=(python3 python3-venv python3-swift libisal2)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! .cache/moto/bin/python -c "import importlib.metadata as m; assert m.version('moto') == '$MOTO_VERSION'" 2>/dev/null; then
+  rm -rf .cache/moto
+  /usr/bin/python3 -m venv .cache/moto
+  .cache/moto/bin/pip install --quiet --disable-pip-version-check "moto[server]==$MOTO_VERSION"
+fi
+
+if [ "${1:-}" = --versitygw ] && ! go version -m .cache/bin/versitygw 2>/dev/null | grep -q "versitygw.*$VERSITYGW_VERSION"; then
+  mkdir -p .cache/bin
+  GOBIN=$PWD/.cache/bin go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION"
+fi

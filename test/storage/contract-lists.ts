@@ -1,0 +1,138 @@
+import assert from "node:assert/strict";
+import { bytesSource, readAll } from "../../src/io/bytes.ts";
+import type { ByteSource } from "../../src/io/bytes.ts";
+import { compareKeys } from "../../src/storage/key.ts";
+import type { ListOptions, ObjectInfo, Storage } from "../../src/storage/storage.ts";
+
+/** Makes one test of the suite: a title, and what it does with an empty storage. */
+export type Contract = (title: string, body: (storage: Storage) => Promise<void>) => void;
+
+const signal = new AbortController().signal;
+
+/** The keys that `list` yields, in its order. */
+export async function keysOf(storage: Storage, prefix: string, options: Partial<ListOptions> = {}) {
+  const infos = await Array.fromAsync(storage.list(prefix, { signal, ...options }));
+  return infos.map((info: ObjectInfo) => info.key);
+}
+
+/** An object, or `[start, end)` of it, as text. */
+export async function textOf(storage: Storage, key: string, start?: number, end?: number) {
+  const range =
+    start === undefined ? {} : { range: { start, ...(end === undefined ? {} : { end }) } };
+  return (await readAll(storage.get(key, { signal, ...range }))).toString();
+}
+
+/** A body of these characters in UTF-8. */
+export function text(value: string): ByteSource {
+  return bytesSource(Buffer.from(value));
+}
+
+/** Puts small objects, several at a time; each holds its own key. */
+export async function putAll(storage: Storage, keys: readonly string[]): Promise<void> {
+  const queue = [...keys];
+  const worker = async () => {
+    for (let key = queue.pop(); key !== undefined; key = queue.pop()) {
+      await storage.put(key, text(key), { signal });
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, worker));
+}
+
+/** Segments that stores, URLs, XML and sorting tend to spoil. */
+const ODD_SEGMENTS = [
+  "a b",
+  " leading",
+  "trailing ",
+  "two  blanks",
+  "a+b",
+  "a%20b",
+  "a%2Fb",
+  "a&b<c>'d\"",
+  "a=b,c;d:e@f",
+  "a~b!c*(d)",
+  "a#b?c",
+  "back\\slash",
+  "ümlaut",
+  "漢字",
+  "\u{1f418} elephant",
+  "\uffee half",
+  ".hidden",
+  "..two dots",
+  "x".repeat(200),
+];
+
+/** Order, prefixes, positions and pages of `list`. */
+export function describeLists(contract: Contract): void {
+  contract("keys of odd characters come back in byte order", async (storage) => {
+    const keys = ODD_SEGMENTS.flatMap((segment) => [
+      `odd/${segment}`,
+      `odd/in ${segment}/${segment}`,
+    ]);
+    keys.push("odd/f", "odd/f.x", "odd/f0", "odd/g/x", "odd/g-x", "odd/g0", "odd/g!/y");
+    await putAll(storage, keys);
+    const expected = keys.toSorted((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    assert.deepEqual(await keysOf(storage, "odd/"), expected);
+    for (const key of keys) {
+      assert.equal(await textOf(storage, key), key);
+      assert.equal((await storage.stat(key, { signal })).sizeBytes, Buffer.byteLength(key), key);
+    }
+    const middle = Math.floor(expected.length / 2);
+    const rest = await keysOf(storage, "odd/", { startAfter: expected[middle] ?? "" });
+    assert.deepEqual(rest, expected.slice(middle + 1));
+    await storage.delete(keys, { signal });
+    assert.deepEqual(await keysOf(storage, ""), []);
+  });
+
+  contract("a prefix is text, not a folder", async (storage) => {
+    await putAll(storage, ["wal_005/a", "wal_005/ab", "wal_005/b/c", "wal_0050", "wal"]);
+    const rows: [string, string[]][] = [
+      ["wal_005/a", ["wal_005/a", "wal_005/ab"]],
+      ["wal_005", ["wal_005/a", "wal_005/ab", "wal_005/b/c", "wal_0050"]],
+      ["wal_005/", ["wal_005/a", "wal_005/ab", "wal_005/b/c"]],
+      ["wal_005/b", ["wal_005/b/c"]],
+      ["wal_005/b/", ["wal_005/b/c"]],
+      ["wal_005/b/c", ["wal_005/b/c"]],
+      ["wal_005/b/c/", []],
+      ["missing/folder/", []],
+      ["missing", []],
+      ["../", []],
+      ["", ["wal", "wal_005/a", "wal_005/ab", "wal_005/b/c", "wal_0050"]],
+    ];
+    for (const [prefix, expected] of rows) {
+      assert.deepEqual(await keysOf(storage, prefix), expected, prefix);
+    }
+  });
+
+  contract("startAfter need not exist and may lie anywhere", async (storage) => {
+    const keys = ["a", "b/1", "b/2", "b/3/x", "b/4", "c"];
+    await putAll(storage, keys);
+    for (const startAfter of [
+      "",
+      "a",
+      "b",
+      "b/",
+      "b/2",
+      "b/25",
+      "b/3/",
+      "b/3/x",
+      "b/3/y",
+      "c",
+      "d",
+    ]) {
+      for (const prefix of ["", "b", "b/", "b/3"]) {
+        const expected = keys.filter((key) => key.startsWith(prefix) && key > startAfter);
+        const found = await keysOf(storage, prefix, startAfter === "" ? {} : { startAfter });
+        assert.deepEqual(found, expected, `${prefix} after ${startAfter}`);
+      }
+    }
+  });
+
+  contract("1,001 keys are listed and deleted over the page's border", async (storage) => {
+    const keys = Array.from({ length: 1001 }, (_, index) => `many/${index}`).toSorted(compareKeys);
+    await putAll(storage, [...keys, "many0", "man"]);
+    assert.deepEqual(await keysOf(storage, "many/"), keys);
+    assert.deepEqual(await keysOf(storage, "many/", { startAfter: keys[999] ?? "" }), [keys[1000]]);
+    await storage.delete(keys, { signal });
+    assert.deepEqual(await keysOf(storage, ""), ["man", "many0"]);
+  });
+}
