@@ -142,6 +142,7 @@ export const general = {
     { form: "own", default: "text" },
   ),
   logDestination: setting("LOG_DESTINATION", path, "A file for the log, or stderr.", {
-    form: "prefixed",
+    form: "own",
+    aliases: ["WALG_LOG_DESTINATION"],
   }),
 } as const;

@@ -50,9 +50,10 @@ export function defaultConfig(surroundings: Surroundings): Config {
 export function settingWarnings(found: FoundSettings): readonly string[] {
   return allSettings.flatMap((setting) => {
     const { effect } = setting;
-    return effect.kind === "warning" && found.origin(setting) !== undefined
-      ? [`${found.describe(setting)} has no effect: ${effect.reason}`]
-      : [];
+    const text = found.origin(setting)?.text;
+    if (effect.kind !== "warning" || text === undefined) return [];
+    if (effect.harmlessText?.test(text) === true) return [];
+    return [`${found.describe(setting)} has no effect: ${effect.reason}`];
   });
 }
 
@@ -60,7 +61,8 @@ function refusals(found: FoundSettings): readonly ConfigError[] {
   return allSettings.flatMap((setting) => {
     const { effect } = setting;
     const text = found.origin(setting)?.text;
-    if (effect.kind !== "refused" || text === undefined || effect.isHarmless?.(text)) return [];
+    if (effect.kind !== "refused" || text === undefined) return [];
+    if (effect.harmlessText?.test(text) === true) return [];
     return [
       new ConfigError(`${found.describe(setting)} is not supported: ${effect.reason}`, {
         hint: "Nothing was read or written. Remove the setting only if you can do without it.",

@@ -4,8 +4,8 @@
  */
 export function nestedText(value: unknown): string | undefined {
   if (value === null || value === undefined) return undefined;
-  if (typeof value === "object") return JSON.stringify(value, withoutBigints);
-  return typeof value === "string" ? value : `${JSON.stringify(value, withoutBigints)}`;
+  if (typeof value === "string") return value;
+  return typeof value === "bigint" ? value.toString() : JSON.stringify(value, withoutBigints);
 }
 
 function withoutBigints(_key: string, value: unknown): unknown {

@@ -1,7 +1,92 @@
-import type { Setting } from "./setting.ts";
+import { type Effect, type Setting, type SettingType, setting } from "./setting.ts";
+import { boolean, bytes, duration, integer, path, secret, text } from "./value-types.ts";
 
-/** Prefixes of the stores that are known but not built. */
-export const otherStorePrefixes: readonly Setting[] = [];
+const LATER: Effect = { kind: "none", reason: "this store comes in a later version" };
+
+function store(name: string, about: string): Setting<string> {
+  return setting(name, text, about, {
+    effect: {
+      kind: "refused",
+      reason: "this store comes in a later version; there are S3 and directories",
+    },
+  });
+}
+
+/** The same names as in WAL-G: bare, or with a prefix. */
+function key<T>(name: string, type: SettingType<T>, about: string): Setting<T> {
+  return setting(name, type, about, { form: "any", effect: LATER });
+}
+
+/** Prefixes of the stores that are known but not built: each is refused, none is passed over. */
+export const otherStorePrefixes: readonly Setting[] = [
+  store("GS_PREFIX", "Store in Google Cloud Storage: gs://bucket/folder."),
+  store("AZ_PREFIX", "Store in Azure: azure://container/folder."),
+  store("OSS_PREFIX", "Store in Alibaba's OSS: oss://bucket/folder."),
+  store("SWIFT_PREFIX", "Store in OpenStack's Swift: swift://container/folder."),
+  store("SSH_PREFIX", "Store over SFTP: ssh://host/path."),
+];
 
 /** Settings of the stores that are known but not built. */
-export const otherStoreSettings: readonly Setting[] = [...otherStorePrefixes];
+export const otherStoreSettings: readonly Setting[] = [
+  ...otherStorePrefixes,
+
+  key("GOOGLE_APPLICATION_CREDENTIALS", path, "Key file of a service account."),
+  key("GCS_CONTEXT_TIMEOUT", duration({ minMs: 0, plainUnit: "s" }), "Time limit of a call."),
+  key("GCS_NORMALIZE_PREFIX", boolean, "Join slashes in the prefix."),
+  key("GCS_ENCRYPTION_KEY", secret, "Key of 32 bytes as base64, for encryption by the store."),
+  key("GCS_MAX_CHUNK_SIZE", bytes(1), "Size of the parts of large objects."),
+  key("GCS_MAX_RETRIES", integer(0), "How often a request is repeated."),
+
+  key("AZURE_STORAGE_ACCOUNT", text, "Storage account."),
+  key("AZURE_STORAGE_ACCESS_KEY", secret, "Its key."),
+  key("AZURE_STORAGE_SAS_TOKEN", secret, "Shared access signature."),
+  key("AZURE_ENVIRONMENT_NAME", text, "Name of the cloud."),
+  key("AZURE_ENDPOINT_SUFFIX", text, "Suffix of the host's name."),
+  key("AZURE_BUFFER_SIZE", bytes(1024), "Size of the parts of large objects."),
+  key("AZURE_MAX_BUFFERS", integer(1), "Parts in memory at the same time."),
+  key("AZURE_TRY_TIMEOUT", duration({ minMs: 0, plainUnit: "m" }), "Time limit of a request."),
+
+  key("OSS_ACCESS_KEY_ID", text, "Access key."),
+  key("OSS_ACCESS_KEY_SECRET", secret, "Its secret."),
+  key("OSS_SESSION_TOKEN", secret, "Token of temporary credentials."),
+  key("OSS_REGION", text, "Region of the bucket."),
+  key("OSS_ENDPOINT", text, "URL of the store."),
+  key("OSS_ROLE_ARN", text, "Role to assume."),
+  key("OSS_ROLE_SESSION_NAME", text, "Name of the role's session."),
+  key("OSS_MAX_RETRIES", integer(0), "How often a request is repeated."),
+  key("OSS_CONNECT_TIMEOUT", duration({ minMs: 0, plainUnit: "s" }), "Time limit to connect."),
+  key("OSS_UPLOAD_PART_SIZE", bytes(1), "Size of the parts of large objects."),
+  key("OSS_COPY_PART_SIZE", bytes(1), "Size of the parts of large copies."),
+  key("OSS_SKIP_VALIDATION", boolean, "Leave out the check of the bucket."),
+
+  key("OS_AUTH_URL", text, "URL of the identity service."),
+  key("OS_USERNAME", text, "User."),
+  key("OS_PASSWORD", secret, "Password."),
+  key("OS_TENANT_NAME", text, "Tenant."),
+  key("OS_REGION_NAME", text, "Region."),
+  ...[
+    "OS_USER_ID",
+    "OS_TENANT_ID",
+    "OS_USER_DOMAIN_NAME",
+    "OS_USER_DOMAIN_ID",
+    "OS_PROJECT_NAME",
+    "OS_PROJECT_ID",
+    "OS_PROJECT_DOMAIN_NAME",
+    "OS_PROJECT_DOMAIN_ID",
+    "OS_DOMAIN_NAME",
+    "OS_DOMAIN_ID",
+    "OS_TRUST_ID",
+    "OS_ENDPOINT_TYPE",
+    "OS_STORAGE_URL",
+    "OS_APPLICATION_CREDENTIAL_ID",
+    "OS_APPLICATION_CREDENTIAL_NAME",
+    "OS_IDENTITY_API_VERSION",
+  ].map((name) => key(name, text, "As for OpenStack's own tools.")),
+  key("OS_AUTH_TOKEN", secret, "As for OpenStack's own tools."),
+  key("OS_APPLICATION_CREDENTIAL_SECRET", secret, "As for OpenStack's own tools."),
+
+  key("SSH_USERNAME", text, "User."),
+  key("SSH_PASSWORD", secret, "Password."),
+  key("SSH_PORT", integer(1, 65_535), "Port."),
+  key("SSH_PRIVATE_KEY_PATH", path, "Private key."),
+];

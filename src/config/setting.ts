@@ -12,19 +12,22 @@ export interface SettingType<T> {
   parse(text: string): T;
 }
 
-/** What happens when the setting is given. */
+/**
+ * What happens when the setting is given:
+ *
+ * - "used": what its text says;
+ * - "none": nothing; it is known so that WAL-G's configurations work;
+ * - "warning": nothing, but the user may expect otherwise, so every backup and restore says so;
+ * - "refused": to go on without it would break a promise, so no command touches a store.
+ */
 export type Effect =
   | { readonly kind: "used" }
-  /** Known so that WAL-G's configurations work; the reason says why it changes nothing. */
-  | { readonly kind: "none"; readonly reason: string }
-  /** The same, but what the user may rely on is missing: said once per backup or restore. */
-  | { readonly kind: "warning"; readonly reason: string }
-  /** What the user relies on is missing and that would be dangerous: no command touches a store. */
   | {
-      readonly kind: "refused";
+      readonly kind: "none" | "warning" | "refused";
+      /** Why, as a clause without full stop. */
       readonly reason: string;
-      /** For values that ask for nothing, such as false or an empty map. */
-      isHarmless?(text: string): boolean;
+      /** Values that ask for nothing, such as "false": they change nothing and say nothing. */
+      readonly harmlessText?: RegExp;
     };
 
 /**
