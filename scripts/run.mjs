@@ -15,10 +15,9 @@ const wanted = createHash("sha256")
 if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== wanted) {
   process.stderr.write("installing the packages of package-lock.json ...\n");
   // No install scripts: nothing that we use needs them, and none of them may run on our machines.
-  const install = spawnSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], {
-    cwd: root,
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  // Not `npm ci`: it refuses a lock that lacks other platforms' packages which a registry lacks.
+  const words = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+  const install = spawnSync("npm", words, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   if (install.status !== 0) process.exit(install.status ?? 1);
   mkdirSync(dirname(stamp), { recursive: true });
   writeFileSync(stamp, wanted);
