@@ -115,8 +115,12 @@ export class WalRecordScan {
   #checkPageHeader(view: DataView, at: number, flags: number): boolean {
     const offset = this.#pageOffset;
     const magic = view.getUint16(at, true);
-    if (magic !== this.#segment.magic)
-      return this.#fail(`page with magic 0x${magic.toString(16)}`, offset);
+    if (magic !== this.#segment.magic) {
+      return this.#fail(
+        magic === 0 ? "empty page" : `page with magic 0x${magic.toString(16)}`,
+        offset,
+      );
+    }
 
     const isLong = (flags & FLAG_LONG_HEADER) !== 0;
     if ((flags & ~this.#segment.knownFlags) !== 0 || isLong !== (offset === 0)) {
@@ -175,7 +179,7 @@ export class WalRecordScan {
       const start = position + toOffset;
       const lengthBytes = view.getUint32(position, true);
       if (lengthBytes < HEADER_BYTES || lengthBytes > RECORD_BYTES_MAX) {
-        this.#fail(`record of ${lengthBytes} bytes`, start);
+        this.#fail(lengthBytes === 0 ? "no record" : `record of ${lengthBytes} bytes`, start);
         return;
       }
       const available = pageEnd - position;

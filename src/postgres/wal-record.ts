@@ -7,7 +7,7 @@ export interface WalWalk {
   /**
    * Offset behind the last valid record, rounded up to 8 bytes as PostgreSQL does: the next record
    * would begin there. The segment's size when the last record continues in the next segment. 0 when
-   * not even the rest of the previous segment's record is complete.
+   * nothing valid was found, not even the rest of the previous segment's record.
    */
   readonly endOfRecords: number;
   readonly end: WalEnd;

@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as fc from "fast-check";
+import { Crc32c, crc32c } from "../../src/postgres/crc32c.ts";
+
+/** RFC 3720, appendix B.4, and the usual check value. */
+const known = [
+  { name: "nothing", bytes: new Uint8Array(), sum: 0 },
+  { name: "123456789", bytes: Buffer.from("123456789"), sum: 0xe306_9283 },
+  { name: "32 zeros", bytes: new Uint8Array(32), sum: 0x8a91_36aa },
+  { name: "32 ones", bytes: new Uint8Array(32).fill(0xff), sum: 0x62a8_ab43 },
+  { name: "0 to 31", bytes: Uint8Array.from({ length: 32 }, (_, i) => i), sum: 0x46dd_794e },
+  { name: "31 to 0", bytes: Uint8Array.from({ length: 32 }, (_, i) => 31 - i), sum: 0x113f_db5c },
+];
+
+for (const { name, bytes, sum } of known) {
+  test(`CRC-32C of ${name}`, () => {
+    assert.equal(crc32c(bytes), sum);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const tables = new Crc32c().update(Crc32c.start, view, 0, bytes.length);
+    assert.equal(Crc32c.finish(tables), sum);
+  });
+}
+
+test("sixteen bytes a step is the same as bit by bit, cut anywhere and at any offset", () => {
+  const crc = new Crc32c();
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 200 }),
+      fc.nat(200),
+      fc.nat(20),
+      (bytes, cut, offset) => {
+        const memory = new Uint8Array(offset + bytes.length);
+        memory.set(bytes, offset);
+        const view = new DataView(memory.buffer);
+        const middle = Math.min(offset + cut, memory.length);
+        const sum = crc.update(Crc32c.start, view, offset, middle);
+        const whole = Crc32c.finish(crc.update(sum, view, middle, memory.length));
+        assert.equal(whole, crc32c(bytes));
+      },
+    ),
+  );
+});
