@@ -1,0 +1,123 @@
+import { DatabaseError, RefusedError } from "../errors.ts";
+import { type Lsn, parseLsn } from "../postgres/lsn.ts";
+import { booleanColumn, type QueryOptions, type Row, type Session, textColumn } from "./session.ts";
+
+/** Where a backup starts. */
+export interface BackupStart {
+  readonly startLsn: Lsn;
+  /** 24 digits: what the backup is named by. */
+  readonly segment: string;
+}
+
+/** Where it ends, and the two files that belong into it. */
+export interface BackupStop {
+  /** End of the last record that a restore must replay. */
+  readonly stopLsn: Lsn;
+  readonly backupLabel: string;
+  /** "" when there are no tablespaces. */
+  readonly tablespaceMap: string;
+}
+
+interface BackupFunctions {
+  readonly since: number;
+  readonly start: string;
+  readonly stop: string;
+}
+
+/**
+ * The non-exclusive calls, with a fast checkpoint and without waiting for the archiver: we wait
+ * ourselves, for the repository. Newest first.
+ */
+const FUNCTIONS: readonly BackupFunctions[] = [
+  { since: 15, start: "pg_backup_start($1, true)", stop: "pg_backup_stop(false)" },
+  { since: 13, start: "pg_start_backup($1, true, false)", stop: "pg_stop_backup(false, false)" },
+];
+
+/** "WALN", and 1 for backups. */
+const LOCK_KEYS = "1463897166, 1";
+const LOCK_FILTER =
+  "locktype = 'advisory' AND classid = 1463897166 AND objid = 1 AND objsubid = 2 AND granted";
+
+/**
+ * Lets this session be the one that takes a backup of the cluster; until it ends. Rejects with
+ * RefusedError, which names the other session, when there is one.
+ */
+export async function lockBackup(session: Session, options: QueryOptions): Promise<void> {
+  const row = await session.row(`SELECT pg_try_advisory_lock(${LOCK_KEYS}) AS is_mine`, options);
+  // Advisory locks count in one database; pg_locks shows those of all.
+  const [other] = await session.query(
+    `SELECT pid, usename, datname, application_name, client_addr, backend_start
+       FROM pg_locks JOIN pg_stat_activity USING (pid)
+      WHERE ${LOCK_FILTER} AND pid <> pg_backend_pid()
+      ORDER BY pid LIMIT 1`,
+    options,
+  );
+  if (other === undefined && booleanColumn(row, "is_mine")) return;
+  throw new RefusedError(`another backup of this cluster is running: ${describeSession(other)}`, {
+    hint:
+      "Wait until it is done. If it hangs, end it: its process, or its session by " +
+      "SELECT pg_terminate_backend(<process>).",
+  });
+}
+
+function describeSession(other: Row | undefined): string {
+  if (other === undefined) return "its session has just ended";
+  const { pid, usename, datname, application_name: application, client_addr: address } = other;
+  const from = address === null ? "a local socket" : address;
+  return (
+    `server process ${pid}, role ${usename}, database ${datname}, application ${application}, ` +
+    `from ${from}, since ${other["backend_start"]}`
+  );
+}
+
+/**
+ * Begins a backup; it ends with `stopBackup`, or is dropped by the server when the session ends.
+ * Takes as long as a checkpoint. `label` is for people only.
+ *
+ * @source pg_backup_start, src/backend/access/transam/xlogfuncs.c
+ */
+export async function startBackup(
+  session: Session,
+  { majorVersion, label }: { readonly majorVersion: number; readonly label: string },
+  options: QueryOptions,
+): Promise<BackupStart> {
+  const { start } = functionsOf(majorVersion);
+  const row = await session.row(
+    `SELECT lsn, pg_walfile_name(lsn) AS segment FROM ${start} AS lsn`,
+    { ...options, values: [label] },
+  );
+  return { startLsn: parseLsn(textColumn(row, "lsn")), segment: textColumn(row, "segment") };
+}
+
+/** Ends the backup of this session and has the server switch to a new segment. */
+export async function stopBackup(
+  session: Session,
+  { majorVersion }: { readonly majorVersion: number },
+  options: QueryOptions,
+): Promise<BackupStop> {
+  const { stop } = functionsOf(majorVersion);
+  const row = await session.row(`SELECT lsn, labelfile, spcmapfile FROM ${stop}`, options);
+  return {
+    stopLsn: parseLsn(textColumn(row, "lsn")),
+    backupLabel: textColumn(row, "labelfile"),
+    tablespaceMap: row["spcmapfile"] ?? "",
+  };
+}
+
+function functionsOf(majorVersion: number): BackupFunctions {
+  const functions = FUNCTIONS.find(({ since }) => majorVersion >= since);
+  if (functions !== undefined) return functions;
+  throw new DatabaseError(`PostgreSQL ${majorVersion} has no backup functions that we know`);
+}
+
+/**
+ * Writes a WAL record without effect, so that the next switch of segments has something to switch.
+ * Gives the end of the record.
+ */
+export async function writeWalMessage(session: Session, options: QueryOptions): Promise<Lsn> {
+  const row = await session.row(
+    "SELECT pg_logical_emit_message(false, 'walnut', 'archive check') AS lsn",
+    options,
+  );
+  return parseLsn(textColumn(row, "lsn"));
+}

@@ -1,0 +1,94 @@
+import { integerColumn, type QueryOptions, type Row, type Session, textColumn } from "./session.ts";
+
+/** A database that takes connections. */
+export interface Database {
+  readonly name: string;
+  readonly oid: number;
+}
+
+/** A relation of one database with a name, files, and the partitions that belong to it. */
+export interface Relation {
+  /** "schema.name". */
+  readonly name: string;
+  readonly oid: number;
+  /** Name of its files; 0 for a partitioned table, which has none. */
+  readonly relfilenode: number;
+  /** Of all levels, in one list. */
+  readonly descendants: readonly Relation[];
+}
+
+/** Rows that are fetched at a time, so that a million relations need no more memory than these. */
+const FETCH_COUNT = 2000;
+
+export async function listDatabases(
+  session: Session,
+  options: QueryOptions,
+): Promise<readonly Database[]> {
+  const rows = await session.query(
+    "SELECT datname, oid FROM pg_database WHERE datallowconn ORDER BY oid",
+    options,
+  );
+  return rows.map((row) => ({
+    name: textColumn(row, "datname"),
+    oid: integerColumn(row, "oid"),
+  }));
+}
+
+/**
+ * relfilenode 0 stands for the catalogs whose files have a mapped name, and for what has no files.
+ *
+ * @source pg_relation_filenode, src/backend/utils/adt/dbsize.c
+ */
+const NAMED_RELATIONS = `
+  SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relispartition,
+         coalesce(nullif(c.relfilenode, 0), pg_relation_filenode(c.oid), 0) AS relfilenode
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace`;
+
+/** Top-level relations, each followed by its descendants. */
+const RELATIONS = `
+  WITH RECURSIVE tree (root, oid) AS (
+      SELECT inhparent, inhrelid FROM pg_inherits
+    UNION
+      SELECT tree.root, child.inhrelid FROM tree JOIN pg_inherits AS child ON inhparent = tree.oid
+  ), named AS (${NAMED_RELATIONS})
+  SELECT oid AS root, 0 AS level, oid, name, relfilenode FROM named
+   WHERE NOT relispartition AND (relfilenode <> 0 OR relkind = 'p')
+  UNION ALL
+  SELECT tree.root, 1, named.oid, named.name, named.relfilenode
+    FROM tree JOIN named USING (oid) JOIN named AS parent ON parent.oid = tree.root
+   WHERE NOT parent.relispartition AND (parent.relfilenode <> 0 OR parent.relkind = 'p')
+     AND (named.relfilenode <> 0 OR named.relkind = 'p')
+   ORDER BY 1, 2, 3`;
+
+/** All relations of the session's database, with memory for a few thousand. */
+export async function* readRelations(
+  session: Session,
+  options: QueryOptions,
+): AsyncGenerator<Relation> {
+  await session.query("BEGIN READ ONLY", options);
+  await session.query(`DECLARE relations NO SCROLL CURSOR FOR ${RELATIONS}`, options);
+  let relation: (Relation & { readonly descendants: Relation[] }) | undefined;
+  for (;;) {
+    const rows = await session.query(`FETCH ${FETCH_COUNT} FROM relations`, options);
+    for (const row of rows) {
+      const next = { ...relationOf(row), descendants: [] };
+      if (integerColumn(row, "level") === 1) {
+        relation?.descendants.push(next);
+        continue;
+      }
+      if (relation !== undefined) yield relation;
+      relation = next;
+    }
+    if (rows.length < FETCH_COUNT) break;
+  }
+  if (relation !== undefined) yield relation;
+  await session.query("COMMIT", options);
+}
+
+function relationOf(row: Row): Omit<Relation, "descendants"> {
+  return {
+    name: textColumn(row, "name"),
+    oid: integerColumn(row, "oid"),
+    relfilenode: integerColumn(row, "relfilenode"),
+  };
+}

@@ -1,0 +1,65 @@
+import { DatabaseError, OperationError, systemErrorCode } from "../errors.ts";
+
+/** What an administrator can do about an SQLSTATE; whole codes go before their classes. */
+const HINTS: readonly (readonly [sqlState: string, hint: string])[] = [
+  ["28P01", "Give the password by PGPASSWORD, or by a line in ~/.pgpass (mode 0600)."],
+  ["28", "Check PGUSER, and whether pg_hba.conf lets this role in from here."],
+  ["3D000", "Set PGDATABASE to a database that exists, for instance postgres."],
+  [
+    "42501",
+    "The role lacks a right. As superuser: GRANT pg_monitor TO <role>; and GRANT EXECUTE ON " +
+      "FUNCTION pg_backup_start, pg_backup_stop (before 15: pg_start_backup, pg_stop_backup) TO it.",
+  ],
+  ["53300", "Raise max_connections, or reserve a connection for the backup."],
+  ["57P01", "The server was stopped or the session was ended by an administrator."],
+  ["57P02", "Another server process crashed and PostgreSQL restarted; see the server's log."],
+  ["57P03", "The server is starting or stopping: try again when it takes connections."],
+];
+
+const NETWORK_HINTS: ReadonlyMap<string, string> = new Map([
+  ["ECONNREFUSED", "Is the server running there? Check PGHOST and PGPORT."],
+  ["ENOENT", "No server has a socket there. Is it running? Check PGHOST and PGPORT."],
+  ["EACCES", "The user that runs walnut may not use the server's socket."],
+  ["ENOTFOUND", "The name can't be resolved: check PGHOST."],
+  ["ETIMEDOUT", "The host does not answer: check PGHOST and the firewall."],
+  ["EHOSTUNREACH", "The host can't be reached: check PGHOST and the network."],
+]);
+
+/** What the server calls a kind of error: five characters, or undefined for all other errors. */
+export function sqlStateOf(error: unknown): string | undefined {
+  const code = systemErrorCode(error);
+  return code !== undefined && /^[0-9A-Z]{5}$/.test(code) && isServerError(error)
+    ? code
+    : undefined;
+}
+
+function isServerError(error: unknown): boolean {
+  return error instanceof Error && "severity" in error;
+}
+
+/** DatabaseError "<action>: <what the server or the system said>"; our own errors are kept. */
+export function databaseError(action: string, error: unknown): OperationError {
+  if (error instanceof OperationError) return error;
+  const sqlState = sqlStateOf(error);
+  const suffix = sqlState === undefined ? "" : ` (SQLSTATE ${sqlState})`;
+  const hint = hintOf(error, sqlState);
+  return new DatabaseError(`${action}: ${textOf(error)}${suffix}`, {
+    ...(hint === undefined ? {} : { hint }),
+    cause: error,
+  });
+}
+
+function hintOf(error: unknown, sqlState: string | undefined): string | undefined {
+  if (sqlState === undefined) return NETWORK_HINTS.get(systemErrorCode(error) ?? "");
+  return HINTS.find(([state]) => sqlState.startsWith(state))?.[1];
+}
+
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // Node.js tells of several addresses that all failed in an error without a message.
+  if (error instanceof AggregateError && error.message === "") {
+    return error.errors.map(textOf).join("; ");
+  }
+  const text = error.message === "" ? error.name : error.message;
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}
