@@ -1,0 +1,101 @@
+import { FormatError, TruncatedError, WrongClusterError } from "../errors.ts";
+import type { ByteStream } from "../io/bytes.ts";
+import { parseTimelineHistory } from "../postgres/timeline-history.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+import { WalWalker } from "../postgres/wal-record.ts";
+import {
+  checkSegmentStart,
+  SEGMENT_HEADER_BYTES,
+  type SegmentHeader,
+} from "../postgres/wal-segment.ts";
+import { HISTORY_BYTES_MAX } from "./local-wal.ts";
+
+export interface WalExpectation {
+  /** As PostgreSQL calls the file. */
+  readonly name: string;
+  /** The cluster that will read it, where that is known. */
+  readonly systemId: bigint | undefined;
+  /** Whether the records of a segment are to be followed. */
+  readonly mustCheckRecords: boolean;
+}
+
+/**
+ * Passes the content of a WAL file on and checks on the way that it is what its name says; the stream
+ * ends without error only if all of it was.
+ *
+ * Rejects with FormatError when it is something else, too long, or has a record that breaks off;
+ * TruncatedError when it is too short; WrongClusterError when it is another cluster's segment.
+ */
+export function checkedWal(content: ByteStream, expectation: WalExpectation): ByteStream {
+  const file = parseWalFileName(expectation.name);
+  if (file?.kind === "history") return checkedHistory(content, file.timeline);
+  if (file?.kind === "segment") return checkedSegment(content, expectation);
+  // An unfinished segment ends somewhere: that its records do so proves nothing.
+  const unfollowed = { ...expectation, mustCheckRecords: false };
+  return file?.kind === "partial" ? checkedSegment(content, unfollowed) : content;
+}
+
+async function* checkedSegment(
+  content: ByteStream,
+  { name, systemId, mustCheckRecords }: WalExpectation,
+): ByteStream {
+  const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
+  const walker = mustCheckRecords ? new WalWalker(name) : undefined;
+  let header: SegmentHeader | undefined;
+  let sizeBytes = 0;
+  for await (const chunk of content) {
+    if (sizeBytes < head.length) head.set(chunk.subarray(0, head.length - sizeBytes), sizeBytes);
+    sizeBytes += chunk.length;
+    if (header === undefined && sizeBytes >= head.length) {
+      header = checkSegmentStart(head, name);
+      requireCluster(header, { name, systemId });
+    }
+    // Before it is written: a wrong object must not fill the disk.
+    if (header !== undefined && sizeBytes > header.segmentBytes) {
+      throw new FormatError(
+        `WAL segment ${name} has more than the ${header.segmentBytes} bytes that its header says`,
+      );
+    }
+    walker?.push(chunk);
+    yield chunk;
+  }
+  const { segmentBytes } = header ?? checkSegmentStart(head.subarray(0, sizeBytes), name);
+  if (sizeBytes < segmentBytes) {
+    throw new TruncatedError(
+      `WAL segment ${name} has ${sizeBytes} bytes, its header says ${segmentBytes}`,
+    );
+  }
+  const walk = walker?.finish();
+  if (walk?.end === "invalid") {
+    throw new FormatError(
+      `the records of WAL segment ${name} break off after byte ${walk.endOfRecords}: ${walk.reason}`,
+    );
+  }
+}
+
+function requireCluster(
+  header: SegmentHeader,
+  { name, systemId }: Pick<WalExpectation, "name" | "systemId">,
+): void {
+  if (systemId === undefined || systemId === header.systemId) return;
+  throw new WrongClusterError(
+    `archived WAL segment ${name} is of cluster ${header.systemId}, ` +
+      `the data directory of cluster ${systemId}`,
+    { hint: "restore_command reads the archive of another cluster: correct its prefix." },
+  );
+}
+
+async function* checkedHistory(content: ByteStream, timeline: number): ByteStream {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of content) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > HISTORY_BYTES_MAX) {
+      throw new FormatError(`a timeline history has more than ${HISTORY_BYTES_MAX} bytes`);
+    }
+    chunks.push(Buffer.from(chunk));
+  }
+  const text = Buffer.concat(chunks);
+  parseTimelineHistory(text.toString("utf8"), timeline);
+  yield text;
+}

@@ -1,0 +1,242 @@
+import { createHash } from "node:crypto";
+import { DamagedError, FormatError, TruncatedError } from "../errors.ts";
+import { type ByteStream, counted } from "../io/bytes.ts";
+import { WalWalker } from "../postgres/wal-record.ts";
+import type { Storage } from "../storage/storage.ts";
+import { type LocalWal, readLocalWal } from "./local-wal.ts";
+import { type ReadStoredOptions, requireCodec, type StoredWal } from "./stored-wal.ts";
+
+/**
+ * How an archived object relates to the local file of its name.
+ *
+ * - "same": it holds the same content; for a segment the same records, because what follows the last
+ *   record has no meaning and differs between a primary and its standbys.
+ * - "leftover": it is empty or cut off, and what there is of it is the same.
+ * - "different": both are there and they differ.
+ */
+export type Comparison =
+  | { readonly kind: "same" }
+  | { readonly kind: "leftover"; readonly storedBytes: number }
+  | { readonly kind: "different"; readonly stored: Side; readonly local: Side };
+
+/** What one of two files was found to be. */
+export interface Side {
+  readonly sizeBytes: number;
+  readonly sha256: string;
+  /** Where its valid records end; undefined unless it is a segment. */
+  readonly endOfRecords: number | undefined;
+}
+
+/**
+ * Compares an archived object with the local file, both streamed. Rejects with DamagedError when the
+ * object is neither whole nor just cut off.
+ */
+export async function compareWithStored(
+  storage: Storage,
+  { stored, local }: { readonly stored: StoredWal; readonly local: LocalWal },
+  options: ReadStoredOptions,
+): Promise<Comparison> {
+  const first = await readBoth(storage, { stored, local }, options);
+  if (first.kind !== "cut-off") return judge(first, local);
+  if (first.isDifferent) return { kind: "different", ...first.sides };
+
+  // An object is given up only on proof: the store says that these bytes are all of it, and a second
+  // reading ends at the same place.
+  const { sizeBytes } = await storage.stat(stored.key, { signal: options.signal });
+  const second = await readBoth(storage, { stored, local }, options);
+  const isProved =
+    second.kind === "cut-off" &&
+    first.storedBytes === sizeBytes &&
+    second.storedBytes === sizeBytes &&
+    !second.isDifferent;
+  if (isProved) return { kind: "leftover", storedBytes: sizeBytes };
+  if (second.kind !== "cut-off") return judge(second, local);
+  throw new DamagedError(
+    `object ${stored.key} in ${storage.name} ended after ${first.storedBytes} bytes, ` +
+      `then after ${second.storedBytes} bytes; the store says it has ${sizeBytes}`,
+    { hint: "The store does not answer reliably; nothing was overwritten. Try again." },
+  );
+}
+
+interface BothRead {
+  readonly kind: "whole" | "cut-off";
+  /** As stored, compressed. */
+  readonly storedBytes: number;
+  readonly isDifferent: boolean;
+  readonly sides: { readonly stored: Side; readonly local: Side };
+}
+
+function judge(read: BothRead, local: LocalWal): Comparison {
+  const { stored } = read.sides;
+  if (read.isDifferent || stored.sizeBytes > local.sizeBytes) {
+    return { kind: "different", ...read.sides };
+  }
+  if (stored.sizeBytes === local.sizeBytes) return { kind: "same" };
+  // A compression without an end mark can't tell a cut-off object from a short one. A segment has
+  // one size only; of other files a shorter one may be right.
+  const isCutOff = isSegment(local) || stored.sizeBytes === 0;
+  return isCutOff
+    ? { kind: "leftover", storedBytes: read.storedBytes }
+    : { kind: "different", ...read.sides };
+}
+
+async function readBoth(
+  storage: Storage,
+  { stored, local }: { readonly stored: StoredWal; readonly local: LocalWal },
+  { codecJobs, signal }: ReadStoredOptions,
+): Promise<BothRead> {
+  const codec = requireCodec(storage, stored);
+  const packed = { bytes: 0 };
+  const object = counted(storage.get(stored.key, { signal }), (count) => {
+    packed.bytes += count;
+  });
+  await using content = new StreamCursor(codec.decompress(object, { jobs: codecJobs, signal }));
+  const storedSide = new SideReader(local);
+  const localSide = new SideReader(local);
+  try {
+    const differsAt = await readSideBySide(
+      { stored: content, storedSide },
+      { local: readLocalWal(local, { signal }), localSide },
+    );
+    const sides = { stored: storedSide.finish(), local: localSide.finish() };
+    const kind = content.isCutOff ? "cut-off" : "whole";
+    const isDifferent = differs({ differsAt, kind, ...sides });
+    return { kind, storedBytes: packed.bytes, isDifferent, sides };
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new DamagedError(`object ${stored.key} in ${storage.name} is damaged: ${error.message}`, {
+      cause: error,
+      hint:
+        "Nothing was overwritten. Keep a copy of the object, then delete it: PostgreSQL still has " +
+        "the file and hands it over again.",
+    });
+  }
+}
+
+/** Whether two contents differ before their end, for segments before the end of their records. */
+function differs({
+  differsAt,
+  kind,
+  stored,
+  local,
+}: {
+  readonly differsAt: number | undefined;
+  readonly kind: BothRead["kind"];
+  readonly stored: Side;
+  readonly local: Side;
+}): boolean {
+  if (differsAt === undefined) return false;
+  if (local.endOfRecords === undefined || differsAt < local.endOfRecords) return true;
+  return kind === "whole" && stored.endOfRecords !== local.endOfRecords;
+}
+
+/** Reads both to their ends; gives the offset of the first byte that differs. */
+async function readSideBySide(
+  { stored, storedSide }: { readonly stored: StreamCursor; readonly storedSide: SideReader },
+  { local, localSide }: { readonly local: ByteStream; readonly localSide: SideReader },
+): Promise<number | undefined> {
+  let differsAt: number | undefined;
+  for await (const chunk of local) {
+    let at = 0;
+    while (at < chunk.length) {
+      const piece = await stored.next(chunk.length - at);
+      if (piece === undefined) break;
+      const difference = differsAt === undefined ? firstDifference(piece, chunk, at) : undefined;
+      if (difference !== undefined) differsAt = storedSide.sizeBytes + difference;
+      storedSide.take(piece);
+      at += piece.length;
+    }
+    localSide.take(chunk);
+  }
+  for (;;) {
+    const piece = await stored.next(Number.POSITIVE_INFINITY);
+    if (piece === undefined) return differsAt;
+    storedSide.take(piece);
+  }
+}
+
+/** Offset in `piece` of the first byte that is not the one in `chunk` from `at` on. */
+function firstDifference(piece: Uint8Array, chunk: Uint8Array, at: number): number | undefined {
+  if (Buffer.compare(piece, chunk.subarray(at, at + piece.length)) === 0) return undefined;
+  return piece.findIndex((byte, index) => byte !== chunk[at + index]);
+}
+
+/** Takes a stream in pieces of at most the length asked for. */
+class StreamCursor implements AsyncDisposable {
+  /** The stream ended before it was complete. */
+  isCutOff = false;
+  readonly #iterator: AsyncIterator<Uint8Array>;
+  #chunk: Uint8Array = new Uint8Array();
+
+  constructor(stream: ByteStream) {
+    this.#iterator = stream[Symbol.asyncIterator]();
+  }
+
+  /** Undefined at the end. The piece is valid until the next call. */
+  async next(maxBytes: number): Promise<Uint8Array | undefined> {
+    while (this.#chunk.length === 0) {
+      if (!(await this.#advance())) return undefined;
+    }
+    const piece = this.#chunk.subarray(0, maxBytes);
+    this.#chunk = this.#chunk.subarray(piece.length);
+    return piece;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#iterator.return?.();
+  }
+
+  async #advance(): Promise<boolean> {
+    if (this.isCutOff) return false;
+    try {
+      const next = await this.#iterator.next();
+      if (next.done === true) return false;
+      this.#chunk = next.value;
+      return true;
+    } catch (error) {
+      if (!(error instanceof TruncatedError)) throw error;
+      this.isCutOff = true;
+      return false;
+    }
+  }
+}
+
+/** Sums up what is learned from one content while it passes. */
+class SideReader {
+  sizeBytes = 0;
+  readonly #hash = createHash("sha256");
+  #walker: WalWalker | undefined;
+
+  /** `local` tells what both sides claim to be. */
+  constructor(local: LocalWal) {
+    if (isSegment(local)) this.#walker = new WalWalker(local.name);
+  }
+
+  take(chunk: Uint8Array): void {
+    this.sizeBytes += chunk.length;
+    this.#hash.update(chunk);
+    this.#walk((walker) => walker.push(chunk));
+  }
+
+  finish(): Side {
+    const walk = this.#walk((walker) => walker.finish());
+    const sha256 = this.#hash.digest("hex");
+    return { sizeBytes: this.sizeBytes, sha256, endOfRecords: walk?.endOfRecords };
+  }
+
+  /** A content that does not even begin like this segment has no records of it. */
+  #walk<T>(step: (walker: WalWalker) => T): T | undefined {
+    if (this.#walker === undefined) return undefined;
+    try {
+      return step(this.#walker);
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      this.#walker = undefined;
+      return undefined;
+    }
+  }
+}
+
+function isSegment({ kind }: LocalWal): boolean {
+  return kind === "segment" || kind === "partial";
+}

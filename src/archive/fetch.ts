@@ -1,0 +1,154 @@
+import {
+  DamagedError,
+  FormatError,
+  NotInArchiveError,
+  ObjectNotFoundError,
+  StorageError,
+} from "../errors.ts";
+import { writeFileDurably } from "../io/durable.ts";
+import type { Log } from "../io/log.ts";
+import { walKey } from "../layout/keys.ts";
+import type { CallOptions, Storage } from "../storage/storage.ts";
+import { readArchiveMemory, rememberArchive } from "./cache.ts";
+import { checkedWal } from "./checked-wal.ts";
+import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
+import { readSystemId } from "./local-wal.ts";
+import { listStoredWal, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
+
+export interface FetchOptions extends CallOptions {
+  readonly codecJobs: number;
+  /** What is kept here saves requests and may be lost. */
+  readonly cacheDirectory: string;
+  /** For the whole fetch. */
+  readonly timeoutMs: number;
+  /**
+   * Unless false: follow the records of a segment whose compression has no checksum of the content,
+   * and take a chain that breaks off for damage.
+   */
+  readonly checkRecords?: boolean;
+  readonly log: Log;
+}
+
+/** An object that looks damaged is read once more: the damage may have happened on the way. */
+const READ_ATTEMPTS = 2;
+
+/**
+ * Brings the WAL file `name` to `destination`, whole, checked and durable, or not at all; what was
+ * there before is replaced. ARCHIVE.md tells the whole story.
+ *
+ * Rejects with NotInArchiveError only when the store has listed its objects and none is this file's;
+ * with DamagedError when there is one that is not what its name says; with DeadlineError.
+ */
+export async function fetchWal(
+  storage: Storage,
+  name: string,
+  destination: string,
+  options: FetchOptions,
+): Promise<void> {
+  await withinDeadline(options, async (scope) => {
+    scope.begin(`preparing ${destination}`);
+    const path = await resolveDestination(destination);
+    await removeStaleTemporaries(path);
+    const systemId = await readSystemId(destination);
+    await new Fetch(storage, { name, path, systemId }, options, scope).run();
+  });
+}
+
+interface Wanted {
+  readonly name: string;
+  /** Final path. */
+  readonly path: string;
+  /** Of the data directory that the file goes to. */
+  readonly systemId: bigint | undefined;
+}
+
+class Fetch {
+  readonly #storage: Storage;
+  readonly #wanted: Wanted;
+  readonly #options: FetchOptions;
+  readonly #scope: DeadlineScope;
+  /** Why an object that was there could not be used. */
+  #failure: DamagedError | undefined;
+
+  constructor(storage: Storage, wanted: Wanted, options: FetchOptions, scope: DeadlineScope) {
+    this.#storage = storage;
+    this.#wanted = wanted;
+    this.#options = options;
+    this.#scope = scope;
+  }
+
+  async run(): Promise<void> {
+    const { cacheDirectory, log } = this.#options;
+    const place = { directory: cacheDirectory, storageName: this.#storage.name, log };
+    const memory = await readArchiveMemory(place);
+
+    const found = await this.#takeFirstWhole(memory.fetchExtension ?? memory.pushExtension);
+    await rememberArchive(place, memory, { fetchExtension: found.extension });
+  }
+
+  /** The usual case is one request: the extension is that of the last file. */
+  async #takeFirstWhole(likelyExtension: string | undefined): Promise<StoredWal> {
+    const { name } = this.#wanted;
+    if (likelyExtension !== undefined) {
+      const likely = { key: walKey(name, likelyExtension), extension: likelyExtension };
+      if (await this.#take(likely)) return likely;
+    }
+
+    this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
+    const listed = await listStoredWal(this.#storage, name, this.#scope);
+    const likelyKey = likelyExtension === undefined ? undefined : walKey(name, likelyExtension);
+    for (const stored of listed) {
+      const isKnownDamaged = stored.key === likelyKey && this.#failure !== undefined;
+      if (!isKnownDamaged && (await this.#take(stored))) return stored;
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    const [first] = listed;
+    if (first === undefined) {
+      throw new NotInArchiveError(`WAL file ${name} is not in the archive ${this.#storage.name}`);
+    }
+    throw new StorageError(
+      `${this.#storage.name} lists object ${first.key} but says that it does not exist`,
+      { isRetryable: true, hint: "The store contradicts itself; ask again." },
+    );
+  }
+
+  /** False when there is no such object, or when it is damaged: then `#failure` says how. */
+  async #take(stored: StoredWal): Promise<boolean> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#land(stored);
+        return true;
+      } catch (error) {
+        if (error instanceof ObjectNotFoundError) return false;
+        if (!(error instanceof FormatError)) throw error;
+        if (attempt < READ_ATTEMPTS) continue;
+        this.#failure ??= this.#damaged(stored, error);
+        return false;
+      }
+    }
+  }
+
+  async #land(stored: StoredWal): Promise<void> {
+    const { name, path, systemId } = this.#wanted;
+    const { codecJobs, checkRecords = true } = this.#options;
+    const { signal } = this.#scope;
+    this.#scope.begin(`fetching ${stored.key} from ${this.#storage.name}`);
+    const codec = requireCodec(this.#storage, stored);
+    const content = readStoredWal(this.#storage, stored, { codecJobs, signal });
+    const mustCheckRecords = checkRecords && !codec.hasContentChecksum;
+    const checked = checkedWal(content, { name, systemId, mustCheckRecords });
+    await writeFileDurably(path, checked, { signal });
+  }
+
+  #damaged({ key }: StoredWal, cause: FormatError): DamagedError {
+    return new DamagedError(`object ${key} in ${this.#storage.name} is damaged: ${cause.message}`, {
+      cause,
+      hint:
+        "It was read twice, and nothing was written to the destination. Do not let the server go " +
+        "on without this WAL file: it holds changes. Look for another copy (another repository, " +
+        "an older version of the object, pg_wal of a standby or of the old server); without one, " +
+        "recover to a point before it.",
+    });
+  }
+}

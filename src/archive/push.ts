@@ -1,0 +1,187 @@
+import type { Codec } from "../codec/codec.ts";
+import { ConflictError, ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.ts";
+import type { ByteSource } from "../io/bytes.ts";
+import type { Log } from "../io/log.ts";
+import { walKey } from "../layout/keys.ts";
+import type { CallOptions, Storage } from "../storage/storage.ts";
+import { type ArchiveMemory, readArchiveMemory, rememberArchive } from "./cache.ts";
+import { type Comparison, compareWithStored } from "./comparison.ts";
+import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import { ensureRepositoryIdentity } from "./identity.ts";
+import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
+import { listStoredWal, type StoredWal } from "./stored-wal.ts";
+
+export interface PushOptions extends CallOptions {
+  /** What a new object is compressed with. */
+  readonly codec: Codec;
+  /** In the codec's scale. */
+  readonly level?: number | undefined;
+  readonly codecJobs: number;
+  /** What is kept here saves requests and may be lost. */
+  readonly cacheDirectory: string;
+  /** For the whole push. */
+  readonly timeoutMs: number;
+  readonly log: Log;
+}
+
+/** How a push ended; in each case the store holds the whole file now. */
+export type PushOutcome = "archived" | "already archived" | "leftover replaced";
+
+/** How often an object may appear and vanish again under our hands before we give up. */
+const STORE_ATTEMPTS = 3;
+
+/**
+ * Archives one WAL file: `path` holds what PostgreSQL calls `name`. Resolves only when the store has
+ * acknowledged the whole object, or holds the same content already; ARCHIVE.md tells the whole story.
+ *
+ * Rejects with FormatError when the file is not what its name says, WrongClusterError before anything
+ * is written, ConflictError when the archive holds something else under this name, DamagedError when
+ * what it holds can't be read, and DeadlineError.
+ */
+export async function pushWal(
+  storage: Storage,
+  wal: { readonly path: string; readonly name: string },
+  options: PushOptions,
+): Promise<PushOutcome> {
+  return await withinDeadline(options, async (scope) => {
+    scope.begin(`reading ${wal.path}`);
+    const local = await inspectLocalWal(wal, scope);
+    return await new Push(storage, local, options, scope).run();
+  });
+}
+
+class Push {
+  readonly #storage: Storage;
+  readonly #local: LocalWal;
+  readonly #options: PushOptions;
+  readonly #scope: DeadlineScope;
+  /** The object that we make. */
+  readonly #own: StoredWal;
+
+  constructor(storage: Storage, local: LocalWal, options: PushOptions, scope: DeadlineScope) {
+    this.#storage = storage;
+    this.#local = local;
+    this.#options = options;
+    this.#scope = scope;
+    const { extension } = options.codec;
+    this.#own = { key: walKey(local.name, extension), extension };
+  }
+
+  async run(): Promise<PushOutcome> {
+    const { cacheDirectory, log } = this.#options;
+    const place = { directory: cacheDirectory, storageName: this.#storage.name, log };
+    const memory = await readArchiveMemory(place);
+    const learned = await this.#requireOwnCluster(memory);
+
+    const isExtensionKnown = memory.pushExtension === this.#own.extension;
+    const outcome = isExtensionKnown ? await this.#store() : await this.#storeAfterListing();
+
+    await rememberArchive(place, memory, { ...learned, pushExtension: this.#own.extension });
+    return outcome;
+  }
+
+  async #requireOwnCluster(memory: ArchiveMemory): Promise<ArchiveMemory> {
+    const { systemId } = this.#local;
+    if (systemId === undefined || systemId === memory.systemId) return {};
+    this.#scope.begin(`asking ${this.#storage.name} which cluster it belongs to`);
+    await ensureRepositoryIdentity(this.#storage, systemId, this.#scope);
+    return { systemId };
+  }
+
+  /** The usual case: one request, which itself finds out whether the object is there. */
+  async #store(): Promise<PushOutcome> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#put({ ifAbsent: true });
+        return "archived";
+      } catch (error) {
+        if (!(error instanceof ObjectExistsError)) throw error;
+      }
+      // Also where the answer to our own put was lost and a retry finds its object.
+      const comparison = await this.#compare(this.#own);
+      if (comparison === "same") return "already archived";
+      if (comparison === "leftover") {
+        await this.#put({ ifAbsent: false });
+        return "leftover replaced";
+      }
+      if (attempt === STORE_ATTEMPTS) {
+        throw new StorageError(
+          `object ${this.#own.key} in ${this.#storage.name} was there and gone again ` +
+            `${attempt} times`,
+          { isRetryable: false, hint: "Does something else delete objects there right now?" },
+        );
+      }
+    }
+  }
+
+  /** What a create-only put can't see: the same file under another extension. */
+  async #storeAfterListing(): Promise<PushOutcome> {
+    const { name } = this.#local;
+    this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
+    const leftovers: string[] = [];
+    for (const stored of await listStoredWal(this.#storage, name, this.#scope)) {
+      if (stored.key === this.#own.key) continue;
+      const comparison = await this.#compare(stored);
+      if (comparison === "same") return "already archived";
+      if (comparison === "leftover") leftovers.push(stored.key);
+    }
+    const outcome = await this.#store();
+    if (leftovers.length === 0) return outcome;
+    // Only now is the whole file safe under our key.
+    this.#scope.begin(`deleting ${leftovers.join(", ")} from ${this.#storage.name}`);
+    await this.#storage.delete(leftovers, this.#scope);
+    return "leftover replaced";
+  }
+
+  async #put({ ifAbsent }: { readonly ifAbsent: boolean }): Promise<void> {
+    this.#scope.begin(`storing ${this.#own.key} in ${this.#storage.name}`);
+    await this.#storage.put(this.#own.key, this.#body(), { signal: this.#scope.signal, ifAbsent });
+  }
+
+  #body(): ByteSource {
+    const { codec, level, codecJobs: jobs } = this.#options;
+    const { signal } = this.#scope;
+    const settings = { jobs, signal, ...(level === undefined ? {} : { level }) };
+    return {
+      ...(codec.method === "none" ? { sizeBytes: this.#local.sizeBytes } : {}),
+      isReopenable: true,
+      open: () => codec.compress(readLocalWal(this.#local, { signal }), settings),
+    };
+  }
+
+  /** Throws ConflictError for other content. */
+  async #compare(stored: StoredWal): Promise<"same" | "leftover" | "gone"> {
+    this.#scope.begin(`comparing ${stored.key} in ${this.#storage.name}`);
+    const options = { codecJobs: this.#options.codecJobs, signal: this.#scope.signal };
+    try {
+      const pair = { stored, local: this.#local };
+      const comparison = await compareWithStored(this.#storage, pair, options);
+      if (comparison.kind === "different") throw this.#conflict(stored, comparison);
+      return comparison.kind;
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return "gone";
+      throw error;
+    }
+  }
+
+  #conflict(
+    { key }: StoredWal,
+    { stored, local }: Extract<Comparison, { kind: "different" }>,
+  ): ConflictError {
+    const ends =
+      stored.endOfRecords === undefined || local.endOfRecords === undefined
+        ? ""
+        : `; valid records end at byte ${stored.endOfRecords} there, ${local.endOfRecords} here`;
+    return new ConflictError(
+      `WAL file ${this.#local.name} is archived with other content as ${key} in ` +
+        `${this.#storage.name} (archived sha256 ${stored.sha256.slice(0, 12)}, ` +
+        `local sha256 ${local.sha256.slice(0, 12)}${ends})`,
+      {
+        hint:
+          "Nothing was overwritten; PostgreSQL keeps its file. Either two servers archive into one " +
+          "prefix, or this one was restored and went on without a new timeline. Find out which one " +
+          "is right before you move the object away.",
+      },
+    );
+  }
+}
