@@ -151,8 +151,9 @@ export class InterruptedError extends OperationError {
   readonly code = "interrupted";
 }
 
-/** The code of a Node.js system error ("ENOENT"), or undefined for anything else. */
+/** The code of a Node.js system error ("ENOENT"), or undefined for anything else, ours included. */
 export function systemErrorCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !("code" in error)) return undefined;
+  if (!(error instanceof Error) || error instanceof OperationError) return undefined;
+  if (!("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
 }

@@ -24,9 +24,12 @@ async function main(): Promise<void> {
     return;
   }
 
-  process.on("uncaughtException", (error) => endByBug(args, error));
-  process.on("unhandledRejection", (error) => endByBug(args, error));
   const stop = listenForStop();
+  process.on("uncaughtException", (error) => endByBug(args, error));
+  process.on("unhandledRejection", (error) => {
+    // What was stopped with the run may reject when nobody waits for it any more.
+    if (error !== stop.signal.reason || !stop.signal.aborted) endByBug(args, error);
+  });
   const stderr = standardError();
   const { runProgram } = await import("./commands/program.ts");
   const exitCode = await runProgram({
@@ -58,6 +61,9 @@ function readMachine(args: readonly string[]): Omit<Machine, "signal" | "stdout"
     versionText: versionText(),
     clock: systemClock,
     fileExists: existsSync,
+    exportVariable(name, value) {
+      process.env[name] = value;
+    },
     appendFile: (path, text) => appendFileSync(path, text),
   };
 }
@@ -145,7 +151,7 @@ function endByBug(args: readonly string[], error: unknown): never {
   }
   const entry = commandEntry(args.find((word) => commandEntry(word) !== undefined));
   const exitCode = (entry?.exitCode ?? errorExitCode)(error, {
-    workingDirectory: process.cwd(),
+    workingDirectory: ".",
     positionals: [],
     fileExists: existsSync,
   });

@@ -1,33 +1,122 @@
-import { preferredName } from "../config/setting.ts";
+import { randomUUID } from "node:crypto";
+import type { FoundSettings } from "../config/found-settings.ts";
+import { type Setting, preferredName } from "../config/setting.ts";
 import { allSettings } from "../config/settings.ts";
+import { StorageError, UsageError } from "../errors.ts";
+import { bytesSource, readAll } from "../io/bytes.ts";
+import { createMask } from "../io/mask.ts";
+import type { Storage } from "../storage/storage.ts";
 import type { Command } from "./command.ts";
+import { createContext } from "./context.ts";
 import type { Program } from "./index.ts";
 import { requirePositionals } from "./words.ts";
 
-/** `walnut config`: every effective setting with its origin. */
-export function configCommand(program: Pick<Program, "settings">): Command<undefined> {
+interface ConfigArguments {
+  readonly isCheck: boolean;
+  readonly isJson: boolean;
+}
+
+/** One setting with a value, as `config --json` prints it. */
+interface EffectiveSetting {
+  /** As it was written, or the name to write it by. */
+  readonly name: string;
+  readonly value: string;
+  /** "default", "the command line", "the environment", or the path of a file. */
+  readonly origin: string;
+  /** Why the value changes nothing, or is refused. */
+  readonly note?: string;
+}
+
+/** `walnut config`: every effective setting with its origin, and whether they fit together. */
+export function configCommand(
+  program: Pick<Program, "settings" | "configure">,
+): Command<ConfigArguments> {
   return {
     name: "config",
-    usage: "config",
-    summary: "Print every effective setting and where it comes from; secrets are masked.",
-    flags: [],
+    usage: "config [check]",
+    summary: "Print every effective setting and where it comes from; check the store.",
+    details:
+      "Secrets are shown as ***. When a setting is wrong, what is wrong follows on standard error " +
+      "and the exit code is that of other commands.\n\n" +
+      "`config check` also writes, reads, lists and deletes a small object under a random name. " +
+      "Run it as the user, and with the environment, of the PostgreSQL server.",
+    flags: [{ name: "json", text: "Print a JSON array instead of lines." }],
     needsConfig: false,
 
     parse(words) {
-      requirePositionals(words, []);
-      return undefined;
+      const [subject] = requirePositionals(words, ["check"], 1);
+      if (subject !== undefined && subject !== "check") {
+        throw new UsageError(`unknown argument ${JSON.stringify(subject)}`, {
+          hint: "It is `config` or `config check`.",
+        });
+      }
+      return { isCheck: subject === "check", isJson: words.has("json") };
     },
 
-    async run(_, { write }) {
+    async run({ isCheck, isJson }, context) {
       const found = await program.settings();
-      const lines = allSettings.flatMap((setting) => {
-        const origin = found.origin(setting);
-        const text = origin?.text ?? setting.default;
-        if (text === undefined) return [];
-        const shown = setting.type.isSecret ? "***" : text;
-        return [`${preferredName(setting)} = ${shown} (${origin?.source ?? "default"})\n`];
+      const effective = effectiveSettings(found);
+      await context.write(
+        isJson ? `${JSON.stringify(effective, undefined, 2)}\n` : formatLines(effective),
+      );
+      const config = program.configure(found);
+      if (!isCheck) return;
+
+      await using storage = await createContext({ ...context, config }).openStorage();
+      await checkStorage(storage, context.signal);
+      context.log.info("the store takes, gives, lists and deletes objects", {
+        storage: storage.name,
       });
-      await write(lines.join(""));
     },
   };
+}
+
+function effectiveSettings(found: FoundSettings): readonly EffectiveSetting[] {
+  const mask = createMask(found.beside.secrets);
+  return allSettings.flatMap((setting) => {
+    const origin = found.origin(setting);
+    const text = origin?.text ?? setting.default;
+    if (text === undefined) return [];
+    const note = effectNote(setting);
+    return [
+      {
+        name: origin?.name ?? preferredName(setting),
+        value: setting.type.isSecret ? "***" : mask(text),
+        origin: origin?.source ?? "default",
+        ...(note === undefined ? {} : { note }),
+      },
+    ];
+  });
+}
+
+function effectNote({ effect }: Setting): string | undefined {
+  if (effect.kind === "used") return undefined;
+  return `${effect.kind === "refused" ? "not supported" : "no effect"}: ${effect.reason}`;
+}
+
+function formatLines(effective: readonly EffectiveSetting[]): string {
+  const nameWidth = Math.max(...effective.map(({ name }) => name.length));
+  const lines = effective.map(({ name, value, origin, note }) => {
+    const about = [origin, ...(note === undefined ? [] : [note])].join("; ");
+    return `${name.padEnd(nameWidth)} = ${value}  (${about})\n`;
+  });
+  return lines.join("");
+}
+
+/** Goes through all that a store must do. The object is removed also when it fails. */
+async function checkStorage(storage: Storage, signal: AbortSignal): Promise<void> {
+  const key = `walnut_check_${randomUUID()}`;
+  const bytes = Buffer.from(`${key}\n`);
+  try {
+    await storage.put(key, bytesSource(bytes), { signal, ifAbsent: true });
+    const stored = await readAll(storage.get(key, { signal }), bytes.length);
+    const listed = await Array.fromAsync(storage.list(key, { signal }), (object) => object.key);
+    if (!stored.equals(bytes) || listed.length !== 1) {
+      throw new StorageError(`${storage.name} does not give back what it took`, {
+        isRetryable: false,
+      });
+    }
+  } finally {
+    await storage.delete([key], { signal });
+  }
 }

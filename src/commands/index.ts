@@ -1,3 +1,4 @@
+import type { Config } from "../config/config.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
 import type { Command } from "./command.ts";
 import { type ExitCodeRule, restoreExitCode } from "./exit-codes.ts";
@@ -6,8 +7,10 @@ import { type ExitCodeRule, restoreExitCode } from "./exit-codes.ts";
 export interface Program {
   readonly commands: Readonly<Record<string, CommandEntry>>;
   readonly versionText: string;
-  /** All settings that were given, with their origins. */
-  settings(): Promise<FoundSettings>;
+  /** All settings that were given, with their origins. Never rejects for a wrong one. */
+  readonly settings: () => Promise<FoundSettings>;
+  /** What commands get of them. Throws ConfigError with all that is wrong. */
+  readonly configure: (found: FoundSettings) => Config;
 }
 
 /** A command, loaded only when it runs. */

@@ -39,6 +39,8 @@ export interface Machine {
   readonly stdout: Output;
   readonly stderr: Output;
   readonly fileExists: (path: string) => boolean;
+  /** Sets a variable that a library reads from the environment. */
+  readonly exportVariable: (name: string, value: string) => void;
   /** Appends to a file at once. Throws what the file system throws. */
   readonly appendFile: (path: string, text: string) => void;
 }
@@ -105,7 +107,8 @@ async function runCommand(
   const log = openLog(found, machine, terminal);
   state.log = log;
   const args = command.parse(line.words);
-  const config = command.needsConfig ? makeConfig(found, machine) : defaultConfig(machine);
+  const config = command.needsConfig ? program.configure(found) : defaultConfig(machine);
+  for (const [name, value] of found.beside.sdkVariables) machine.exportVariable(name, value);
   const isQuiet = entry.isFrequent === true || !command.needsConfig;
   for (const warning of settingWarnings(found)) log[isQuiet ? "debug" : "warning"](warning);
 
@@ -147,6 +150,7 @@ function createProgram(machine: Machine, flags: ReadonlyMap<string, string>): Pr
     commands,
     versionText,
     settings: () => findSettings({ flags, environment, ...home }),
+    configure: (found) => makeConfig(found, machine),
   };
 }
 
@@ -161,7 +165,7 @@ function openLog(
     format: readOr<LogFormat>(found, general.logFormat, "text"),
     level: LOG_LEVELS[readOr<keyof typeof LOG_LEVELS>(found, general.logLevel, "NORMAL")],
     clock: machine.clock,
-    mask: createMask(found?.secrets() ?? []),
+    mask: createMask(found?.beside.secrets ?? []),
     write(lines) {
       if (destination === undefined || destination === "stderr") terminal.writeLines(lines);
       else appendOrShow(destination, lines, { machine, terminal });

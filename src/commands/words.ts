@@ -41,11 +41,11 @@ export function findCommand(
   isCommand: (word: string) => boolean,
 ): { readonly name: string | undefined; readonly rest: readonly string[] } {
   const known = new Map([...settings].map((setting) => [setting.name, setting]));
-  const tokens = tokenize(args, optionTable(known.values(), [HELP]));
+  const words = joinSwitches(args, known);
   let isAfterUnknownFlag = false;
-  for (const token of tokens) {
+  for (const token of tokenize(words, optionTable(known.values(), [HELP]))) {
     if (token.kind === "positional" && (!isAfterUnknownFlag || isCommand(token.value))) {
-      return { name: token.value, rest: args.toSpliced(token.index, 1) };
+      return { name: token.value, rest: words.toSpliced(token.index, 1) };
     }
     isAfterUnknownFlag =
       token.kind === "option" && token.name !== HELP.name && !known.has(token.name);
@@ -60,42 +60,28 @@ export function readCommandLine(
   flags: readonly Flag[],
 ): CommandLine {
   const ownFlags = new Map([...flags, HELP].map((flag) => [flag.name, flag]));
+  // A flag of the command counts before a setting of the same name.
   const settingFlags = new Map(
-    [...settings].flatMap((setting) =>
-      ownFlags.has(setting.name) ? [] : [[setting.name, setting] as const],
-    ),
+    [...settings].flatMap((flag) => (ownFlags.has(flag.name) ? [] : [[flag.name, flag] as const])),
   );
   const foundSettings = new Map<string, string>();
   const foundFlags = new Map<string, string[]>();
   const positionals: string[] = [];
 
-  const tokens = tokenize(args, optionTable(settingFlags.values(), ownFlags.values()));
-  for (let index = 0; index < tokens.length; index += 1) {
-    const token = tokens[index];
-    if (token === undefined || token.kind === "option-terminator") continue;
-    if (token.kind === "positional") {
-      positionals.push(token.value);
-      continue;
-    }
+  const words = joinSwitches(args, settingFlags);
+  for (const token of tokenize(words, optionTable(settingFlags.values(), ownFlags.values()))) {
+    if (token.kind === "positional") positionals.push(token.value);
+    if (token.kind !== "option") continue;
     const setting = settingFlags.get(token.name);
     const flag = ownFlags.get(token.name);
     if (setting !== undefined) {
-      const next = tokens[index + 1];
-      // WAL-G takes every setting as text: its users write "--pg-ready-rename true", too.
-      const isNextItsValue =
-        setting.isSwitch &&
-        token.value === undefined &&
-        next?.kind === "positional" &&
-        (next.value === "true" || next.value === "false");
-      if (isNextItsValue) index += 1;
-      const value = isNextItsValue ? next.value : (token.value ?? (setting.isSwitch ? "true" : ""));
-      foundSettings.set(setting.name, setting.isSwitch ? value : requireValue(token));
-    } else if (flag === undefined) {
-      throw unknownFlag(token, [...settingFlags.keys(), ...ownFlags.keys()]);
+      const value = setting.isSwitch ? (token.value ?? "true") : requireValue(token);
+      foundSettings.set(setting.name, value);
+    } else if (flag !== undefined) {
+      const value = flag.value === undefined ? switchValue(token) : requireValue(token);
+      foundFlags.set(flag.name, [...(foundFlags.get(flag.name) ?? []), value]);
     } else {
-      const values = foundFlags.get(flag.name) ?? [];
-      values.push(flag.value === undefined ? switchValue(token) : requireValue(token));
-      foundFlags.set(flag.name, values);
+      throw unknownFlag(token, [...settingFlags.keys(), ...ownFlags.keys()]);
     }
   }
 
@@ -116,6 +102,23 @@ function tokenize(args: readonly string[], options: ReturnType<typeof optionTabl
     tokens: true,
     allowPositionals: true,
   }).tokens;
+}
+
+/** WAL-G takes every setting as text, so its users also write "--pg-ready-rename true". */
+function joinSwitches(
+  args: readonly string[],
+  settings: ReadonlyMap<string, SettingFlag>,
+): readonly string[] {
+  const joined: string[] = [];
+  for (const [index, word] of args.entries()) {
+    if (word === "--") return [...joined, ...args.slice(index)];
+    const switchWord = joined.at(-1) ?? "";
+    const isSwitch =
+      switchWord.startsWith("--") && settings.get(switchWord.slice(2))?.isSwitch === true;
+    if (isSwitch && (word === "true" || word === "false")) joined.push(`${joined.pop()}=${word}`);
+    else joined.push(word);
+  }
+  return joined;
 }
 
 function optionTable(settings: Iterable<SettingFlag>, flags: Iterable<Flag>) {

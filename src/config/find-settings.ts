@@ -15,133 +15,72 @@ export interface SettingSources {
   readonly homeDirectory?: string;
 }
 
-/** The names and texts of one place. */
-interface Source {
+/** The command line, the environment or a file. */
+interface Place {
   readonly title: string;
-  readonly isFlags: boolean;
-  get(name: string): string | undefined;
+  /** The names that a setting has here, the strongest first, and as a reader knows them. */
+  readonly namesOf: (setting: Setting) => readonly string[];
+  readonly shownName: (name: string) => string;
+  /** Texts by name; undefined where there is none. */
+  readonly get: (name: string) => string | undefined;
 }
 
 const OUR_PREFIX = /^(WALNUT|WALG|WALE)_/;
 
 /** What Kubernetes adds to the environment for a service that is called "walnut" or "walg". */
-const SERVICE_VARIABLE =
-  /_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?$/;
+const SERVICE_VARIABLE = /_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$/;
+const SERVICE_URL = /^(tcp|udp|sctp):\/\//;
 
 /**
  * Looks for every setting on the command line, in the environment and in the config file, in this
- * order. What is wrong is collected as `problems`; only a config file that can't be read throws.
+ * order. Expected failures are collected as problems, so that a log can be opened nevertheless.
  */
 export async function findSettings(sources: SettingSources): Promise<FoundSettings> {
-  const flags: Source = {
+  const problems: ConfigError[] = [];
+  const commandLine: Place = {
     title: "the command line",
-    isFlags: true,
+    namesOf: settingFlagNames,
+    shownName: (name) => `--${name}`,
     get: (name) => sources.flags.get(name),
   };
-  const environment: Source = {
-    title: "the environment",
-    isFlags: false,
-    get: (name) => cleanText(sources.environment[name]),
-  };
-  const problems: ConfigError[] = [];
-  const file = await findFile([flags, environment], sources.homeDirectory);
+  const environment = textPlace("the environment", (name) => sources.environment[name]);
+  const file = await collect(problems, () =>
+    readFile(findText(general.configFile, [commandLine, environment]), sources.homeDirectory),
+  );
+  const inFile = file === undefined ? [] : [textPlace(file.path, (name) => file.values.get(name))];
+
+  const places = [commandLine, environment, ...inFile];
   const found = new Map<Setting, Found>();
-  const places = [flags, environment, ...(file === undefined ? [] : [fileSource(file)])];
+  const secrets: string[] = [];
   for (const setting of allSettings) {
-    const one = findOne(setting, places, problems);
-    if (one === undefined || one.text === "") continue;
+    if (setting.type.isSecret) secrets.push(...everyText(setting, places));
+    const one = findSetting(setting, places, problems);
+    if (one === undefined) continue;
     found.set(setting, one);
-    collect(problems, () => void parseFound(setting, one));
+    await collect(problems, () => checkText(setting, one));
   }
+
   const known = new Set(allSettings.flatMap((setting) => settingNames(setting)));
-  rejectUnknown(Object.entries(sources.environment), environment.title, known, problems);
-  if (file !== undefined) rejectUnknown(file.values, file.path, known, problems);
-  return new FoundSettings(found, problems);
-}
-
-async function findFile(
-  places: readonly Source[],
-  homeDirectory: string | undefined,
-): Promise<ConfigFile | undefined> {
-  const named = findOne(general.configFile, places, []);
-  if (named !== undefined) return named.text === "" ? undefined : await readConfigFile(named.text);
-  if (homeDirectory === undefined) return undefined;
-  const path = await findHomeConfigFile(homeDirectory);
-  return path === undefined ? undefined : await readConfigFile(path);
-}
-
-function fileSource(file: ConfigFile): Source {
-  return { title: file.path, isFlags: false, get: (name) => cleanText(file.values.get(name)) };
-}
-
-/** An empty text counts as absent, but for a flag: there it takes away what others set. */
-function findOne(
-  setting: Setting,
-  places: readonly Source[],
-  problems: ConfigError[],
-): Found | undefined {
-  const names = settingNames(setting);
-  const flagNames = settingFlagNames(setting);
-  for (const place of places) {
-    const given = (place.isFlags ? flagNames : names).flatMap((name) => {
-      const text = place.get(name);
-      return text === undefined ? [] : [{ name, text }];
-    });
-    const [first] = given;
-    if (first === undefined) continue;
-    const isOverride = !place.isFlags && first.name === `WALNUT_${setting.name}`;
-    const other = isOverride ? undefined : given.find(({ text }) => text !== first.text);
-    const dashes = place.isFlags ? "--" : "";
-    if (other !== undefined) {
-      problems.push(
-        new ConfigError(
-          `${dashes}${first.name} and ${dashes}${other.name} from ${place.title} contradict ` +
-            "each other",
-          { hint: "They are two names of one setting; keep one of them." },
-        ),
-      );
-    }
-    return { name: `${dashes}${first.name}`, source: place.title, text: first.text };
+  const variables = Object.entries(sources.environment).filter(
+    ([name, text = ""]) =>
+      !SERVICE_VARIABLE.test(name) && !(name.endsWith("_PORT") && SERVICE_URL.test(text)),
+  );
+  problems.push(
+    ...unknownSettings(
+      variables.map(([name]) => name),
+      environment,
+      known,
+    ),
+  );
+  for (const place of inFile) {
+    problems.push(...unknownSettings([...(file?.values.keys() ?? [])], place, known));
   }
-  return undefined;
-}
-
-function cleanText(text: string | undefined): string | undefined {
-  const clean = text?.replace(/[\r\n]+$/, "");
-  return clean === "" ? undefined : clean;
-}
-
-function rejectUnknown(
-  entries: Iterable<readonly [string, string | undefined]>,
-  source: string,
-  known: ReadonlySet<string>,
-  problems: ConfigError[],
-): void {
-  for (const [name, text] of entries) {
-    if (!OUR_PREFIX.test(name) || known.has(name)) continue;
-    if (text === undefined || SERVICE_VARIABLE.test(name)) continue;
-    problems.push(unknownSetting(name, source, known));
-  }
-}
-
-function unknownSetting(name: string, source: string, known: ReadonlySet<string>): ConfigError {
-  const bare = name.replace(OUR_PREFIX, "");
-  const nearest = known.has(bare) ? bare : nearestWord(name, known);
-  return new ConfigError(`unknown setting ${name} from ${source}`, {
-    hint:
-      nearest === undefined
-        ? "`walnut flags` lists all settings."
-        : `Did you mean ${nearest}? \`walnut flags\` lists all settings.`,
+  return new FoundSettings(found, {
+    problems,
+    secrets,
+    sdkVariables: findSdkVariables(file, sources.environment, known),
+    ...(file === undefined ? {} : { configFile: file.path }),
   });
-}
-
-function collect(problems: ConfigError[], check: () => void): void {
-  try {
-    check();
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    problems.push(error);
-  }
 }
 
 /** The flags of every setting, for the reader of the command line. */
@@ -152,4 +91,122 @@ export function listSettingFlags(): readonly {
   return allSettings.flatMap((setting) =>
     settingFlagNames(setting).map((name) => ({ name, isSwitch: setting.type.isSwitch })),
   );
+}
+
+function textPlace(title: string, read: (name: string) => string | undefined): Place {
+  return {
+    title,
+    namesOf: settingNames,
+    shownName: (name) => name,
+    // Files in directories of variables end in a line end; an empty variable counts as absent.
+    get: (name) => read(name)?.replace(/[\r\n]+$/, "") || undefined,
+  };
+}
+
+async function readFile(
+  path: string | undefined,
+  homeDirectory: string | undefined,
+): Promise<ConfigFile | undefined> {
+  if (path === "") return undefined;
+  const chosen =
+    path ?? (homeDirectory === undefined ? undefined : await findHomeConfigFile(homeDirectory));
+  return chosen === undefined ? undefined : await readConfigFile(chosen);
+}
+
+function findText(setting: Setting, places: readonly Place[]): string | undefined {
+  return everyText(setting, places)[0];
+}
+
+function everyText(setting: Setting, places: readonly Place[]): readonly string[] {
+  return places.flatMap((place) => namesIn(place, setting).map(({ text }) => text));
+}
+
+function namesIn(
+  place: Place,
+  setting: Setting,
+): readonly { readonly name: string; readonly text: string }[] {
+  return place.namesOf(setting).flatMap((name) => {
+    const text = place.get(name);
+    return text === undefined ? [] : [{ name, text }];
+  });
+}
+
+/** An empty text, which only flags can have, takes away what weaker places say. */
+function findSetting(
+  setting: Setting,
+  places: readonly Place[],
+  problems: ConfigError[],
+): Found | undefined {
+  for (const place of places) {
+    const given = namesIn(place, setting);
+    const [first] = given;
+    if (first === undefined) continue;
+    const name = place.shownName(first.name);
+    const other = given.find(({ text }) => text !== first.text);
+    // WALNUT_NAME beside WALG_NAME is meant to override it.
+    if (other !== undefined && first.name !== `WALNUT_${setting.name}`) {
+      problems.push(
+        new ConfigError(
+          `${name} and ${place.shownName(other.name)} from ${place.title} contradict each other`,
+          { hint: "They are two names of one setting: keep one of them." },
+        ),
+      );
+    }
+    return first.text === "" ? undefined : { name, source: place.title, text: first.text };
+  }
+  return undefined;
+}
+
+/** Without our prefix, a variable that changes nothing may well belong to another program. */
+function checkText(setting: Setting, found: Found): void {
+  if (setting.effect.kind === "none" && !OUR_PREFIX.test(found.name)) return;
+  parseFound(setting, found);
+}
+
+function unknownSettings(
+  names: readonly string[],
+  place: Place,
+  known: ReadonlySet<string>,
+): readonly ConfigError[] {
+  return names
+    .filter((name) => OUR_PREFIX.test(name) && !known.has(name) && place.get(name) !== undefined)
+    .map((name) => {
+      const nearest = nearestName(name, known);
+      return new ConfigError(`unknown setting ${name} from ${place.title}`, {
+        hint: `${nearest === undefined ? "" : `Did you mean ${nearest}? `}\`walnut flags\` lists all.`,
+      });
+    });
+}
+
+/** Prefers the prefix that the user wrote, and a name that has no prefix over a far one. */
+function nearestName(name: string, known: ReadonlySet<string>): string | undefined {
+  const bare = name.replace(OUR_PREFIX, "");
+  if (known.has(bare)) return bare;
+  const prefix = name.slice(0, name.length - bare.length);
+  const own = [...known].filter((one) => one.startsWith(prefix));
+  return nearestWord(name, own) ?? nearestWord(bare, known);
+}
+
+function findSdkVariables(
+  file: ConfigFile | undefined,
+  environment: SettingSources["environment"],
+  known: ReadonlySet<string>,
+): ReadonlyMap<string, string> {
+  const entries = [...(file?.values ?? [])].filter(
+    ([name]) => name.startsWith("AWS_") && !known.has(name) && (environment[name] ?? "") === "",
+  );
+  return new Map(entries);
+}
+
+async function collect<T>(
+  problems: ConfigError[],
+  attempt: () => T | Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await attempt();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    problems.push(error);
+    return undefined;
+  }
 }

@@ -10,15 +10,29 @@ export interface Found {
   readonly text: string;
 }
 
+/** What was found beside the settings themselves. */
+export interface FoundBeside {
+  /** What is wrong with the names and texts; nothing may run while there is any. */
+  readonly problems: readonly ConfigError[];
+  /** Every secret that was seen, also those that a stronger place overrides. */
+  readonly secrets: readonly string[];
+  /** The path of the config file that was read. */
+  readonly configFile?: string;
+  /**
+   * Variables of the AWS SDK that stand in the config file only. As with WAL-G, they count as if
+   * they were in the environment.
+   */
+  readonly sdkVariables: ReadonlyMap<string, string>;
+}
+
 /** The settings that were given, before they become a Config. */
 export class FoundSettings {
   readonly #found: ReadonlyMap<Setting, Found>;
-  /** What is wrong with the names and texts themselves; nothing may run while there is any. */
-  readonly problems: readonly ConfigError[];
+  readonly beside: FoundBeside;
 
-  constructor(found: ReadonlyMap<Setting, Found>, problems: readonly ConfigError[]) {
+  constructor(found: ReadonlyMap<Setting, Found>, beside: Partial<FoundBeside> = {}) {
     this.#found = found;
-    this.problems = problems;
+    this.beside = { problems: [], secrets: [], sdkVariables: new Map(), ...beside };
   }
 
   /** The value, the default where none was given, or undefined. Throws ConfigError. */
@@ -41,13 +55,6 @@ export class FoundSettings {
     return found === undefined
       ? `${preferredName(setting)} (default)`
       : `${found.name} from ${found.source}`;
-  }
-
-  /** Every value that must not be shown. */
-  secrets(): readonly string[] {
-    return [...this.#found]
-      .filter(([setting]) => setting.type.isSecret)
-      .map(([, { text }]) => text);
   }
 }
 

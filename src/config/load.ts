@@ -37,13 +37,13 @@ const LEVELS = {
  * yet, because to go on without them would break a promise.
  */
 export function makeConfig(found: FoundSettings, surroundings: Surroundings): Config {
-  throwAll([...found.problems, ...refusals(found)]);
+  throwAll([...found.beside.problems, ...refusals(found)]);
   return deepFreeze(assemble(found, surroundings));
 }
 
 /** A configuration where nothing is set, for commands that need none. */
 export function defaultConfig(surroundings: Surroundings): Config {
-  return makeConfig(new FoundSettings(new Map(), []), surroundings);
+  return makeConfig(new FoundSettings(new Map()), surroundings);
 }
 
 /** Settings that were given and lack what the user may rely on, each as a sentence without stop. */
