@@ -49,14 +49,35 @@ export async function connectPostgres(
   settings: ConnectionSettings,
   { signal }: { readonly signal: AbortSignal },
 ): Promise<Session> {
+  const { target, client, socket } = await connectClient(settings, { signal, use: "queries" });
+  return new Session(formatTarget(target), client, socket);
+}
+
+/** A client that is connected and logged in. */
+export interface ConnectedClient {
+  readonly target: ConnectionTarget;
+  readonly client: Client;
+  readonly socket: Socket;
+}
+
+/**
+ * Like connectPostgres, but gives npm pg's own client; for "replication" one of a walsender, which
+ * takes replication commands only.
+ */
+export async function connectClient(
+  settings: ConnectionSettings,
+  { signal, use }: { readonly signal: AbortSignal; readonly use: "queries" | "replication" },
+): Promise<ConnectedClient> {
   signal.throwIfAborted();
   const user = settings.user ?? (await currentUser());
-  const login = { user, database: settings.database ?? user };
+  // The name that libpq looks for in a password file; a walsender belongs to no database.
+  const database = use === "replication" ? "replication" : (settings.database ?? user);
+  const login = { user, database };
   const certificates = await readCertificates(settings);
   let failure: OperationError | undefined;
   for (const target of connectionTargets(settings, certificates.ca !== undefined)) {
     try {
-      return await connectTo(target, { settings, login, certificates, signal });
+      return await connectTo(target, { settings, login, certificates, signal, use });
     } catch (error) {
       signal.throwIfAborted();
       const action = `can't connect to PostgreSQL at ${formatTarget(target)} as ${user}`;
@@ -79,10 +100,11 @@ interface ConnectParts {
   readonly login: Login;
   readonly certificates: Certificates;
   readonly signal: AbortSignal;
+  readonly use: "queries" | "replication";
 }
 
-async function connectTo(target: ConnectionTarget, parts: ConnectParts): Promise<Session> {
-  const { settings, login, certificates, signal } = parts;
+async function connectTo(target: ConnectionTarget, parts: ConnectParts): Promise<ConnectedClient> {
+  const { settings, login, certificates, signal, use } = parts;
   const socket = new Socket();
   const client = new Client({
     host: target.host,
@@ -97,17 +119,18 @@ async function connectTo(target: ConnectionTarget, parts: ConnectParts): Promise
     keepAliveInitialDelayMillis: KEEPALIVE_DELAY_MS,
     types: TEXT_COLUMNS,
     stream: () => socket,
+    ...(use === "replication" ? { replication: "true" } : {}),
   });
   // Errors before the connection is made come by the promise as well.
   client.on("error", () => {});
   try {
     await untilAborted(client.connect(), signal);
-    await untilAborted(client.query(SESSION_SETTINGS), signal);
+    if (use === "queries") await untilAborted(client.query(SESSION_SETTINGS), signal);
   } catch (error) {
     socket.destroy();
     throw error;
   }
-  return new Session(formatTarget(target), client, socket);
+  return { target, client, socket };
 }
 
 /** Whether a server was there and said no, rather than an error of the network. */
