@@ -1,6 +1,6 @@
 import { FormatError, TruncatedError } from "../errors.ts";
+import { ByteCursor } from "../io/byte-cursor.ts";
 import type { ByteStream } from "../io/bytes.ts";
-import { ByteCursor } from "./cursor.ts";
 import { BLOCK_BYTES, decodeName, isZero, parseHeader, type TarHeader } from "./header.ts";
 import { parsePaxRecords, type PaxRecords } from "./pax.ts";
 
@@ -49,7 +49,7 @@ export async function* readTar(
   options: ReadTarOptions = {},
 ): AsyncGenerator<TarEntry, void> {
   const isTrailerOptional = options.isTrailerOptional ?? false;
-  const bytes = new ByteCursor(input);
+  const bytes = new ByteCursor(input, "tar archive");
   try {
     for (;;) {
       const entry = await readEntry(bytes, isTrailerOptional);
@@ -109,10 +109,9 @@ async function readExtension(
         `more than ${MAX_EXTENDED_BYTES}`,
     );
   }
-  // Parsed before the padding is read: the input may reuse the memory of the text for that.
-  const records = parseExtension(await bytes.readExactly(header.sizeBytes), header, start);
+  const text = await bytes.readExactly(header.sizeBytes);
   await readPadding(bytes, header.sizeBytes, false);
-  return records;
+  return parseExtension(text, header, start);
 }
 
 function parseExtension(text: Uint8Array, header: ExtensionHeader, start: number): PaxRecords {

@@ -32,7 +32,7 @@ const bad: readonly { what: string; archive: Buffer; message: RegExp }[] = [
   {
     what: "cut in a header",
     archive: tarEntry({ name: "a" }).subarray(0, 200),
-    message: /^tar archive ends at 200, 312 bytes too early$/,
+    message: /^tar archive ends at byte 200, at least 312 too early$/,
   },
   {
     what: "cut in a content",
@@ -42,7 +42,7 @@ const bad: readonly { what: string; archive: Buffer; message: RegExp }[] = [
   {
     what: "cut in the padding",
     archive: tarEntry({ name: "a", content: "x" }).subarray(0, 600),
-    message: /^tar archive ends at 600, 424 bytes too early$/,
+    message: /^tar archive ends at byte 600, at least 424 too early$/,
   },
   {
     what: "checksum",

@@ -1,0 +1,53 @@
+import { readFileSync } from "node:fs";
+import { systemErrorCode } from "../errors.ts";
+
+/**
+ * Names this process so that nothing else ever has the name: process id, start time and the boot it
+ * runs in. Undefined where the system does not tell (all but Linux).
+ */
+export function describeProcess(): string | undefined {
+  const boot = readProc("sys/kernel/random/boot_id")?.trim();
+  const stat = readStat("self");
+  return boot === undefined || stat === undefined
+    ? undefined
+    : `${stat.pid}:${stat.startTime}:${boot}`;
+}
+
+/**
+ * Whether the process that `describeProcess` named still runs here. False for one on another host
+ * or in another PID namespace: it can't be seen.
+ */
+export function isProcessAlive(name: string): boolean {
+  const [pid = "", startTime, boot] = name.split(":");
+  if (!/^[1-9]\d*$/.test(pid)) return false;
+  if (readProc("sys/kernel/random/boot_id")?.trim() !== boot) return false;
+  const stat = readStat(pid);
+  return stat !== undefined && stat.startTime === startTime && stat.state !== "Z";
+}
+
+interface ProcessStat {
+  readonly pid: string;
+  readonly state: string;
+  /** Clock ticks since the boot. */
+  readonly startTime: string;
+}
+
+/** @source proc(5): field 3 is the state, 22 the start time; the name before them may hold blanks */
+function readStat(pid: string): ProcessStat | undefined {
+  const text = readProc(`${pid}/stat`);
+  const match = /^(\d+) \(.*\) (\S) (.*)$/s.exec(text ?? "");
+  const startTime = match?.[3]?.split(" ")[18];
+  if (match?.[1] === undefined || match[2] === undefined || startTime === undefined) {
+    return undefined;
+  }
+  return { pid: match[1], state: match[2], startTime };
+}
+
+function readProc(name: string): string | undefined {
+  try {
+    return readFileSync(`/proc/${name}`, "utf8");
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+}
