@@ -1,15 +1,198 @@
-import { UsageError } from "../errors.ts";
-import type { Command } from "./command.ts";
+import { readFile, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { type BackupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
+import { parsePathMask } from "../backup/path-mask.ts";
+import { fetchBackup, type RestoreReport } from "../backup/restore.ts";
+import {
+  parseRestoreSpec,
+  parseTablespaceMapping,
+  type TablespaceMapping,
+} from "../backup/tablespace-plan.ts";
+import { FormatError, RefusedError, UsageError } from "../errors.ts";
+import { localFileError } from "../io/system-error.ts";
+import type { Log } from "../io/log.ts";
+import { parseJson } from "../layout/json.ts";
+import type { JsonValue } from "../layout/json-value.ts";
+import type { TablespaceSpec } from "../layout/tablespace-spec.ts";
+import { requireKnownStorage } from "./backup-list.ts";
+import type { Command, Context, Words } from "./command.ts";
+import { formatBytes } from "./progress.ts";
+import { requirePositionals } from "./words.ts";
+
+interface BackupFetchArguments {
+  readonly destination: string;
+  /** Absent when user data choose it. */
+  readonly backup?: string | undefined;
+  readonly userData?: JsonValue | undefined;
+  readonly mask?: ((path: string) => boolean) | undefined;
+  readonly mappings: readonly TablespaceMapping[];
+  readonly specPath?: string | undefined;
+}
 
 /** `walnut backup-fetch` */
-export const backupFetch: Command<undefined> = {
+export const backupFetch: Command<BackupFetchArguments> = {
   name: "backup-fetch",
-  usage: "backup-fetch",
-  summary: "Not part of this build.",
-  flags: [],
+  usage: "backup-fetch <destination> <backup-name|LATEST>",
+  summary: "Restore a base backup into an empty directory.",
+  details:
+    "LATEST is the backup that was finished last, by its own record. No server can start from the " +
+    "directory before everything in it is there, checked and on disk. After an interruption run " +
+    "the same command again: it goes on. Tablespaces go to their recorded places unless told " +
+    "otherwise; nothing is ever written into a directory that is not empty.",
+  flags: [
+    {
+      name: "tablespace-mapping",
+      value: "<OLD=NEW>",
+      text: "Put the tablespace with this location or oid elsewhere.",
+      isRepeatable: true,
+    },
+    {
+      name: "restore-spec",
+      value: "<file>",
+      text: "Locations of all tablespaces, as the Spec member of a sentinel; leaves no tablespace_map.",
+    },
+    {
+      name: "mask",
+      value: "<pattern>",
+      text: "Restore matching files only; no server will start.",
+    },
+    { name: "target-user-data", value: "<json>", text: "Choose the backup with this user data." },
+    { name: "target-storage", value: "<name>", text: "The storage to read from: default." },
+    { name: "restore-only", value: "<names>", text: "Not supported yet: restore some databases." },
+    { name: "reverse-unpack", text: "Accepted, has no effect: every restore gives the same." },
+    { name: "skip-redundant-tars", text: "Accepted, has no effect: they are always skipped." },
+  ],
   needsConfig: true,
-  parse: () => undefined,
-  async run() {
-    throw new UsageError("backup-fetch is not part of this build");
+  parse: parseArguments,
+
+  async run(args, context) {
+    const { config, log, signal, progress, workingDirectory } = context;
+    const spec = await readSpec(args.specPath, workingDirectory);
+    const choice = chooseBackup(args, config.fetchTargetUserData);
+    await using storage = await context.openStorage();
+    const backup = await findBackup(storage, choice, { signal });
+    if (choice.kind === "latest") log.info(`LATEST backup is: '${backup}'`);
+    try {
+      const report = await fetchBackup(
+        storage,
+        backup,
+        resolve(workingDirectory, args.destination),
+        {
+          tablespaces: { mappings: args.mappings, spec },
+          mask: args.mask,
+          downloadConcurrency: config.downloadConcurrency,
+          codecJobs: config.codecJobs,
+          fsync: config.fsync,
+          log,
+          signal,
+          onProgress: (doneBytes, totalBytes) => showProgress(context, doneBytes, totalBytes),
+        },
+      );
+      progress.end();
+      await sayWhatIsNext(report, log);
+    } finally {
+      progress.end();
+    }
   },
 };
+
+function parseArguments(words: Words): BackupFetchArguments {
+  const [destination = "", backup] = requirePositionals(
+    words,
+    ["the destination", "the backup's name"],
+    1,
+  );
+  requireKnownStorage(words.value("target-storage"));
+  if (words.value("restore-only") !== undefined) {
+    throw new UsageError("--restore-only is not supported yet", {
+      hint: "Restore everything, or use --mask for single files.",
+    });
+  }
+  const mask = words.value("mask");
+  return {
+    destination,
+    backup,
+    userData: parseUserData(words.value("target-user-data")),
+    mask: mask === undefined ? undefined : parsePathMask(mask),
+    mappings: words.values("tablespace-mapping").map(parseTablespaceMapping),
+    specPath: words.value("restore-spec"),
+  };
+}
+
+function parseUserData(text: string | undefined): JsonValue | undefined {
+  if (text === undefined || text === "") return undefined;
+  try {
+    return parseJson(text);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new UsageError(`user data are not JSON: ${error.message}`, { cause: error });
+  }
+}
+
+function chooseBackup(args: BackupFetchArguments, setting: string | undefined): BackupChoice {
+  const { backup } = args;
+  const value = args.userData ?? parseUserData(setting);
+  if (backup !== undefined && value !== undefined) {
+    throw new UsageError("a backup is chosen by its name or by user data, not by both");
+  }
+  if (value !== undefined) return { kind: "user-data", value };
+  if (backup === undefined) {
+    throw new UsageError("the backup's name is missing", {
+      hint: `Give its name or ${LATEST}; backup-list shows what there is.`,
+    });
+  }
+  return backup === LATEST ? { kind: "latest" } : { kind: "name", name: backup };
+}
+
+async function readSpec(
+  path: string | undefined,
+  workingDirectory: string,
+): Promise<TablespaceSpec | undefined> {
+  if (path === undefined) return undefined;
+  const absolute = resolve(workingDirectory, path);
+  const text = await readFile(absolute, "utf8").catch((error: unknown) => {
+    throw new RefusedError(`restore spec ${path} can't be read`, {
+      cause: localFileError("read", absolute, error),
+    });
+  });
+  return parseRestoreSpec(path, text);
+}
+
+function showProgress(
+  { progress }: Context,
+  doneBytes: number,
+  totalBytes: number | undefined,
+): void {
+  progress.update({
+    activity: "restoring",
+    doneBytes,
+    ...(totalBytes === undefined ? {} : { totalBytes }),
+  });
+}
+
+async function sayWhatIsNext(report: RestoreReport, log: Log): Promise<void> {
+  const { backup, destination, tablespaces, keptBytes, writtenBytes } = report;
+  log.info("backup restored", {
+    backup,
+    destination,
+    written: formatBytes(writtenBytes),
+    ...(keptBytes === 0 ? {} : { kept: formatBytes(keptBytes) }),
+  });
+  for (const { oid, location } of tablespaces) log.info("tablespace restored", { oid, location });
+  if (!report.isStartable) {
+    log.info("only what the mask matches was restored: no server starts from it", { destination });
+    return;
+  }
+  const { uid } = await stat(destination);
+  if (uid === 0) {
+    const places = [destination, ...tablespaces.map(({ location }) => location)];
+    log.warning("restored as root: give the files to the server's user before it starts", {
+      command: `chown -R postgres: ${places.join(" ")}`,
+    });
+  }
+  log.info(
+    "before the server starts, tell it where the WAL is: write the setting into " +
+      "postgresql.auto.conf and make an empty recovery.signal (for a standby standby.signal) there",
+    { setting: `restore_command = 'walnut wal-fetch "%f" "%p"'`, directory: destination },
+  );
+}

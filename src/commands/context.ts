@@ -17,7 +17,7 @@ async function openConfigured(config: Config, signal: AbortSignal): Promise<Stor
     });
   }
   const { openStorage } = await import("../storage/open.ts");
-  return await openStorage(config.storage, {
+  const storage = await openStorage(config.storage, {
     signal,
     requestTimeoutMs: config.requestTimeoutMs,
     uploadConcurrency: config.uploadConcurrency,
@@ -25,4 +25,7 @@ async function openConfigured(config: Config, signal: AbortSignal): Promise<Stor
       ? {}
       : { rateLimitBytesPerSecond: config.networkRateLimitBytesPerSecond }),
   });
+  if (config.storageFolder === undefined) return storage;
+  const { PrefixedStorage } = await import("../storage/prefixed.ts");
+  return new PrefixedStorage(storage, config.storageFolder);
 }

@@ -136,13 +136,14 @@ function optionTable(settings: Iterable<SettingFlag>, flags: Iterable<Flag>) {
 }
 
 function requireValue(token: OptionToken): string {
-  // Without "=", a word that begins with a dash is a forgotten value more often than one.
-  if (token.value === undefined || (token.inlineValue === false && token.value === "--")) {
+  const { value, inlineValue } = token;
+  // Without "=", a word that begins with a dash is more often the next flag than a value.
+  if (value === undefined || (inlineValue === false && /^-./.test(value))) {
     throw new UsageError(`flag ${token.rawName} needs a value`, {
       hint: `Write ${token.rawName}=VALUE.`,
     });
   }
-  return token.value;
+  return value;
 }
 
 function switchValue(token: OptionToken): string {

@@ -20,6 +20,8 @@ export interface PostgresConfig {
 export interface Config {
   /** Absent when no storage is configured: `openStorage` says so. */
   readonly storage?: StorageConfig;
+  /** One more folder below `storage` that holds everything; segments joined by "/". */
+  readonly storageFolder?: string;
   readonly postgres: PostgresConfig;
   /** PGDATA, where a command needs it and has no argument for it. */
   readonly dataDirectory?: string;

@@ -1,5 +1,5 @@
 import { type Effect, type NameForm, type Setting, type SettingType, setting } from "./setting.ts";
-import { choice, duration, path, secret, text } from "./value-types.ts";
+import { path, secret, text } from "./value-types.ts";
 
 /** Whoever sets one of these counts on encrypted objects: nothing may be stored or read without. */
 const REFUSED: Effect = {
@@ -22,8 +22,8 @@ export const encryptionSettings: readonly Setting[] = [
   refused("LIBSODIUM_KEY_PATH", path, "File with that key."),
   refused(
     "LIBSODIUM_KEY_TRANSFORM",
-    choice(["none", "base64", "hex"]),
-    "How the text of the key becomes its bytes.",
+    text,
+    "How the text of the key becomes its bytes: none, base64 or hex.",
   ),
   refused("PGP_KEY", secret, "Armored OpenPGP key."),
   refused("PGP_KEY_PATH", path, "File with that key."),
@@ -42,11 +42,7 @@ export const encryptionSettings: readonly Setting[] = [
   refused("ENVELOPE_PGP_YC_CSE_KMS_KEY_ID", text, "Key of Yandex KMS for that key."),
   refused("ENVELOPE_PGP_YC_SERVICE_ACCOUNT_KEY_FILE", path, "Account for Yandex KMS."),
   refused("ENVELOPE_PGP_YC_ENDPOINT", text, "Endpoint of Yandex KMS."),
-  refused(
-    "ENVELOPE_CACHE_EXPIRATION",
-    duration({ minMs: 0 }),
-    "How long that key may be kept in memory.",
-  ),
+  refused("ENVELOPE_CACHE_EXPIRATION", text, "How long that key may be kept in memory."),
   refused("CSE_KMS_ID", text, "Key of AWS KMS."),
   refused("CSE_KMS_REGION", text, "Region of that key."),
   refused("YC_CSE_KMS_KEY_ID", text, "Key of Yandex KMS.", "plain"),

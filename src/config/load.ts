@@ -6,7 +6,7 @@ import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
 import { allSettings } from "./settings.ts";
-import { readStorageConfig } from "./storage-config.ts";
+import { defined, readStorageConfig, readStorageFolder } from "./storage-config.ts";
 
 /** What the defaults depend on. */
 export interface Surroundings {
@@ -83,22 +83,17 @@ function throwAll(problems: readonly ConfigError[]): void {
 }
 
 function assemble(found: FoundSettings, surroundings: Surroundings): Config {
-  const storage = readStorageConfig(found);
   const isTurbo = found.get(general.turbo);
-  const networkRate = isTurbo ? undefined : found.get(general.networkRateLimit);
-  const diskRate = isTurbo ? undefined : found.get(general.diskRateLimit);
-  const level = readCompressionLevel(found);
-  const dataDirectory = found.get(postgres.dataDirectory);
-  const userData = found.get(general.sentinelUserData);
-  const targetUserData = found.get(general.fetchTargetUserData);
+  const { networkRateLimit, diskRateLimit } = general;
   return {
-    ...(storage === undefined ? {} : { storage }),
+    ...defined("storage", readStorageConfig(found)),
+    ...defined("storageFolder", readStorageFolder(found)),
     postgres: readPostgres(found),
-    ...(dataDirectory === undefined ? {} : { dataDirectory }),
+    ...defined("dataDirectory", found.get(postgres.dataDirectory)),
     cacheDirectory: found.get(general.cacheDirectory) ?? defaultCacheDirectory(surroundings),
 
     compressionMethod: found.get(general.compressionMethod),
-    ...(level === undefined ? {} : { compressionLevel: level }),
+    ...defined("compressionLevel", readCompressionLevel(found)),
 
     uploadConcurrency: found.get(general.uploadConcurrency),
     uploadDiskConcurrency: isTurbo
@@ -107,8 +102,8 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     downloadConcurrency: found.get(general.downloadConcurrency),
     codecJobs: found.get(general.codecJobs) ?? surroundings.cpuCount,
     tarSizeThresholdBytes: found.get(general.tarSizeThreshold),
-    ...(networkRate === undefined ? {} : { networkRateLimitBytesPerSecond: networkRate }),
-    ...(diskRate === undefined ? {} : { diskRateLimitBytesPerSecond: diskRate }),
+    ...(isTurbo ? {} : defined("networkRateLimitBytesPerSecond", found.get(networkRateLimit))),
+    ...(isTurbo ? {} : defined("diskRateLimitBytesPerSecond", found.get(diskRateLimit))),
     fsync: !found.get(general.tarDisableFsync),
 
     walTimeoutMs: found.get(general.walTimeout),
@@ -120,34 +115,24 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     manifestHash: found.get(general.manifestHash),
     isFilesMetadataWritten: !found.get(general.withoutFilesMetadata),
     isPartialRestorePrepared: !found.get(postgres.disablePartialRestore),
-    ...(userData === undefined ? {} : { sentinelUserData: userData }),
-    ...(targetUserData === undefined ? {} : { fetchTargetUserData: targetUserData }),
+    ...defined("sentinelUserData", found.get(general.sentinelUserData)),
+    ...defined("fetchTargetUserData", found.get(general.fetchTargetUserData)),
   };
 }
 
 function readPostgres(found: FoundSettings): PostgresConfig {
-  const host = found.get(postgres.host);
-  const port = found.get(postgres.port);
-  const user = found.get(postgres.user);
-  const password = found.get(postgres.password);
-  const passwordFile = found.get(postgres.passwordFile);
-  const database = found.get(postgres.database);
-  const sslMode = found.get(postgres.sslMode);
-  const sslKeyFile = found.get(postgres.sslKeyFile);
-  const sslCertificateFile = found.get(postgres.sslCertificateFile);
-  const sslRootCertificateFile = found.get(postgres.sslRootCertificateFile);
   return {
-    ...(host === undefined ? {} : { host }),
-    ...(port === undefined ? {} : { port }),
-    ...(user === undefined ? {} : { user }),
-    ...(password === undefined ? {} : { password }),
-    ...(passwordFile === undefined ? {} : { passwordFile }),
-    ...(database === undefined ? {} : { database }),
+    ...defined("host", found.get(postgres.host)),
+    ...defined("port", found.get(postgres.port)),
+    ...defined("user", found.get(postgres.user)),
+    ...defined("password", found.get(postgres.password)),
+    ...defined("passwordFile", found.get(postgres.passwordFile)),
+    ...defined("database", found.get(postgres.database)),
     applicationName: found.get(postgres.applicationName),
-    ...(sslMode === undefined ? {} : { sslMode }),
-    ...(sslKeyFile === undefined ? {} : { sslKeyFile }),
-    ...(sslCertificateFile === undefined ? {} : { sslCertificateFile }),
-    ...(sslRootCertificateFile === undefined ? {} : { sslRootCertificateFile }),
+    ...defined("sslMode", found.get(postgres.sslMode)),
+    ...defined("sslKeyFile", found.get(postgres.sslKeyFile)),
+    ...defined("sslCertificateFile", found.get(postgres.sslCertificateFile)),
+    ...defined("sslRootCertificateFile", found.get(postgres.sslRootCertificateFile)),
   };
 }
 

@@ -22,6 +22,17 @@ export function readStorageConfig(found: FoundSettings): StorageConfig | undefin
   return first === storage.s3Prefix ? readS3(found) : undefined;
 }
 
+/** The folder below the prefix, if one is configured. Throws ConfigError. */
+export function readStorageFolder(found: FoundSettings): string | undefined {
+  const folder = cleanFolder(found.get(general.storagePrefix) ?? "");
+  if (folder.split("/").some((part) => part === "." || part === "..")) {
+    throw new ConfigError(
+      `${found.describe(general.storagePrefix)} leaves the prefix of the store: ${folder}`,
+    );
+  }
+  return folder === "" ? undefined : folder;
+}
+
 function readDirectory(found: FoundSettings): DirectoryConfig {
   const value = found.get(storage.filePrefix) ?? "";
   const path = value.replace(/^file:\/\/(localhost)?(?=\/)/, "");
@@ -31,7 +42,7 @@ function readDirectory(found: FoundSettings): DirectoryConfig {
       { hint: "A relative path would be another directory for each program that starts walnut." },
     );
   }
-  return { kind: "directory", path: posix.join(path, readSubfolder(found)) };
+  return { kind: "directory", path: posix.resolve(path) };
 }
 
 function readS3(found: FoundSettings): S3Config {
@@ -43,7 +54,7 @@ function readS3(found: FoundSettings): S3Config {
   return {
     kind: "s3",
     bucket,
-    prefix: [folder, readSubfolder(found)].filter((part) => part !== "").join("/"),
+    prefix: folder,
     ...defined("endpoint", found.get(storage.endpoint)),
     ...defined("region", found.get(storage.region)),
     ...defined("accessKeyId", found.get(storage.accessKeyId)),
@@ -114,16 +125,6 @@ function decodePath(path: string): string {
   }
 }
 
-function readSubfolder(found: FoundSettings): string {
-  const folder = cleanFolder(found.get(general.storagePrefix) ?? "");
-  if (folder.split("/").some((part) => part === "." || part === "..")) {
-    throw new ConfigError(
-      `${found.describe(general.storagePrefix)} leaves the prefix of the store: ${folder}`,
-    );
-  }
-  return folder;
-}
-
 function cleanFolder(folder: string): string {
   return folder
     .split("/")
@@ -131,7 +132,8 @@ function cleanFolder(folder: string): string {
     .join("/");
 }
 
-function defined<K extends string, T>(key: K, value: T | undefined): { [P in K]?: T } {
+/** A record with `key`, or without it where there is no value. */
+export function defined<K extends string, T>(key: K, value: T | undefined): { [P in K]?: T } {
   const empty: { [P in K]?: T } = {};
   return value === undefined ? empty : { ...empty, [key]: value };
 }

@@ -77,12 +77,20 @@ test("keeps YAML's and TOML's numbers and dates as they were written, or as Go w
   const yaml = join(directory.path, "a.yaml");
   writeFileSync(yaml, "a: 1e3\nb: 007\nc: 1.50\nd: 0x10\ne: &x text\nf: *x\ng: yes\nh: ~\n");
   assert.deepEqual(Object.fromEntries((await readConfigFile(yaml)).values), {
-    ...{ A: "1e3", B: "007", C: "1.50", D: "0x10", E: "text", F: "text", G: "yes" },
+    A: "1e3",
+    B: "007",
+    C: "1.50",
+    D: "0x10",
+    E: "text",
+    F: "text",
+    G: "yes",
   });
   const toml = join(directory.path, "a.toml");
   writeFileSync(toml, "a = 9007199254740993\nb = 1.5\nc = 2026-11-21T00:00:00Z\n");
   assert.deepEqual(Object.fromEntries((await readConfigFile(toml)).values), {
-    ...{ A: "9007199254740993", B: "1.5", C: "2026-11-21T00:00:00.000Z" },
+    A: "9007199254740993",
+    B: "1.5",
+    C: "2026-11-21T00:00:00.000Z",
   });
 });
 

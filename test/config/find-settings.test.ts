@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { type SettingSources, findSettings } from "../../src/config/find-settings.ts";
+import { findSettings } from "../../src/config/find-settings.ts";
 import { general } from "../../src/config/general-settings.ts";
 import { postgres } from "../../src/config/postgres-settings.ts";
 import { storage } from "../../src/config/storage-settings.ts";
@@ -193,11 +193,20 @@ for (const [given, what, nearest] of unknown) {
 test("leaves the keys of others alone", async () => {
   const { problems } = await find({
     env: {
-      ...{ PATH: "x", S3_PREFIX: "x", FILE_PREFIX: "x", OS_RELEASE: "x", WALRUS_KEY: "x" },
-      ...{ WALG_SERVICE_HOST: "10.0.0.1", WALG_SERVICE_PORT: "80", WALG_SERVICE_PORT_HTTP: "80" },
-      ...{ WALNUT_EXPORTER_PORT: "tcp://10.0.0.1:80", WALG_PORT_80_TCP: "tcp://10.0.0.1:80" },
-      ...{ WALG_PORT_80_TCP_ADDR: "10.0.0.1", WALG_NOTHING: "", SSH_PORT: "22/tcp" },
-      ...{ HTTP_EXPOSE_PPROF: "maybe" },
+      PATH: "x",
+      S3_PREFIX: "x",
+      FILE_PREFIX: "x",
+      OS_RELEASE: "x",
+      WALRUS_KEY: "x",
+      WALG_SERVICE_HOST: "10.0.0.1",
+      WALG_SERVICE_PORT: "80",
+      WALG_SERVICE_PORT_HTTP: "80",
+      WALNUT_EXPORTER_PORT: "tcp://10.0.0.1:80",
+      WALG_PORT_80_TCP: "tcp://10.0.0.1:80",
+      WALG_PORT_80_TCP_ADDR: "10.0.0.1",
+      WALG_NOTHING: "",
+      SSH_PORT: "22/tcp",
+      HTTP_EXPOSE_PPROF: "maybe",
     },
     file: { GOMAXPROCS: 2, PGBACKREST_STANZA: "main", anything: { at: "all" } },
   });
@@ -233,13 +242,21 @@ test("collects every secret, also one that is overridden or in another's place",
   assert.deepEqual(secrets, ["five-5", "four-4", "one-1", "three-3", "two-2"]);
 });
 
+/** The names of config files in `flags` and `environment` are those in the home directory. */
 async function findWithFiles(
   files: Readonly<Record<string, string>>,
-  choose: (directory: string) => Pick<SettingSources, "flags" | "environment">,
+  flags: Readonly<Record<string, string>>,
+  environment: Readonly<Record<string, string>>,
 ) {
   using directory = scratchDirectory();
   for (const [name, text] of Object.entries(files)) writeFileSync(join(directory.path, name), text);
-  const found = await findSettings({ ...choose(directory.path), homeDirectory: directory.path });
+  const place = ([name, text]: readonly [string, string]) =>
+    [name, /CONFIG/i.test(name) && text !== "" ? join(directory.path, text) : text] as const;
+  const found = await findSettings({
+    flags: new Map(Object.entries(flags).map(place)),
+    environment: Object.fromEntries(Object.entries(environment).map(place)),
+    homeDirectory: directory.path,
+  });
   return {
     prefix: found.get(general.storagePrefix),
     problems: found.beside.problems.map(({ message }) => message.replaceAll(directory.path, "~")),
@@ -256,39 +273,28 @@ const files = {
 };
 
 test("takes the config file of the flag, then of the variables, then of the home", async () => {
-  const flags = (path: string) => new Map([["config", join(path, "flag.json")]]);
-  const walnut = (path: string) => ({ WALNUT_CONFIG: join(path, "walnut.env") });
-  const walg = (path: string) => ({ WALG_CONFIG_PATH: join(path, "walg.yaml") });
-  const both = (path: string) => ({ ...walg(path), ...walnut(path) });
-
-  const none = new Map<string, string>();
-  const cases = [
-    [(path: string) => ({ flags: flags(path), environment: both(path) }), "flag"],
-    [(path: string) => ({ flags: none, environment: both(path) }), "walnut"],
-    [(path: string) => ({ flags: none, environment: walg(path) }), "walg"],
-    [() => ({ flags: none, environment: {} }), "home"],
-    [() => ({ flags: new Map([["config", ""]]), environment: {} }), undefined],
-  ] as const;
-  for (const [choose, prefix] of cases) {
-    assert.deepEqual((await findWithFiles(files, choose)).prefix, prefix);
+  const cases: readonly (readonly [string, Record<string, string>, string | undefined])[] = [
+    ["flag.json", { WALNUT_CONFIG: "walnut.env", WALG_CONFIG_PATH: "walg.yaml" }, "flag"],
+    ["", { WALNUT_CONFIG: "walnut.env" }, undefined],
+    ["none", { WALNUT_CONFIG: "walnut.env", WALG_CONFIG_PATH: "walg.yaml" }, "walnut"],
+    ["none", { WALG_CONFIG_PATH: "walg.yaml" }, "walg"],
+    ["none", {}, "home"],
+  ];
+  for (const [flag, environment, prefix] of cases) {
+    const found = await findWithFiles(files, flag === "none" ? {} : { config: flag }, environment);
+    assert.equal(found.prefix, prefix);
   }
 });
 
 test("a named config file that is missing or broken is a problem, and the rest is read", async () => {
-  const choose = (path: string) => ({
-    flags: new Map([["config", join(path, "absent.json")]]),
-    environment: { WALG_STORAGE_PREFIX: "x" },
-  });
-  assert.deepEqual(await findWithFiles({}, choose), {
+  const environment = { WALG_STORAGE_PREFIX: "x" };
+  assert.deepEqual(await findWithFiles({}, { config: "absent.json" }, environment), {
     prefix: "x",
     problems: ["config file ~/absent.json can't be read: ENOENT"],
     file: undefined,
   });
-  const broken = await findWithFiles({ ".walg.json": "{" }, () => ({
-    flags: new Map(),
-    environment: {},
-  }));
-  assert.deepEqual(broken.problems, [
+  const { problems } = await findWithFiles({ ".walg.json": "{" }, {}, {});
+  assert.deepEqual(problems, [
     "config file ~/.walg.json can't be read: line 1, column 2: expected a key in double quotes",
   ]);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { parseJsonObject } from "../../src/config/json-file.ts";
 
 test("reads members as text", () => {
@@ -20,10 +20,8 @@ test("reads members as text", () => {
 });
 
 test("of equal keys the last one counts", () => {
-  assert.deepEqual([...parseJsonObject('{"a": 1, "b": 2, "a": "3"}')].toSorted(), [
-    ["a", "3"],
-    ["b", "2"],
-  ]);
+  const members = parseJsonObject('{"a": 1, "b": 2, "a": "3"}');
+  assert.deepEqual(Object.fromEntries(members), { a: "3", b: "2" });
   assert.deepEqual([...parseJsonObject('{"a": 1, "a": null}')], []);
 });
 
@@ -81,7 +79,7 @@ test("accepts and refuses what the runtime does, after any one change", () => {
   fc.assert(
     fc.property(
       fc.nat(source.length - 1),
-      fc.constantFrom(...'{}[]",:\\ 0-e.tn\n', ""),
+      fc.constantFrom("", ...Array.from('{}[]",:\\ 0-e.tn\n')),
       (position, replacement) => {
         const changed = source.slice(0, position) + replacement + source.slice(position + 1);
         assert.equal(isTaken(parseJsonObject, changed), isTaken(JSON.parse, changed), changed);
