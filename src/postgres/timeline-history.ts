@@ -1,4 +1,4 @@
-import { FormatError, TruncatedError } from "../errors.ts";
+import { FormatError } from "../errors.ts";
 import { formatLsn, type Lsn, parseLsn } from "./lsn.ts";
 
 /** The end of one ancestor of a timeline. */
@@ -26,8 +26,8 @@ const BLANK_OR_COMMENT = /^\s*(#|$)/;
 
 /**
  * Reads the text of the history file of `timeline`. Throws FormatError, with the line's number, for
- * what PostgreSQL refuses, for ends that go backwards and for a file without entries; TruncatedError
- * when the last line has no end, which PostgreSQL always writes.
+ * what PostgreSQL refuses, and for what it never writes: ends that go backwards, a file without
+ * entries, a last line without an end.
  *
  * @source readTimeLineHistory, src/backend/access/transam/timeline.c
  */
@@ -43,7 +43,7 @@ export function parseTimelineHistory(text: string, timeline: number): TimelineHi
     throw new FormatError(`history of timeline ${timeline} has no entries`);
   }
   if (!text.endsWith("\n")) {
-    throw new TruncatedError(
+    throw new FormatError(
       `history of timeline ${timeline} is cut off: it ends with ${JSON.stringify(text.slice(-20))}`,
     );
   }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { FormatError, TruncatedError } from "../../src/errors.ts";
+import { FormatError } from "../../src/errors.ts";
 import { lsn, parseLsn } from "../../src/postgres/lsn.ts";
 import {
   formatTimelineHistory,
@@ -78,8 +78,7 @@ const bad = [
 
 for (const { text, message } of bad) {
   test(`refuses a history: ${JSON.stringify(text)}`, () => {
-    const kind = message.includes("cut off") ? TruncatedError : FormatError;
-    assert.throws(() => parseTimelineHistory(text, 4), { name: kind.name, message });
+    assert.throws(() => parseTimelineHistory(text, 4), { name: "FormatError", message });
   });
 }
 
