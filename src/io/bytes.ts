@@ -33,6 +33,18 @@ export function bytesSource(bytes: Uint8Array): ByteSource {
   };
 }
 
+/** The same source with `change` applied to each of its streams, which must keep their length. */
+export function mapSource(
+  source: ByteSource,
+  change: (stream: ByteStream) => ByteStream,
+): ByteSource {
+  return {
+    ...(source.sizeBytes === undefined ? {} : { sizeBytes: source.sizeBytes }),
+    isReopenable: source.isReopenable,
+    open: () => change(source.open()),
+  };
+}
+
 /** Reads all of `stream` into one new buffer. Throws RangeError past `limitBytes`. */
 export async function readAll(
   stream: ByteStream,

@@ -1,3 +1,15 @@
+import { systemClock } from "../io/clock.ts";
+import type { Clock } from "../io/clock.ts";
+import { silentLog } from "../io/log.ts";
+import type { Log } from "../io/log.ts";
+import { RateLimit } from "../io/rate-limit.ts";
+import { STORAGE_RETRY_POLICY, systemRandom } from "../io/retry.ts";
+import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.ts";
+import { DeadlineStorage } from "./deadline.ts";
+import { DirectoryStorage } from "./directory.ts";
+import { PrefixedStorage } from "./prefixed.ts";
+import { RateLimitedStorage } from "./rate-limited.ts";
+import { RetryingStorage } from "./retrying.ts";
 import type { CallOptions, Storage } from "./storage.ts";
 
 /** A directory on a local or mounted file system. */
@@ -43,9 +55,50 @@ export interface OpenOptions extends CallOptions {
   readonly callTimeoutMs?: number;
   readonly uploadConcurrency: number;
   readonly rateLimitBytesPerSecond?: number;
+  /** Told of every request that is repeated; silent unless given. */
+  readonly log?: Log;
+  /** The system's unless given. */
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** STORAGE_RETRY_POLICY unless given. */
+  readonly retryPolicy?: RetryPolicy;
 }
 
 /** Opens the configured store and wraps it: rate limit, deadline, retry. */
-export async function openStorage(_config: StorageConfig, _options: OpenOptions): Promise<Storage> {
-  throw new Error("being built");
+export async function openStorage(config: StorageConfig, options: OpenOptions): Promise<Storage> {
+  const { clock = systemClock, log = silentLog, callTimeoutMs } = options;
+  const retry = { clock, random: options.random ?? systemRandom, onRetry: retryLogger(log) };
+  const retryPolicy = options.retryPolicy ?? STORAGE_RETRY_POLICY;
+
+  const store = await openStore(config, { ...options, ...retry, retryPolicy });
+  let storage: Storage = new RetryingStorage(store, retryPolicy, retry);
+  if (callTimeoutMs !== undefined) storage = new DeadlineStorage(storage, callTimeoutMs, clock);
+  if (options.rateLimitBytesPerSecond !== undefined) {
+    const limit = new RateLimit(options.rateLimitBytesPerSecond, clock);
+    storage = new RateLimitedStorage(storage, limit);
+  }
+  return storage;
+}
+
+async function openStore(
+  config: StorageConfig,
+  options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
+): Promise<Storage> {
+  options.signal.throwIfAborted();
+  if (config.kind === "directory") {
+    const storage = new DirectoryStorage(config.path, options.clock);
+    await storage.requireRoot();
+    return storage;
+  }
+  // The SDK takes longer to load than a push to a directory takes in all.
+  const { openS3Storage } = await import("./s3.ts");
+  const bucket = await openS3Storage(config, options);
+  return config.prefix === "" ? bucket : new PrefixedStorage(bucket, config.prefix);
+}
+
+function retryLogger(log: Log): (event: RetryEvent) => void {
+  return ({ error, failures, delayMs }) => {
+    const fields = { error: error.message, failures, delayMs: Math.round(delayMs) };
+    log.warning("storage request failed and will be repeated", fields);
+  };
 }

@@ -1,0 +1,131 @@
+import { randomInt } from "node:crypto";
+import { StorageError } from "../errors.ts";
+import type { Clock } from "./clock.ts";
+
+/** How often and how long a call is tried again. */
+export interface RetryPolicy {
+  /** In all, the first one included. */
+  readonly attempts: number;
+  /** Longest pause before the second attempt; it doubles with each further one ... */
+  readonly baseMs: number;
+  /** ... up to this. */
+  readonly capMs: number;
+  /** No attempt is begun later than this after the first failure. */
+  readonly totalMs: number;
+}
+
+/** Outlasts a store that is away for ten minutes. */
+export const STORAGE_RETRY_POLICY: RetryPolicy = {
+  attempts: 80,
+  baseMs: 100,
+  capMs: 20_000,
+  totalMs: 15 * 60_000,
+};
+
+/** Numbers in [0, 1). */
+export type Random = () => number;
+
+const RANDOM_STEPS = 2 ** 32;
+
+export const systemRandom: Random = () => randomInt(RANDOM_STEPS) / RANDOM_STEPS;
+
+/** One attempt that failed and will be repeated. */
+export interface RetryEvent {
+  readonly error: StorageError;
+  /** How many attempts have failed by now. */
+  readonly failures: number;
+  readonly delayMs: number;
+}
+
+export interface RetryContext {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Told before each pause. */
+  readonly onRetry?: (event: RetryEvent) => void;
+}
+
+/**
+ * Milliseconds to wait after so many failures: evenly random up to the doubled base ("full jitter",
+ * so that many clients of a store that comes back do not come at once), but never less than the
+ * store asked for.
+ */
+export function retryDelayMs(
+  policy: RetryPolicy,
+  failures: number,
+  random: Random,
+  retryAfterMs = 0,
+): number {
+  const limitMs = Math.min(policy.capMs, policy.baseMs * 2 ** (failures - 1));
+  return Math.max(random() * limitMs, retryAfterMs);
+}
+
+/** Counts the failures of one call and decides after each whether it is tried again. */
+export class Retries {
+  readonly #policy: RetryPolicy;
+  readonly #context: RetryContext;
+  #failures = 0;
+  #firstFailureMs = 0;
+
+  constructor(policy: RetryPolicy, context: RetryContext) {
+    this.#policy = policy;
+    this.#context = context;
+  }
+
+  /** The call got further than before: failures are counted from now on. */
+  reset(): void {
+    this.#failures = 0;
+  }
+
+  /**
+   * Resolves when the next attempt is due. Rejects with `error` if it is none that another attempt
+   * helps against (only a StorageError that says so is); with the signal's reason if that is
+   * aborted; and when the policy is used up with a StorageError that is not retryable any more, so
+   * that a retrying caller of this one does not multiply the attempts.
+   */
+  async afterFailure(error: unknown, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    signal.throwIfAborted();
+    if (!(error instanceof StorageError) || !error.isRetryable) throw error;
+
+    const { clock, random, onRetry } = this.#context;
+    const nowMs = clock.monotonicMs();
+    if (this.#failures === 0) this.#firstFailureMs = nowMs;
+    this.#failures++;
+
+    const elapsedMs = nowMs - this.#firstFailureMs;
+    const delayMs = retryDelayMs(this.#policy, this.#failures, random, error.retryAfterMs);
+    const isUsedUp = this.#failures >= this.#policy.attempts;
+    if (isUsedUp || elapsedMs + delayMs > this.#policy.totalMs) {
+      throw gaveUp(error, this.#failures, elapsedMs);
+    }
+    onRetry?.({ error, failures: this.#failures, delayMs });
+    await clock.sleep(delayMs, { signal });
+  }
+}
+
+/** Calls `work` until it succeeds or `Retries.afterFailure` rejects. */
+export async function withRetry<T>(
+  work: () => Promise<T>,
+  policy: RetryPolicy,
+  context: RetryContext & { readonly signal: AbortSignal },
+): Promise<T> {
+  const retries = new Retries(policy, context);
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      await retries.afterFailure(error, context);
+    }
+  }
+}
+
+function gaveUp(error: StorageError, failures: number, elapsedMs: number): StorageError {
+  const effort =
+    failures === 1
+      ? "not tried again"
+      : `gave up after ${failures} attempts in ${(elapsedMs / 1000).toFixed(1)} s`;
+  return new StorageError(`${error.message} (${effort})`, {
+    isRetryable: false,
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    cause: error,
+  });
+}

@@ -1,0 +1,218 @@
+import http from "node:http";
+import https from "node:https";
+import { Readable } from "node:stream";
+import { StorageError } from "../errors.ts";
+import { abortable, untilAborted } from "../io/abort.ts";
+import type { Clock } from "../io/clock.ts";
+import { Watchdog } from "../io/watchdog.ts";
+
+/** What an SDK asks to be sent; the part of its own type that we use. */
+export interface SdkRequest {
+  readonly method: string;
+  readonly protocol: string;
+  readonly hostname: string;
+  readonly port?: number;
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string | readonly string[] | null>>;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+export interface SdkResponse {
+  readonly statusCode: number;
+  readonly headers: Record<string, string>;
+  readonly body: Readable;
+}
+
+export interface HttpHandlerOptions {
+  /** Nothing heard for so long (no byte accepted, no byte received) ends a request. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  /** PEM certificates that are trusted instead of the system's. */
+  readonly certificates?: string;
+}
+
+/** Written at once; each piece that the system accepts counts as progress. */
+const WRITE_BYTES = 256 * 1024;
+/** Buffered between the socket and a reader that is slower. */
+const READ_AHEAD_BYTES = 1024 * 1024;
+const MAX_SOCKETS = 128;
+
+/**
+ * Sends an SDK's requests over node:http. Ours, because the deadline must cover each phase (name,
+ * connection, TLS, each write, answer, each read), which no library's time-out does on Bun, and
+ * because proxy variables of the environment must not redirect backups: an own agent ignores them.
+ */
+export class HttpHandler {
+  readonly metadata = { handlerProtocol: "http/1.1" };
+  readonly #options: HttpHandlerOptions;
+  readonly #plain: http.Agent;
+  readonly #secure: https.Agent;
+
+  constructor(options: HttpHandlerOptions) {
+    this.#options = options;
+    const common = { keepAlive: true, maxSockets: MAX_SOCKETS };
+    this.#plain = new http.Agent(common);
+    const trust = options.certificates === undefined ? {} : { ca: options.certificates };
+    this.#secure = new https.Agent({ ...common, ...trust });
+  }
+
+  async handle(
+    request: SdkRequest,
+    { abortSignal }: { readonly abortSignal?: unknown } = {},
+  ): Promise<{ response: SdkResponse }> {
+    const { timeoutMs, clock } = this.#options;
+    const origin = `${request.protocol}//${request.hostname}:${request.port ?? "default"}`;
+    const watchdog = new Watchdog({
+      signal: abortSignal instanceof AbortSignal ? abortSignal : new AbortController().signal,
+      timeoutMs,
+      clock,
+      onTimeout: () =>
+        new StorageError(`${origin} was silent for ${timeoutMs / 1000} s`, { isRetryable: true }),
+    });
+    try {
+      return { response: await this.#exchange(request, watchdog) };
+    } catch (error) {
+      watchdog[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  destroy(): void {
+    this.#plain.destroy();
+    this.#secure.destroy();
+  }
+
+  updateHttpClientConfig(): void {}
+
+  httpHandlerConfigs(): Record<string, never> {
+    return {};
+  }
+
+  async #exchange(request: SdkRequest, watchdog: Watchdog): Promise<SdkResponse> {
+    watchdog.signal.throwIfAborted();
+    const sent = this.#open(request);
+    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+      sent.on("response", resolve);
+      // Stays for good: a connection that breaks later must not be an uncaught exception.
+      sent.on("error", reject);
+    });
+    try {
+      // An answer may come before all was sent; then the rest is not.
+      const writing = writeBody(sent, request.body, watchdog);
+      writing.catch(() => {});
+      const incoming = await untilAborted(
+        Promise.race([answered, writing.then(() => answered)]),
+        watchdog.signal,
+      );
+      return receive(sent, incoming, watchdog);
+    } catch (error) {
+      sent.destroy();
+      throw error;
+    }
+  }
+
+  #open(request: SdkRequest): http.ClientRequest {
+    const isSecure = request.protocol === "https:";
+    const options = {
+      method: request.method,
+      host: request.hostname.replace(/^\[|\]$/g, ""),
+      path: request.path + formatQuery(request.query ?? {}),
+      headers: request.headers,
+      ...(request.port === undefined ? {} : { port: request.port }),
+    };
+    return isSecure
+      ? https.request({ ...options, agent: this.#secure })
+      : http.request({ ...options, agent: this.#plain });
+  }
+}
+
+async function writeBody(
+  sent: http.ClientRequest,
+  body: unknown,
+  watchdog: Watchdog,
+): Promise<void> {
+  const bytes = bodyBytes(body);
+  for (let start = 0; start < bytes.length; start += WRITE_BYTES) {
+    const piece = bytes.subarray(start, start + WRITE_BYTES);
+    await new Promise<void>((resolve, reject) => {
+      sent.write(piece, (error) => (error ? reject(error) : resolve()));
+    });
+    watchdog.progress();
+  }
+  sent.end();
+}
+
+function bodyBytes(body: unknown): Uint8Array {
+  if (body === undefined || body === null) return new Uint8Array();
+  if (body instanceof Uint8Array) return body;
+  if (typeof body === "string") return Buffer.from(body);
+  throw new TypeError("request bodies must be bytes: a stream could not be sent again");
+}
+
+function receive(
+  sent: http.ClientRequest,
+  incoming: http.IncomingMessage,
+  watchdog: Watchdog,
+): SdkResponse {
+  watchdog.progress();
+  const headers: Record<string, string> = {};
+  for (const [name, value] of Object.entries(incoming.headers)) {
+    if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(", ") : value;
+  }
+  const statusCode = incoming.statusCode ?? 0;
+  if (sent.method === "HEAD" || statusCode === 204 || statusCode === 304) {
+    watchdog[Symbol.dispose]();
+    incoming.resume();
+    return { statusCode, headers, body: Readable.from([]) };
+  }
+  const body = Readable.from(readBody(sent, incoming, watchdog), {
+    objectMode: false,
+    highWaterMark: READ_AHEAD_BYTES,
+  });
+  // A body that nobody reads never enters the generator's own clean-up.
+  body.once("close", () => {
+    watchdog[Symbol.dispose]();
+    if (!incoming.readableEnded) sent.destroy();
+  });
+  return { statusCode, headers, body };
+}
+
+async function* readBody(
+  sent: http.ClientRequest,
+  incoming: http.IncomingMessage,
+  watchdog: Watchdog,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  let isWhole = false;
+  try {
+    for await (const chunk of abortable<Uint8Array>(incoming, watchdog.signal)) {
+      watchdog.suspend();
+      yield chunk;
+      watchdog.resume();
+    }
+    isWhole = true;
+  } finally {
+    watchdog[Symbol.dispose]();
+    // What was not read, or answered before all was sent, leaves a connection of no further use.
+    if (!isWhole || !sent.writableFinished) sent.destroy();
+  }
+}
+
+/** As the signature has it: RFC 3986, names and values escaped alike. */
+function formatQuery(query: Readonly<Record<string, string | readonly string[] | null>>): string {
+  const pairs: string[] = [];
+  for (const name of Object.keys(query).toSorted()) {
+    const value = query[name];
+    if (value === undefined) continue;
+    if (value === null) pairs.push(escape(name));
+    else for (const one of [value].flat()) pairs.push(`${escape(name)}=${escape(one)}`);
+  }
+  return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
+}
+
+function escape(text: string): string {
+  return encodeURIComponent(text).replace(
+    /[!'()*]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+}

@@ -1,0 +1,81 @@
+import { ObjectExistsError, ObjectNotFoundError } from "../errors.ts";
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { requireValidKey } from "./key.ts";
+import type {
+  CallOptions,
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectKey,
+  PutOptions,
+  Storage,
+} from "./storage.ts";
+
+/** The objects whose keys begin with a folder, under the rest of their keys. */
+export class PrefixedStorage implements Storage {
+  readonly name: string;
+  readonly #inner: Storage;
+  readonly #folder: string;
+
+  /** `prefix`: one or more segments, without "/" at its ends. */
+  constructor(inner: Storage, prefix: string) {
+    requireValidKey(prefix);
+    this.name = `${inner.name}/${prefix}`;
+    this.#inner = inner;
+    this.#folder = `${prefix}/`;
+  }
+
+  async *get(key: ObjectKey, options: GetOptions): ByteStream {
+    try {
+      for await (const chunk of this.#inner.get(this.#folder + key, options)) yield chunk;
+    } catch (error) {
+      throw this.#renamed(error, key);
+    }
+  }
+
+  async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
+    requireValidKey(key);
+    try {
+      await this.#inner.put(this.#folder + key, body, options);
+    } catch (error) {
+      throw this.#renamed(error, key);
+    }
+  }
+
+  async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
+    try {
+      return { ...(await this.#inner.stat(this.#folder + key, options)), key };
+    } catch (error) {
+      throw this.#renamed(error, key);
+    }
+  }
+
+  async *list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
+    const { startAfter } = options;
+    const position = startAfter === undefined ? {} : { startAfter: this.#folder + startAfter };
+    const objects = this.#inner.list(this.#folder + prefix, { ...options, ...position });
+    for await (const info of objects) {
+      yield { ...info, key: info.key.slice(this.#folder.length) };
+    }
+  }
+
+  async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
+    const inside = keys.map((key) => this.#folder + key);
+    await this.#inner.delete(inside, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inner[Symbol.asyncDispose]();
+  }
+
+  /** The reader knows the object by the key that was asked for. */
+  #renamed(error: unknown, key: ObjectKey): unknown {
+    if (error instanceof ObjectNotFoundError) {
+      return new ObjectNotFoundError(key, this.name, { cause: error });
+    }
+    if (error instanceof ObjectExistsError) {
+      return new ObjectExistsError(key, this.name, { cause: error });
+    }
+    return error;
+  }
+}

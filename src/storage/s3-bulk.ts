@@ -1,0 +1,159 @@
+import {
+  DeleteObjectCommand,
+  DeleteObjectsCommand,
+  ListObjectsCommand,
+  ListObjectsV2Command,
+} from "@aws-sdk/client-s3";
+import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
+import { isPassingFailure, isRefusal } from "./s3-errors.ts";
+import { compareKeys } from "./key.ts";
+import type { S3Transport } from "./s3-transport.ts";
+import type { CallOptions, ListOptions, ObjectInfo, ObjectKey } from "./storage.ts";
+
+interface Page {
+  readonly objects: readonly ObjectInfo[];
+  /** Asks for the page after this one; undefined if this is the last. */
+  readonly next: Position | undefined;
+}
+
+/** Where a page begins: after a key, or where the store's own token says. */
+interface Position {
+  readonly startAfter?: ObjectKey | undefined;
+  readonly token?: string;
+}
+
+/**
+ * The objects under a prefix, page by page. Entries whose keys end in "/" are the folders of some
+ * user interfaces and no objects.
+ */
+export async function* listObjects(
+  transport: S3Transport,
+  prefix: string,
+  options: ListOptions & { readonly isVersion1: boolean },
+): AsyncIterable<ObjectInfo> {
+  const readPage = options.isVersion1 ? readPageV1 : readPageV2;
+  let last = "";
+  let position: Position | undefined = { startAfter: options.startAfter };
+  while (position !== undefined) {
+    const page: Page = await readPage(transport, prefix, position, options);
+    for (const info of page.objects) {
+      options.signal.throwIfAborted();
+      // What relies on the order, like resuming behind the last key, would lose objects.
+      if (compareKeys(info.key, last) < 0) throw outOfOrder(transport, last, info.key);
+      last = info.key;
+      if (!info.key.endsWith("/")) yield info;
+    }
+    position = page.next;
+  }
+}
+
+async function readPageV2(
+  transport: S3Transport,
+  prefix: string,
+  { startAfter, token }: Position,
+  options: CallOptions,
+): Promise<Page> {
+  const command = new ListObjectsV2Command({
+    Bucket: transport.bucket,
+    Prefix: prefix,
+    ...(startAfter === undefined ? {} : { StartAfter: startAfter }),
+    ...(token === undefined ? {} : { ContinuationToken: token }),
+  });
+  const answer = await transport.send("list", prefix, options, (http) =>
+    transport.client.send(command, http),
+  );
+  const { Contents = [], IsTruncated, NextContinuationToken } = answer;
+  const objects = Contents.map(toInfo);
+  if (IsTruncated !== true) return { objects, next: undefined };
+  if (NextContinuationToken === undefined) {
+    throw transport.unclear("list", prefix, "a token for the next page");
+  }
+  return { objects, next: { token: NextContinuationToken } };
+}
+
+/** The older request, for stores that lack the newer. */
+async function readPageV1(
+  transport: S3Transport,
+  prefix: string,
+  { startAfter }: Position,
+  options: CallOptions,
+): Promise<Page> {
+  const command = new ListObjectsCommand({
+    Bucket: transport.bucket,
+    Prefix: prefix,
+    ...(startAfter === undefined ? {} : { Marker: startAfter }),
+  });
+  const answer = await transport.send("list", prefix, options, (http) =>
+    transport.client.send(command, http),
+  );
+  const { Contents = [], IsTruncated, NextMarker } = answer;
+  const objects = Contents.map(toInfo);
+  if (IsTruncated !== true) return { objects, next: undefined };
+  const next = NextMarker ?? objects.at(-1)?.key;
+  if (next === undefined) throw transport.unclear("list", prefix, "where the next page begins");
+  return { objects, next: { startAfter: next } };
+}
+
+function toInfo(entry: {
+  readonly Key?: string | undefined;
+  readonly Size?: number | undefined;
+  readonly LastModified?: Date | undefined;
+}): ObjectInfo {
+  const { Key: key = "", Size: sizeBytes = 0, LastModified: modifiedAt = new Date(0) } = entry;
+  return { key, sizeBytes, modifiedAt };
+}
+
+function outOfOrder(transport: S3Transport, last: string, key: string): StorageError {
+  return new StorageError(
+    `${transport.name} lists ${JSON.stringify(key)} after ${JSON.stringify(last)}: not in byte order`,
+    { isRetryable: false, hint: "Directory buckets (S3 Express) can't be used." },
+  );
+}
+
+/** Deletes one object; a missing one is no error. */
+export async function deleteObject(
+  transport: S3Transport,
+  key: ObjectKey,
+  options: CallOptions,
+): Promise<void> {
+  const command = new DeleteObjectCommand(transport.object(key));
+  try {
+    await transport.send("delete", key, options, (http) => transport.client.send(command, http));
+  } catch (error) {
+    if (!(error instanceof ObjectNotFoundError)) throw error;
+  }
+}
+
+/** What is left of a batch after one request. */
+export interface BatchResult {
+  readonly remaining: readonly ObjectKey[];
+  /** Of the first of them; undefined if none remain. */
+  readonly error: StorageError | StorageAccessError | undefined;
+}
+
+/** Deletes at most 1,000 objects by one request, which may succeed for some and fail for others. */
+export async function deleteBatch(
+  transport: S3Transport,
+  keys: readonly ObjectKey[],
+  options: CallOptions,
+): Promise<BatchResult> {
+  const command = new DeleteObjectsCommand({
+    Bucket: transport.bucket,
+    Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
+  });
+  const answer = await transport.send("delete", `${keys.length} objects`, options, (http) =>
+    transport.client.send(command, http),
+  );
+  const failures = (answer.Errors ?? []).filter(({ Code }) => Code !== "NoSuchKey");
+  const [first] = failures;
+  if (first === undefined) return { remaining: [], error: undefined };
+
+  const remaining = failures.map(({ Key = "" }) => Key);
+  const { Key = "", Code: code = "no code", Message = "" } = first;
+  const others = remaining.length === 1 ? "" : ` and ${remaining.length - 1} other objects`;
+  const message =
+    `cannot delete ${Key}${others} in ${transport.name}: ${code} ${Message}`.trimEnd();
+  if (isRefusal(code)) return { remaining, error: new StorageAccessError(message) };
+  const isRetryable = failures.every(({ Code = "" }) => isPassingFailure({ code: Code }));
+  return { remaining, error: new StorageError(message, { isRetryable }) };
+}

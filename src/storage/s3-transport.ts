@@ -1,0 +1,81 @@
+import type { S3Client } from "@aws-sdk/client-s3";
+import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import { untilAborted } from "../io/abort.ts";
+import type { Clock } from "../io/clock.ts";
+import { Watchdog } from "../io/watchdog.ts";
+import { s3Error } from "./s3-errors.ts";
+import type { CallOptions, ObjectKey } from "./storage.ts";
+
+export interface S3TransportOptions {
+  readonly bucket: string;
+  /** For finding credentials; each request's own limit is the client's. */
+  readonly requestTimeoutMs: number;
+  readonly clock: Clock;
+}
+
+/** One bucket, and the way that every request to it is sent: once, failing with our errors. */
+export class S3Transport {
+  readonly client: S3Client;
+  /** "s3://bucket". */
+  readonly name: string;
+  readonly bucket: string;
+  readonly #options: S3TransportOptions;
+  #isBucketSeen = false;
+
+  constructor(client: S3Client, options: S3TransportOptions) {
+    this.client = client;
+    this.name = `s3://${options.bucket}`;
+    this.bucket = options.bucket;
+    this.#options = options;
+  }
+
+  /** Whether an answer has shown that the bucket exists: a bare 404 does not tell. */
+  get isBucketSeen(): boolean {
+    return this.#isBucketSeen;
+  }
+
+  /** The parameters that name an object. */
+  object(key: ObjectKey): { Bucket: string; Key: string } {
+    return { Bucket: this.bucket, Key: key };
+  }
+
+  /** `verb` and `key` are for messages: "cannot <verb> <key> in s3://bucket: ...". */
+  async send<T>(
+    verb: string,
+    key: string,
+    { signal }: CallOptions,
+    work: (options: { abortSignal: AbortSignal }) => Promise<T>,
+  ): Promise<T> {
+    signal.throwIfAborted();
+    try {
+      await this.#findCredentials(signal);
+      const answer = await untilAborted(work({ abortSignal: signal }), signal);
+      this.#isBucketSeen = true;
+      return answer;
+    } catch (error) {
+      signal.throwIfAborted();
+      const translated = s3Error(error, { verb, key, storage: this.name });
+      if (translated instanceof ObjectNotFoundError) this.#isBucketSeen = true;
+      throw translated;
+    }
+  }
+
+  /** For an answer that says yes but lacks what a yes has: something else than S3 gave it. */
+  unclear(verb: string, key: ObjectKey, missing: string): StorageError {
+    return new StorageError(
+      `cannot ${verb} ${key} in ${this.name}: the answer says success without ${missing}`,
+      { isRetryable: true },
+    );
+  }
+
+  /** The SDK's sources of credentials make requests of their own, without our deadline. */
+  async #findCredentials(signal: AbortSignal): Promise<void> {
+    const { requestTimeoutMs, clock } = this.#options;
+    const onTimeout = () =>
+      new StorageError(`no credentials for ${this.name} within ${requestTimeoutMs / 1000} s`, {
+        isRetryable: true,
+      });
+    using watchdog = new Watchdog({ signal, timeoutMs: requestTimeoutMs, clock, onTimeout });
+    await untilAborted(this.client.config.credentials(), watchdog.signal);
+  }
+}

@@ -1,0 +1,129 @@
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { withRetry } from "../io/retry.ts";
+import type { RetryContext, RetryPolicy } from "../io/retry.ts";
+import { requireValidKey, requireValidRange } from "./key.ts";
+import type { S3Config } from "./open.ts";
+import { PartBuffers } from "./part-buffers.ts";
+import { deleteBatch, deleteObject, listObjects } from "./s3-bulk.ts";
+import { openS3Client } from "./s3-client.ts";
+import { isNotImplemented } from "./s3-errors.ts";
+import { S3Put } from "./s3-put.ts";
+import type { S3PutContext } from "./s3-put.ts";
+import { headObject, readObject } from "./s3-read.ts";
+import { S3Transport } from "./s3-transport.ts";
+import type {
+  CallOptions,
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectKey,
+  PutOptions,
+  Storage,
+} from "./storage.ts";
+
+export interface S3Options extends RetryContext {
+  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
+  readonly retryPolicy: RetryPolicy;
+  /** Silence of this length ends a request. */
+  readonly requestTimeoutMs: number;
+  /** Parts of one object that are sent at the same time, as far as the memory for them allows. */
+  readonly uploadConcurrency: number;
+}
+
+/** For the parts of all puts together; beyond it, each put may have one of the smallest parts. */
+const PART_MEMORY_BYTES = 64 * 1024 * 1024;
+/** What S3 takes in one request. */
+const MAX_BATCH_KEYS = 1000;
+
+/** A whole bucket: `config.prefix` is the caller's matter (PrefixedStorage). */
+export async function openS3Storage(config: S3Config, options: S3Options): Promise<Storage> {
+  const client = await openS3Client(config, options);
+  return new S3Storage(
+    new S3Transport(client, { ...options, bucket: config.bucket }),
+    config,
+    options,
+  );
+}
+
+class S3Storage implements Storage {
+  readonly name: string;
+  readonly #transport: S3Transport;
+  readonly #config: S3Config;
+  readonly #options: S3Options;
+  readonly #puts: S3PutContext;
+  /** Set by the first answer that refuses to delete a batch. */
+  #areBatchesRefused = false;
+
+  constructor(transport: S3Transport, config: S3Config, options: S3Options) {
+    this.name = transport.name;
+    this.#transport = transport;
+    this.#config = config;
+    this.#options = options;
+    this.#puts = {
+      ...options,
+      transport,
+      buffers: new PartBuffers(PART_MEMORY_BYTES),
+      conditions: { areRefused: false },
+      maxPartBytes: config.maxPartBytes,
+    };
+  }
+
+  async *get(key: ObjectKey, options: GetOptions): ByteStream {
+    if (options.range !== undefined) requireValidRange(options.range);
+    for await (const chunk of readObject(this.#transport, key, options)) yield chunk;
+  }
+
+  async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
+    requireValidKey(key);
+    await new S3Put(this.#puts, key, options).run(body);
+  }
+
+  async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
+    const { sizeBytes, modifiedAt } = await headObject(this.#transport, key, options);
+    return { key, sizeBytes, modifiedAt };
+  }
+
+  list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
+    const isVersion1 = this.#config.useListObjectsV1;
+    return listObjects(this.#transport, prefix, { ...options, isVersion1 });
+  }
+
+  async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
+    signal.throwIfAborted();
+    const batchKeys = Math.min(this.#config.deleteBatchSize, MAX_BATCH_KEYS);
+    for (let start = 0; start < keys.length; start += batchKeys) {
+      const batch = keys.slice(start, start + batchKeys);
+      if (batch.length > 1 && !this.#areBatchesRefused) await this.#deleteBatch(batch, signal);
+      else await this.#deleteSingly(batch, signal);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#transport.client.destroy();
+  }
+
+  async #deleteBatch(keys: readonly ObjectKey[], signal: AbortSignal): Promise<void> {
+    let remaining = keys;
+    try {
+      await this.#retry(signal, async () => {
+        const result = await deleteBatch(this.#transport, remaining, { signal });
+        remaining = result.remaining;
+        if (result.error !== undefined) throw result.error;
+      });
+    } catch (error) {
+      if (!isNotImplemented(error)) throw error;
+      this.#areBatchesRefused = true;
+      await this.#deleteSingly(keys, signal);
+    }
+  }
+
+  async #deleteSingly(keys: readonly ObjectKey[], signal: AbortSignal): Promise<void> {
+    for (const key of keys) {
+      await this.#retry(signal, () => deleteObject(this.#transport, key, { signal }));
+    }
+  }
+
+  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
+  }
+}

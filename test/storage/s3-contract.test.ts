@@ -1,0 +1,30 @@
+import { after } from "node:test";
+import { openStorage } from "../../src/storage/open.ts";
+import { s3Config } from "../support/s3-config.ts";
+import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
+import type { S3Server } from "../support/s3-server.ts";
+import { storageContract } from "./contract.ts";
+
+const signal = new AbortController().signal;
+
+for (const kind of await availableS3Servers()) {
+  let started: Promise<S3Server> | undefined;
+  let count = 0;
+  after(async () => (await started)?.stop());
+
+  storageContract(
+    `s3 on ${kind}`,
+    async () => {
+      const server = await (started ??= startS3Server(kind));
+      const config = s3Config(server, { prefix: `test ${count++}/+ü` });
+      const storage = await openStorage(config, {
+        signal,
+        requestTimeoutMs: 20_000,
+        uploadConcurrency: 4,
+      });
+      return { storage, close: () => storage[Symbol.asyncDispose]() };
+    },
+    // Swift 2.30 refuses If-None-Match: two requests that cross may both win.
+    { isCreateAtomic: kind !== "swift" },
+  );
+}
