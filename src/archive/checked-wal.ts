@@ -3,6 +3,7 @@ import type { ByteStream } from "../io/bytes.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
+import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import {
   checkSegmentStart,
   SEGMENT_HEADER_BYTES,
@@ -17,6 +18,8 @@ export interface WalExpectation {
   readonly systemId: bigint | undefined;
   /** Whether the records of a segment are to be followed. */
   readonly mustCheckRecords: boolean;
+  /** What the segment before left open, where that segment is at hand. */
+  readonly findOpenRecord?: (header: SegmentHeader) => Promise<OpenRecord | undefined>;
 }
 
 /**
@@ -37,18 +40,21 @@ export function checkedWal(content: ByteStream, expectation: WalExpectation): By
 
 async function* checkedSegment(
   content: ByteStream,
-  { name, systemId, mustCheckRecords }: WalExpectation,
+  { name, systemId, mustCheckRecords, findOpenRecord }: WalExpectation,
 ): ByteStream {
   const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
-  const walker = mustCheckRecords ? new WalWalker(name) : undefined;
   let header: SegmentHeader | undefined;
+  let walker: WalWalker | undefined;
   let sizeBytes = 0;
   for await (const chunk of content) {
-    if (sizeBytes < head.length) head.set(chunk.subarray(0, head.length - sizeBytes), sizeBytes);
+    const headBytes = Math.max(0, Math.min(head.length - sizeBytes, chunk.length));
+    if (headBytes > 0) head.set(chunk.subarray(0, headBytes), sizeBytes);
     sizeBytes += chunk.length;
     if (header === undefined && sizeBytes >= head.length) {
       header = checkSegmentStart(head, name);
       requireCluster(header, { name, systemId });
+      if (mustCheckRecords) walker = new WalWalker(name, await findOpenRecord?.(header));
+      walker?.push(head);
     }
     // Before it is written: a wrong object must not fill the disk.
     if (header !== undefined && sizeBytes > header.segmentBytes) {
@@ -56,7 +62,7 @@ async function* checkedSegment(
         `WAL segment ${name} has more than the ${header.segmentBytes} bytes that its header says`,
       );
     }
-    walker?.push(chunk);
+    walker?.push(chunk.subarray(headBytes));
     yield chunk;
   }
   const { segmentBytes } = header ?? checkSegmentStart(head.subarray(0, sizeBytes), name);

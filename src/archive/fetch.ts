@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import {
   DamagedError,
   FormatError,
@@ -9,11 +10,12 @@ import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
 import { walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
+import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { checkedWal } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
-import { readSystemId } from "./local-wal.ts";
+import { readOpenRecord, readSystemId } from "./local-wal.ts";
 import { listStoredWal, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -137,7 +139,9 @@ class Fetch {
     const codec = requireCodec(this.#storage, stored);
     const content = readStoredWal(this.#storage, stored, { codecJobs, signal });
     const mustCheckRecords = checkRecords && !codec.hasContentChecksum;
-    const checked = checkedWal(content, { name, systemId, mustCheckRecords });
+    const findOpenRecord = (header: SegmentHeader) =>
+      readOpenRecord(dirname(path), header, { signal });
+    const checked = checkedWal(content, { name, systemId, mustCheckRecords, findOpenRecord });
     await writeFileDurably(path, checked, { signal });
   }
 

@@ -5,8 +5,19 @@ import { type ByteStream, CHUNK_BYTES, readAll } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 import { parsePgControl, PG_CONTROL_BYTES } from "../postgres/pg-control.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
-import { parseWalFileName, type WalFile } from "../postgres/wal-file.ts";
-import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
+import {
+  formatSegmentName,
+  parseWalFileName,
+  segmentOfEnd,
+  type WalFile,
+} from "../postgres/wal-file.ts";
+import { WalWalker } from "../postgres/wal-record.ts";
+import type { OpenRecord } from "../postgres/wal-record-scan.ts";
+import {
+  checkSegmentStart,
+  SEGMENT_HEADER_BYTES,
+  type SegmentHeader,
+} from "../postgres/wal-segment.ts";
 import type { CallOptions } from "../storage/storage.ts";
 
 /** "other" for names that are none of PostgreSQL's. */
@@ -100,6 +111,30 @@ export async function readSystemId(walPath: string): Promise<bigint | undefined>
   } catch (error) {
     if (error instanceof FormatError || error instanceof LocalFileError) return undefined;
     if (systemErrorCode(error) !== undefined) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * What the segment before left open, if it stands complete in `directory`: recovery keeps what it
+ * restored there under its own name. Undefined otherwise: then that record goes unchecked.
+ */
+export async function readOpenRecord(
+  directory: string,
+  header: SegmentHeader,
+  { signal }: CallOptions,
+): Promise<OpenRecord | undefined> {
+  const { segmentBytes, startLsn, timeline } = header;
+  if (header.continuationBytes === 0 || startLsn === 0n) return undefined;
+  const name = formatSegmentName(timeline, segmentOfEnd(startLsn, segmentBytes), segmentBytes);
+  try {
+    const walker = new WalWalker(name);
+    const local = await inspectLocalWal({ path: join(directory, name), name }, { signal });
+    for await (const chunk of readLocalWal(local, { signal })) walker.push(chunk);
+    walker.finish();
+    return local.systemId === header.systemId ? walker.openRecord : undefined;
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof LocalFileError) return undefined;
     throw error;
   }
 }

@@ -36,6 +36,16 @@ const RMGR_CUSTOM_SINCE = 15;
  */
 export type WalEnd = "switch" | "segment-end" | "invalid";
 
+/** A record that begins in one segment and continues in the next, as far as it was read. */
+export interface OpenRecord {
+  /** Bytes that are still to come, at least 1. */
+  readonly pendingBytes: number;
+  /** Running CRC-32C over what was read behind the header. */
+  readonly crc: number;
+  /** The first bytes of the record: its header, or what there is of that. */
+  readonly head: Uint8Array;
+}
+
 /**
  * Reads the pages of one segment in order and follows the records through them, with the checks of
  * PostgreSQL's crash recovery: page headers that fit their place, each record linked to the one
@@ -63,19 +73,37 @@ export class WalRecordScan {
 
   /** Bytes of the record in progress that later pages hold; 0 when none is in progress. */
   #pendingBytes: number;
-  /** Where the record in progress began; -1 in an earlier segment, so that its CRC is unknown. */
+  /** Where the record in progress began; -1 in an earlier segment. */
   #pendingStart = -1;
+  /** Whether `#pendingCrc` covers the record in progress from its beginning. */
+  #isCrcKnown = false;
   #pendingCrc = Crc32c.start;
   readonly #head = new DataView(new ArrayBuffer(HEADER_BYTES));
   #headFilled = 0;
 
-  constructor(segment: SegmentHeader) {
+  /** `previous` is what the segment before left open; it counts if this one continues it. */
+  constructor(segment: SegmentHeader, previous?: OpenRecord) {
     this.#segment = segment;
     // A segment never crosses a multiple of 4 GiB, so that its high half is the same everywhere.
     this.#startHigh = Number(segment.startLsn >> 32n);
     this.#startLow = Number(segment.startLsn & 0xffff_ffffn);
     this.#pageTimeline = segment.firstPageTimeline;
     this.#pendingBytes = segment.continuationBytes;
+    if (previous?.pendingBytes === segment.continuationBytes) {
+      new Uint8Array(this.#head.buffer).set(previous.head);
+      this.#headFilled = previous.head.length;
+      this.#pendingCrc = previous.crc;
+      this.#isCrcKnown = true;
+    }
+  }
+
+  /** The record that the next segment continues; undefined if none, or if its begin is not known. */
+  get openRecord(): OpenRecord | undefined {
+    if (this.end !== "segment-end" || this.#pendingBytes === 0 || !this.#isCrcKnown) {
+      return undefined;
+    }
+    const head = new Uint8Array(this.#head.buffer).slice(0, this.#headFilled);
+    return { pendingBytes: this.#pendingBytes, crc: this.#pendingCrc, head };
   }
 
   /** Takes the next page, which is all of [at, at + pageBytes) of `view`. Only while not `isDone`. */
@@ -155,7 +183,7 @@ export class WalRecordScan {
     const taken = Math.min(this.#pendingBytes, pageEnd - position);
     const end = position + taken;
     this.#pendingBytes -= taken;
-    if (this.#pendingStart >= 0) {
+    if (this.#isCrcKnown) {
       const wasFilled = this.#headFilled;
       const data = this.#fillHead(view, position, end);
       if (wasFilled < HEADER_BYTES && this.#headFilled === HEADER_BYTES) {
@@ -167,7 +195,7 @@ export class WalRecordScan {
 
     const next = this.#aligned(end, pageEnd);
     const nextOffset = this.#pageOffset + this.#segment.pageBytes - (pageEnd - next);
-    if (this.#pendingStart < 0) this.endOfRecords = nextOffset;
+    if (!this.#isCrcKnown) this.endOfRecords = nextOffset;
     else this.#completeRecord(this.#head, 0, this.#pendingCrc, [this.#pendingStart, nextOffset]);
     return next;
   }
@@ -187,6 +215,7 @@ export class WalRecordScan {
       if (lengthBytes > available) {
         this.#beginRecord(view, position, pageEnd);
         this.#pendingStart = start;
+        this.#isCrcKnown = true;
         this.#pendingBytes = lengthBytes - available;
         return;
       }
@@ -239,11 +268,12 @@ export class WalRecordScan {
   ): void {
     const crc = Crc32c.finish(this.#crc.update(dataCrc, head, at, at + HEADER_CRC));
     if (crc !== head.getUint32(at + HEADER_CRC, true)) {
-      this.#fail("record with a wrong CRC", place[0]);
+      if (place[0] >= 0) this.#fail("record with a wrong CRC", place[0]);
+      else this.#fail("end of a record of the previous segment with a wrong CRC", 0);
       return;
     }
     [this.#lastStart, this.endOfRecords] = place;
-    this.recordCount += 1;
+    if (place[0] >= 0) this.recordCount += 1;
     const isSwitch = (head.getUint8(at + 16) & INFO_MASK) === INFO_SWITCH;
     if (isSwitch && head.getUint8(at + 17) === RMGR_XLOG) this.#stop("switch", "");
   }

@@ -1,4 +1,4 @@
-import { type WalEnd, WalRecordScan } from "./wal-record-scan.ts";
+import { type OpenRecord, type WalEnd, WalRecordScan } from "./wal-record-scan.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES, type SegmentHeader } from "./wal-segment.ts";
 
 /** What a walk over a segment found. */
@@ -34,15 +34,25 @@ export function walkSegment(bytes: Uint8Array, options: { readonly name: string 
  */
 export class WalWalker {
   readonly #name: string;
+  readonly #previous: OpenRecord | undefined;
   /** The beginning of a page of which the rest has not been pushed yet. */
   #page = new Uint8Array(SEGMENT_HEADER_BYTES);
   #filled = 0;
   #sizeBytes = 0;
   #segment: { readonly header: SegmentHeader; readonly scan: WalRecordScan } | undefined;
 
-  /** `name` is "X" or "X.partial"; the segment must be that one. */
-  constructor(name: string) {
+  /**
+   * `name` is "X" or "X.partial"; the segment must be that one. `previous` is the `openRecord` of the
+   * segment before: with it, the CRC of the record that this one continues is checked as well.
+   */
+  constructor(name: string, previous?: OpenRecord) {
     this.#name = name;
+    this.#previous = previous;
+  }
+
+  /** After `finish`: the record that the next segment continues, if there is one. */
+  get openRecord(): OpenRecord | undefined {
+    return this.#segment?.scan.openRecord;
   }
 
   /** The segment's header, once its first 40 bytes have been pushed. */
@@ -76,7 +86,7 @@ export class WalWalker {
 
   #start() {
     const header = checkSegmentStart(this.#page.subarray(0, this.#filled), this.#name);
-    this.#segment = { header, scan: new WalRecordScan(header) };
+    this.#segment = { header, scan: new WalRecordScan(header, this.#previous) };
     const page = new Uint8Array(header.pageBytes);
     page.set(this.#page);
     this.#page = page;

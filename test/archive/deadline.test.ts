@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { withinDeadline } from "../../src/archive/deadline.ts";
+import { InterruptedError, StorageError } from "../../src/errors.ts";
+
+const never = new Promise<never>(() => {});
+const alive = () => new AbortController().signal;
+
+/** Rejects as a well-behaved call does when its signal is aborted. */
+function untilAbort(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
+test("what ends in time gives its value", async () => {
+  const value = await withinDeadline({ timeoutMs: 1000, signal: alive() }, async () => 7);
+  assert.equal(value, 7);
+});
+
+test("what takes too long ends with the name of its step", async () => {
+  const work = withinDeadline({ timeoutMs: 20, signal: alive() }, async ({ signal, begin }) => {
+    begin("storing X in memory://test");
+    await untilAbort(signal);
+  });
+  await assert.rejects(work, {
+    name: "DeadlineError",
+    message: "storing X in memory://test did not finish within 20 ms",
+  });
+});
+
+test("a call that ignores its signal is left behind", async () => {
+  const work = withinDeadline({ timeoutMs: 20, signal: alive() }, ({ begin }) => {
+    begin("reading /dead/mount");
+    return never;
+  });
+  await assert.rejects(work, {
+    name: "DeadlineError",
+    message: "reading /dead/mount did not finish within 20 ms",
+  });
+});
+
+test("clean-up after the deadline is waited for", async () => {
+  const done: string[] = [];
+  const work = withinDeadline({ timeoutMs: 20, signal: alive() }, async ({ signal }) => {
+    try {
+      await untilAbort(signal);
+    } finally {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      done.push("removed");
+    }
+  });
+  await assert.rejects(work, { name: "DeadlineError" });
+  assert.deepEqual(done, ["removed"]);
+});
+
+test("work that succeeds after all has succeeded", async () => {
+  const value = await withinDeadline({ timeoutMs: 20, signal: alive() }, async ({ signal }) => {
+    await untilAbort(signal).catch(() => {});
+    return "acknowledged";
+  });
+  assert.equal(value, "acknowledged");
+});
+
+test("the caller's own abort stays what it is", async () => {
+  const controller = new AbortController();
+  const work = withinDeadline({ timeoutMs: 10_000, signal: controller.signal }, ({ signal }) =>
+    untilAbort(signal),
+  );
+  controller.abort(new InterruptedError("asked to stop by SIGTERM"));
+  await assert.rejects(work, { name: "InterruptedError" });
+});
+
+test("nothing is begun for a caller who has been aborted", async () => {
+  const signal = AbortSignal.abort(new InterruptedError("asked to stop"));
+  const work = withinDeadline({ timeoutMs: 1000, signal }, () => assert.fail("begun"));
+  await assert.rejects(work, { name: "InterruptedError" });
+});
+
+test("another failure stays what it is, also when the time is up meanwhile", async () => {
+  const work = withinDeadline({ timeoutMs: 20, signal: alive() }, async ({ signal }) => {
+    await untilAbort(signal).catch(() => {});
+    throw new StorageError("the store answered 503", { isRetryable: true });
+  });
+  await assert.rejects(work, { name: "StorageError", message: "the store answered 503" });
+});
