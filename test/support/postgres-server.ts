@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chown, mkdir, readdir, rm } from "node:fs/promises";
+import { appendFile, chown, cp, mkdir, readdir, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "pg";
@@ -11,7 +11,7 @@ import {
   serverProgram,
 } from "./postgres-programs.ts";
 import type { Cluster, StopMode, WaitOptions } from "./postgres.ts";
-import type { ServerUser } from "./server-user.ts";
+import { chownTree, type ServerUser } from "./server-user.ts";
 
 export interface ServerParts {
   readonly major: Major;
@@ -146,6 +146,24 @@ export class Server implements Cluster {
     return await this.value(
       "SELECT pg_walfile_name(lsn) FROM (SELECT pg_switch_wal() AS lsn) AS switched",
     );
+  }
+
+  async configure(settings: Readonly<Record<string, string>>): Promise<void> {
+    const lines = Object.entries(settings).map(
+      ([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`,
+    );
+    await appendFile(join(this.dataDirectory, "postgresql.conf"), lines.join(""));
+    if (this.#isRunning()) await this.query("SELECT pg_reload_conf()");
+  }
+
+  async moveWal(directory: string): Promise<void> {
+    if (this.#isRunning()) throw new Error("pg_wal of a running server can't be moved");
+    const link = join(this.dataDirectory, "pg_wal");
+    await cp(link, directory, { recursive: true });
+    await chownTree(directory, this.user);
+    await rm(link, { recursive: true });
+    await symlink(directory, link);
+    await chownTree(link, this.user);
   }
 
   async waitForArchiver({ timeoutMs = READY_TIMEOUT_MS }: WaitOptions = {}): Promise<void> {

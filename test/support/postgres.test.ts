@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { existsSync } from "node:fs";
-import { MAJORS, startCluster } from "./postgres.ts";
+import { realpath } from "node:fs/promises";
+import { join } from "node:path";
+import { initCluster, MAJORS, startCluster } from "./postgres.ts";
 
 for (const major of MAJORS) {
   test(`a server of PostgreSQL ${major} starts, answers, stops and leaves nothing`, async () => {
@@ -30,3 +32,14 @@ for (const major of MAJORS) {
     assert.equal(existsSync(cluster.directory), false);
   });
 }
+
+test("pg_wal can stand elsewhere, and settings can change", async () => {
+  await using cluster = await initCluster({ major: 17, segmentMiB: 1 });
+  const directory = await cluster.makeDirectory("wal elsewhere");
+  await cluster.moveWal(directory);
+  await cluster.start();
+  assert.equal(await realpath(join(cluster.dataDirectory, "pg_wal")), directory);
+  await cluster.configure({ work_mem: "7MB", log_line_prefix: "it's mine: " });
+  await cluster.waitFor("SELECT current_setting('work_mem') = '7MB'");
+  assert.equal(await cluster.value("SHOW log_line_prefix"), "it's mine: ");
+});

@@ -4,7 +4,7 @@
  * As root they run as the user "postgres" (or "nobody"), because PostgreSQL refuses root.
  */
 import { spawnSync } from "node:child_process";
-import { appendFile, chmod, chown, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort, type Major, serverEnvironment, serverProgram } from "./postgres-programs.ts";
@@ -65,6 +65,10 @@ export interface Cluster extends AsyncDisposable {
   waitForLog(pattern: RegExp, options?: WaitOptions & { readonly from?: number }): Promise<void>;
   /** Finishes the current segment and returns its name. */
   switchWal(): Promise<string>;
+  /** Adds lines to postgresql.conf; a running server reads them again. */
+  configure(settings: Readonly<Record<string, string>>): Promise<void>;
+  /** Moves pg_wal of a stopped server there and leaves a symbolic link. */
+  moveWal(directory: string): Promise<void>;
   /** Resolves when no file in archive_status waits for the archiver. */
   waitForArchiver(options?: WaitOptions): Promise<void>;
   /** A new directory below `directory` that the server's user owns. */
@@ -113,11 +117,7 @@ export async function initCluster(options: ClusterOptions): Promise<Cluster> {
     options.archiveCommand === undefined
       ? {}
       : { archive_mode: "on", archive_command: options.archiveCommand };
-  const lines = Object.entries({ ...archiving, ...options.settings }).map(
-    ([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`,
-  );
-  await appendFile(join(dataDirectory, "postgresql.conf"), lines.join(""));
-  return new Server({
+  const cluster = new Server({
     major,
     directory,
     dataDirectory,
@@ -126,6 +126,8 @@ export async function initCluster(options: ClusterOptions): Promise<Cluster> {
     environment: options.environment ?? {},
     settings: {},
   });
+  await cluster.configure({ ...archiving, ...options.settings });
+  return cluster;
 }
 
 export interface RestoreOptions {

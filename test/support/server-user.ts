@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { lchown, readdir } from "node:fs/promises";
+import { lchown, lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
 
 /** What `spawn` takes to run a program as somebody else. */
@@ -25,6 +25,7 @@ export function serverUser(): ServerUser | undefined {
 export async function chownTree(path: string, user: ServerUser | undefined): Promise<void> {
   if (user === undefined) return;
   await lchown(path, user.uid, user.gid);
+  if (!(await lstat(path)).isDirectory()) return;
   for (const entry of await readdir(path, { withFileTypes: true, recursive: true })) {
     await lchown(join(entry.parentPath, entry.name), user.uid, user.gid);
   }
