@@ -22,7 +22,7 @@ for (const kind of await availableS3Servers()) {
         requestTimeoutMs: 20_000,
         uploadConcurrency: 4,
       });
-      return { storage, close: () => storage[Symbol.asyncDispose]() };
+      return { storage, close: async () => await storage[Symbol.asyncDispose]() };
     },
     // Swift 2.30 refuses If-None-Match: two requests that cross may both win.
     { isCreateAtomic: kind !== "swift" },
