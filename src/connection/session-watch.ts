@@ -19,29 +19,39 @@ const ANSWER_TIMEOUT_MS = 120_000;
 /**
  * Watches a session that has to live as long as something else runs: asks it for a sign of life at
  * each interval. Queries of others on the session have to end within two minutes meanwhile.
+ * Disposing ends the watch, not the session.
  */
 export class SessionWatch implements AsyncDisposable {
+  readonly #session: Session;
+  readonly #lost = new AbortController();
   readonly #over = new AbortController();
   readonly #done: Promise<void>;
-  /** Aborted with a DatabaseError when the session is lost, and with the reason of the options'. */
-  readonly signal: AbortSignal;
 
   constructor(session: Session, options: SessionWatchOptions) {
-    const failure = new AbortController();
-    this.signal = AbortSignal.any([options.signal, session.lost, failure.signal]);
-    const until = AbortSignal.any([this.signal, this.#over.signal]);
+    this.#session = session;
+    if (session.lost.aborted) this.#onLost();
+    session.lost.addEventListener("abort", this.#onLost, { once: true });
+    const until = AbortSignal.any([options.signal, session.lost, this.#over.signal]);
     this.#done =
       options.intervalMs === 0
         ? Promise.resolve()
         : keepAsking(session, { ...options, signal: until }).catch((error: unknown) => {
-            if (!until.aborted) failure.abort(error);
+            if (!until.aborted) this.#lost.abort(error);
           });
   }
 
+  /** Aborted with a DatabaseError when the session is lost before the watch ends. */
+  get signal(): AbortSignal {
+    return this.#lost.signal;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#session.lost.removeEventListener("abort", this.#onLost);
     this.#over.abort();
     await this.#done;
   }
+
+  readonly #onLost = (): void => this.#lost.abort(this.#session.lost.reason);
 }
 
 async function keepAsking(

@@ -1,7 +1,6 @@
 import { FormatError } from "../errors.ts";
 import type { BackupName } from "./backup-name.ts";
 import { Fields } from "./fields.ts";
-import { formatJson } from "./json.ts";
 import { type JsonPath, readJsonValues } from "./json-reader.ts";
 import { isJsonArray, isJsonObject, jsonObject, type JsonValue } from "./json-value.ts";
 import { formatTime, parseTime, type TimeNs } from "./time.ts";
@@ -65,31 +64,23 @@ export function formatFileDescription(file: FileDescription, offsetMinutes: numb
   );
 }
 
-/** `"name":{...}`: one member of `DatabasesByNames`. */
-export function formatDatabase(
-  name: string,
-  oid: number,
-  relations: Iterable<RelationDescription>,
-): string {
-  const tables = relationsObject(relations);
-  const database = jsonObject([
-    ["oid", BigInt(oid)],
-    ["tables_new", tables],
-  ]);
-  return `${JSON.stringify(name)}:${formatJson(database)}`;
+/** Begins one member of `DatabasesByNames`: relations joined by commas follow, then the end. */
+export function formatDatabaseBegin(name: string, oid: number): string {
+  return `${JSON.stringify(name)}:{"oid":${oid},"tables_new":{`;
 }
 
-function relationsObject(relations: Iterable<RelationDescription>): JsonValue {
-  const members: [string, JsonValue][] = [];
-  for (const { name, oid, relfilenode, descendants } of relations) {
-    const relation = jsonObject([
-      ["oid", BigInt(oid)],
-      ["relfilenode", BigInt(relfilenode)],
-      ["subtables", descendants.length === 0 ? undefined : relationsObject(descendants)],
-    ]);
-    members.push([name, relation]);
-  }
-  return jsonObject(members);
+/** `"schema.name":{...}`: one relation of a database. */
+export function formatRelation(relation: RelationDescription): string {
+  const { name, oid, relfilenode, descendants } = relation;
+  const subtables =
+    descendants.length === 0
+      ? ""
+      : `,"subtables":{${descendants.map((child) => formatRelation(child)).join(",")}}`;
+  return `${JSON.stringify(name)}:{"oid":${oid},"relfilenode":${relfilenode}${subtables}}`;
+}
+
+export function formatDatabaseEnd(): string {
+  return "}}";
 }
 
 /** Text of one group: its members joined by commas, cut anywhere; empty if there are none. */
@@ -100,7 +91,7 @@ export interface FilesMetadataText {
   readonly files: MembersText;
   /** `"part_001.tar.zst":["/","/base"]`: the entries of each part. */
   readonly parts: MembersText;
-  /** Results of `formatDatabase`. */
+  /** Databases as `formatDatabaseBegin`, `formatRelation` and `formatDatabaseEnd` write them. */
   readonly databases: MembersText;
 }
 

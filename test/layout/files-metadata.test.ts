@@ -3,9 +3,11 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import {
   type FilesMetadataItem,
-  formatDatabase,
+  formatDatabaseBegin,
+  formatDatabaseEnd,
   formatFileDescription,
   formatFilesMetadata,
+  formatRelation,
   parseEmbeddedFilesMetadata,
   parseFilesMetadata,
 } from "../../src/layout/files-metadata.ts";
@@ -100,7 +102,10 @@ test("entries are written as WAL-G writes them", async () => {
   const parts =
     '"part_001.tar.lz4":["/","/base"],"backup_label.tar.lz4":["tablespace_map","backup_label"]';
   const relations = items.flatMap((item) => (item.kind === "relation" ? [item.relation] : []));
-  const databases = formatDatabase("shop", 16390, relations);
+  const databases =
+    formatDatabaseBegin("shop", 16390) +
+    relations.map((relation) => formatRelation(relation)).join(",") +
+    formatDatabaseEnd();
   assert.equal(await format(files.join(","), parts, databases), example);
 });
 

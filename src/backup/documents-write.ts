@@ -1,0 +1,168 @@
+import { hostname } from "node:os";
+import type { Codec } from "../codec/codec.ts";
+import { InterruptedError, ObjectExistsError, RefusedError } from "../errors.ts";
+import { bytesSource, type ByteSource } from "../io/bytes.ts";
+import { boundedParallel } from "../io/ordered.ts";
+import type { Log } from "../io/log.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import type { JsonValue } from "../layout/json-value.ts";
+import {
+  filesMetadataKey,
+  manifestKey,
+  metadataKey,
+  sentinelKey,
+  tarFolder,
+} from "../layout/keys.ts";
+import type { ManifestHash } from "../layout/manifest.ts";
+import { formatMetadata } from "../layout/metadata.ts";
+import { formatSentinel } from "../layout/sentinel.ts";
+import type { Tablespace } from "../layout/tablespace-spec.ts";
+import type { TimeNs } from "../layout/time.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { DocumentsSpool } from "./documents-spool.ts";
+
+/** What the documents of a backup say of it as a whole. */
+export interface BackupDescription {
+  readonly name: BackupName;
+  readonly startLsn: bigint;
+  readonly stopLsn: bigint;
+  readonly startTimeNs: TimeNs;
+  readonly finishTimeNs: TimeNs;
+  readonly systemId: bigint;
+  /** server_version_num. */
+  readonly versionNumber: number;
+  readonly dataDirectory: string;
+  readonly contentBytes: number;
+  readonly storedBytes: number;
+  readonly catalogBytes: number;
+  readonly tablespaces: readonly Tablespace[];
+  readonly hash: ManifestHash;
+  readonly hasFilesMetadata: boolean;
+  readonly isPermanent: boolean;
+  readonly userData?: JsonValue | undefined;
+}
+
+interface WriteOptions {
+  readonly storage: Storage;
+  readonly signal: AbortSignal;
+}
+
+/** metadata.json, files_metadata.json and our manifest: all but the sentinel. */
+export async function writeDocuments(
+  documents: DocumentsSpool,
+  description: BackupDescription,
+  { storage, zstd, signal }: WriteOptions & { readonly zstd: Codec },
+): Promise<void> {
+  const { name, systemId, hash, startLsn } = description;
+  const puts: (readonly [key: string, body: ByteSource])[] = [
+    [metadataKey(name), bytesSource(Buffer.from(metadataText(description)))],
+    [
+      manifestKey(name),
+      {
+        isReopenable: true,
+        open: () =>
+          zstd.compress(documents.manifest({ backup: name, systemId, hash, startLsn }), {
+            jobs: 1,
+            signal,
+          }),
+      },
+    ],
+  ];
+  if (description.hasFilesMetadata) {
+    const body = { isReopenable: true, open: () => documents.filesMetadata() };
+    puts.push([filesMetadataKey(name), body]);
+  }
+  await boundedParallel(
+    puts,
+    puts.length,
+    async ([key, body], options) => await storage.put(key, body, options),
+    { signal },
+  );
+}
+
+/**
+ * Makes the backup exist. Rejects with RefusedError when there is a sentinel of this name; after any
+ * other error it may exist or not.
+ */
+export async function writeSentinel(
+  description: BackupDescription,
+  { storage, signal }: WriteOptions,
+): Promise<void> {
+  const key = sentinelKey(description.name);
+  const body = bytesSource(Buffer.from(sentinelText(description)));
+  try {
+    await storage.put(key, body, { signal, ifAbsent: true });
+  } catch (error) {
+    if (!(error instanceof ObjectExistsError)) throw error;
+    throw new RefusedError(`${storage.name} already holds a backup ${description.name}`, {
+      hint: "Another cluster is backed up to the same place: give each a prefix of its own.",
+      cause: error,
+    });
+  }
+}
+
+function metadataText(description: BackupDescription): string {
+  return formatMetadata({
+    startTimeNs: description.startTimeNs,
+    finishTimeNs: description.finishTimeNs,
+    hostname: hostname(),
+    dataDirectory: description.dataDirectory,
+    pgVersion: description.versionNumber,
+    startLsn: description.startLsn,
+    finishLsn: description.stopLsn,
+    isPermanent: description.isPermanent,
+    systemId: description.systemId,
+    uncompressedBytes: description.contentBytes,
+    compressedBytes: description.storedBytes,
+    userData: description.userData,
+  });
+}
+
+function sentinelText(description: BackupDescription): string {
+  const { tablespaces, dataDirectory } = description;
+  const spec = { basePrefix: dataDirectory, tablespaces };
+  return formatSentinel({
+    startLsn: description.startLsn,
+    pgVersion: description.versionNumber,
+    finishLsn: description.stopLsn,
+    systemId: description.systemId,
+    uncompressedBytes: description.contentBytes,
+    compressedBytes: description.storedBytes,
+    dataCatalogBytes: description.catalogBytes,
+    spec: tablespaces.length === 0 ? undefined : spec,
+    userData: description.userData,
+    isFilesMetadataDisabled: !description.hasFilesMetadata,
+    startTimeNs: description.startTimeNs,
+    finishTimeNs: description.finishTimeNs,
+    hostname: hostname(),
+    dataDirectory,
+    isPermanent: description.isPermanent,
+  });
+}
+
+const REMOVE_TIMEOUT_MS = 10_000;
+
+/**
+ * Removes the parts of a backup that failed before its sentinel was written, as far as it can be
+ * done in a moment: what stays is garbage that no listing shows.
+ */
+export async function removeParts(
+  name: BackupName,
+  reason: unknown,
+  { storage, log }: { readonly storage: Storage; readonly log: Log },
+): Promise<void> {
+  const folder = tarFolder(name);
+  const left = { folder, storage: storage.name };
+  if (reason instanceof InterruptedError) {
+    log.warning("the parts of the unfinished backup are left in the repository", left);
+    return;
+  }
+  const signal = AbortSignal.timeout(REMOVE_TIMEOUT_MS);
+  try {
+    const keys: string[] = [];
+    for await (const { key } of storage.list(folder, { signal })) keys.push(key);
+    if (keys.length > 0) await storage.delete(keys, { signal });
+  } catch {
+    log.warning("the parts of the failed backup could not be removed", left);
+  }
+}

@@ -1,0 +1,158 @@
+import { CHUNK_BYTES, type ByteStream } from "../io/bytes.ts";
+import type { Hasher } from "../io/hash.ts";
+import type { RateLimit } from "../io/rate-limit.ts";
+import { formatTarHeader, TAR_END_BYTES, tarPaddingBytes } from "../tar/write.ts";
+import type { DocumentsSpool } from "./documents-spool.ts";
+import { type OpenFile, openForReading } from "./file-content.ts";
+import type { Walked, WalkedFile } from "./walk.ts";
+
+/** Files up to this size are read at once, without leaving the thread: that takes longer. */
+const SMALL_FILE_BYTES = 64 * 1024;
+
+const NS_PER_S = 1_000_000_000n;
+
+export interface PartPackerOptions {
+  /** Name of the part in the documents: "part_001.tar.zst". */
+  readonly part: string;
+  /** For this packer alone while it packs. */
+  readonly hasher: Hasher;
+  readonly documents: DocumentsSpool;
+  /** The part ends with the entry by which its content exceeds this. */
+  readonly thresholdBytes: number;
+  /** Of reading, shared by all packers. */
+  readonly rateLimit: RateLimit | undefined;
+  /** Told the content that was read, now and then. */
+  readonly onContent: (sizeBytes: number) => void;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Packs entries into one tar until it holds enough. What has disappeared is passed over; a file that
+ * shrank is filled up with zeros and one that grew is cut, for the header is written before: WAL
+ * replay puts both right.
+ */
+export class PartPacker {
+  readonly #options: PartPackerOptions;
+  readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #filled = 0;
+  #flushedBytes = 0;
+  #contentBytes = 0;
+
+  constructor(options: PartPackerOptions) {
+    this.#options = options;
+  }
+
+  /** Length of the tar so far. */
+  get plainBytes(): number {
+    return this.#flushedBytes + this.#filled;
+  }
+
+  /** Bytes of the tar, to be read once; takes from `entries` what it packs. */
+  async *pack(first: Walked, entries: Iterator<Walked>): ByteStream {
+    const { thresholdBytes } = this.#options;
+    for (let next = first; ;) {
+      yield* this.#append(next);
+      if (this.#contentBytes > thresholdBytes) break;
+      const step = entries.next();
+      if (step.done === true) break;
+      next = step.value;
+    }
+    if (CHUNK_BYTES - this.#filled < TAR_END_BYTES) yield await this.#flush();
+    this.#zeros(TAR_END_BYTES);
+    yield await this.#flush();
+  }
+
+  async *#append(entry: Walked): ByteStream {
+    if (entry.kind === "file") {
+      yield* this.#appendFile(entry);
+      return;
+    }
+    const header = headerOf(entry);
+    if (header.length > CHUNK_BYTES - this.#filled) yield await this.#flush();
+    this.#write(header);
+    this.#options.documents.addOther(entry, this.#options.part);
+  }
+
+  async *#appendFile(entry: WalkedFile): ByteStream {
+    const file = openForReading(entry.path);
+    if (file === undefined) return;
+    using _closed = file;
+    const header = headerOf(entry);
+    const isSmall = entry.sizeBytes <= SMALL_FILE_BYTES;
+    const wanted =
+      header.length + (isSmall ? entry.sizeBytes + tarPaddingBytes(entry.sizeBytes) : 0);
+    if (wanted > CHUNK_BYTES - this.#filled) yield await this.#flush();
+    this.#write(header);
+    const offsetBytes = this.plainBytes;
+    if (isSmall) this.#record(entry, offsetBytes, this.#readSmall(file, entry.sizeBytes));
+    else {
+      yield* this.#readLarge(file, entry.sizeBytes);
+      this.#record(entry, offsetBytes, this.#options.hasher.digest());
+    }
+    const padding = tarPaddingBytes(entry.sizeBytes);
+    if (padding > CHUNK_BYTES - this.#filled) yield await this.#flush();
+    this.#zeros(padding);
+  }
+
+  #record(entry: WalkedFile, offsetBytes: number, hash: string): void {
+    const { sizeBytes } = entry;
+    const { documents, part } = this.#options;
+    this.#contentBytes += sizeBytes;
+    documents.addFile(entry, { sizeBytes, hash, part, offsetBytes });
+  }
+
+  #readSmall(file: OpenFile, sizeBytes: number): string {
+    const target = this.#chunk.subarray(this.#filled, this.#filled + sizeBytes);
+    file.readSync(target, 0);
+    this.#filled += sizeBytes;
+    this.#options.onContent(sizeBytes);
+    return this.#options.hasher.digestOf(target);
+  }
+
+  async *#readLarge(file: OpenFile, sizeBytes: number): ByteStream {
+    for (let position = 0; position < sizeBytes;) {
+      if (this.#filled === CHUNK_BYTES) yield await this.#flush();
+      const end = Math.min(CHUNK_BYTES, this.#filled + sizeBytes - position);
+      const target = this.#chunk.subarray(this.#filled, end);
+      await file.read(target, position);
+      this.#options.hasher.update(target);
+      this.#filled = end;
+      position += target.length;
+      this.#options.onContent(target.length);
+    }
+  }
+
+  #write(bytes: Uint8Array): void {
+    this.#chunk.set(bytes, this.#filled);
+    this.#filled += bytes.length;
+  }
+
+  #zeros(sizeBytes: number): void {
+    this.#chunk.fill(0, this.#filled, this.#filled + sizeBytes);
+    this.#filled += sizeBytes;
+  }
+
+  async #flush(): Promise<Uint8Array> {
+    const { signal, rateLimit } = this.#options;
+    signal.throwIfAborted();
+    await rateLimit?.take(this.#filled, { signal });
+    const bytes = this.#chunk.subarray(0, this.#filled);
+    this.#flushedBytes += this.#filled;
+    this.#filled = 0;
+    return bytes;
+  }
+}
+
+function headerOf(entry: Walked): Uint8Array {
+  return formatTarHeader({
+    kind: entry.kind === "link" ? "symlink" : entry.kind,
+    name: entry.name,
+    ...(entry.kind === "link" ? { linkName: entry.target } : {}),
+    mode: entry.mode,
+    sizeBytes: entry.kind === "file" ? entry.sizeBytes : 0,
+    // Rounded, as WAL-G's are.
+    modifiedAtSeconds: Number((entry.mtimeNs + NS_PER_S / 2n) / NS_PER_S),
+    uid: entry.uid,
+    gid: entry.gid,
+  });
+}

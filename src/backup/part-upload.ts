@@ -1,0 +1,202 @@
+import type { Codec } from "../codec/codec.ts";
+import { bytesSource, type ByteSource, type ByteStream, readAll } from "../io/bytes.ts";
+import { createHasher, type HashAlgorithm, type Hasher } from "../io/hash.ts";
+import { Semaphore } from "../io/ordered.ts";
+import type { RateLimit } from "../io/rate-limit.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import { partName, tarFolder } from "../layout/keys.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { DocumentsSpool } from "./documents-spool.ts";
+import type { OwnPart } from "./own-parts.ts";
+import { PartPacker } from "./part-packer.ts";
+import type { Walked } from "./walk.ts";
+
+export interface PartUploadOptions {
+  readonly storage: Storage;
+  readonly backup: BackupName;
+  readonly codec: Codec;
+  /** In the codec's own scale; absent = its default. */
+  readonly level?: number | undefined;
+  /** For all parts together. */
+  readonly codecJobs: number;
+  /** Parts packed at the same time. */
+  readonly partConcurrency: number;
+  readonly thresholdBytes: number;
+  /** Of the files in the manifest. */
+  readonly hash: HashAlgorithm;
+  readonly documents: DocumentsSpool;
+  /** Of reading files. */
+  readonly rateLimit?: RateLimit | undefined;
+  readonly onContent: (sizeBytes: number) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Parts that are packed and wait for the store's answer while the next ones are packed. */
+const UPLOAD_QUEUE_LENGTH = 2;
+
+/** Packs, compresses and stores the parts of one backup, all at the same time. */
+export class PartUpload {
+  readonly #options: PartUploadOptions;
+  readonly #failure = new AbortController();
+  readonly #signal: AbortSignal;
+  readonly #uploads = new Set<Promise<void>>();
+  #partCount = 0;
+  #storedBytes = 0;
+
+  constructor(options: PartUploadOptions) {
+    this.#options = options;
+    this.#signal = AbortSignal.any([options.signal, this.#failure.signal]);
+  }
+
+  /** Bytes of all tar objects that went to the store so far. */
+  get storedBytes(): number {
+    return this.#storedBytes;
+  }
+
+  /**
+   * Packs all entries; the next part begins while those before it are still being stored. Resolves
+   * when everything has been read: `finish` waits for the store.
+   */
+  async packAll(entries: Iterator<Walked>): Promise<void> {
+    const { partConcurrency } = this.#options;
+    const signal = this.#signal;
+    const packing = new Semaphore(partConcurrency);
+    const unfinished = new Semaphore(partConcurrency + UPLOAD_QUEUE_LENGTH);
+    for (;;) {
+      await unfinished.acquire({ signal });
+      await packing.acquire({ signal });
+      const first = entries.next();
+      if (first.done === true) break;
+      this.#partCount += 1;
+      const part = { index: this.#partCount, first: first.value, entries };
+      const upload = this.#putPart(part, () => packing.release());
+      this.#track(upload.finally(() => unfinished.release()));
+    }
+    packing.release();
+    for (let count = 0; count < partConcurrency; count += 1) await packing.acquire({ signal });
+  }
+
+  /** Stores a tar that is in memory; `finish` waits for it. */
+  putTar(part: OwnPart): void {
+    this.#track(this.#putSmall(part));
+  }
+
+  /** Resolves when the store has acknowledged every part. */
+  async finish(): Promise<void> {
+    await Promise.all(this.#uploads);
+    this.#signal.throwIfAborted();
+  }
+
+  /** Waits until nothing is written any more, after a failure. */
+  async settle(): Promise<void> {
+    this.#failure.abort(new Error("another part failed"));
+    await Promise.allSettled(this.#uploads);
+  }
+
+  #track(upload: Promise<void>): void {
+    const tracked = upload.catch((error: unknown) => {
+      this.#failure.abort(error);
+      throw error;
+    });
+    // The first failure aborts everything else; it is thrown where packing or finishing is awaited.
+    tracked.catch(() => {});
+    this.#uploads.add(tracked);
+  }
+
+  async #putPart(
+    part: { readonly index: number; readonly first: Walked; readonly entries: Iterator<Walked> },
+    onPacked: () => void,
+  ): Promise<void> {
+    const { storage, backup, codec, hash, codecJobs, partConcurrency } = this.#options;
+    const name = partName(part.index, codec.extension);
+    const packer = new PartPacker({
+      ...this.#options,
+      part: name,
+      hasher: await createHasher(hash),
+      rateLimit: this.#options.rateLimit,
+      signal: this.#signal,
+    });
+    const packed = endTold(packer.pack(part.first, part.entries), onPacked);
+    const jobs = Math.max(1, Math.ceil(codecJobs / partConcurrency));
+    const stored = new StoredStream(this.#compress(packed, jobs), await createHasher("xxh64"), {
+      onBytes: (count) => {
+        this.#storedBytes += count;
+      },
+    });
+    await storage.put(`${tarFolder(backup)}${name}`, stored, { signal: this.#signal });
+    this.#options.documents.addPart({
+      name,
+      sizeBytes: stored.storedBytes,
+      plainBytes: packer.plainBytes,
+      xxh64: stored.digest(),
+    });
+  }
+
+  async #putSmall({ name, tar }: OwnPart): Promise<void> {
+    const { storage, backup, documents } = this.#options;
+    const bytes = await readAll(this.#compress(bytesSource(tar).open(), 1));
+    this.#storedBytes += bytes.length;
+    await storage.put(`${tarFolder(backup)}${name}`, bytesSource(bytes), { signal: this.#signal });
+    const hasher = await createHasher("xxh64");
+    documents.addPart({
+      name,
+      sizeBytes: bytes.length,
+      plainBytes: tar.length,
+      xxh64: hasher.digestOf(bytes),
+    });
+  }
+
+  #compress(plain: ByteStream, jobs: number): ByteStream {
+    const { codec, level } = this.#options;
+    const options = { jobs, signal: this.#signal };
+    return codec.compress(plain, level === undefined ? options : { ...options, level });
+  }
+}
+
+/** The bytes that go to the store, counted and hashed on the way; they can be had only once. */
+class StoredStream implements ByteSource {
+  readonly isReopenable = false;
+  readonly #stream: ByteStream;
+  readonly #hasher: Hasher;
+  readonly #onBytes: (count: number) => void;
+  #isOpened = false;
+  #storedBytes = 0;
+
+  constructor(
+    stream: ByteStream,
+    hasher: Hasher,
+    { onBytes }: { readonly onBytes: (count: number) => void },
+  ) {
+    this.#stream = stream;
+    this.#hasher = hasher;
+    this.#onBytes = onBytes;
+  }
+
+  get storedBytes(): number {
+    return this.#storedBytes;
+  }
+
+  digest(): string {
+    return this.#hasher.digest();
+  }
+
+  async *open(): ByteStream {
+    if (this.#isOpened) throw new Error("a part can't be packed twice");
+    this.#isOpened = true;
+    for await (const chunk of this.#stream) {
+      this.#hasher.update(chunk);
+      this.#storedBytes += chunk.length;
+      this.#onBytes(chunk.length);
+      yield chunk;
+    }
+  }
+}
+
+/** Passes `stream` on and tells when it ends, in whatever way. */
+async function* endTold(stream: ByteStream, onEnd: () => void): ByteStream {
+  try {
+    yield* stream;
+  } finally {
+    onEnd();
+  }
+}
