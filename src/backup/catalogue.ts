@@ -1,0 +1,224 @@
+import { ObjectNotFoundError, OperationError, RefusedError } from "../errors.ts";
+import { readAll } from "../io/bytes.ts";
+import { orderedJobs } from "../io/ordered.ts";
+import { type BackupName, isBackupName } from "../layout/backup-name.ts";
+import { formatJson } from "../layout/json.ts";
+import { isJsonEqual, type JsonValue } from "../layout/json-value.ts";
+import { BACKUPS_FOLDER, metadataKey, parseSentinelKey, sentinelKey } from "../layout/keys.ts";
+import { type BackupMetadata, parseMetadata } from "../layout/metadata.ts";
+import type { Sentinel } from "../layout/sentinel.ts";
+import { type TimeNs, timeNsOf } from "../layout/time.ts";
+import type { ObjectInfo, Storage } from "../storage/storage.ts";
+import { readSentinel } from "./backup-documents.ts";
+
+/** A backup as a list shows it. */
+export interface CatalogueEntry {
+  readonly name: BackupName;
+  /** When it was finished, as it says itself; the object's time only where nothing is recorded. */
+  readonly timeNs: TimeNs;
+  readonly isTimeRecorded: boolean;
+  /** Absent when the sentinel can't be read. */
+  readonly sentinel?: Sentinel | undefined;
+  /** Absent when it was not asked for, does not exist, or can't be read. */
+  readonly metadata?: BackupMetadata | undefined;
+  /** What could not be read, and why. */
+  readonly problems: readonly string[];
+}
+
+export interface CatalogueOptions {
+  /** Whether to read each metadata.json, too. */
+  readonly hasMetadata: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** Documents of backups that are read at the same time: small ones, so that latency counts. */
+const READ_JOBS = 16;
+
+/**
+ * After so many objects of one backup's folder the list is asked for what is behind the folder: as
+ * much as stores give in one answer.
+ */
+const MAX_FOLDER_RUN = 1000;
+
+/** Metadata is a few hundred bytes and the user's own words. */
+const MAX_METADATA_BYTES = 16 * 1024 * 1024;
+
+/** All backups, oldest first by recorded time, then by name. Copying objects changes no order. */
+export async function listBackups(
+  storage: Storage,
+  options: CatalogueOptions,
+): Promise<readonly CatalogueEntry[]> {
+  const entries: CatalogueEntry[] = [];
+  const { signal } = options;
+  const read = (info: SentinelInfo): Promise<CatalogueEntry> => readEntry(storage, info, options);
+  for await (const entry of orderedJobs(listSentinels(storage, signal), READ_JOBS, read, {
+    signal,
+  })) {
+    entries.push(entry);
+  }
+  return entries.toSorted(compareEntries);
+}
+
+function compareEntries(one: CatalogueEntry, other: CatalogueEntry): number {
+  if (one.timeNs !== other.timeNs) return one.timeNs < other.timeNs ? -1 : 1;
+  return one.name < other.name ? -1 : 1;
+}
+
+interface SentinelInfo {
+  readonly name: BackupName;
+  readonly info: ObjectInfo;
+}
+
+async function* listSentinels(storage: Storage, signal: AbortSignal): AsyncGenerator<SentinelInfo> {
+  let startAfter: string | undefined;
+  do {
+    const options = { signal, ...(startAfter === undefined ? {} : { startAfter }) };
+    startAfter = undefined;
+    let folder = "";
+    let runLength = 0;
+    for await (const info of storage.list(BACKUPS_FOLDER, options)) {
+      const name = parseSentinelKey(info.key);
+      if (name !== undefined) yield { name, info };
+      const rest = info.key.slice(BACKUPS_FOLDER.length);
+      const slash = rest.indexOf("/");
+      const current = slash === -1 ? "" : rest.slice(0, slash);
+      runLength = current !== "" && current === folder ? runLength + 1 : 0;
+      folder = current;
+      if (runLength < MAX_FOLDER_RUN) continue;
+      // "0" is what follows "/" in the order of bytes: the folder is left out, nothing else.
+      startAfter = `${BACKUPS_FOLDER}${folder}0`;
+      break;
+    }
+  } while (startAfter !== undefined);
+}
+
+async function readEntry(
+  storage: Storage,
+  { name, info }: SentinelInfo,
+  { hasMetadata, signal }: CatalogueOptions,
+): Promise<CatalogueEntry> {
+  const problems: string[] = [];
+  const [sentinel, metadata] = await Promise.all([
+    readable(problems, () => readSentinel(storage, name, { signal })),
+    hasMetadata ? readable(problems, () => readMetadata(storage, name, signal)) : undefined,
+  ]);
+  const recordedNs = recordedTime(sentinel, metadata);
+  return {
+    name,
+    timeNs: recordedNs ?? timeNsOf(info.modifiedAt.getTime()),
+    isTimeRecorded: recordedNs !== undefined,
+    sentinel,
+    metadata,
+    problems,
+  };
+}
+
+/** Backups before 0001-01-02 are those whose time nobody recorded: Go's zero time. */
+const NOTHING_RECORDED_NS = -62_135_510_400n * 1_000_000_000n;
+
+function recordedTime(
+  sentinel: Sentinel | undefined,
+  metadata: BackupMetadata | undefined,
+): TimeNs | undefined {
+  return [
+    sentinel?.finishTimeNs,
+    metadata?.finishTimeNs,
+    sentinel?.startTimeNs,
+    metadata?.startTimeNs,
+  ].find((timeNs) => timeNs !== undefined && timeNs > NOTHING_RECORDED_NS);
+}
+
+/** Reads metadata.json of a backup. Throws ObjectNotFoundError and FormatError. */
+export async function readMetadata(
+  storage: Storage,
+  name: BackupName,
+  signal: AbortSignal,
+): Promise<BackupMetadata> {
+  const bytes = await readAll(storage.get(metadataKey(name), { signal }), MAX_METADATA_BYTES);
+  return parseMetadata(name, bytes.toString());
+}
+
+/** What is wrong with one document must not hide the other backups; a dead store must. */
+async function readable<T>(problems: string[], read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    const isDocumentFault =
+      error instanceof RangeError ||
+      (error instanceof OperationError && DOCUMENT_FAULTS.has(error.code));
+    if (!isDocumentFault) throw error;
+    problems.push(error.message);
+    return undefined;
+  }
+}
+
+const DOCUMENT_FAULTS: ReadonlySet<string> = new Set([
+  "format",
+  "truncated",
+  "damaged",
+  "not-found",
+]);
+
+/** Which backup is meant. */
+export type BackupChoice =
+  | { readonly kind: "name"; readonly name: string }
+  | { readonly kind: "latest" }
+  /** The only one whose user data is this. */
+  | { readonly kind: "user-data"; readonly value: JsonValue };
+
+/** The name that means the newest backup. */
+export const LATEST = "LATEST";
+
+/** Finds the backup that is meant. Throws RefusedError, with what there is, if there is no such. */
+export async function findBackup(
+  storage: Storage,
+  choice: BackupChoice,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<BackupName> {
+  if (choice.kind === "name" && (await isThere(storage, choice.name, signal))) return choice.name;
+  const entries = await listBackups(storage, { hasMetadata: false, signal });
+  const newest = entries.at(-1);
+  if (newest === undefined) {
+    throw new RefusedError(`there is no backup in ${storage.name}`, {
+      hint: "Make one with backup-push, or check the storage prefix.",
+    });
+  }
+  if (choice.kind === "latest") return newest.name;
+  if (choice.kind === "name") {
+    throw new RefusedError(`backup ${choice.name} does not exist in ${storage.name}`, {
+      hint: namesHint(entries),
+    });
+  }
+  const [match, ...others] = entries.filter(({ sentinel }) => {
+    const userData = sentinel?.userData;
+    return userData !== undefined && isJsonEqual(userData, choice.value);
+  });
+  if (match !== undefined && others.length === 0) return match.name;
+  const shown = formatJson(choice.value).slice(0, 200);
+  throw match === undefined
+    ? new RefusedError(`no backup in ${storage.name} has the user data ${shown}`, {
+        hint: namesHint(entries),
+      })
+    : new RefusedError(`${others.length + 1} backups have the user data ${shown}`, {
+        hint: `Choose one by its name. ${namesHint([match, ...others])}`,
+      });
+}
+
+async function isThere(storage: Storage, name: string, signal: AbortSignal): Promise<boolean> {
+  if (!isBackupName(name)) return false;
+  try {
+    await storage.stat(sentinelKey(name), { signal });
+    return true;
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return false;
+    throw error;
+  }
+}
+
+const MAX_NAMES = 20;
+
+function namesHint(entries: readonly CatalogueEntry[]): string {
+  const names = entries.map(({ name }) => name).slice(-MAX_NAMES);
+  const more = entries.length > names.length ? `, the newest ${names.length}` : "";
+  return `There are${more}: ${names.join(", ")}.`;
+}

@@ -1,0 +1,134 @@
+import { DamagedError, StorageError } from "../errors.ts";
+import { createHasher } from "../io/hash.ts";
+import type { Log } from "../io/log.ts";
+import { boundedParallel } from "../io/ordered.ts";
+import {
+  type ExtractContext,
+  extractPart,
+  type PartHashers,
+  type SpecialFile,
+} from "./part-extract.ts";
+import type { PlannedPart, RestoreStep } from "./restore-plan.ts";
+import { isSpecialPath } from "./restore-plan.ts";
+
+/**
+ * A part that arrived damaged or broke off may have been so on its way only: the storage resumes a
+ * cut download itself, this is for what it can't see.
+ */
+const PART_ATTEMPTS = 3;
+
+/** What the parts of one backup gave. */
+export interface StepResult {
+  /** Paths of files that were written, patched, kept or held back. */
+  readonly files: Set<string>;
+  readonly specials: Map<string, SpecialFile>;
+  readonly links: Map<string, string>;
+  readonly hardLinks: Map<string, string>;
+  readonly uselessLinks: string[];
+  /** All paths that an entry was for. */
+  readonly delivered: Set<string>;
+}
+
+export interface StepOptions {
+  /** Parts that are read at the same time. */
+  readonly jobs: number;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** Fetches and extracts `parts`, several at once. The first that can't be read ends all. */
+export async function extractParts(
+  step: RestoreStep,
+  parts: readonly PlannedPart[],
+  context: Omit<ExtractContext, "owners">,
+  { jobs, log, signal }: StepOptions,
+): Promise<StepResult> {
+  const result: StepResult = {
+    files: new Set(context.kept),
+    specials: new Map(),
+    links: new Map(),
+    hardLinks: new Map(),
+    uselessLinks: [],
+    delivered: new Set(),
+  };
+  const shared = { ...context, owners: new Map<string, string>() };
+  const free: PartHashers[] = [];
+  await boundedParallel(
+    parts,
+    Math.max(1, Math.min(jobs, parts.length)),
+    async (part, { signal }) => {
+      const hashers = free.pop() ?? (await makeHashers(step));
+      const given = await withRetries(part, log, async () => {
+        let partBytes = 0;
+        const onProgress = (bytes: number): void => {
+          partBytes += bytes;
+          context.onProgress(bytes);
+        };
+        try {
+          return await extractPart(step, part, hashers, { ...shared, onProgress, signal });
+        } catch (error) {
+          context.onProgress(-partBytes);
+          throw error;
+        }
+      });
+      free.push(hashers);
+      for (const path of given.files) result.files.add(path);
+      for (const [path, special] of given.specials) result.specials.set(path, special);
+      for (const [path, target] of given.links) result.links.set(path, target);
+      for (const [path, target] of given.hardLinks) result.hardLinks.set(path, target);
+      result.uselessLinks.push(...given.uselessLinks);
+      for (const path of given.directories) result.delivered.add(path);
+    },
+    { signal },
+  );
+  for (const paths of [result.files, result.links.keys(), result.hardLinks.keys()]) {
+    for (const path of paths) result.delivered.add(path);
+  }
+  for (const path of result.uselessLinks) result.delivered.add(path);
+  return result;
+}
+
+async function makeHashers({ manifest }: RestoreStep): Promise<PartHashers> {
+  return {
+    content: await createHasher(manifest?.header.hash ?? "xxh64"),
+    stored: await createHasher("xxh64"),
+  };
+}
+
+async function withRetries<T>(part: PlannedPart, log: Log, attempt: () => Promise<T>): Promise<T> {
+  for (let number = 1; ; number += 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const isWorthIt =
+        error instanceof DamagedError || (error instanceof StorageError && error.isRetryable);
+      if (!isWorthIt || number >= PART_ATTEMPTS) throw error;
+      log.warning("a part could not be read and is fetched again", {
+        part: part.key,
+        attempt: number,
+        reason: error.message,
+      });
+    }
+  }
+}
+
+/** Throws DamagedError for wanted files that no part gave; warns of what may be missing rightly. */
+export function requireComplete(step: RestoreStep, result: StepResult, log: Log): void {
+  const missing = [...step.expected].filter(
+    (path) => !result.delivered.has(path) && !isSpecialPath(path),
+  );
+  const [first] = missing;
+  if (first === undefined) return;
+  if (step.isNewest && step.manifest === undefined) {
+    log.warning("files are listed but no part holds them: removed while the backup ran", {
+      backup: step.backup,
+      count: missing.length,
+      files: missing.slice(0, 10).join(" "),
+    });
+    return;
+  }
+  throw new DamagedError(
+    `backup ${step.backup} promises ${missing.length} files that no part of it holds: ${first}`,
+    { hint: "Restore another backup." },
+  );
+}

@@ -1,0 +1,245 @@
+import { DamagedError } from "../errors.ts";
+import { type BackupName, parseBackupName, isBackupName } from "../layout/backup-name.ts";
+import { parsePartKey, type PartKey, tarFolder } from "../layout/keys.ts";
+import type { ManifestPart } from "../layout/manifest.ts";
+import type { ObjectKey } from "../storage/storage.ts";
+import type { BackupDocuments, FilesIndex, ManifestIndex } from "./backup-documents.ts";
+import { CONTROL_PATH } from "./restore-marker.ts";
+
+/** Files that are held back until all others are there; kept apart from the parts by backups. */
+export const LABEL_PATH = "backup_label";
+export const TABLESPACE_MAP_PATH = "tablespace_map";
+const SPECIAL_PATHS = new Set([CONTROL_PATH, LABEL_PATH, TABLESPACE_MAP_PATH]);
+
+/** Whether the file is one of the three that decide what a server does first. */
+export function isSpecialPath(path: string): boolean {
+  return SPECIAL_PATHS.has(path);
+}
+
+/** One tar to fetch. */
+export interface PlannedPart {
+  readonly key: ObjectKey;
+  /** Last component of the key. */
+  readonly name: string;
+  readonly kind: PartKey["kind"];
+  readonly extension: string;
+  /** What our manifest says about it. */
+  readonly stored?: ManifestPart | undefined;
+}
+
+/** What is done with one backup of the chain. */
+export interface RestoreStep {
+  readonly backup: BackupName;
+  /** The backup that was asked for; the others are its bases. */
+  readonly isNewest: boolean;
+  /** pg_control and labels: fetched before anything is written, of the newest backup only. */
+  readonly specialParts: readonly PlannedPart[];
+  readonly parts: readonly PlannedPart[];
+  /** Whether a file of this backup is wanted, by path. Directories and links: of the newest only. */
+  isWanted(path: string): boolean;
+  /** Wanted files that are increments here. */
+  readonly increments: ReadonlySet<string>;
+  /** Wanted files, as far as they are known, that this backup must give. */
+  readonly expected: ReadonlySet<string>;
+  /** WAL-G's remote backups do not end their archives. */
+  readonly isTrailerOptional: boolean;
+  readonly manifest?: ManifestIndex | undefined;
+}
+
+export interface RestorePlan {
+  readonly backup: BackupName;
+  /** The full backup first. */
+  readonly steps: readonly RestoreStep[];
+  /** Whether a server is to start from it: false when a mask leaves pg_control out. */
+  readonly isStartable: boolean;
+  /** backup_label has to be there: for all but WAL-E's backups. */
+  readonly isLabelRequired: boolean;
+  /** Content of all wanted files; absent when it is not known. */
+  readonly sizeBytes?: number | undefined;
+}
+
+/** One backup of the chain with the keys below its folder of parts. */
+export interface ChainMember {
+  readonly documents: BackupDocuments;
+  readonly partKeys: readonly ObjectKey[];
+}
+
+export interface PlanOptions {
+  /** `--mask`; absent = everything. */
+  readonly mask?: ((path: string) => boolean) | undefined;
+}
+
+/**
+ * Decides what to take from which backup. `chain` begins with the newest, each followed by its
+ * direct base. Throws DamagedError when what the documents promise can't be there.
+ */
+export function planRestore(chain: readonly ChainMember[], options: PlanOptions = {}): RestorePlan {
+  const [newest] = chain;
+  if (newest === undefined) throw new RangeError("a chain has at least one backup");
+  const mask = options.mask ?? (() => true);
+  const steps: RestoreStep[] = [];
+  let needed: ReadonlySet<string> | undefined;
+  for (const member of chain) {
+    const step = planStep(member, member === newest, needed ?? mask);
+    steps.unshift(step);
+    needed = neededFromBase(member.documents, step);
+  }
+  const name = newest.documents.name;
+  const isStartable = mask(CONTROL_PATH);
+  return {
+    backup: name,
+    steps,
+    isStartable,
+    isLabelRequired: isStartable && mask(LABEL_PATH) && !isWaleBackup(name),
+    sizeBytes: sizeOf(chain, mask),
+  };
+}
+
+/** WAL-E's backups have pg_control and the label in their ordinary parts. */
+function isWaleBackup(name: BackupName): boolean {
+  return isBackupName(name) && parseBackupName(name).offset !== undefined;
+}
+
+type Wanted = ReadonlySet<string> | ((path: string) => boolean);
+
+function planStep(member: ChainMember, isNewest: boolean, wanted: Wanted): RestoreStep {
+  const { documents } = member;
+  const { name, sentinel, manifest, files } = documents;
+  const accepts = typeof wanted === "function" ? wanted : (path: string) => wanted.has(path);
+  const states = files?.states;
+  const isWanted =
+    states === undefined || isNewest
+      ? accepts
+      : (path: string) => accepts(path) && states.has(path);
+  const all = manifest === undefined ? findParts(member) : listParts(member, manifest);
+  const parts = all.filter((part) => isUseful(part, manifest, files, isWanted));
+  const control = all.some(({ kind }) => kind === "control");
+  if (isNewest && isWanted(CONTROL_PATH) && !control && !isWaleBackup(name)) {
+    throw missing(name, "pg_control.tar");
+  }
+  return {
+    backup: name,
+    isNewest,
+    specialParts: isNewest ? parts.filter(isSpecialPart) : [],
+    parts: parts.filter((part) => !isSpecialPart(part)),
+    isWanted,
+    increments: pathsIn(documents, isWanted, ["incremented"]),
+    expected: expectedPaths(documents, wanted, isWanted),
+    isTrailerOptional: manifest === undefined && (sentinel.dataCatalogBytes ?? 0) === 0,
+    manifest,
+  };
+}
+
+/** Whether the part holds nothing but pg_control or the labels. */
+export function isSpecialPart({ kind }: PlannedPart): boolean {
+  return kind === "control" || kind === "label";
+}
+
+function pathsIn(
+  { files }: BackupDocuments,
+  isWanted: (path: string) => boolean,
+  states: readonly string[],
+): ReadonlySet<string> {
+  const paths = new Set<string>();
+  for (const [path, state] of files?.states ?? []) {
+    if (states.includes(state) && isWanted(path)) paths.add(path);
+  }
+  return paths;
+}
+
+function expectedPaths(
+  documents: BackupDocuments,
+  wanted: Wanted,
+  isWanted: (path: string) => boolean,
+): ReadonlySet<string> {
+  const { manifest, files, name } = documents;
+  if (manifest !== undefined) return new Set([...manifest.files.keys()].filter(isWanted));
+  if (files === undefined) return typeof wanted === "function" ? new Set() : wanted;
+  if (typeof wanted !== "function") {
+    for (const path of wanted) {
+      if (files.states.has(path)) continue;
+      throw new DamagedError(
+        `a backup on top of ${name} has only changes of file ${path}, which ${name} does not list`,
+        { hint: "The chain is broken: restore a backup from before this one." },
+      );
+    }
+  }
+  return pathsIn(documents, isWanted, ["here", "incremented"]);
+}
+
+/** What the next older backup has to give. */
+function neededFromBase(
+  documents: BackupDocuments,
+  step: RestoreStep,
+): ReadonlySet<string> | undefined {
+  const { sentinel, files, name } = documents;
+  const base = sentinel.base;
+  if (base === undefined || base.name === "") return undefined;
+  if (files === undefined) {
+    throw new DamagedError(
+      `increment ${name} has no files_metadata.json: what it needs of ${base.name} is unknown`,
+      { hint: `Restore its base: backup-fetch <destination> ${base.fullName ?? base.name}.` },
+    );
+  }
+  return pathsIn(documents, (path) => step.isWanted(path), ["incremented", "skipped"]);
+}
+
+function listParts({ documents }: ChainMember, manifest: ManifestIndex): PlannedPart[] {
+  const { name: backup } = documents;
+  return [...manifest.parts.values()].map((stored) => {
+    const key = `${tarFolder(backup)}${stored.name}`;
+    const part = parsePartKey(key);
+    if (part === undefined) {
+      throw new DamagedError(`manifest of backup ${backup} names the part ${stored.name}`);
+    }
+    return { key, name: part.name, kind: part.kind, extension: part.extension, stored };
+  });
+}
+
+function findParts({ documents, partKeys }: ChainMember): PlannedPart[] {
+  const { name: backup, files } = documents;
+  const parts = partKeys.flatMap((key) => {
+    const part = parsePartKey(key);
+    if (part === undefined) return [];
+    return [{ key, name: part.name, kind: part.kind, extension: part.extension }];
+  });
+  const present = new Set(parts.map(({ name }) => name));
+  for (const part of files?.parts.keys() ?? []) {
+    if (!present.has(part)) throw missing(backup, part);
+  }
+  if (parts.length === 0) throw missing(backup, "every part");
+  return parts;
+}
+
+function missing(backup: BackupName, part: string): DamagedError {
+  return new DamagedError(`${part} of backup ${backup} is missing in the repository`, {
+    hint: "Restore another backup, or bring the object back from a copy of the repository.",
+  });
+}
+
+/** False for a part that is known to hold no wanted file. */
+function isUseful(
+  part: PlannedPart,
+  manifest: ManifestIndex | undefined,
+  files: FilesIndex | undefined,
+  isWanted: (path: string) => boolean,
+): boolean {
+  if (part.kind === "control") return isWanted(CONTROL_PATH);
+  if (manifest !== undefined) return true;
+  return files?.parts.get(part.name)?.some(isWanted) ?? true;
+}
+
+function sizeOf(
+  chain: readonly ChainMember[],
+  mask: (path: string) => boolean,
+): number | undefined {
+  const newest = chain[0]?.documents;
+  if (newest?.manifest !== undefined) {
+    let sizeBytes = 0;
+    for (const [path, file] of newest.manifest.files) if (mask(path)) sizeBytes += file.sizeBytes;
+    return sizeBytes;
+  }
+  const { sentinel } = newest ?? {};
+  if (sentinel?.base === undefined) return sentinel?.uncompressedBytes;
+  return sentinel.dataCatalogBytes ?? chain.at(-1)?.documents.sentinel.uncompressedBytes;
+}

@@ -1,0 +1,177 @@
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { FormatError, LocalFileError, OperationError, systemErrorCode } from "../errors.ts";
+import type { ByteStream } from "../io/bytes.ts";
+import { localFileError } from "../io/system-error.ts";
+import { applyIncrement } from "./increment.ts";
+import type { TablespacePlan } from "./tablespace-plan.ts";
+
+/** Only we may look into the directories until all is there and they get their own modes. */
+const NEW_DIRECTORY_MODE = 0o700;
+const MODE_MASK = 0o777;
+
+/** Without it a file can't be opened again to be fsynced. */
+const OWNER_READ = 0o400;
+
+/** A path is used by an entry of another kind, or has a name that no file system takes. */
+const ENTRY_FAULTS: ReadonlySet<string> = new Set([
+  "EEXIST",
+  "ENOTDIR",
+  "EISDIR",
+  "ELOOP",
+  "ENAMETOOLONG",
+]);
+
+/**
+ * The files and directories that a restore makes: where each goes, and what has to be made durable
+ * at its end. Writes plain files and directories only, so that no path leads through a link.
+ */
+export class RestoreTree {
+  readonly destination: string;
+  readonly tablespaces: readonly TablespacePlan[];
+  readonly #locations: ReadonlyMap<string, string>;
+  readonly #files = new Set<string>();
+  readonly #directories = new Set<string>();
+  readonly #modes = new Map<string, number>();
+
+  constructor(destination: string, tablespaces: readonly TablespacePlan[]) {
+    this.destination = destination;
+    this.tablespaces = tablespaces;
+    this.#locations = new Map(tablespaces.map(({ oid, location }) => [oid, location]));
+  }
+
+  /**
+   * Absolute path of what is at `path` below the data directory ("" or "." for itself), in its
+   * tablespace's location.
+   */
+  locate(path: string): string {
+    const [first, oid = "", ...rest] = path.split("/");
+    const location = first === "pg_tblspc" ? this.#locations.get(oid) : undefined;
+    return location === undefined ? join(this.destination, path) : join(location, ...rest);
+  }
+
+  /** Whether `path` is a tablespace's place in pg_tblspc, where we make the link ourselves. */
+  isTablespaceRoot(path: string): boolean {
+    const [first, oid = "", ...rest] = path.split("/");
+    return first === "pg_tblspc" && rest.length === 0 && this.#locations.has(oid);
+  }
+
+  /** Absolute paths of all files written or kept. */
+  get files(): Iterable<string> {
+    return this.#files;
+  }
+
+  /** Absolute paths of all directories made or used. */
+  get directories(): Iterable<string> {
+    return this.#directories;
+  }
+
+  /** Permission bits that directories get at the end, by absolute path. */
+  get modes(): ReadonlyMap<string, number> {
+    return this.#modes;
+  }
+
+  /** A file that is there from an earlier run and right. */
+  keep(path: string): void {
+    const absolute = this.locate(path);
+    this.#files.add(absolute);
+    this.#makeDirectory(dirname(absolute));
+  }
+
+  /** Makes a directory and those above it; it gets `mode` at the end. */
+  addDirectory(path: string, mode?: number): void {
+    const absolute = this.locate(path);
+    this.#makeDirectory(absolute);
+    if (mode !== undefined) this.#modes.set(absolute, mode & MODE_MASK);
+  }
+
+  /** Writes a file anew, or over what is there. `onChunk` sees each chunk as it is written. */
+  async writeFile(
+    path: string,
+    mode: number,
+    content: ByteStream,
+    onChunk: (chunk: Uint8Array) => void,
+  ): Promise<void> {
+    const absolute = this.locate(path);
+    await this.#onEntry("write", absolute, async () => {
+      const file = this.#openNew(absolute);
+      try {
+        for await (const chunk of content) {
+          writeAllSync(file, chunk);
+          onChunk(chunk);
+        }
+        fchmodSync(file, mode & MODE_MASK);
+        if ((mode & OWNER_READ) === 0) fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+    });
+    if ((mode & OWNER_READ) !== 0) this.#files.add(absolute);
+  }
+
+  /** Writes the pages of an increment into the file that the base gave. */
+  async patchFile(path: string, content: ByteStream, sizeBytes: number): Promise<void> {
+    const absolute = this.locate(path);
+    await this.#onEntry("write", absolute, () => applyIncrement(absolute, content, sizeBytes));
+    this.#files.add(absolute);
+  }
+
+  /** Runs what works on one entry's path; says it as a fault of the entry where it is one. */
+  async #onEntry(action: string, absolute: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      throw entryError(action, absolute, error);
+    }
+  }
+
+  #openNew(absolute: string): number {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
+    this.#makeDirectory(dirname(absolute));
+    return openSync(absolute, flags, 0o600);
+  }
+
+  #makeDirectory(absolute: string): void {
+    if (this.#directories.has(absolute)) return;
+    try {
+      mkdirSync(absolute, { recursive: true, mode: NEW_DIRECTORY_MODE });
+    } catch (error) {
+      throw entryError("make directory", absolute, error);
+    }
+    for (let path = absolute; !this.#directories.has(path); path = dirname(path)) {
+      this.#directories.add(path);
+      if (path === this.destination || this.#isLocation(path)) return;
+    }
+  }
+
+  #isLocation(absolute: string): boolean {
+    return this.tablespaces.some(({ location }) => location === absolute);
+  }
+}
+
+/** FormatError where the entry itself is wrong, else what the file system says. */
+export function entryError(action: string, absolute: string, error: unknown): unknown {
+  const code = systemErrorCode(error);
+  if (code === undefined || error instanceof OperationError) return error;
+  if (!ENTRY_FAULTS.has(code)) return localFileError(action, absolute, error);
+  return new FormatError(`its path ${absolute} is taken by another entry or can't be (${code})`, {
+    cause: error,
+  });
+}
+
+function writeAllSync(file: number, bytes: Uint8Array): void {
+  let offset = 0;
+  while (offset < bytes.length) {
+    const writtenBytes = writeSync(file, bytes, offset, bytes.length - offset);
+    if (writtenBytes === 0) throw new LocalFileError("the file system takes no more bytes");
+    offset += writtenBytes;
+  }
+}

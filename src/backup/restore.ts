@@ -1,0 +1,331 @@
+import { DamagedError, LocalFileError, systemErrorCode } from "../errors.ts";
+import { bytesSource } from "../io/bytes.ts";
+import { createHasher } from "../io/hash.ts";
+import type { Log } from "../io/log.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { BackupDocuments } from "./backup-documents.ts";
+import { freeBytes, requireSpace } from "./free-space.ts";
+import { partCodec, type SpecialFile } from "./part-extract.ts";
+import { readChain } from "./restore-chain.ts";
+import {
+  clearDestination,
+  type DestinationState,
+  inspectDestination,
+  inspectLocations,
+  notEmpty,
+  removeLocationMarker,
+  removeMarker,
+  resolveDestination,
+  takeDestination,
+} from "./restore-destination.ts";
+import {
+  completeDirectories,
+  finishDestination,
+  fsyncTree,
+  type HeldBackLinks,
+  makeLinks,
+  putControlFile,
+  setDirectoryModes,
+} from "./restore-finish.ts";
+import { CONTROL_PATH } from "./restore-marker.ts";
+import { extractParts, requireComplete } from "./restore-parts.ts";
+import {
+  isSpecialPath,
+  LABEL_PATH,
+  planRestore,
+  type PlannedPart,
+  type RestorePlan,
+  type RestoreStep,
+  TABLESPACE_MAP_PATH,
+} from "./restore-plan.ts";
+import { surveyDestination } from "./restore-survey.ts";
+import { RestoreTree } from "./restore-tree.ts";
+import { spaceNeeds } from "./space-needs.ts";
+import { requireControlFile } from "./restored-control.ts";
+import {
+  planTablespaces,
+  rewriteTablespaceMap,
+  type TablespaceChoices,
+  type TablespacePlan,
+} from "./tablespace-plan.ts";
+
+export interface RestoreOptions {
+  readonly tablespaces: TablespaceChoices;
+  /** Test of paths to restore; absent = everything. */
+  readonly mask?: ((path: string) => boolean) | undefined;
+  /** Parts that are read at the same time. */
+  readonly downloadConcurrency: number;
+  /** Decompression jobs in all. */
+  readonly codecJobs: number;
+  /** False only on request: then a power cut after the end may lose files. */
+  readonly fsync: boolean;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** `totalBytes` is absent when the backup does not tell. */
+  onProgress(doneBytes: number, totalBytes: number | undefined): void;
+}
+
+export interface RestoreReport {
+  readonly backup: BackupName;
+  /** Absolute, links resolved. */
+  readonly destination: string;
+  readonly tablespaces: readonly TablespacePlan[];
+  /** Content of files that were there already, from a restore that was killed. */
+  readonly keptBytes: number;
+  /** Content of files that were written. */
+  readonly writtenBytes: number;
+  /** False when a mask left out what a server needs. */
+  readonly isStartable: boolean;
+}
+
+/** Each part that is decompressed holds some frames: a bound on memory, whatever is asked for. */
+const MAX_PARTS_AT_ONCE = 12;
+
+/**
+ * Restores `backup` into `destination`, which must be empty, absent, or the half-done work of a
+ * restore that was killed; then it goes on. When it resolves, everything is durable and checked, and
+ * a server can be started; until then it can't. See RESTORE.md.
+ */
+export async function fetchBackup(
+  storage: Storage,
+  backup: BackupName,
+  destination: string,
+  options: RestoreOptions,
+): Promise<RestoreReport> {
+  const chain = await readChain(storage, backup, options);
+  const plan = planRestore(chain, { mask: options.mask });
+  for (const step of plan.steps) for (const part of step.parts) partCodec(part);
+  const [newest] = chain;
+  if (newest === undefined) throw new RangeError("a chain has at least one backup");
+  const place = await resolveDestination(destination);
+  const tablespaces = planTablespaces(newest.documents.sentinel.spec, place, options.tablespaces);
+  const restore = new Restore(storage, plan, newest.documents, {
+    ...options,
+    place,
+    locations: tablespaces,
+  });
+  return await restore.run();
+}
+
+interface Surroundings extends RestoreOptions {
+  /** The destination, absolute. */
+  readonly place: string;
+  readonly locations: readonly TablespacePlan[];
+}
+
+/** One run of a restore, from the first look at the destination to the last rename. */
+class Restore {
+  readonly #storage: Storage;
+  readonly #plan: RestorePlan;
+  readonly #newest: BackupDocuments;
+  readonly #options: Surroundings;
+  readonly #tree: RestoreTree;
+  readonly #specials = new Map<string, SpecialFile>();
+  #kept: ReadonlySet<string> = new Set();
+  #keptBytes = 0;
+  #writtenBytes = 0;
+
+  constructor(storage: Storage, plan: RestorePlan, newest: BackupDocuments, options: Surroundings) {
+    this.#storage = storage;
+    this.#plan = plan;
+    this.#newest = newest;
+    this.#options = options;
+    this.#tree = new RestoreTree(options.place, options.locations);
+  }
+
+  async run(): Promise<RestoreReport> {
+    const { place, locations } = this.#options;
+    const state = await inspectDestination(place);
+    if (state.kind !== "finishing") {
+      await inspectLocations(locations, state.kind === "ours" ? state.marker : undefined);
+    }
+    await this.#fetchSpecials();
+    if (state.kind === "finishing") {
+      this.#requireSameControl(state.control);
+      await finishDestination(place);
+    } else {
+      await this.#restore(state);
+    }
+    for (const { location } of locations) await removeLocationMarker(location);
+    return {
+      backup: this.#plan.backup,
+      destination: place,
+      tablespaces: locations,
+      keptBytes: this.#keptBytes,
+      writtenBytes: this.#writtenBytes,
+      isStartable: this.#plan.isStartable,
+    };
+  }
+
+  /** A restore that only lacked its last step can be finished if it was one of this backup. */
+  #requireSameControl(control: Buffer): void {
+    const wanted = this.#specials.get(CONTROL_PATH);
+    if (wanted === undefined || !wanted.bytes.equals(control)) throw notEmpty(this.#options.place);
+  }
+
+  /** pg_control and labels come first, so that a backup without them is refused at once. */
+  async #fetchSpecials(): Promise<void> {
+    const step = this.#newestStep();
+    const { specials } = await this.#extractParts(step, step.specialParts);
+    for (const [path, special] of specials) this.#specials.set(path, special);
+    const control = specials.get(CONTROL_PATH);
+    if (control !== undefined) {
+      requireControlFile(this.#plan.backup, this.#newest.sentinel, control.bytes);
+    }
+  }
+
+  #newestStep(): RestoreStep {
+    const step = this.#plan.steps.at(-1);
+    if (step === undefined) throw new RangeError("a plan has at least one step");
+    return step;
+  }
+
+  async #restore(state: Exclude<DestinationState, { kind: "finishing" }>): Promise<void> {
+    try {
+      await this.#prepare(state);
+      await this.#finish(await this.#extract());
+    } catch (error) {
+      throw await this.#explained(error);
+    }
+  }
+
+  /** Makes the destination ours, with nothing in it but what need not be fetched again. */
+  async #prepare(state: Exclude<DestinationState, { kind: "finishing" }>): Promise<void> {
+    const { place, locations, signal, log } = this.#options;
+    const found = state.kind === "ours" ? state.marker : undefined;
+    if (found === undefined) await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
+    await takeDestination(place, this.#plan.backup, locations, { signal, found });
+    if (found === undefined) return;
+    const { manifest } = this.#newest;
+    if (manifest === undefined || this.#plan.steps.length > 1) {
+      log.info("clearing what an interrupted restore left", { destination: place });
+      await clearDestination(place, locations);
+    } else {
+      log.info("going on with an interrupted restore", { destination: place });
+      this.#kept = await surveyDestination(place, locations, manifest, {
+        signal,
+        jobs: this.#options.downloadConcurrency,
+        makeHasher: () => createHasher(manifest.header.hash),
+        onProgress: (bytes) => this.#progress(bytes, "kept"),
+      });
+    }
+    for (const path of this.#kept) this.#tree.keep(path);
+    await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
+  }
+
+  async #extract(): Promise<HeldBackLinks> {
+    const links = { symbolic: new Map<string, string>(), hard: new Map<string, string>() };
+    for (const step of this.#plan.steps) {
+      const result = await this.#extractParts(step, this.#missingParts(step));
+      requireComplete(step, result, this.#options.log);
+      for (const [path, special] of result.specials) this.#addSpecial(path, special);
+      for (const [path, target] of result.links) links.symbolic.set(path, target);
+      for (const [path, other] of result.hardLinks) links.hard.set(path, other);
+      this.#warnOfLinks(result.uselessLinks);
+    }
+    const { manifest } = this.#newest;
+    for (const [path, mode] of manifest?.directories ?? []) this.#tree.addDirectory(path, mode);
+    for (const [path, target] of manifest?.links ?? []) {
+      if (this.#newestStep().isWanted(path)) links.symbolic.set(path, target);
+    }
+    return links;
+  }
+
+  /** What comes in a part of its own counts; the same name elsewhere is a stale file. */
+  #addSpecial(path: string, special: SpecialFile): void {
+    const hasLabelPart = this.#newestStep().specialParts.some(({ kind }) => kind === "label");
+    const isStale = path === CONTROL_PATH ? this.#specials.has(path) : hasLabelPart;
+    if (!isStale) this.#specials.set(path, special);
+  }
+
+  #warnOfLinks(paths: readonly string[]): void {
+    if (paths.length === 0) return;
+    this.#options.log.warning(
+      "WAL-G does not store where symbolic links lead: these are left out, make them yourself",
+      { links: paths.join(" ") },
+    );
+  }
+
+  /** All parts of a step but those whose files are all there. */
+  #missingParts({ parts, manifest }: RestoreStep): readonly PlannedPart[] {
+    if (manifest === undefined || this.#kept.size === 0) return parts;
+    const needed = new Set<string>();
+    for (const [path, { part }] of manifest.files) {
+      if (!this.#kept.has(path) && !isSpecialPath(path)) needed.add(part);
+    }
+    return parts.filter(({ name }) => needed.has(name));
+  }
+
+  async #extractParts(
+    step: RestoreStep,
+    parts: readonly PlannedPart[],
+  ): ReturnType<typeof extractParts> {
+    const { downloadConcurrency, codecJobs, log, signal } = this.#options;
+    const jobs = Math.max(1, Math.min(downloadConcurrency, MAX_PARTS_AT_ONCE, parts.length));
+    const context = {
+      storage: this.#storage,
+      tree: this.#tree,
+      codecJobs: Math.max(1, Math.ceil(codecJobs / jobs)),
+      kept: step.isNewest ? this.#kept : new Set<string>(),
+      onProgress: (bytes: number) => this.#progress(bytes, "written"),
+    };
+    return await extractParts(step, parts, context, { jobs, log, signal });
+  }
+
+  #progress(bytes: number, kind: "kept" | "written"): void {
+    if (kind === "kept") this.#keptBytes += bytes;
+    else this.#writtenBytes += bytes;
+    this.#options.onProgress(this.#keptBytes + this.#writtenBytes, this.#plan.sizeBytes);
+  }
+
+  async #finish(links: HeldBackLinks): Promise<void> {
+    const { place, signal, log, fsync } = this.#options;
+    completeDirectories(this.#tree, links);
+    await this.#putLabels();
+    await makeLinks(this.#tree, links, { backup: this.#plan.backup, log });
+    await setDirectoryModes(this.#tree);
+    if (fsync) await fsyncTree(this.#tree, signal);
+    const control = this.#specials.get(CONTROL_PATH);
+    if (!this.#plan.isStartable) await removeMarker(place);
+    else if (control === undefined) throw this.#missing("pg_control");
+    else await putControlFile(place, control, signal);
+  }
+
+  async #putLabels(): Promise<void> {
+    const label = this.#specials.get(LABEL_PATH);
+    if (label !== undefined) await this.#putFile(LABEL_PATH, label.bytes, label.mode);
+    else if (this.#plan.isLabelRequired) throw this.#missing("backup_label");
+    const { tablespaces, locations } = this.#options;
+    const map = this.#specials.get(TABLESPACE_MAP_PATH);
+    if (map === undefined || tablespaces.spec !== undefined) return;
+    const text = rewriteTablespaceMap(map.bytes.toString(), locations);
+    await this.#putFile(TABLESPACE_MAP_PATH, Buffer.from(text), map.mode);
+  }
+
+  async #putFile(path: string, bytes: Buffer, mode: number): Promise<void> {
+    await this.#tree.writeFile(path, mode, bytesSource(bytes).open(), () => {});
+  }
+
+  #missing(what: string): DamagedError {
+    return new DamagedError(`no part of backup ${this.#plan.backup} holds ${what}`, {
+      hint: "Without it the data can't be made consistent: restore another backup.",
+    });
+  }
+
+  /** Says how much is missing where the disk was full. */
+  async #explained(error: unknown): Promise<unknown> {
+    if (!(error instanceof LocalFileError)) return error;
+    const code = systemErrorCode(error.cause);
+    if (code !== "ENOSPC" && code !== "EDQUOT") return error;
+    const { place } = this.#options;
+    const totalBytes = this.#plan.sizeBytes;
+    const doneBytes = this.#keptBytes + this.#writtenBytes;
+    const needed =
+      totalBytes === undefined ? "" : `, ${totalBytes - doneBytes} bytes still to come`;
+    return new LocalFileError(`${error.message}${needed}, ${await freeBytes(place)} bytes free`, {
+      hint: "Make room and run the same command again: it goes on where it stopped.",
+      cause: error,
+    });
+  }
+}
