@@ -5,7 +5,7 @@ import { commandEntry } from "./commands/index.ts";
 import type { Machine, Output } from "./commands/program.ts";
 import { InterruptedError, LocalFileError, systemErrorCode } from "./errors.ts";
 import { systemClock } from "./io/clock.ts";
-import { runtimeName } from "./io/runtime.ts";
+import { descriptorWriter } from "./io/output.ts";
 
 /** Written into the program by scripts/build.ts; absent when it runs from source. */
 declare const WALNUT_BUILD: { readonly version: string; readonly commit: string } | undefined;
@@ -20,7 +20,7 @@ async function main(): Promise<void> {
   const args = process.argv.slice(2);
   // Before anything else is loaded: monitoring asks often.
   if (args.length === 1 && ["--version", "-v", "version"].includes(args[0] ?? "")) {
-    await standardOutput().write(versionText());
+    await standardOutput()(versionText());
     return;
   }
 
@@ -35,7 +35,7 @@ async function main(): Promise<void> {
   const exitCode = await runProgram({
     ...readMachine(args),
     signal: stop.signal,
-    stdout: standardOutput(),
+    writeOutput: standardOutput(),
     stderr,
   });
   await stderr.write("");
@@ -45,12 +45,14 @@ async function main(): Promise<void> {
 }
 
 function versionText(): string {
+  const bunVersion = process.versions["bun"];
+  const runtime = bunVersion === undefined ? `node ${process.versions.node}` : `bun ${bunVersion}`;
   const { version, commit } =
     typeof WALNUT_BUILD === "undefined" ? { version: "0.0.0", commit: "source" } : WALNUT_BUILD;
-  return `walnut version ${version}\t${commit}\t${runtimeName()}\tPostgreSQL 13-18\n`;
+  return `walnut version ${version}\t${commit}\t${runtime}\tPostgreSQL 13-18\n`;
 }
 
-function readMachine(args: readonly string[]): Omit<Machine, "signal" | "stdout" | "stderr"> {
+function readMachine(args: readonly string[]): Omit<Machine, "signal" | "writeOutput" | "stderr"> {
   const homeDirectory = findHomeDirectory();
   return {
     args,
@@ -105,39 +107,32 @@ function listenForStop(): { readonly signal: AbortSignal; endBySignal(): void } 
   };
 }
 
-function standardOutput(): Output {
-  return openOutput(process.stdout, (error) => {
-    const code = systemErrorCode(error);
-    // A reader that has seen enough, as in `walnut backup-list | head -1`, is no failure.
-    if (code === "EPIPE") return;
-    throw new LocalFileError(`standard output can't be written: ${code ?? error.message}`, {
-      cause: error,
-    });
-  });
+function standardOutput(): Output["write"] {
+  const write = descriptorWriter(1);
+  return async (text) => {
+    try {
+      await write(text);
+    } catch (error) {
+      const code = systemErrorCode(error);
+      // A reader that has seen enough, as in `walnut backup-list | head -1`, is no failure.
+      if (code === "EPIPE") return;
+      if (code === undefined) throw error;
+      throw new LocalFileError(`standard output can't be written: ${code}`, { cause: error });
+    }
+  };
 }
 
-/** There is no place left to say that standard error can't be written. */
 function standardError(): Output {
-  return openOutput(process.stderr, () => {});
-}
-
-function openOutput(stream: NodeJS.WriteStream, onError: (error: Error) => void): Output {
-  // Without a listener, a reader that goes away would end the process as an uncaught exception.
-  stream.on("error", () => {});
+  const write = descriptorWriter(2);
   return {
-    isTerminal: stream.isTTY,
-    columns: stream.columns ?? 80,
-    write: (text) =>
-      new Promise((resolve, reject) => {
-        stream.write(text, (error) => {
-          try {
-            if (error !== null && error !== undefined) onError(error);
-            resolve();
-          } catch (failure) {
-            reject(failure);
-          }
-        });
-      }),
+    get isTerminal() {
+      return process.stderr.isTTY;
+    },
+    get columns() {
+      return process.stderr.columns;
+    },
+    // There is no place left to say that standard error can't be written.
+    write: (text) => write(text).catch(() => {}),
   };
 }
 

@@ -12,17 +12,17 @@ import { createContext } from "./context.ts";
 import { errorExitCode } from "./exit-codes.ts";
 import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
 import { type CommandEntry, type Program, commandEntry, commands } from "./index.ts";
-import { logProgress, terminalProgress } from "./progress.ts";
+import { lazyProgress, logProgress, terminalProgress } from "./progress.ts";
 import { Terminal } from "./terminal.ts";
 import { findCommand, readCommandLine } from "./words.ts";
 
-/** A standard stream of the process. */
+/** Standard error of the process. */
 export interface Output {
   readonly isTerminal: boolean;
-  /** Width of the terminal; a guess where there is none. */
+  /** Width of the terminal, where it is one. */
   readonly columns: number;
-  /** Resolves when the text was taken, also when the reader has gone. */
-  write(text: string): Promise<void>;
+  /** Never rejects: there is no place left to say why. */
+  readonly write: (text: string) => Promise<void>;
 }
 
 /** What main.ts gives to a run: all that belongs to the process. */
@@ -36,7 +36,8 @@ export interface Machine {
   readonly versionText: string;
   readonly clock: Clock;
   readonly signal: AbortSignal;
-  readonly stdout: Output;
+  /** To standard output. Resolves also when its reader has gone; throws LocalFileError. */
+  readonly writeOutput: (text: string) => Promise<void>;
   readonly stderr: Output;
   readonly fileExists: (path: string) => boolean;
   /** Sets a variable that a library reads from the environment. */
@@ -101,7 +102,7 @@ async function runCommand(
   const line = readCommandLine(rest, listSettingFlags(), command.flags);
   state.positionals = line.words.positionals;
   for (const [name, value] of line.settings) flags.set(name, value);
-  if (line.isHelp) return await machine.stdout.write(formatCommandHelp(command));
+  if (line.isHelp) return await machine.writeOutput(formatCommandHelp(command));
 
   const found = await program.settings();
   const log = openLog(found, machine, terminal);
@@ -112,8 +113,8 @@ async function runCommand(
   const isQuiet = entry.isFrequent === true || !command.needsConfig;
   for (const warning of settingWarnings(found)) log[isQuiet ? "debug" : "warning"](warning);
 
-  const { clock, signal, workingDirectory, stdout } = machine;
-  const isShown = terminal.isTerminal && readOr(found, general.logFormat, "text") === "text";
+  const { clock, signal, workingDirectory, writeOutput } = machine;
+  const isText = readOr(found, general.logFormat, "text") === "text";
   await command.run(
     args,
     createContext({
@@ -122,8 +123,10 @@ async function runCommand(
       clock,
       signal,
       workingDirectory,
-      write: (text) => stdout.write(text),
-      progress: isShown ? terminalProgress(terminal, clock) : logProgress(log, clock),
+      write: writeOutput,
+      progress: lazyProgress(() =>
+        isText && terminal.isTerminal ? terminalProgress(terminal, clock) : logProgress(log, clock),
+      ),
     }),
   );
 }
@@ -136,7 +139,7 @@ async function runWithoutCommand(machine: Machine, name: string | undefined): Pr
   if (!isHelp && machine.args.length > 0) {
     throw new UsageError("the command is missing", { hint: "`walnut help` lists all commands." });
   }
-  await machine.stdout.write(await formatOverview(program));
+  await machine.writeOutput(await formatOverview(program));
 }
 
 function isCommand(word: string): boolean {

@@ -14,6 +14,18 @@ export interface StatusLine {
   clear(): void;
 }
 
+/** Chooses the sink when there is something to show: asking for a terminal takes time. */
+export function lazyProgress(choose: () => ProgressSink): ProgressSink {
+  const chosen: ProgressSink[] = [];
+  return {
+    update(state) {
+      if (chosen.length === 0) chosen.push(choose());
+      chosen[0]?.update(state);
+    },
+    end: () => chosen[0]?.end(),
+  };
+}
+
 /** One rewritten line on a terminal. */
 export function terminalProgress(status: StatusLine, clock: Clock): ProgressSink {
   const rate = new RateMeter(clock);
