@@ -21,7 +21,7 @@ export interface TimelineHistory {
 }
 
 const TIMELINE_MAX = 0xffff_ffff;
-const ENTRY = /^\s*([0-9]{1,10})\s+([0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8})(?:\s(.*))?$/;
+const ENTRY = /^\s*([0-9]{1,10})\s+([0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8})(?:\s([^]*))?$/;
 const BLANK_OR_COMMENT = /^\s*(#|$)/;
 
 /**

@@ -26,6 +26,16 @@ test("no tablespaces, no lines", () => {
   assert.equal(formatTablespaceMap([], 15), "");
 });
 
+test("empty lines and line ends of two characters are no lines", () => {
+  for (const major of [13, 14]) {
+    const locations = parseTablespaceMap("\n1 /a\r\n\n2 /b\n\r", major);
+    assert.deepEqual(locations, [
+      { oid: 1, path: "/a" },
+      { oid: 2, path: "/b" },
+    ]);
+  }
+});
+
 test("a path may begin with a blank and end with one", () => {
   for (const major of [13, 14]) {
     const locations = [{ oid: 4_294_967_295, path: " a " }];

@@ -113,7 +113,7 @@ const histories = fc
     fc.record({
       step: fc.integer({ min: 1, max: 1000 }),
       bytes: fc.bigInt(0n, 1n << 40n),
-      reason: fc.string().map((text) => text.replaceAll(/[\n\r]/g, " ")),
+      reason: fc.string({ unit: "binary" }).map((text) => text.replaceAll("\n", "\r")),
     }),
     { minLength: 1, maxLength: 20 },
   )

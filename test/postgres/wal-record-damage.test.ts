@@ -189,6 +189,37 @@ for (const { what, offset, values, reason } of headers) {
   });
 }
 
+/** Sizes of a first record behind which 8, 16 and 24 bytes of the page are left. */
+for (const left of [8, 16, 24]) {
+  const dataBytes = PAGE_BYTES - 40 - 24 - left;
+  const start = PAGE_BYTES - left;
+
+  test(`a record with ${left} bytes of its header on one page is checked like others`, () => {
+    const outcomes = [{}, { previous: 1n }, { resourceManager: 22 }].map((change) => {
+      const records = [{ dataBytes }, { dataBytes: 50, ...change }, SWITCH];
+      const wal = writeWal({ records });
+      assert.equal(wal.records[1]?.start, start);
+      const [written] = wal.segments;
+      if (written === undefined) throw new Error("no segment");
+      const { end, endOfRecords, reason } = walkSegment(written.bytes, written);
+      return { end, reason, isBefore: endOfRecords === start };
+    });
+    assert.deepEqual(outcomes, [
+      { end: "switch", reason: "", isBefore: false },
+      {
+        end: "invalid",
+        reason: `record that does not follow the one before it at offset ${start}`,
+        isBefore: true,
+      },
+      {
+        end: "invalid",
+        reason: `record of resource manager 22 at offset ${start}`,
+        isBefore: true,
+      },
+    ]);
+  });
+}
+
 test("the first record must follow one of an earlier segment", () => {
   const walk = walkChanged(48, [0, 0, 0x10]);
   assert.equal(walk.reason, "record that does not follow the one before it at offset 40");

@@ -19,6 +19,8 @@ export interface RecordRecipe {
   readonly dataBytes: number;
   readonly resourceManager?: number;
   readonly info?: number;
+  /** Where the record claims that the one before it stands; the truth unless told. */
+  readonly previous?: bigint;
 }
 
 /** Where a record stands, in bytes from the start of the first segment. */
@@ -89,12 +91,13 @@ class WalWriter {
     return lsn(this.#recipe.firstSegment * BigInt(this.#recipe.segmentBytes) + BigInt(offset));
   }
 
-  #recordBytes({ dataBytes, resourceManager = 10, info = 0 }: RecordRecipe): Uint8Array {
+  #recordBytes(record: RecordRecipe): Uint8Array {
+    const { dataBytes, resourceManager = 10, info = 0, previous = this.#previous } = record;
     const bytes = new Uint8Array(24 + dataBytes);
     for (let i = 24; i < bytes.length; i += 1) bytes[i] = (this.#length + i * 7) & 0xff;
     const view = new DataView(bytes.buffer);
     view.setUint32(0, bytes.length, true);
-    view.setBigUint64(8, this.#previous, true);
+    view.setBigUint64(8, previous, true);
     view.setUint8(16, info);
     view.setUint8(17, resourceManager);
     const summed = new Uint8Array([...bytes.subarray(24), ...bytes.subarray(0, 20)]);
