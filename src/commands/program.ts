@@ -1,8 +1,9 @@
-import { findSettings, listSettingFlags } from "../config/find-settings.ts";
+import { findSettings } from "../config/find-settings.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
 import { general } from "../config/general-settings.ts";
 import { defaultConfig, makeConfig, settingWarnings } from "../config/load.ts";
 import type { Setting } from "../config/setting.ts";
+import { SettingIndex } from "../config/settings.ts";
 import { ConfigError, OperationError, UsageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { LogLevel } from "../io/log.ts";
@@ -14,7 +15,7 @@ import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
 import { type CommandEntry, type Program, commandEntry, commands } from "./index.ts";
 import { lazyProgress, logProgress, terminalProgress } from "./progress.ts";
 import { Terminal } from "./terminal.ts";
-import { findCommand, readCommandLine } from "./words.ts";
+import { type SettingFlags, findCommand, readCommandLine } from "./words.ts";
 
 /** Standard error of the process. */
 export interface Output {
@@ -64,15 +65,17 @@ const LOG_LEVELS: Readonly<Record<"NORMAL" | "DEVEL" | "ERROR", LogLevel>> = {
  */
 export async function runProgram(machine: Machine): Promise<number> {
   const terminal = new Terminal(machine.stderr);
-  const { name, rest } = findCommand(machine.args, listSettingFlags(), isCommand);
+  const index = new SettingIndex();
+  const { name, rest } = findCommand(machine.args, settingFlags(index), isCommand);
   const entry = commandEntry(name);
   const state: RunState = {
     log: openLog(undefined, machine, terminal),
     positionals: rest.filter((word) => !word.startsWith("-")),
   };
   try {
-    if (entry === undefined) await runWithoutCommand(machine, name);
-    else await runCommand(entry, rest, { machine, terminal, state });
+    const parts = { machine, terminal, state, index };
+    if (entry === undefined) await runWithoutCommand(name, parts);
+    else await runCommand(entry, rest, parts);
     return 0;
   } catch (error) {
     terminal.clear();
@@ -89,17 +92,19 @@ interface RunParts {
   readonly machine: Machine;
   readonly terminal: Terminal;
   readonly state: RunState;
+  readonly index: SettingIndex;
 }
 
 async function runCommand(
   entry: CommandEntry,
   rest: readonly string[],
-  { machine, terminal, state }: RunParts,
+  parts: RunParts,
 ): Promise<void> {
+  const { machine, terminal, state, index } = parts;
   const flags = new Map<string, string>();
-  const program = createProgram(machine, flags);
+  const program = createProgram(parts, flags);
   const command = await entry.load(program);
-  const line = readCommandLine(rest, listSettingFlags(), command.flags);
+  const line = readCommandLine(rest, settingFlags(index), command.flags);
   state.positionals = line.words.positionals;
   for (const [name, value] of line.settings) flags.set(name, value);
   if (line.isHelp) return await machine.writeOutput(formatCommandHelp(command));
@@ -132,10 +137,11 @@ async function runCommand(
 }
 
 /** Without a command there is only the help to show. */
-async function runWithoutCommand(machine: Machine, name: string | undefined): Promise<void> {
-  const program = createProgram(machine, new Map());
+async function runWithoutCommand(name: string | undefined, parts: RunParts): Promise<void> {
+  const { machine, index } = parts;
+  const program = createProgram(parts, new Map());
   if (name !== undefined) throw unknownCommand(name, program);
-  const { isHelp } = readCommandLine(machine.args, listSettingFlags(), []);
+  const { isHelp } = readCommandLine(machine.args, settingFlags(index), []);
   if (!isHelp && machine.args.length > 0) {
     throw new UsageError("the command is missing", { hint: "`walnut help` lists all commands." });
   }
@@ -146,13 +152,27 @@ function isCommand(word: string): boolean {
   return commandEntry(word) !== undefined;
 }
 
-function createProgram(machine: Machine, flags: ReadonlyMap<string, string>): Program {
+function settingFlags(index: SettingIndex): SettingFlags {
+  return {
+    find(flag) {
+      const setting = index.byFlag(flag);
+      return setting === undefined ? undefined : { isSwitch: setting.type.isSwitch };
+    },
+    names: () => index.flags(),
+  };
+}
+
+/** `flags` may be filled until the settings are asked for. */
+function createProgram(
+  { machine, index }: Pick<RunParts, "machine" | "index">,
+  flags: ReadonlyMap<string, string>,
+): Program {
   const { versionText, environment, homeDirectory } = machine;
   const home = homeDirectory === undefined ? {} : { homeDirectory };
   return {
     commands,
     versionText,
-    settings: () => findSettings({ flags, environment, ...home }),
+    settings: () => findSettings({ flags, environment, ...home }, index),
     configure: (found) => makeConfig(found, machine),
   };
 }

@@ -3,12 +3,12 @@ import { nearestWord } from "../config/nearest.ts";
 import { ConfigError, UsageError } from "../errors.ts";
 import type { Flag, Words } from "./command.ts";
 
-/** How a setting is given as a flag. */
-export interface SettingFlag {
-  /** Without dashes: "walg-s3-prefix". */
-  readonly name: string;
-  /** True or false when it is given without a value. */
-  readonly isSwitch: boolean;
+/** Which flags are settings. */
+export interface SettingFlags {
+  /** Whether a flag, without dashes, may stand without a value; undefined for no setting. */
+  readonly find: (flag: string) => { readonly isSwitch: boolean } | undefined;
+  /** All of them, for suggestions. */
+  readonly names: () => readonly string[];
 }
 
 /** A command line that was taken apart. */
@@ -37,18 +37,19 @@ interface OptionToken {
  */
 export function findCommand(
   args: readonly string[],
-  settings: Iterable<SettingFlag>,
+  settings: SettingFlags,
   isCommand: (word: string) => boolean,
 ): { readonly name: string | undefined; readonly rest: readonly string[] } {
-  const known = new Map([...settings].map((setting) => [setting.name, setting]));
-  const words = joinSwitches(args, known);
+  const words = joinSwitches(args, settings);
   let isAfterUnknownFlag = false;
-  for (const token of tokenize(words, optionTable(known.values(), [HELP]))) {
+  for (const token of tokenize(words, settings, [HELP])) {
     if (token.kind === "positional" && (!isAfterUnknownFlag || isCommand(token.value))) {
       return { name: token.value, rest: words.toSpliced(token.index, 1) };
     }
     isAfterUnknownFlag =
-      token.kind === "option" && token.name !== HELP.name && !known.has(token.name);
+      token.kind === "option" &&
+      token.name !== HELP.name &&
+      settings.find(token.name) === undefined;
   }
   return { name: undefined, rest: args };
 }
@@ -56,32 +57,29 @@ export function findCommand(
 /** Sorts the words of one command into settings, its own flags and the rest. */
 export function readCommandLine(
   args: readonly string[],
-  settings: Iterable<SettingFlag>,
+  settings: SettingFlags,
   flags: readonly Flag[],
 ): CommandLine {
   const ownFlags = new Map([...flags, HELP].map((flag) => [flag.name, flag]));
-  // A flag of the command counts before a setting of the same name.
-  const settingFlags = new Map(
-    [...settings].flatMap((flag) => (ownFlags.has(flag.name) ? [] : [[flag.name, flag] as const])),
-  );
   const foundSettings = new Map<string, string>();
   const foundFlags = new Map<string, string[]>();
   const positionals: string[] = [];
 
-  const words = joinSwitches(args, settingFlags);
-  for (const token of tokenize(words, optionTable(settingFlags.values(), ownFlags.values()))) {
+  const words = joinSwitches(args, settings);
+  for (const token of tokenize(words, settings, [...ownFlags.values()])) {
     if (token.kind === "positional") positionals.push(token.value);
     if (token.kind !== "option") continue;
-    const setting = settingFlags.get(token.name);
     const flag = ownFlags.get(token.name);
-    if (setting !== undefined) {
-      const value = setting.isSwitch ? (token.value ?? "true") : requireValue(token);
-      foundSettings.set(setting.name, value);
-    } else if (flag !== undefined) {
+    const setting = settings.find(token.name);
+    // A flag of the command counts before a setting of the same name.
+    if (flag !== undefined) {
       const value = flag.value === undefined ? switchValue(token) : requireValue(token);
       foundFlags.set(flag.name, [...(foundFlags.get(flag.name) ?? []), value]);
+    } else if (setting !== undefined) {
+      const value = setting.isSwitch ? (token.value ?? "true") : requireValue(token);
+      foundSettings.set(token.name, value);
     } else {
-      throw unknownFlag(token, [...settingFlags.keys(), ...ownFlags.keys()]);
+      throw unknownFlag(token, [...settings.names(), ...ownFlags.keys()]);
     }
   }
 
@@ -94,7 +92,34 @@ export function readCommandLine(
   };
 }
 
-function tokenize(args: readonly string[], options: ReturnType<typeof optionTable>) {
+/** WAL-G takes every setting as text, so its users also write "--pg-ready-rename true". */
+function joinSwitches(args: readonly string[], settings: SettingFlags): readonly string[] {
+  const joined: string[] = [];
+  for (const [index, word] of args.entries()) {
+    if (word === "--") return [...joined, ...args.slice(index)];
+    const last = joined.at(-1) ?? "";
+    const isSwitchValue =
+      (word === "true" || word === "false") &&
+      last.startsWith("--") &&
+      settings.find(last.slice(2))?.isSwitch === true;
+    if (isSwitchValue) joined.push(`${joined.pop()}=${word}`);
+    else joined.push(word);
+  }
+  return joined;
+}
+
+/** Tells parseArgs of those settings only that occur: there are hundreds. */
+function tokenize(args: readonly string[], settings: SettingFlags, flags: readonly Flag[]) {
+  const options: Record<string, { type: "string" | "boolean"; short?: string }> = {};
+  for (const word of args) {
+    const [, name = ""] = /^--([^=]+)/.exec(word) ?? [];
+    const setting = settings.find(name);
+    if (setting !== undefined) options[name] = { type: setting.isSwitch ? "boolean" : "string" };
+  }
+  for (const { name, short, value } of flags) {
+    const type = value === undefined ? "boolean" : "string";
+    options[name] = short === undefined ? { type } : { type, short };
+  }
   return parseArgs({
     args: [...args],
     options,
@@ -102,37 +127,6 @@ function tokenize(args: readonly string[], options: ReturnType<typeof optionTabl
     tokens: true,
     allowPositionals: true,
   }).tokens;
-}
-
-/** WAL-G takes every setting as text, so its users also write "--pg-ready-rename true". */
-function joinSwitches(
-  args: readonly string[],
-  settings: ReadonlyMap<string, SettingFlag>,
-): readonly string[] {
-  const joined: string[] = [];
-  for (const [index, word] of args.entries()) {
-    if (word === "--") return [...joined, ...args.slice(index)];
-    const switchWord = joined.at(-1) ?? "";
-    const isSwitch =
-      switchWord.startsWith("--") && settings.get(switchWord.slice(2))?.isSwitch === true;
-    if (isSwitch && (word === "true" || word === "false")) joined.push(`${joined.pop()}=${word}`);
-    else joined.push(word);
-  }
-  return joined;
-}
-
-function optionTable(settings: Iterable<SettingFlag>, flags: Iterable<Flag>) {
-  const options: Record<string, { type: "string" | "boolean"; short?: string }> = {};
-  for (const setting of settings) {
-    options[setting.name] = { type: setting.isSwitch ? "boolean" : "string" };
-  }
-  for (const flag of flags) {
-    options[flag.name] = {
-      type: flag.value === undefined ? "boolean" : "string",
-      ...(flag.short === undefined ? {} : { short: flag.short }),
-    };
-  }
-  return options;
 }
 
 function requireValue(token: OptionToken): string {

@@ -16,6 +16,17 @@ export interface PostgresConfig {
   readonly sslRootCertificateFile?: string;
 }
 
+/** How wal-receive works. */
+export interface ReceiveConfig {
+  readonly slot: string;
+  /** Store at once what was received. */
+  readonly isSynchronous: boolean;
+  /** Between two copies of a segment that grows. */
+  readonly partialIntervalMs: number;
+  /** Growth that is stored without waiting for the interval. */
+  readonly partialBytes?: number;
+}
+
 /** Every effective setting, read once at the start and frozen. Made by `load.ts` from the table. */
 export interface Config {
   /** Absent when no storage is configured: `openStorage` says so. */
@@ -56,6 +67,10 @@ export interface Config {
   readonly stopBackupTimeoutMs: number;
   /** How often the backup session is asked whether it still lives. */
   readonly aliveCheckIntervalMs: number;
+
+  readonly receive: ReceiveConfig;
+  /** Whether wal-fetch may give an unfinished segment where there is nothing else. */
+  readonly isPartialFetched: boolean;
 
   /** Checksum of each file in our manifest. */
   readonly manifestHash: "xxh64" | "sha256";

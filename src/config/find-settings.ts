@@ -3,8 +3,8 @@ import { type ConfigFile, findHomeConfigFile, readConfigFile } from "./config-fi
 import { type Found, FoundSettings, parseFound } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { nearestWord } from "./nearest.ts";
-import { type Setting, settingFlagNames, settingNames } from "./setting.ts";
-import { allSettings } from "./settings.ts";
+import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
+import { SettingIndex } from "./settings.ts";
 
 /** Everything that settings are read from. */
 export interface SettingSources {
@@ -18,14 +18,16 @@ export interface SettingSources {
 /** The command line, the environment or a file. */
 interface Place {
   readonly title: string;
-  /** The names that a setting has here, the strongest first, and as a reader knows them. */
-  readonly namesOf: (setting: Setting) => readonly string[];
-  readonly shownName: (name: string) => string;
-  /** Texts by name; undefined where there is none. */
-  readonly get: (name: string) => string | undefined;
+  /** In front of names, as a reader knows them. */
+  readonly dashes: "--" | "";
+  readonly entries: Iterable<readonly [string, string | undefined]>;
+  readonly find: (name: string) => Setting | undefined;
 }
 
-const OUR_PREFIX = /^(WALNUT|WALG|WALE)_/;
+interface Given {
+  readonly name: string;
+  readonly text: string;
+}
 
 /** What Kubernetes adds to the environment for a service that is called "walnut" or "walg". */
 const SERVICE_VARIABLE = /_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$/;
@@ -35,72 +37,127 @@ const SERVICE_URL = /^(tcp|udp|sctp):\/\//;
  * Looks for every setting on the command line, in the environment and in the config file, in this
  * order. Expected failures are collected as problems, so that a log can be opened nevertheless.
  */
-export async function findSettings(sources: SettingSources): Promise<FoundSettings> {
-  const problems: ConfigError[] = [];
-  const commandLine: Place = {
+export async function findSettings(
+  sources: SettingSources,
+  index = new SettingIndex(),
+): Promise<FoundSettings> {
+  const collector = new Collector(index);
+  const byName = (name: string) => index.byName(name);
+  collector.add({
     title: "the command line",
-    namesOf: settingFlagNames,
-    shownName: (name) => `--${name}`,
-    get: (name) => sources.flags.get(name),
-  };
-  const environment = textPlace("the environment", (name) => sources.environment[name]);
-  const file = await collect(problems, () =>
-    readFile(findText(general.configFile, [commandLine, environment]), sources.homeDirectory),
+    dashes: "--",
+    entries: sources.flags,
+    find: (flag) => index.byFlag(flag),
+  });
+  collector.add({
+    title: "the environment",
+    dashes: "",
+    entries: Object.entries(sources.environment).filter(([name, text = ""]) => isOurs(name, text)),
+    find: byName,
+  });
+  const file = await collector.attempt(() =>
+    readFile(collector.text(general.configFile), sources.homeDirectory),
   );
-  const inFile = file === undefined ? [] : [textPlace(file.path, (name) => file.values.get(name))];
-
-  const places = [commandLine, environment, ...inFile];
-  const found = new Map<Setting, Found>();
-  const secrets: string[] = [];
-  for (const setting of allSettings) {
-    if (setting.type.isSecret) secrets.push(...everyText(setting, places));
-    const one = findSetting(setting, places, problems);
-    if (one === undefined) continue;
-    found.set(setting, one);
-    await collect(problems, () => checkText(setting, one));
+  if (file !== undefined) {
+    collector.add({ title: file.path, dashes: "", entries: file.values, find: byName });
   }
-
-  const known = new Set(allSettings.flatMap((setting) => settingNames(setting)));
-  const variables = Object.entries(sources.environment).filter(
-    ([name, text = ""]) =>
-      !SERVICE_VARIABLE.test(name) && !(name.endsWith("_PORT") && SERVICE_URL.test(text)),
-  );
-  problems.push(
-    ...unknownSettings(
-      variables.map(([name]) => name),
-      environment,
-      known,
-    ),
-  );
-  for (const place of inFile) {
-    problems.push(...unknownSettings([...(file?.values.keys() ?? [])], place, known));
-  }
-  return new FoundSettings(found, {
-    problems,
-    secrets,
-    sdkVariables: findSdkVariables(file, sources.environment, known),
+  return new FoundSettings(collector.found, {
+    problems: collector.problems,
+    secrets: collector.secrets,
+    sdkVariables: findSdkVariables(file, sources.environment, index),
     ...(file === undefined ? {} : { configFile: file.path }),
   });
 }
 
-/** The flags of every setting, for the reader of the command line. */
-export function listSettingFlags(): readonly {
-  readonly name: string;
-  readonly isSwitch: boolean;
-}[] {
-  return allSettings.flatMap((setting) =>
-    settingFlagNames(setting).map((name) => ({ name, isSwitch: setting.type.isSwitch })),
-  );
+/** Takes one place after the other, the strongest first. */
+class Collector {
+  readonly found = new Map<Setting, Found>();
+  readonly problems: ConfigError[] = [];
+  readonly secrets: string[] = [];
+  readonly #index: SettingIndex;
+  /** Settings that a stronger place has, also those that it takes away. */
+  readonly #decided = new Map<Setting, string>();
+
+  constructor(index: SettingIndex) {
+    this.#index = index;
+  }
+
+  add(place: Place): void {
+    for (const [setting, given] of this.#group(place)) {
+      if (this.#decided.has(setting)) continue;
+      const first = this.#choose(setting, given, place);
+      this.#decided.set(setting, first.text);
+      if (first.text === "") continue;
+      const one = { name: place.dashes + first.name, source: place.title, text: first.text };
+      this.found.set(setting, one);
+      try {
+        checkText(setting, one);
+      } catch (error) {
+        this.#note(error);
+      }
+    }
+  }
+
+  /** The text that was found so far; "" when a flag takes the setting away. */
+  text(setting: Setting): string | undefined {
+    return this.#decided.get(setting);
+  }
+
+  /** Collects a ConfigError instead of rejecting with it. */
+  async attempt<T>(action: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await action();
+    } catch (error) {
+      this.#note(error);
+      return undefined;
+    }
+  }
+
+  #note(error: unknown): void {
+    if (!(error instanceof ConfigError)) throw error;
+    this.problems.push(error);
+  }
+
+  #group({ title, dashes, entries, find }: Place): ReadonlyMap<Setting, readonly Given[]> {
+    const groups = new Map<Setting, Given[]>();
+    for (const [name, raw = ""] of entries) {
+      // Files in directories of variables end in a line end.
+      const text = raw.replace(/[\r\n]+$/, "");
+      // An empty variable counts as absent; an empty flag takes away what weaker places say.
+      if (text === "" && dashes === "") continue;
+      const setting = find(name);
+      if (setting === undefined) {
+        if (OUR_PREFIX.test(name)) this.problems.push(unknownSetting(name, title, this.#index));
+        continue;
+      }
+      if (setting.type.isSecret) this.secrets.push(text);
+      groups.set(setting, [...(groups.get(setting) ?? []), { name, text }]);
+    }
+    return groups;
+  }
+
+  /** The strongest of several names. WALNUT_NAME beside WALG_NAME is meant to override it. */
+  #choose(setting: Setting, given: readonly Given[], { title, dashes }: Place): Given {
+    const order = dashes === "" ? settingNames(setting) : settingFlagNames(setting);
+    const sorted = given.toSorted(
+      (one, other) => order.indexOf(one.name) - order.indexOf(other.name),
+    );
+    const [first = { name: "", text: "" }] = sorted;
+    const other = sorted.find(({ text }) => text !== first.text);
+    if (other !== undefined && first.name !== `WALNUT_${setting.name}`) {
+      this.problems.push(
+        new ConfigError(
+          `${dashes}${first.name} and ${dashes}${other.name} from ${title} contradict each other`,
+          { hint: "They are two names of one setting: keep one of them." },
+        ),
+      );
+    }
+    return first;
+  }
 }
 
-function textPlace(title: string, read: (name: string) => string | undefined): Place {
-  return {
-    title,
-    namesOf: settingNames,
-    shownName: (name) => name,
-    // Files in directories of variables end in a line end; an empty variable counts as absent.
-    get: (name) => read(name)?.replace(/[\r\n]+$/, "") || undefined,
-  };
+function isOurs(name: string, text: string): boolean {
+  return !SERVICE_VARIABLE.test(name) && !(name.endsWith("_PORT") && SERVICE_URL.test(text));
 }
 
 async function readFile(
@@ -113,100 +170,40 @@ async function readFile(
   return chosen === undefined ? undefined : await readConfigFile(chosen);
 }
 
-function findText(setting: Setting, places: readonly Place[]): string | undefined {
-  return everyText(setting, places)[0];
-}
-
-function everyText(setting: Setting, places: readonly Place[]): readonly string[] {
-  return places.flatMap((place) => namesIn(place, setting).map(({ text }) => text));
-}
-
-function namesIn(
-  place: Place,
-  setting: Setting,
-): readonly { readonly name: string; readonly text: string }[] {
-  return place.namesOf(setting).flatMap((name) => {
-    const text = place.get(name);
-    return text === undefined ? [] : [{ name, text }];
-  });
-}
-
-/** An empty text, which only flags can have, takes away what weaker places say. */
-function findSetting(
-  setting: Setting,
-  places: readonly Place[],
-  problems: ConfigError[],
-): Found | undefined {
-  for (const place of places) {
-    const given = namesIn(place, setting);
-    const [first] = given;
-    if (first === undefined) continue;
-    const name = place.shownName(first.name);
-    const other = given.find(({ text }) => text !== first.text);
-    // WALNUT_NAME beside WALG_NAME is meant to override it.
-    if (other !== undefined && first.name !== `WALNUT_${setting.name}`) {
-      problems.push(
-        new ConfigError(
-          `${name} and ${place.shownName(other.name)} from ${place.title} contradict each other`,
-          { hint: "They are two names of one setting: keep one of them." },
-        ),
-      );
-    }
-    return first.text === "" ? undefined : { name, source: place.title, text: first.text };
-  }
-  return undefined;
-}
-
 /** Without our prefix, a variable that changes nothing may well belong to another program. */
 function checkText(setting: Setting, found: Found): void {
   if (setting.effect.kind === "none" && !OUR_PREFIX.test(found.name)) return;
   parseFound(setting, found);
 }
 
-function unknownSettings(
-  names: readonly string[],
-  place: Place,
-  known: ReadonlySet<string>,
-): readonly ConfigError[] {
-  return names
-    .filter((name) => OUR_PREFIX.test(name) && !known.has(name) && place.get(name) !== undefined)
-    .map((name) => {
-      const nearest = nearestName(name, known);
-      return new ConfigError(`unknown setting ${name} from ${place.title}`, {
-        hint: `${nearest === undefined ? "" : `Did you mean ${nearest}? `}\`walnut flags\` lists all.`,
-      });
-    });
+function unknownSetting(name: string, title: string, index: SettingIndex): ConfigError {
+  const nearest = nearestName(name, index);
+  return new ConfigError(`unknown setting ${name} from ${title}`, {
+    hint: `${nearest === undefined ? "" : `Did you mean ${nearest}? `}\`walnut flags\` lists all.`,
+  });
 }
 
 /** Prefers the prefix that the user wrote, and a name that has no prefix over a far one. */
-function nearestName(name: string, known: ReadonlySet<string>): string | undefined {
+function nearestName(name: string, index: SettingIndex): string | undefined {
   const bare = name.replace(OUR_PREFIX, "");
-  if (known.has(bare)) return bare;
+  if (index.byName(bare) !== undefined) return bare;
   const prefix = name.slice(0, name.length - bare.length);
-  const own = [...known].filter((one) => one.startsWith(prefix));
-  return nearestWord(name, own) ?? nearestWord(bare, known);
+  const names = index.names();
+  const own = names.filter((one) => one.startsWith(prefix));
+  return nearestWord(name, own) ?? nearestWord(bare, names);
 }
 
 function findSdkVariables(
   file: ConfigFile | undefined,
   environment: SettingSources["environment"],
-  known: ReadonlySet<string>,
+  index: SettingIndex,
 ): ReadonlyMap<string, string> {
-  const entries = [...(file?.values ?? [])].filter(
-    ([name]) => name.startsWith("AWS_") && !known.has(name) && (environment[name] ?? "") === "",
+  return new Map(
+    [...(file?.values ?? [])].filter(
+      ([name]) =>
+        name.startsWith("AWS_") &&
+        index.byName(name) === undefined &&
+        (environment[name] ?? "") === "",
+    ),
   );
-  return new Map(entries);
-}
-
-async function collect<T>(
-  problems: ConfigError[],
-  attempt: () => T | Promise<T>,
-): Promise<T | undefined> {
-  try {
-    return await attempt();
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    problems.push(error);
-    return undefined;
-  }
 }

@@ -92,7 +92,6 @@ const wal = inert("prefixed", [
   ],
   ["PREFETCH_DIR", path, "Directory for WAL that is fetched ahead.", LATER],
   ["INTEGRITY_MAX_DELAYED_WALS", integer(0), "Segments that may be late.", LATER],
-  ["SLOTNAME", text, "Replication slot of wal-receive.", LATER],
   [
     "PG_WAL_SIZE",
     integer(1, 1024),

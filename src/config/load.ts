@@ -7,6 +7,7 @@ import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
 import { allSettings } from "./settings.ts";
 import { defined, readStorageConfig, readStorageFolder } from "./storage-config.ts";
+import { wal } from "./wal-settings.ts";
 
 /** What the defaults depend on. */
 export interface Surroundings {
@@ -111,6 +112,14 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     archiveCheckTimeoutMs: found.get(postgres.archiveCheckTimeout),
     stopBackupTimeoutMs: found.get(postgres.stopBackupTimeout),
     aliveCheckIntervalMs: found.get(postgres.aliveCheckInterval),
+
+    receive: {
+      slot: found.get(wal.slot),
+      isSynchronous: found.get(wal.receiveSynchronous),
+      partialIntervalMs: found.get(wal.receivePartialInterval),
+      ...defined("partialBytes", found.get(wal.receivePartialBytes)),
+    },
+    isPartialFetched: found.get(wal.fetchPartial),
 
     manifestHash: found.get(general.manifestHash),
     isFilesMetadataWritten: !found.get(general.withoutFilesMetadata),

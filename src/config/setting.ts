@@ -99,6 +99,9 @@ export function defaulted<T>(
   return { ...setting(name, type, text, options), default: options.default };
 }
 
+/** Of names that can only be meant for us. */
+export const OUR_PREFIX = /^(WALNUT|WALG|WALE)_/;
+
 /** Every name that the environment and files may use, the strongest first. */
 export function settingNames({ name, form, aliases }: Setting): readonly string[] {
   const others = form === "any" ? aliases.flatMap((alias) => formNames(alias, form)) : aliases;

@@ -3,8 +3,9 @@ import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
 import { otherStoreSettings } from "./other-store-settings.ts";
 import { postgres } from "./postgres-settings.ts";
-import { type Setting, settingFlagNames } from "./setting.ts";
+import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
 import { storage } from "./storage-settings.ts";
+import { wal } from "./wal-settings.ts";
 
 /** Settings that belong together, under a heading for the documentation. */
 export interface SettingGroup {
@@ -16,6 +17,7 @@ export interface SettingGroup {
 export const settingGroups: readonly SettingGroup[] = [
   { title: "General", settings: Object.values(general) },
   { title: "PostgreSQL", settings: Object.values(postgres) },
+  { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },
@@ -25,9 +27,44 @@ export const settingGroups: readonly SettingGroup[] = [
 /** Every setting once. */
 export const allSettings: readonly Setting[] = settingGroups.flatMap(({ settings }) => settings);
 
-/** Every flag that stands for a setting, by its name without dashes. */
-export function settingsByFlag(): ReadonlyMap<string, Setting> {
-  return new Map(
-    allSettings.flatMap((setting) => settingFlagNames(setting).map((flag) => [flag, setting])),
-  );
+/** Finds settings by any of their names, without making a list of all of those. */
+export class SettingIndex {
+  readonly #byBareName: ReadonlyMap<string, Setting>;
+
+  constructor() {
+    this.#byBareName = new Map(
+      allSettings.flatMap((setting) =>
+        [setting.name, ...setting.aliases].map((name) => [name, setting] as const),
+      ),
+    );
+  }
+
+  /** By the name of a variable or a key of a file: "WALG_S3_PREFIX". */
+  byName(name: string): Setting | undefined {
+    const exact = this.#byBareName.get(name);
+    if (exact !== undefined && settingNames(exact).includes(name)) return exact;
+    const prefixed = OUR_PREFIX.test(name)
+      ? this.#byBareName.get(name.replace(OUR_PREFIX, ""))
+      : undefined;
+    return prefixed !== undefined && settingNames(prefixed).includes(name) ? prefixed : undefined;
+  }
+
+  /** By a flag without dashes: "s3-prefix", "walg-s3-prefix". */
+  byFlag(flag: string): Setting | undefined {
+    if (!/^[a-z0-9-]+$/.test(flag)) return undefined;
+    const name = flag.toUpperCase().replaceAll("-", "_");
+    const bare = this.#byBareName.get(name);
+    // Without prefix a flag is always right: there are no flags of other programs.
+    return bare?.name === name ? bare : this.byName(name);
+  }
+
+  /** All names of variables, for suggestions. */
+  names(): readonly string[] {
+    return allSettings.flatMap(settingNames);
+  }
+
+  /** All flags, for suggestions. */
+  flags(): readonly string[] {
+    return allSettings.flatMap(settingFlagNames);
+  }
 }

@@ -2,19 +2,21 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Flag } from "../../src/commands/command.ts";
 import {
+  type SettingFlags,
   findCommand,
   onePath,
   readCommandLine,
   requirePositionals,
 } from "../../src/commands/words.ts";
 
-const settings = [
-  { name: "s3-prefix", isSwitch: false },
-  { name: "walg-s3-prefix", isSwitch: false },
-  { name: "pg-ready-rename", isSwitch: true },
-  { name: "config", isSwitch: false },
-  { name: "verify", isSwitch: true },
-];
+const known = new Map([
+  ["s3-prefix", { isSwitch: false }],
+  ["walg-s3-prefix", { isSwitch: false }],
+  ["pg-ready-rename", { isSwitch: true }],
+  ["config", { isSwitch: false }],
+  ["verify", { isSwitch: true }],
+]);
+const settings: SettingFlags = { find: (flag) => known.get(flag), names: () => [...known.keys()] };
 const flags: readonly Flag[] = [
   { name: "permanent", short: "p", text: "x" },
   { name: "verify", short: "v", text: "x" },

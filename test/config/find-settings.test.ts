@@ -225,8 +225,8 @@ test("refuses a text that its type does not take, and does not show secrets", as
   });
   assert.deepEqual(problems, [
     'WALG_UPLOAD_CONCURRENCY = "many" from the environment is not a whole number',
-    'WALG_TAR_DISABLE_FSYNC = "yes" from ~/.walg.json is not true or false',
     'WALG_UPLOAD_QUEUE = "few" from the environment is not a whole number',
+    'WALG_TAR_DISABLE_FSYNC = "yes" from ~/.walg.json is not true or false',
     "WALG_FAILOVER_STORAGES from ~/.walg.json is not JSON",
   ]);
   assert.equal(hints[0], "It takes a whole number from 1 to 1024.");

@@ -36,6 +36,8 @@ test("without settings everything has its default", () => {
     archiveCheckTimeoutMs: 60_000,
     stopBackupTimeoutMs: 0,
     aliveCheckIntervalMs: 5000,
+    receive: { slot: "walg", isSynchronous: false, partialIntervalMs: 10_000 },
+    isPartialFetched: true,
     manifestHash: "xxh64",
     isFilesMetadataWritten: true,
     isPartialRestorePrepared: true,
@@ -76,6 +78,11 @@ test("every setting arrives", async () => {
     WALNUT_ARCHIVE_CHECK_TIMEOUT: "10s",
     WALG_STOP_BACKUP_TIMEOUT: "1h",
     WALG_ALIVE_CHECK_INTERVAL: "0",
+    WALG_SLOTNAME: "s_1",
+    WALNUT_RECEIVE_SYNCHRONOUS: "true",
+    WALNUT_RECEIVE_PARTIAL_INTERVAL: "3s",
+    WALNUT_RECEIVE_PARTIAL_BYTES: "64KiB",
+    WALNUT_FETCH_PARTIAL: "false",
     WALNUT_MANIFEST_HASH: "sha256",
     WALG_WITHOUT_FILES_METADATA: "1",
     WALG_DISABLE_PARTIAL_RESTORE: "t",
@@ -113,6 +120,8 @@ test("every setting arrives", async () => {
     archiveCheckTimeoutMs: 10_000,
     stopBackupTimeoutMs: 3_600_000,
     aliveCheckIntervalMs: 0,
+    receive: { slot: "s_1", isSynchronous: true, partialIntervalMs: 3000, partialBytes: 65_536 },
+    isPartialFetched: false,
     manifestHash: "sha256",
     isFilesMetadataWritten: false,
     isPartialRestorePrepared: false,
@@ -256,8 +265,8 @@ test("says all that is wrong at once", async () => {
   await assert.rejects(load({ WALG_S3_PREFX: "x", WALG_PGP_KEY: "k", WALG_UPLOAD_QUEUE: "x" }), {
     code: "config",
     message:
-      '3 settings are wrong: WALG_UPLOAD_QUEUE = "x" from the environment is not a whole number; ' +
-      "unknown setting WALG_S3_PREFX from the environment; " +
+      "3 settings are wrong: unknown setting WALG_S3_PREFX from the environment; " +
+      'WALG_UPLOAD_QUEUE = "x" from the environment is not a whole number; ' +
       "WALG_PGP_KEY from the environment is not supported: " +
       "this version does not encrypt yet, and must not store in plain text instead",
   });
@@ -298,3 +307,12 @@ test("a config file of WAL-G works unchanged", async () => {
   assert.equal(config.networkRateLimitBytesPerSecond, 10_485_760);
   assert.equal(config.postgres.host, "/var/run/postgresql");
 });
+
+for (const slot of ["Walg", "a-b", "", "x".repeat(64)]) {
+  test(`no slot is named ${JSON.stringify(slot)}`, async () => {
+    const found = load({ WALG_SLOTNAME: slot });
+    // An empty variable counts as unset.
+    if (slot === "") assert.equal((await found).receive.slot, "walg");
+    else await assert.rejects(found, { name: "ConfigError", message: /WALG_SLOTNAME/ });
+  });
+}

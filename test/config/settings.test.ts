@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { settingFlagNames, settingNames } from "../../src/config/setting.ts";
-import { allSettings } from "../../src/config/settings.ts";
+import { SettingIndex, allSettings } from "../../src/config/settings.ts";
 
 const known = new Set(allSettings.flatMap(settingNames));
 const knownFlags = new Set(allSettings.flatMap(settingFlagNames));
@@ -85,6 +85,20 @@ test("every setting of WAL-G is known, as a variable and as a flag", () => {
     const flag = key.toLowerCase().replaceAll("_", "-");
     assert.ok(knownFlags.has(flag), `--${flag} is not known`);
   }
+});
+
+test("the index finds every setting by each of its names and flags, and nothing else", () => {
+  const index = new SettingIndex();
+  for (const setting of allSettings) {
+    for (const name of settingNames(setting)) assert.equal(index.byName(name), setting, name);
+    for (const flag of settingFlagNames(setting)) assert.equal(index.byFlag(flag), setting, flag);
+  }
+  const strangers = ["S3_PREFIX", "WALG_PGHOST", "WALNUT_PGHOST", "CACHE_DIR", "WALG_CACHE_DIR"];
+  for (const name of [...strangers, "WALG_WALG_S3_PREFIX", "WALG_", "", "constructor"]) {
+    assert.equal(index.byName(name), undefined, name);
+  }
+  const flags = ["S3-PREFIX", "s3_prefix", "walg-pghost", "walg-cache-dir", "", "help", "walg-"];
+  for (const flag of flags) assert.equal(index.byFlag(flag), undefined, flag);
 });
 
 test("no name and no flag stands for two settings", () => {
