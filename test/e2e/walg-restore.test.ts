@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import { type Cluster, restoreCluster } from "../support/postgres.ts";
+import { chownTree, serverUser } from "../support/server-user.ts";
+import {
+  type KnownRestore,
+  unpackWalgFixture,
+  WALG_CASES,
+  type WalgCase,
+  type WalgFixture,
+} from "../support/walg-fixture.ts";
+import { runWalnut, walnutShellCommand } from "../support/walnut.ts";
+
+/** Every known restore of these; of the others the first and the last, unless WALNUT_LONG is 1. */
+const WHOLE: readonly WalgCase[] = ["lz4-chain", "timelines"];
+const IS_LONG = process.env["WALNUT_LONG"] === "1";
+
+async function digests(
+  cluster: Cluster,
+  wanted: Readonly<Record<string, string>>,
+): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const name of Object.keys(wanted)) {
+    const [database, schema, table] = name.split(".");
+    found[name] = await cluster.value(
+      `select count(*) || ':' || coalesce(
+         md5(string_agg(t::text, E'\\n' order by t::text collate "C")), '') from ${schema}.${table} t`,
+      database,
+    );
+  }
+  return found;
+}
+
+async function restoreAndCompare(fixture: WalgFixture, known: KnownRestore): Promise<void> {
+  const user = serverUser();
+  const directory = mkdtempSync(join(tmpdir(), "walnut-e2e-"));
+  try {
+    chmodSync(directory, 0o755);
+    await chownTree(directory, user);
+    const destination = join(directory, "data");
+    const env = {
+      WALG_FILE_PREFIX: fixture.repository,
+      WALNUT_CACHE_DIR: join(directory, "cache"),
+    };
+    const fetched = await runWalnut(["backup-fetch", destination, known.backup], { env, user });
+    assert.equal(fetched.code, 0, fetched.stderr);
+    await using cluster = await restoreCluster(destination, {
+      major: 15,
+      signal: "recovery",
+      restoreCommand: `${walnutShellCommand()} wal-fetch "%f" "%p"`,
+      environment: env,
+      settings: {
+        timezone: "UTC",
+        recovery_target_action: "promote",
+        hba_file: join(destination, "pg_hba.conf"),
+        ...known.target,
+      },
+    });
+    assert.equal(cluster.outcome, "promoted", cluster.log());
+    const wanted = fixture.digests[known.digest] ?? {};
+    assert.deepEqual(await digests(cluster, wanted), wanted, cluster.log());
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+for (const name of WALG_CASES) {
+  test(`what WAL-G wrote is restored to every recorded state: ${name}`, async () => {
+    await using fixture = await unpackWalgFixture(name);
+    chmodSync(dirname(fixture.directory), 0o755);
+    await chownTree(dirname(fixture.directory), serverUser());
+    const { restores } = fixture;
+    const chosen = IS_LONG || WHOLE.includes(name) ? restores : [restores[0], restores.at(-1)];
+    assert.ok(chosen.length >= 2);
+    for (const known of chosen) {
+      assert.ok(known !== undefined);
+      await restoreAndCompare(fixture, known);
+    }
+  });
+
+  test(`what WAL-G wrote is listed as it lists it: ${name}`, async () => {
+    await using fixture = await unpackWalgFixture(name);
+    const env = { WALG_FILE_PREFIX: fixture.repository };
+    const list = async (...flags: string[]): Promise<string> => {
+      const result = await runWalnut(["backup-list", ...flags], { env });
+      assert.equal(result.code, 0, result.stderr);
+      return result.stdout;
+    };
+    assert.equal(await list(), fixture.expected("backup-list.txt"));
+    assert.equal(
+      await list("--json", "--detail"),
+      withRecordedTimes(fixture.expected("backup-list.json")),
+    );
+    const short = withoutTimes(await list("--json"));
+    assert.equal(short, withoutTimes(fixture.expected("backup-list-short.json")));
+    const indented = await list("--json", "--detail", "--pretty");
+    assert.deepEqual(JSON.parse(indented), JSON.parse(await list("--json", "--detail")));
+    assert.match(indented, /^\[\n {4}\{\n {8}"backup_name": "base_/);
+  });
+}
+
+/** WAL-G shows the sentinel's time of modification, we show the recorded time of the end. */
+function withRecordedTimes(text: string): string {
+  return text.replaceAll(/"time":"[^"]*"(.*?"finish_time":")([^"]*)"/g, '"time":"$2"$1$2"');
+}
+
+function withoutTimes(text: string): string {
+  return text.replaceAll(/"time":"[^"]*"/g, '"time":""');
+}
