@@ -188,16 +188,18 @@ const SETTLED_MS = 10 * 60_000;
 
 async function syncParents(path: string, root: string | undefined): Promise<void> {
   for (let directory = dirname(path); ; directory = dirname(directory)) {
-    const isSettled = await syncIfPresent(directory);
-    if (root === undefined || directory === root || isSettled) return;
+    const isTop = root === undefined || directory === root;
+    const isDurable = await syncIfPresent(directory, isTop);
+    if (isTop || isDurable) return;
   }
 }
 
-/** Gives whether the directory's own name is surely durable. */
-async function syncIfPresent(directory: string): Promise<boolean> {
+/** Gives whether the directory's own name is surely durable; at the top that is not asked. */
+async function syncIfPresent(directory: string, isTop: boolean): Promise<boolean> {
   try {
     await using handle = await open(directory, "r");
     await syncDirectoryHandle(handle);
+    if (isTop) return true;
     const { birthtimeMs, mtimeMs } = await handle.stat();
     const isAgeKnown = birthtimeMs > 0;
     return isAgeKnown && mtimeMs - birthtimeMs > SETTLED_MS;

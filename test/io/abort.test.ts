@@ -5,6 +5,10 @@ import { abortable, untilAborted } from "../../src/io/abort.ts";
 const reason = new Error("told to stop");
 const never = new Promise<never>(() => {});
 
+async function* numbers() {
+  yield* [1, 2, 3];
+}
+
 test("a promise is passed on while nothing is aborted", async () => {
   const { signal } = new AbortController();
   assert.equal(await untilAborted(Promise.resolve(7), signal), 7);
@@ -36,10 +40,7 @@ test("no listener stays behind on a signal that lives long", async () => {
     remove(...words);
   };
   for (let round = 0; round < 10; round++) await untilAborted(Promise.resolve(), signal);
-  async function* source() {
-    yield* [1, 2, 3];
-  }
-  for await (const _ of abortable(source(), signal)) continue;
+  for await (const _ of abortable(numbers(), signal)) continue;
   assert.equal(listeners, 0);
 });
 

@@ -1,11 +1,26 @@
 import { createHash } from "node:crypto";
 import type { ByteSource, ByteStream } from "../../src/io/bytes.ts";
 
-/** Bytes that look random, repeat never within 4 GiB, and depend on `seed` and position only. */
+/** A prime, so that no part of any round size begins with the bytes that another begins with. */
+const PERIOD_BYTES = 1_048_573;
+
+/** Made from a fixed seed by a multiplicative generator. */
+function makePeriod(): Buffer {
+  const bytes = Buffer.alloc(PERIOD_BYTES);
+  for (let index = 0, state = 1; index < bytes.length; index++) {
+    state = (state * 48_271) % 2_147_483_647;
+    bytes[index] = state >>> 8;
+  }
+  return bytes;
+}
+
+const PERIOD = makePeriod();
+
+/** Bytes that look random and depend on `seed` and position only. */
 export function fillPattern(target: Buffer, position: number, seed = 1): void {
-  for (let index = 0; index < target.length; index++) {
-    const word = Math.imul(((position + index) >>> 2) + seed * 0x9e3779b1, 0x85ebca6b);
-    target[index] = (word ^ (word >>> 13)) >>> (((position + index) & 3) * 8);
+  for (let offset = 0; offset < target.length;) {
+    const from = (position + offset + seed * 7919) % PERIOD_BYTES;
+    offset += PERIOD.copy(target, offset, from);
   }
 }
 

@@ -1,0 +1,183 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, open, readFile, readdir, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { LocalFileError } from "../../src/errors.ts";
+import {
+  createFileDurably,
+  fsyncDirectory,
+  writeAll,
+  writeFileDurably,
+} from "../../src/io/durable.ts";
+import { patternBytes, patternSource } from "../support/bodies.ts";
+import { leaveOut } from "../support/left-out.ts";
+
+const signal = new AbortController().signal;
+const scratch = await mkdtemp(join(tmpdir(), "walnut-durable-"));
+after(() => rm(scratch, { recursive: true }));
+
+async function makeDirectory(name: string): Promise<string> {
+  const path = join(scratch, name);
+  await mkdir(path);
+  return path;
+}
+
+test("bytes and streams arrive whole, replace what was there, and leave nothing beside", async () => {
+  const directory = await makeDirectory("whole");
+  const path = join(directory, "file");
+  await writeFileDurably(path, Buffer.from("first"), { signal });
+  assert.equal(await readFile(path, "utf8"), "first");
+  assert.equal((await stat(path)).mode & 0o777, 0o600);
+
+  await writeFileDurably(path, patternSource(3_000_000).open(), { signal, mode: 0o640 });
+  assert.ok((await readFile(path)).equals(patternBytes(3_000_000)));
+  assert.equal((await stat(path)).mode & 0o777, 0o640);
+  assert.deepEqual(await readdir(directory), ["file"]);
+});
+
+test("a file is created once", async () => {
+  const directory = await makeDirectory("once");
+  const path = join(directory, "file");
+  const texts = Array.from({ length: 8 }, (_, index) => `writer ${index}`);
+  const results = await Promise.all(
+    texts.map((text) => createFileDurably(path, Buffer.from(text), { signal })),
+  );
+  assert.equal(results.filter(Boolean).length, 1);
+  assert.equal(await readFile(path, "utf8"), texts[results.indexOf(true)]);
+  assert.deepEqual(await readdir(directory), ["file"]);
+});
+
+test("directories below the root are made, the root never", async () => {
+  const root = await makeDirectory("root");
+  await writeFileDurably(join(root, "a/b/c"), Buffer.from("x"), { signal, root });
+  assert.equal(await readFile(join(root, "a/b/c"), "utf8"), "x");
+
+  const missing = join(scratch, "missing root");
+  const write = writeFileDurably(join(missing, "a/b"), Buffer.from("x"), { signal, root: missing });
+  await assert.rejects(write, { name: "LocalFileError", message: /no such file or directory/ });
+  await assert.rejects(stat(missing), { code: "ENOENT" });
+  const alone = writeFileDurably(join(missing, "b"), Buffer.from("x"), { signal });
+  await assert.rejects(alone, { name: "LocalFileError" });
+});
+
+test("a failing body, and an abort, leave the old file and nothing else", async () => {
+  const directory = await makeDirectory("failing");
+  const path = join(directory, "file");
+  await writeFileDurably(path, Buffer.from("old"), { signal });
+  const failure = new Error("source broke");
+  async function* body() {
+    yield Buffer.alloc(2_000_000);
+    throw failure;
+  }
+  await assert.rejects(writeFileDurably(path, body(), { signal }), (error) => error === failure);
+
+  const controller = new AbortController();
+  async function* stalled() {
+    yield Buffer.alloc(10);
+    controller.abort(failure);
+    await new Promise<never>(() => {});
+  }
+  const aborted = writeFileDurably(path, stalled(), { signal: controller.signal });
+  await assert.rejects(aborted, (error) => error === failure);
+  assert.equal(await readFile(path, "utf8"), "old");
+  assert.deepEqual(await readdir(directory), ["file"]);
+});
+
+test("errors of the file system name the path, the cause and a way out", async () => {
+  const directory = await makeDirectory("errors");
+  await mkdir(join(directory, "sub"));
+  const rows = [
+    { path: join(directory, "sub"), message: /cannot write .*\/sub: it is a directory \(EISDIR\)/ },
+    { path: join(directory, "no/file"), message: /cannot create .*no such file or directory/ },
+    { path: join(directory, "x".repeat(250)), message: /the name is too long/ },
+  ];
+  for (const { path, message } of rows) {
+    const write = writeFileDurably(path, Buffer.from("x"), { signal });
+    await assert.rejects(
+      write,
+      (error) => error instanceof LocalFileError && message.test(error.message),
+    );
+  }
+  assert.deepEqual(await readdir(directory), ["sub"]);
+  await assert.rejects(
+    fsyncDirectory(join(directory, "none")),
+    /cannot fsync directory .*none: no such/,
+  );
+});
+
+test("a refused write names the path and what is needed", async () => {
+  // Refused to root as well: denied, or mounted read-only in a container.
+  const write = writeFileDurably("/sys/kernel/walnut-test", Buffer.from("x"), { signal });
+  await assert.rejects(write, {
+    name: "LocalFileError",
+    message: /cannot create \/sys\/kernel\/walnut-test.*(\(EACCES\)|\(EROFS\)|\(EPERM\))$/,
+    hint: /permission|for writing/,
+  });
+});
+
+test("short writes are continued, and a disk that takes nothing is an error", async () => {
+  const path = join(scratch, "short");
+  const real = await open(path, "w");
+  const lengths: number[] = [];
+  const short = new Proxy(real, {
+    get: (target, name) =>
+      name === "write"
+        ? async (bytes: Uint8Array, offset: number, length: number) => {
+            const result = await target.write(bytes, offset, Math.min(length, 1000));
+            lengths.push(result.bytesWritten);
+            return result;
+          }
+        : Reflect.get(target, name),
+  });
+  await writeAll(short, patternBytes(2500));
+  await real.close();
+  assert.deepEqual(lengths, [1000, 1000, 500]);
+  assert.ok((await readFile(path)).equals(patternBytes(2500)));
+
+  const full = new Proxy(real, {
+    get: (target, name) =>
+      name === "write" ? async () => ({ bytesWritten: 0 }) : Reflect.get(target, name),
+  });
+  await assert.rejects(writeAll(full, Buffer.from("x")), { name: "LocalFileError" });
+});
+
+/** The system calls of one put of 100,000 bytes, as "name path" in their order. */
+async function traced(root: string, key: string): Promise<string[]> {
+  const program = join(import.meta.dirname, "..", "support", "put-program.ts");
+  const output = join(root, "..", "trace");
+  const calls = "openat,fsync,rename,link,unlink,mkdir,newfstatat,statx,stat,lstat,access";
+  const words = ["-f", "-y", "-qq", "-e", `trace=${calls}`, "-e", "signal=none", "-o", output];
+  const run = spawnSync("strace", [...words, process.execPath, program, root, key, "100000"]);
+  assert.match(run.stdout.toString(), /done/, run.stderr.toString());
+  const lines = (await readFile(output, "utf8")).split("\n");
+  const wanted = lines.filter((line) => line.includes(root) && !line.includes("unfinished"));
+  return wanted.map((line) => {
+    const [, name] = /(\w+)(?:\(| resumed)/.exec(line) ?? [];
+    const paths = [...line.matchAll(/["<](\/[^">]*)[">]/g)].map(([, path = ""]) => path);
+    const path = paths.findLast((path) => path.startsWith(root)) ?? "";
+    return `${name} ${path.slice(root.length).replace(/\.tmp\.[\w-]+/, ".tmp")}`;
+  });
+}
+
+if (spawnSync("strace", ["-V"]).status !== 0) {
+  leaveOut("order of system calls of a put", "strace is not installed");
+} else {
+  test("a put asks nothing needless, and syncs file, name and new directories in order", async () => {
+    const root = await makeDirectory("traced");
+    assert.deepEqual(await traced(root, "wal_005/a"), [
+      "openat /wal_005/a.tmp",
+      "mkdir /wal_005",
+      "openat /wal_005/a.tmp",
+      "fsync /wal_005/a.tmp",
+      "link /wal_005/a",
+      "unlink /wal_005/a.tmp",
+      "openat /wal_005",
+      "fsync /wal_005",
+      "statx /wal_005",
+      "openat ",
+      "fsync ",
+    ]);
+  });
+}
