@@ -1,7 +1,7 @@
 /**
- * Makes test/fixtures/postgres/: bytes that real servers wrote, and what the servers themselves said
- * about them. `node scripts/run.mjs scripts/make-fixtures.ts [major ...]`; the result differs from
- * run to run (system identifiers, times) and is committed.
+ * Makes test/fixtures/postgres/: bytes that real servers wrote, and what the servers themselves
+ * said about them. `node scripts/run.mjs scripts/make-fixtures.ts [major ...]`; the result differs
+ * from run to run (system identifiers, times) and is committed.
  */
 import { spawnSync } from "node:child_process";
 import { chmod, cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
@@ -147,11 +147,13 @@ async function makeControl(cluster: Cluster, fixture: Fixture): Promise<void> {
   fixture.facts["control"] = {
     system: await json(
       cluster,
-      "SELECT pg_control_version, catalog_version_no, system_identifier::text FROM pg_control_system()",
+      `SELECT pg_control_version, catalog_version_no, system_identifier::text
+       FROM pg_control_system()`,
     ),
     checkpoint: await json(
       cluster,
-      `SELECT *, extract(epoch FROM checkpoint_time)::bigint AS seconds FROM pg_control_checkpoint()`,
+      `SELECT *, extract(epoch FROM checkpoint_time)::bigint AS seconds
+       FROM pg_control_checkpoint()`,
     ),
     init: await json(cluster, "SELECT * FROM pg_control_init()"),
     recovery: await json(cluster, "SELECT * FROM pg_control_recovery()"),
@@ -200,7 +202,8 @@ async function makeRelations(cluster: Cluster, fixture: Fixture): Promise<void> 
       `SELECT relname, relpersistence, pg_relation_filepath(oid) AS path,
               (SELECT oid::int FROM pg_database WHERE datname = current_database()) AS database,
               CASE reltablespace WHEN 0 THEN 1663 ELSE reltablespace::int END AS tablespace
-       FROM pg_class WHERE relname IN ('wide', 'rough', 'rough_pkey', 'moved', 'mine', 'pg_database')
+       FROM pg_class
+       WHERE relname IN ('wide', 'rough', 'rough_pkey', 'moved', 'mine', 'pg_database')
        ORDER BY relname`,
     );
     const directory = dirname(String(rows.find(({ relname }) => relname === "wide")?.["path"]));
@@ -301,7 +304,7 @@ async function makeOverwrites(cluster: Cluster, fixture: Fixture): Promise<void>
     const [row] = await cluster.query(
       `SELECT pg_current_wal_insert_lsn()::text AS begin,
               pg_walfile_name(pg_current_wal_insert_lsn()) AS name,
-              pg_logical_emit_message(false, 'lost', repeat('l', ${2 * SEGMENT_BYTES}))::text AS "end"`,
+              pg_logical_emit_message(false, 'lost', repeat('l', ${2 * SEGMENT_BYTES}))::text`,
     );
     const name = String(row?.["name"]);
     await cluster.stop("immediate");

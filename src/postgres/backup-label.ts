@@ -25,7 +25,9 @@ export interface BackupLabel {
   readonly incrementalFrom?: { readonly lsn: Lsn; readonly timeline: number };
 }
 
-/** The content of a .backup file in the WAL archive: the label again, and where the backup ended. */
+/**
+ * The content of a .backup file in the WAL archive: the label again, and where the backup ended.
+ */
 export interface BackupHistory extends BackupLabel {
   readonly stopLsn: Lsn;
   readonly stopSegment: string;
@@ -45,7 +47,8 @@ const BACKUP_CONTENT = new RegExp(
     "LABEL: (?<label>[^]*)\n",
     "START TIMELINE: (?<startTimeline>TIMELINE)\n",
     "(?:STOP TIME: (?<stopTime>[^\n]*)\nSTOP TIMELINE: (?<stopTimeline>TIMELINE)\n)?",
-    "(?:INCREMENTAL FROM LSN: (?<baseLsn>LSN)\nINCREMENTAL FROM TLI: (?<baseTimeline>TIMELINE)\n)?$",
+    "(?:INCREMENTAL FROM LSN: (?<baseLsn>LSN)\n",
+    "INCREMENTAL FROM TLI: (?<baseTimeline>TIMELINE)\n)?$",
   ]
     .join("")
     .replaceAll("LSN)", "[0-9A-F]{1,8}/[0-9A-F]{1,8})")

@@ -3,8 +3,8 @@ const POLYNOMIAL = 0x82f6_3b78;
 const STEP_BYTES = 16;
 
 /**
- * CRC-32C, sixteen bytes a step. An instance holds its tables (16 KiB) and nothing else, so that one
- * serves any number of sums.
+ * CRC-32C, sixteen bytes a step. An instance holds its tables (16 KiB) and nothing else, so that
+ * one serves any number of sums.
  */
 export class Crc32c {
   /** The running sum before the first byte. @source INIT_CRC32C, src/include/port/pg_crc32c.h */
@@ -35,8 +35,8 @@ export class Crc32c {
 }
 
 /**
- * The CRC-32C of all of `bytes`, bit by bit: at once for some hundred bytes, where making the tables
- * of a Crc32c would take longer.
+ * The CRC-32C of all of `bytes`, bit by bit: at once for some hundred bytes, where making the
+ * tables of a Crc32c would take longer.
  */
 export function crc32c(bytes: Uint8Array): number {
   let sum = Crc32c.start;

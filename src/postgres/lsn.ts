@@ -3,8 +3,8 @@ import { FormatError } from "../errors.ts";
 declare const lsnBrand: unique symbol;
 
 /**
- * A log sequence number: the byte position in the WAL stream, counted from the start of the cluster.
- * 0 is PostgreSQL's "no position" (InvalidXLogRecPtr); no record stands there.
+ * A log sequence number: the byte position in the WAL stream, counted from the start of the
+ * cluster. 0 is PostgreSQL's "no position" (InvalidXLogRecPtr); no record stands there.
  *
  * @source XLogRecPtr, src/include/access/xlogdefs.h
  */

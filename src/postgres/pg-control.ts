@@ -3,7 +3,9 @@ import { crc32c } from "./crc32c.ts";
 import { type Lsn, lsn } from "./lsn.ts";
 import { type PostgresRelease, RELEASE_RANGE, RELEASES } from "./versions.ts";
 
-/** Size of the file; all behind the structure is zeros. @source PG_CONTROL_FILE_SIZE, pg_control.h */
+/**
+ * Size of the file; all behind the structure is zeros. @source PG_CONTROL_FILE_SIZE, pg_control.h
+ */
 export const PG_CONTROL_BYTES = 8192;
 
 /** In the words of pg_controldata, by DBState's value. @source DBState, pg_control.h */

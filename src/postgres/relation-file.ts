@@ -1,4 +1,6 @@
-/** Which of a relation's files: data, free space map, visibility map, empty copy of an unlogged one. */
+/**
+ * Which of a relation's files: data, free space map, visibility map, empty copy of an unlogged one.
+ */
 export type RelationFork = "main" | "fsm" | "vm" | "init";
 
 /** What the name of a file in a database's directory tells. */
@@ -48,7 +50,9 @@ export function parseRelationFileName(name: string): RelationFileName | undefine
   };
 }
 
-/** Writes the name back. The session's number, which we do not keep, is needed for temporary ones. */
+/**
+ * Writes the name back. The session's number, which we do not keep, is needed for temporary ones.
+ */
 export function formatRelationFileName(file: Omit<RelationFileName, "isTemporary">): string {
   const fork = file.fork === "main" ? "" : `_${file.fork}`;
   const segment = file.relationSegment === 0 ? "" : `.${file.relationSegment}`;
@@ -76,7 +80,9 @@ export function parseRelationPath(path: string): RelationFile | undefined {
   return { tablespaceOid: Number(tablespace), databaseOid: Number(tablespaceDatabase), ...file };
 }
 
-/** Equal for all files of one relation: "1663/5/16384". Temporary relations have none of their own. */
+/**
+ * Equal for all files of one relation: "1663/5/16384". Temporary relations have none of their own.
+ */
 export function relationKey(file: RelationFile): string {
   return `${file.tablespaceOid}/${file.databaseOid}/${file.relfilenode}`;
 }

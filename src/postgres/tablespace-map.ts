@@ -48,7 +48,8 @@ export function formatTablespaceMap(
     .map(({ oid, path }) => {
       if (!isEscaped && /\\[\r\n]|\\$/.test(path)) {
         throw new FormatError(
-          `tablespace_map of PostgreSQL ${majorVersion} can't hold the path ${JSON.stringify(path)}`,
+          `tablespace_map of PostgreSQL ${majorVersion} can't hold the path ` +
+            JSON.stringify(path),
         );
       }
       return `${oid} ${path.replaceAll(isEscaped ? /[\\\r\n]/g : /[\r\n]/g, "\\$&")}\n`;

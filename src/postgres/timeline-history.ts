@@ -81,8 +81,8 @@ export function isAncestor(history: TimelineHistory, timeline: number): boolean 
 }
 
 /**
- * Where `timeline` was left on the way to `history.timeline`; undefined when it is the history's own
- * (it has no end yet) or none of its ancestors.
+ * Where `timeline` was left on the way to `history.timeline`; undefined when it is the history's
+ * own (it has no end yet) or none of its ancestors.
  *
  * @source tliSwitchPoint, src/backend/access/transam/timeline.c
  */

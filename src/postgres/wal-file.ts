@@ -47,8 +47,8 @@ const WAL_FILE_NAME =
   /^([0-9A-F]{8})(?:\.history|([0-9A-F]{8})([0-9A-F]{8})(\.partial|\.([0-9A-F]{8})\.backup)?)$/;
 
 /**
- * Recognises the name of a WAL file as PostgreSQL does: upper case, nothing around it. Undefined for
- * every other name.
+ * Recognises the name of a WAL file as PostgreSQL does: upper case, nothing around it. Undefined
+ * for every other name.
  *
  * @source IsXLogFileName and its neighbours, src/include/access/xlog_internal.h
  */
@@ -103,8 +103,8 @@ export function formatSegmentName(
 
 /**
  * Reads the 24 digits of a segment. Throws FormatError for other names, for timeline 0, and for a
- * name that can't exist with this segment size (64 MiB: 0000000100000000 may be followed by 00000000
- * to 0000003F only).
+ * name that can't exist with this segment size (64 MiB: 0000000100000000 may be followed by
+ * 00000000 to 0000003F only).
  *
  * @source XLogFromFileName, src/include/access/xlog_internal.h
  */

@@ -10,7 +10,9 @@ export const LONG_HEADER_BYTES = 40;
 export const FLAG_CONTINUATION = 0x0001;
 /** XLP_LONG_HEADER: first page of a segment. */
 export const FLAG_LONG_HEADER = 0x0002;
-/** XLP_FIRST_IS_OVERWRITE_CONTRECORD: the rest of the record before this page was lost in a crash. */
+/**
+ * XLP_FIRST_IS_OVERWRITE_CONTRECORD: the rest of the record before this page was lost in a crash.
+ */
 export const FLAG_OVERWRITE = 0x0008;
 
 /**
@@ -54,7 +56,9 @@ export interface LongWalPageHeader extends WalPageHeaderFields {
   readonly systemId: bigint;
   /** wal_segment_size: a power of two from 1 MiB to 1 GiB. */
   readonly segmentBytes: number;
-  /** Size of each WAL page, a power of two from 1 KiB to 64 KiB; 8 KiB unless compiled otherwise. */
+  /**
+   * Size of each WAL page, a power of two from 1 KiB to 64 KiB; 8 KiB unless compiled otherwise.
+   */
   readonly pageBytes: number;
 }
 

@@ -97,7 +97,9 @@ export class WalRecordScan {
     }
   }
 
-  /** The record that the next segment continues; undefined if none, or if its begin is not known. */
+  /**
+   * The record that the next segment continues; undefined if none, or if its begin is not known.
+   */
   get openRecord(): OpenRecord | undefined {
     if (this.end !== "segment-end" || this.#pendingBytes === 0 || !this.#isCrcKnown) {
       return undefined;
@@ -106,7 +108,9 @@ export class WalRecordScan {
     return { pendingBytes: this.#pendingBytes, crc: this.#pendingCrc, head };
   }
 
-  /** Takes the next page, which is all of [at, at + pageBytes) of `view`. Only while not `isDone`. */
+  /**
+   * Takes the next page, which is all of [at, at + pageBytes) of `view`. Only while not `isDone`.
+   */
   readPage(view: DataView, at: number): void {
     const flags = view.getUint16(at + 2, true);
     const pageEnd = at + this.#segment.pageBytes;

@@ -6,8 +6,8 @@ export interface WalWalk {
   readonly header: SegmentHeader;
   /**
    * Offset behind the last valid record, rounded up to 8 bytes as PostgreSQL does: the next record
-   * would begin there. The segment's size when the last record continues in the next segment. 0 when
-   * nothing valid was found, not even the rest of the previous segment's record.
+   * would begin there. The segment's size when the last record continues in the next segment. 0
+   * when nothing valid was found, not even the rest of the previous segment's record.
    */
   readonly endOfRecords: number;
   readonly end: WalEnd;
@@ -42,8 +42,8 @@ export class WalWalker {
   #segment: { readonly header: SegmentHeader; readonly scan: WalRecordScan } | undefined;
 
   /**
-   * `name` is "X" or "X.partial"; the segment must be that one. `previous` is the `openRecord` of the
-   * segment before: with it, the CRC of the record that this one continues is checked as well.
+   * `name` is "X" or "X.partial"; the segment must be that one. `previous` is the `openRecord` of
+   * the segment before: with it, the CRC of the record that this one continues is checked as well.
    */
   constructor(name: string, previous?: OpenRecord) {
     this.#name = name;
@@ -60,7 +60,16 @@ export class WalWalker {
     return this.#segment?.header;
   }
 
-  /** Throws FormatError when the segment's start does not fit its name. Keeps no part of `chunk`. */
+  /**
+   * Whether the records have ended in what was pushed: nothing behind it can change what was found.
+   */
+  get isDone(): boolean {
+    return this.#segment?.scan.isDone === true;
+  }
+
+  /**
+   * Throws FormatError when the segment's start does not fit its name. Keeps no part of `chunk`.
+   */
   push(chunk: Uint8Array): void {
     this.#sizeBytes += chunk.length;
     let at = 0;

@@ -15,7 +15,7 @@ import { postgresFacts, postgresText } from "../support/postgres-fixtures.ts";
 import { MAJORS } from "../support/postgres-programs.ts";
 
 for (const major of MAJORS) {
-  test(`the history of timeline 3 as PostgreSQL ${major} wrote it`, () => {
+  test(`the history of timeline 3 by PostgreSQL ${major}`, () => {
     const text = postgresText(major, "00000003.history");
     const history = parseTimelineHistory(text, 3);
     const [first, second] = history.ancestors;
@@ -31,7 +31,7 @@ for (const major of MAJORS) {
   });
 }
 
-test("comments, blank lines and a missing reason are read as PostgreSQL does", () => {
+test("comments, blank lines and a missing reason are no errors to PostgreSQL", () => {
   const text = "# ours\n\n  1\t0/A0  \n \t# 2\n3 1/0\tbefore 2026-01-01\n";
   assert.deepEqual(parseTimelineHistory(text, 7), {
     timeline: 7,

@@ -45,7 +45,8 @@ const bad = [
     name: "000000020000000000000002",
     page: bytes,
     message:
-      "WAL segment 000000020000000000000002 holds WAL from 0/100000 on, its name stands for 0/200000",
+      "WAL segment 000000020000000000000002 holds WAL from 0/100000 on, " +
+      "its name stands for 0/200000",
   },
   {
     what: "a later timeline",
