@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, writeSync } from "node:fs";
+import { appendFileSync, existsSync, readlinkSync, writeSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
 import { errorExitCode } from "./commands/exit-codes.ts";
 import { commandEntry } from "./commands/index.ts";
@@ -62,12 +62,25 @@ function readMachine(args: readonly string[]): Omit<Machine, "signal" | "writeOu
     cpuCount: availableParallelism(),
     versionText: versionText(),
     clock: systemClock,
+    isUtc: isUtc(),
     fileExists: existsSync,
     exportVariable(name, value) {
       process.env[name] = value;
     },
     appendFile: (path, text) => appendFileSync(path, text),
   };
+}
+
+/** Whether the zone of the process is UTC; false where that can't be found out. */
+function isUtc(): boolean {
+  const zone = process.env["TZ"];
+  if (zone !== undefined) return /^:?(Etc\/)?(UTC|UTC0|UCT|GMT|GMT0|Zulu|Universal)?$/.test(zone);
+  try {
+    return /\/(UTC|UCT|GMT|GMT0|Zulu|Universal)$/.test(readlinkSync("/etc/localtime"));
+  } catch (error) {
+    // Without a file the system's zone is UTC; a file that is no link may be any zone.
+    return systemErrorCode(error) === "ENOENT";
+  }
 }
 
 /** A user without an entry in the system's list has no home directory, and the runtime throws. */

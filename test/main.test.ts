@@ -83,6 +83,23 @@ test("logs in JSON, to a file, and as little as the level says", async () => {
   assert.match(toNowhere.stderr, /no storage is configured/);
 });
 
+test("logs in local time", async () => {
+  const nowMs = Date.now();
+  const cases = [
+    ["UTC", 0],
+    ["Etc/UTC", 0],
+    ["", 0],
+    ["Asia/Kathmandu", 345],
+    ["America/St_Johns", -210],
+  ] as const;
+  for (const [zone, offsetMinutes] of cases) {
+    const { stderr } = await runWalnut(["wal-push", "a"], { env: { TZ: zone } });
+    const [, date = "", time = ""] = /^ERROR: (\S+) (\S+)\d{3} /.exec(stderr) ?? [];
+    const loggedMs = Date.parse(`${date.replaceAll("/", "-")}T${time}Z`) - offsetMinutes * 60_000;
+    assert.ok(Math.abs(loggedMs - nowMs) < 60_000, `${zone}: ${stderr}`);
+  }
+});
+
 test("shows no secret, at the highest level either", async () => {
   using directory = scratchDirectory();
   const file = join(directory.path, "walg.json");

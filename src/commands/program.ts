@@ -36,6 +36,8 @@ export interface Machine {
   /** What `walnut version` prints. */
   readonly versionText: string;
   readonly clock: Clock;
+  /** Whether local time is UTC. */
+  readonly isUtc: boolean;
   readonly signal: AbortSignal;
   /** To standard output. Resolves also when its reader has gone; throws LocalFileError. */
   readonly writeOutput: (text: string) => Promise<void>;
@@ -188,6 +190,7 @@ function openLog(
     format: readOr<LogFormat>(found, general.logFormat, "text"),
     level: LOG_LEVELS[readOr<keyof typeof LOG_LEVELS>(found, general.logLevel, "NORMAL")],
     clock: machine.clock,
+    isUtc: machine.isUtc,
     mask: createMask(found?.beside.secrets ?? []),
     write(lines) {
       if (destination === undefined || destination === "stderr") terminal.writeLines(lines);

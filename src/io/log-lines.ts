@@ -9,6 +9,8 @@ export interface LogOptions {
   /** Lines below this severity are left out. */
   readonly level: LogLevel;
   readonly clock: Clock;
+  /** Whether local time is UTC: then its parts need no zone, whose rules take 6 ms to load. */
+  readonly isUtc: boolean;
   /** Takes the secrets out of a line. */
   readonly mask: (text: string) => string;
   /** Gets whole lines with their line end. */
@@ -36,11 +38,14 @@ const RESERVED = new Set(["time", "level", "text", "hint", "code", "stack"]);
 
 /** One line an event: what would break the line is escaped, what is secret is masked. */
 export function createLog(options: LogOptions): CommandLog {
-  const { format, level, clock, mask, write } = options;
-  const formatLine = format === "json" ? formatJsonLine : formatTextLine;
+  const { format, level, clock, isUtc, mask, write } = options;
+  const formatLine = (lineLevel: LogLevel, text: string, fields: LogFields) => {
+    if (format === "json") return formatJsonLine(lineLevel, clock.now(), text, fields);
+    return formatTextLine(lineLevel, formatTime(clock.now(), isUtc), text, fields);
+  };
   const line = (lineLevel: LogLevel, text: string, fields: LogFields = {}) => {
     if (SEVERITY[lineLevel] < SEVERITY[level]) return;
-    write(`${mask(formatLine(lineLevel, clock.now(), text, fields))}\n`);
+    write(`${mask(formatLine(lineLevel, text, fields))}\n`);
   };
   return {
     debug: (text, fields) => line("debug", text, fields),
@@ -60,17 +65,17 @@ export function createLog(options: LogOptions): CommandLog {
   };
 }
 
-/** "INFO: 2026/11/21 20:02:35.123456 text key=value", in local time as WAL-G writes it. */
+/** "INFO: 2026/11/21 20:02:35.123456 text key=value", as WAL-G writes it. */
 export function formatTextLine(
   level: LogLevel,
-  nowMs: number,
+  time: string,
   text: string,
   fields: LogFields,
 ): string {
   const parts = Object.entries(fields).flatMap(([name, value]) =>
     value === undefined ? [] : [` ${name}=${formatValue(value)}`],
   );
-  return `${level.toUpperCase()}: ${formatLocalTime(nowMs)} ${oneLine(text)}${parts.join("")}`;
+  return `${level.toUpperCase()}: ${time} ${oneLine(text)}${parts.join("")}`;
 }
 
 function formatJsonLine(level: LogLevel, nowMs: number, text: string, fields: LogFields): string {
@@ -99,8 +104,10 @@ function oneLine(text: string): string {
   return text.replace(/\p{Cc}/gu, (control) => JSON.stringify(control).slice(1, -1));
 }
 
-function formatLocalTime(nowMs: number): string {
+/** Local time with microseconds, of which the clock has none. */
+function formatTime(nowMs: number, isUtc: boolean): string {
   const time = new Date(nowMs);
+  if (isUtc) return `${time.toISOString().replaceAll("-", "/").replace("T", " ").slice(0, -1)}000`;
   const date = `${time.getFullYear()}/${two(time.getMonth() + 1)}/${two(time.getDate())}`;
   const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
   return `${date} ${clock}.${String(time.getMilliseconds()).padStart(3, "0")}000`;

@@ -19,6 +19,7 @@ function record(options: Partial<LogOptions> = {}) {
     format: "text",
     level: "info",
     clock,
+    isUtc: false,
     mask: (text) => text,
     write: (text) => lines.push(text),
     ...options,
@@ -43,7 +44,7 @@ test("writes WAL-G's lines, with fields behind the text", () => {
 test("what would break a line is quoted", () => {
   const fields = { path: "a b", quote: 'x"y', equals: "a=b", empty: "", control: "a\nb" };
   assert.equal(
-    formatTextLine("info", NOW_MS, "one\ntwo\u001b[31m", fields),
+    formatTextLine("info", "2026/11/21 20:02:35.123000", "one\ntwo\u001b[31m", fields),
     "INFO: 2026/11/21 20:02:35.123000 one\\ntwo\\u001b[31m " +
       'path="a b" quote="x\\"y" equals="a=b" empty="" control="a\\nb"',
   );
@@ -111,4 +112,11 @@ test("no secret appears in any part of any line", () => {
     }
     assert.match(all, /\*\*\*/);
   }
+});
+
+test("where local time is UTC, the time is the same", () => {
+  const utc: Clock = { ...clock, now: () => Date.UTC(2026, 0, 2, 3, 4, 5, 6) };
+  const { log, lines } = record({ clock: utc, isUtc: true });
+  log.info("x");
+  assert.deepEqual(lines, ["INFO: 2026/01/02 03:04:05.006000 x\n"]);
 });
