@@ -1,7 +1,8 @@
 import { CHUNK_BYTES, type ByteStream } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import type { RateLimit } from "../io/rate-limit.ts";
-import { formatTarHeader, TAR_END_BYTES, tarPaddingBytes } from "../tar/write.ts";
+import { BLOCK_BYTES } from "../tar/header.ts";
+import { formatTarHeader, TAR_END_BYTES, type TarMember, tarPaddingBytes } from "../tar/write.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import { type OpenFile, openForReading } from "./file-content.ts";
 import type { Walked, WalkedFile } from "./walk.ts";
@@ -34,6 +35,7 @@ export interface PartPackerOptions {
 export class PartPacker {
   readonly #options: PartPackerOptions;
   readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  readonly #headerBlock = Buffer.allocUnsafeSlow(BLOCK_BYTES);
   #filled = 0;
   #flushedBytes = 0;
   #contentBytes = 0;
@@ -67,7 +69,7 @@ export class PartPacker {
       yield* this.#appendFile(entry);
       return;
     }
-    const header = headerOf(entry);
+    const header = headerOf(entry, this.#headerBlock);
     if (header.length > CHUNK_BYTES - this.#filled) yield await this.#flush();
     this.#write(header);
     this.#options.documents.addOther(entry, this.#options.part);
@@ -77,7 +79,7 @@ export class PartPacker {
     const file = openForReading(entry.path);
     if (file === undefined) return;
     using _closed = file;
-    const header = headerOf(entry);
+    const header = headerOf(entry, this.#headerBlock);
     const isSmall = entry.sizeBytes <= SMALL_FILE_BYTES;
     const wanted =
       header.length + (isSmall ? entry.sizeBytes + tarPaddingBytes(entry.sizeBytes) : 0);
@@ -143,8 +145,8 @@ export class PartPacker {
   }
 }
 
-function headerOf(entry: Walked): Uint8Array {
-  return formatTarHeader({
+function headerOf(entry: Walked, block: Buffer): Uint8Array {
+  const member: TarMember = {
     kind: entry.kind === "link" ? "symlink" : entry.kind,
     name: entry.name,
     ...(entry.kind === "link" ? { linkName: entry.target } : {}),
@@ -154,5 +156,6 @@ function headerOf(entry: Walked): Uint8Array {
     modifiedAtSeconds: Number((entry.mtimeNs + NS_PER_S / 2n) / NS_PER_S),
     uid: entry.uid,
     gid: entry.gid,
-  });
+  };
+  return formatTarHeader(member, block);
 }

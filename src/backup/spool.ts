@@ -5,9 +5,11 @@ import { CHUNK_BYTES, type ByteStream } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 
 /** Text that waits to be written; a spool has this much of it in memory. */
-const PENDING_LENGTH = 256 * 1024;
+const PENDING_BYTES = 256 * 1024;
 /** The same for the names of one part. */
 const GROUP_PENDING_LENGTH = 64 * 1024;
+/** Of one UTF-16 unit. */
+const MAX_UTF8_BYTES = 3;
 
 /**
  * Text that is collected during a backup and read at its end, in a file without a name: it goes away
@@ -16,8 +18,9 @@ const GROUP_PENDING_LENGTH = 64 * 1024;
 export class Spool implements Disposable {
   readonly #descriptor: number;
   readonly #directory: string;
-  #pending: string[] = [];
-  #pendingLength = 0;
+  /** Used again and again: strings and buffers made for each piece would fill the heap. */
+  readonly #pending = Buffer.allocUnsafeSlow(PENDING_BYTES);
+  #pendingBytes = 0;
   #sizeBytes = 0;
 
   /** `directory` is made when it is not there. */
@@ -34,24 +37,18 @@ export class Spool implements Disposable {
 
   /** Blocks now and then to write: the page cache takes it at memory speed. */
   append(text: string): void {
-    this.#pending.push(text);
-    this.#pendingLength += text.length;
-    if (this.#pendingLength >= PENDING_LENGTH) this.flush();
+    if (text.length * MAX_UTF8_BYTES > PENDING_BYTES - this.#pendingBytes) this.flush();
+    if (text.length * MAX_UTF8_BYTES > PENDING_BYTES) {
+      this.#write(Buffer.from(text));
+      return;
+    }
+    this.#pendingBytes += this.#pending.write(text, this.#pendingBytes);
   }
 
   /** Writes what is pending; gives the size in bytes. */
   flush(): number {
-    const bytes = Buffer.from(this.#pending.join(""));
-    this.#pending = [];
-    this.#pendingLength = 0;
-    let written = 0;
-    while (written < bytes.length) {
-      const position = this.#sizeBytes + written;
-      written += this.#onDisk(() =>
-        writeSync(this.#descriptor, bytes, written, bytes.length - written, position),
-      );
-    }
-    this.#sizeBytes += bytes.length;
+    this.#write(this.#pending.subarray(0, this.#pendingBytes));
+    this.#pendingBytes = 0;
     return this.#sizeBytes;
   }
 
@@ -69,6 +66,17 @@ export class Spool implements Disposable {
 
   [Symbol.dispose](): void {
     closeSync(this.#descriptor);
+  }
+
+  #write(bytes: Uint8Array): void {
+    let written = 0;
+    while (written < bytes.length) {
+      const position = this.#sizeBytes + written;
+      written += this.#onDisk(() =>
+        writeSync(this.#descriptor, bytes, written, bytes.length - written, position),
+      );
+    }
+    this.#sizeBytes += bytes.length;
   }
 
   async #readSome(target: Uint8Array, position: number): Promise<number> {

@@ -60,9 +60,9 @@ interface Frame {
   readonly directory: string;
   /** What the names are relative to the data directory: "", "base/5/". */
   readonly prefix: string;
-  readonly names: readonly string[];
+  /** Still to be visited, the next one last: a name is given up as soon as it was visited. */
+  readonly names: string[];
   readonly unlogged: ReadonlySet<string>;
-  nextIndex: number;
 }
 
 const MODE_MASK = 0o7777n;
@@ -104,13 +104,13 @@ export class DataDirectoryWalk implements Iterable<Walked> {
     yield directoryOf("/", stats);
     const stack = [this.#open(dataDirectory, "")];
     for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
-      const name = top.names[top.nextIndex];
-      top.nextIndex += 1;
+      const name = top.names.pop();
       if (name === undefined) {
         stack.pop();
         continue;
       }
-      const visited = this.#visit(join(top.directory, name), `${top.prefix}${name}`, top.unlogged);
+      const path = `${top.directory}/${name}`;
+      const visited = this.#visit(path, `${top.prefix}${name}`, top.unlogged);
       yield* visited.entries;
       if (visited.next !== undefined) stack.push(visited.next);
     }
@@ -202,7 +202,7 @@ export class DataDirectoryWalk implements Iterable<Walked> {
           }),
         )
       : NO_NAMES;
-    return { directory, prefix, names, unlogged, nextIndex: 0 };
+    return { directory, prefix, names, unlogged };
   }
 }
 
@@ -262,11 +262,11 @@ function followLink(
   }
 }
 
-/** In the order of their bytes but for characters beyond the BMP, which the server does not use. */
-function readNames(directory: string): readonly string[] {
+/** Descending in the order of UTF-16, which is that of the bytes for all names of the server. */
+function readNames(directory: string): string[] {
   const names = unlessMissing("list", directory, () => readdirSync(directory)) ?? [];
   if (names.some((name) => name.includes("\ufffd"))) requireUtf8Names(directory);
-  return names.toSorted();
+  return names.toSorted().toReversed();
 }
 
 function requireUtf8Names(directory: string): void {

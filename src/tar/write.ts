@@ -28,6 +28,7 @@ const MODE_MASK = 0o7777;
 const MAX_OCTAL_7 = 0o7777777;
 const MAX_OCTAL_11 = 0o77777777777;
 const PAX_MODE = 0o644;
+const DIGIT_0 = 0x30;
 const IS_ASCII = /^\p{ASCII}*$/u;
 
 /** Zero bytes between content of this size and the next header: 0 to 511. */
@@ -38,11 +39,15 @@ export function tarPaddingBytes(sizeBytes: number): number {
 /**
  * Header of an entry: one block in the ustar format; where a value does not fit (long names, other
  * characters than ASCII, sizes from 8 GiB, large ids, times before 1970), a PAX header before it.
- * Throws FormatError for a name that is empty or holds a NUL.
+ * Throws FormatError for a name that is empty or holds a NUL. `block` is memory for one block, which
+ * may be the result.
  *
  * @source POSIX.1-2024, pax, "ustar Interchange Format" and "pax Extended Header"
  */
-export function formatTarHeader(member: TarMember): Uint8Array {
+export function formatTarHeader(
+  member: TarMember,
+  block: Buffer = Buffer.allocUnsafeSlow(BLOCK_BYTES),
+): Uint8Array {
   const place = splitName(member.name);
   const linkName = member.linkName ?? "";
   const records = paxRecords(member, place === undefined, fits(linkName, NAME_BYTES));
@@ -56,7 +61,8 @@ export function formatTarHeader(member: TarMember): Uint8Array {
     sizeBytes: within(member.sizeBytes, MAX_OCTAL_11),
     seconds: within(member.modifiedAtSeconds, MAX_OCTAL_11),
   };
-  return records === "" ? formatBlock(header) : withPaxHeader(member, records, header);
+  writeBlock(header, block);
+  return records === "" ? block : Buffer.concat([formatPaxHeader(member, records), block]);
 }
 
 /**
@@ -89,8 +95,8 @@ interface NamePlace {
   readonly name: string;
 }
 
-function formatBlock(header: Header): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES);
+function writeBlock(header: Header, block: Buffer): void {
+  block.fill(0);
   block.write(header.place.name, 0, NAME_BYTES, "latin1");
   writeOctal(block, header.mode, 100, 8);
   writeOctal(block, header.uid, 108, 8);
@@ -103,20 +109,23 @@ function formatBlock(header: Header): Buffer {
   writeOctal(block, 0, 329, 8);
   writeOctal(block, 0, 337, 8);
   block.write(header.place.prefix, 345, PREFIX_BYTES, "latin1");
-  const checksum = headerChecksum(block).toString(8).padStart(6, "0");
-  block.write(`${checksum}\0 `, 148, 8, "latin1");
-  return block;
+  writeOctal(block, headerChecksum(block), 148, 7);
+  block.write(" ", 155, 1, "latin1");
 }
 
-/** Digits that fill the field but for the NUL at its end. */
+/** Digits that fill the field but for the NUL at its end; made without strings, for it is frequent. */
 function writeOctal(block: Buffer, value: number, at: number, fieldBytes: number): void {
-  block.write(value.toString(8).padStart(fieldBytes - 1, "0"), at, fieldBytes - 1, "latin1");
+  let rest = value;
+  for (let index = at + fieldBytes - 2; index >= at; index -= 1) {
+    block[index] = DIGIT_0 + (rest % 8);
+    rest = Math.trunc(rest / 8);
+  }
 }
 
-function withPaxHeader(member: TarMember, records: string, header: Header): Uint8Array {
+function formatPaxHeader(member: TarMember, records: string): Buffer {
   const content = Buffer.from(records);
   const base = member.name.slice(member.name.lastIndexOf("/") + 1);
-  const paxHeader = formatBlock({
+  const header = {
     typeflag: TYPE_FLAGS.pax,
     place: { prefix: "", name: cut(`PaxHeaders.0/${base}`) },
     linkName: "",
@@ -125,9 +134,10 @@ function withPaxHeader(member: TarMember, records: string, header: Header): Uint
     gid: 0,
     sizeBytes: content.length,
     seconds: 0,
-  });
-  const padding = Buffer.alloc(tarPaddingBytes(content.length));
-  return Buffer.concat([paxHeader, content, padding, formatBlock(header)]);
+  };
+  const block = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  writeBlock(header, block);
+  return Buffer.concat([block, content, Buffer.alloc(tarPaddingBytes(content.length))]);
 }
 
 function paxRecords(member: TarMember, isNameLong: boolean, isLinkShort: boolean): string {
