@@ -110,7 +110,7 @@ await cluster.query(
 );
 await cluster.query("update orders set amount = amount + 1 where id % 1000 = 0");
 const before = await fingerprint(cluster);
-const moment = await cluster.value("select clock_timestamp()");
+const moment = await cluster.value("select clock_timestamp()::text");
 say("committed 500 more orders and 300 changes after the backup");
 
 await cluster.query("select pg_sleep(0.01)");

@@ -27,7 +27,8 @@ const SCHEMA = [
   "create table plain (id bigint primary key, body text)",
   "insert into plain select i, repeat('row ' || i, 20) from generate_series(1, 5000) i",
   "create index on plain (body)",
-  "create table wide (id int primary key, body text storage external)",
+  "create table wide (id int primary key, body text)",
+  "alter table wide alter column body set storage external",
   "insert into wide select i, repeat(md5(i::text), 300) from generate_series(1, 40) i",
   "create unlogged table scratch (id int)",
   "insert into scratch select generate_series(1, 1000)",
@@ -46,13 +47,16 @@ const CHANGES = [
   "update far set id = id + 10000 where id < 500",
   "create table younger as select * from plain where id < 100",
   "drop table wide",
-  "select nextval('numbers')",
+  // Not nextval: recovery leaves a sequence up to 32 values ahead, by design.
+  "select setval('numbers', 500)",
   "truncate scratch",
 ];
 
-/** Everything but where its tablespaces lie, which the restore changed on purpose. */
-function withoutLocations(dump: string | undefined): string | undefined {
-  return dump?.replaceAll(/^(CREATE TABLESPACE .*) LOCATION '.*';$/gm, "$1;");
+/** Without where the tablespaces lie, which the restore changes, and each dump's random key. */
+function comparable(dump: string | undefined): string | undefined {
+  return dump
+    ?.replaceAll(/^(CREATE TABLESPACE .*) LOCATION '.*';$/gm, "$1;")
+    .replaceAll(/^(\\(?:un)?restrict) .*$/gm, "$1");
 }
 
 async function roundTrip(
@@ -110,7 +114,7 @@ async function roundTrip(
   });
   assert.equal(restored.outcome, "promoted", restored.log());
   assert.equal(await restored.contents(), contents);
-  assert.equal(withoutLocations(restored.dumpAll()), withoutLocations(dumped));
+  assert.equal(comparable(restored.dumpAll()), comparable(dumped));
   await restored.query("insert into scratch values (1)");
   await checkHeaps(restored);
   await restored.stop();

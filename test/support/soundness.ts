@@ -37,9 +37,10 @@ export async function checkHeaps(cluster: Cluster): Promise<void> {
   });
 }
 
-/** pg_checksums wants the control file of its own release: 13 to 16 share one. */
+/** pg_checksums knows the tablespaces of its own release only; the pages were checked anyway. */
 function checksumsProgram(major: Major): string | undefined {
-  return major <= 16 ? clientProgram(15, "pg_checksums") : clientProgram(major, "pg_checksums");
+  const program = clientProgram(major, "pg_checksums");
+  return program?.includes(`${major}/bin`) === true ? program : undefined;
 }
 
 /** Every page of every main fork of a stopped cluster; tablespaces named by their folders. */
