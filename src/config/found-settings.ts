@@ -44,6 +44,11 @@ export class FoundSettings {
     return setting.default === undefined ? undefined : setting.type.parse(setting.default);
   }
 
+  /** The settings that were given, and their texts. */
+  *given(): Iterable<{ readonly setting: Setting; readonly text: string }> {
+    for (const [setting, { text }] of this.#found) yield { setting, text };
+  }
+
   /** Where the value comes from; undefined for a default and for nothing. */
   origin(setting: Setting): Found | undefined {
     return this.#found.get(setting);

@@ -5,7 +5,6 @@ import type { Config, PostgresConfig } from "./config.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
-import { allSettings } from "./settings.ts";
 import { defined, readStorageConfig, readStorageFolder } from "./storage-config.ts";
 import { wal } from "./wal-settings.ts";
 
@@ -49,26 +48,27 @@ export function defaultConfig(surroundings: Surroundings): Config {
 
 /** Settings that were given and lack what the user may rely on, each as a sentence without stop. */
 export function settingWarnings(found: FoundSettings): readonly string[] {
-  return allSettings.flatMap((setting) => {
-    const { effect } = setting;
-    const text = found.origin(setting)?.text;
-    if (effect.kind !== "warning" || text === undefined) return [];
-    if (effect.harmlessText?.test(text) === true) return [];
-    return [`${found.describe(setting)} has no effect: ${effect.reason}`];
-  });
+  return broken(found, "warning").map(({ what, reason }) => `${what} has no effect: ${reason}`);
 }
 
 function refusals(found: FoundSettings): readonly ConfigError[] {
-  return allSettings.flatMap((setting) => {
-    const { effect } = setting;
-    const text = found.origin(setting)?.text;
-    if (effect.kind !== "refused" || text === undefined) return [];
-    if (effect.harmlessText?.test(text) === true) return [];
-    return [
-      new ConfigError(`${found.describe(setting)} is not supported: ${effect.reason}`, {
+  return broken(found, "refused").map(
+    ({ what, reason }) =>
+      new ConfigError(`${what} is not supported: ${reason}`, {
         hint: "Nothing was read or written. Remove the setting only if you can do without it.",
       }),
-    ];
+  );
+}
+
+/** Settings with this effect that were given and ask for something. */
+function broken(
+  found: FoundSettings,
+  kind: "warning" | "refused",
+): readonly { readonly what: string; readonly reason: string }[] {
+  return [...found.given()].flatMap(({ setting, text }) => {
+    const { effect } = setting;
+    if (effect.kind !== kind || effect.harmlessText?.test(text) === true) return [];
+    return [{ what: found.describe(setting), reason: effect.reason }];
   });
 }
 

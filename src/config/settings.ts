@@ -32,11 +32,12 @@ export class SettingIndex {
   readonly #byBareName: ReadonlyMap<string, Setting>;
 
   constructor() {
-    this.#byBareName = new Map(
-      allSettings.flatMap((setting) =>
-        [setting.name, ...setting.aliases].map((name) => [name, setting] as const),
-      ),
-    );
+    const byBareName = new Map<string, Setting>();
+    for (const setting of allSettings) {
+      byBareName.set(setting.name, setting);
+      for (const alias of setting.aliases) byBareName.set(alias, setting);
+    }
+    this.#byBareName = byBareName;
   }
 
   /** By the name of a variable or a key of a file: "WALG_S3_PREFIX". */
