@@ -238,6 +238,23 @@ test("absolute names are harmless: they are below the destination", async () => 
   assert.equal(readFileSync(join(destination, outside), "utf8"), "x");
 });
 
+test("stale labels and control files in an ordinary part do not count", async () => {
+  using scratch = scratchDirectory();
+  const storage = new MemoryStorage();
+  await putSyntheticBackup(storage, { entries: cluster, style: "bare" });
+  await addPart(storage, 8, [
+    { name: "/backup_label", content: "stale" },
+    { name: "/tablespace_map", content: "16385 /live\n" },
+    { name: "/global/pg_control", content: "stale" },
+  ]);
+  await restoreInto(storage, join(scratch.path, "data"));
+  const found = snapshot(join(scratch.path, "data"));
+  for (const entry of specialEntries()) {
+    assert.ok(entry.kind === "file");
+    assert.equal(found.get(entry.path), `file 0600 ${entry.content.toString("latin1")}`);
+  }
+});
+
 test("hard links within the backup are made", async () => {
   using scratch = scratchDirectory();
   const storage = new MemoryStorage();
