@@ -28,7 +28,7 @@ export interface TarEntry {
    * The content, exactly `sizeBytes` long; once, and only until the next entry is asked for. What is
    * not read by then is skipped.
    */
-  content(): ByteStream;
+  readonly content: () => ByteStream;
 }
 
 export interface ReadTarOptions {
