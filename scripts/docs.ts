@@ -34,18 +34,13 @@ function renderSettings(): string {
     "`~/.walnut.*` and `~/.walg.*`, ending in `json`, `toml`, `yaml`, `yml`, `env` or `dotenv`. It",
     "holds the same names, in upper or lower case; other names in it are left alone.",
     "",
-    "Durations are written as in Go: `500ms`, `30s`, `1m`, `1h30m`. Sizes are bytes, or have a unit:",
-    "`512KiB`, `64MiB`, `1GB`. Booleans are `true` or `false` (`1`, `t`, `0`, `f`).",
+    "Durations are written as in Go: `500ms`, `30s`, `1m`, `1h30m`. Sizes are bytes, or have a",
+    "unit: `512KiB`, `64MiB`, `1GB`. Booleans are `true` or `false` (`1`, `t`, `0`, `f`).",
     "",
   ];
   for (const { title, settings } of settingGroups) {
-    parts.push(
-      `## ${title}`,
-      "",
-      "| flag | variables | type | default | |",
-      "|---|---|---|---|---|",
-    );
-    parts.push(...settings.map(renderSetting), "");
+    const head = ["| flag | variables | type | default | |", "|---|---|---|---|---|"];
+    parts.push(`## ${title}`, "", ...head, ...settings.map(renderSetting), "");
   }
   return parts.join("\n");
 }
@@ -78,23 +73,23 @@ function renderExitCodes(): string {
   return [
     "# Exit codes",
     "",
-    "Made from the table in `src/commands/exit-codes.ts` by `npm run docs`; `walnut help exit-codes`",
-    "prints the same.",
+    "Made from the table in `src/commands/exit-codes.ts` by `npm run docs`; `walnut help",
+    "exit-codes` prints the same.",
     "",
     "| code | meaning |",
     "| --- | --- |",
     "| 0 | all is done and safe |",
     ...rows,
     "",
-    "A run that was stopped by SIGTERM, SIGINT or SIGHUP leaves everything in order and then ends by",
-    "that signal, so that its caller can tell it from a failure.",
+    "A run that was stopped by SIGTERM, SIGINT or SIGHUP leaves everything in order and then ends",
+    "by that signal, so that its caller can tell it from a failure.",
     "",
     "`wal-push`, as every command but `wal-fetch`, answers in 1 to 125: above that, PostgreSQL's",
     "archiver restarts itself and does not count the failure. `wal-fetch` answers 74 only when the",
-    "archive has proved not to hold the file. PostgreSQL takes every code in 1 to 125 as that and, in",
-    "archive recovery, opens the database there; so any other failure, also of the command line or the",
-    "configuration, gives 200, which stops the server. A standby (`standby.signal` in the data",
-    "directory) does not open but asks again, so there it gives 75.",
+    "archive has proved not to hold the file. PostgreSQL takes every code in 1 to 125 as that and,",
+    "in archive recovery, opens the database there; so any other failure, also of the command line",
+    "or the configuration, gives 200, which stops the server. A standby (`standby.signal` in the",
+    "data directory) does not open but asks again, so there it gives 75.",
     "",
   ].join("\n");
 }

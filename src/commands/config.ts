@@ -36,8 +36,8 @@ export function configCommand(
     usage: "config [check]",
     summary: "Print every effective setting and where it comes from; check the store.",
     details:
-      "Secrets are shown as ***. When a setting is wrong, what is wrong follows on standard error " +
-      "and the exit code is that of other commands.\n\n" +
+      "Secrets are shown as ***. When a setting is wrong, this follows on standard error, and " +
+      "the exit code is that of other commands.\n\n" +
       "`config check` also writes, reads, lists and deletes a small object under a random name. " +
       "Run it as the user, and with the environment, of the PostgreSQL server.",
     flags: [{ name: "json", text: "Print a JSON array instead of lines." }],

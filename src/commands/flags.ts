@@ -35,5 +35,6 @@ function formatSetting(setting: Setting): string {
     ...(setting.effect.kind === "used" ? [] : [`Without effect: ${setting.effect.reason}.`]),
     ...(setting.default === undefined ? [] : [`Default: ${setting.default}.`]),
   ];
-  return `  --${flag}${value}\n      ${settingNames(setting).join(", ")}\n      ${about.join(" ")}\n`;
+  const lines = [`  --${flag}${value}`, settingNames(setting).join(", "), about.join(" "), ""];
+  return lines.join("\n      ").trimEnd().concat("\n");
 }

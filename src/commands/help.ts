@@ -53,8 +53,8 @@ export async function formatOverview(program: Program): Promise<string> {
     "Commands:",
     formatRows(rows),
     "",
-    "`walnut help <command>` shows the arguments and flags of a command, `walnut flags` all settings,",
-    "`walnut config` where each effective setting comes from, `walnut help exit-codes` the exit codes.",
+    "`walnut help <command>` shows the arguments and flags of a command, `walnut flags` all",
+    "settings, `walnut config` where each one comes from, `walnut help exit-codes` the exit codes.",
     "",
   ].join("\n");
 }

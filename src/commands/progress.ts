@@ -60,11 +60,11 @@ export function formatProgress(
   { activity, doneBytes, totalBytes }: ProgressState,
   bytesPerSecond: number | undefined,
 ): string {
-  const parts = [
+  const total =
     totalBytes === undefined
-      ? formatBytes(doneBytes)
-      : `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}${formatShare(doneBytes, totalBytes)}`,
-  ];
+      ? ""
+      : ` of ${formatBytes(totalBytes)}${formatShare(doneBytes, totalBytes)}`;
+  const parts = [`${formatBytes(doneBytes)}${total}`];
   if (bytesPerSecond !== undefined) {
     parts.push(`${formatBytes(bytesPerSecond)}/s`);
     const leftBytes = (totalBytes ?? 0) - doneBytes;

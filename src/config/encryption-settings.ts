@@ -29,7 +29,7 @@ export const encryptionSettings: readonly Setting[] = [
   refused("PGP_KEY_PATH", path, "File with that key."),
   refused("PGP_KEY_PASSPHRASE", secret, "Passphrase of that key."),
   refused("GPG_KEY_ID", text, "Key in the key ring of gpg.", "plain"),
-  setting("WALE_GPG_KEY_ID", text, "Key in the key ring of gpg, as WAL-E read it.", {
+  setting("WALE_GPG_KEY_ID", text, "Key in the key ring of gpg, by the name that WAL-E read.", {
     form: "foreign",
     aliases: ["WALG_GPG_KEY_ID"],
     effect: {

@@ -22,12 +22,12 @@ export const general = {
   zstdLevel: setting(
     "ZSTD_LEVEL",
     text,
-    "Level of zstd: fastest, default, better, best, or a number from 1 to 19.",
+    "Level of zstd: fastest, default, better, best, or a number from 1 to 22.",
   ),
   compressionLevel: setting(
     "COMPRESSION_LEVEL",
-    integer(0, 19),
-    "Level of the compression method in its own scale: zstd 1 to 19, brotli 0 to 11, lzma 0 to 9.",
+    text,
+    "Level of the compression method in its own scale: zstd 1 to 22, brotli 0 to 11, lzma 0 to 9.",
     { form: "own" },
   ),
   codecJobs: setting(

@@ -1,5 +1,6 @@
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseCompressionLevel } from "../codec/table.ts";
 import { ConfigError } from "../errors.ts";
 import type { Config, PostgresConfig } from "./config.ts";
 import { FoundSettings } from "./found-settings.ts";
@@ -16,20 +17,6 @@ export interface Surroundings {
 
 /** Tar parts packed at the same time with TURBO, as in WAL-G. */
 const TURBO_DISK_CONCURRENCY = 4;
-
-/** WAL-G's names for zstd's levels. */
-const ZSTD_LEVELS: ReadonlyMap<string, number> = new Map([
-  ["fastest", 1],
-  ["default", 3],
-  ["better", 7],
-  ["best", 11],
-]);
-
-const LEVELS = {
-  zstd: { min: 1, max: 19 },
-  brotli: { min: 0, max: 11 },
-  lzma: { min: 0, max: 9 },
-} as const;
 
 /**
  * The typed, frozen configuration. Throws ConfigError with all that is wrong: unknown, unreadable
@@ -147,43 +134,22 @@ function readPostgres(found: FoundSettings): PostgresConfig {
 
 function readCompressionLevel(found: FoundSettings): number | undefined {
   const method = found.get(general.compressionMethod);
-  const zstdLevel = found.get(general.zstdLevel);
-  const level = found.get(general.compressionLevel);
-  if (zstdLevel !== undefined && method !== "zstd") {
+  const { zstdLevel, compressionLevel } = general;
+  const isZstdLevelGiven = found.origin(zstdLevel) !== undefined;
+  if (isZstdLevelGiven && method !== "zstd") {
     throw new ConfigError(
-      `${found.describe(general.zstdLevel)} does not fit ` +
+      `${found.describe(zstdLevel)} does not fit ` +
         `${found.describe(general.compressionMethod)}, which is ${method}`,
       { hint: "Remove the level or set the method to zstd." },
     );
   }
-  if (zstdLevel !== undefined && level !== undefined) {
+  if (isZstdLevelGiven && found.origin(compressionLevel) !== undefined) {
     throw new ConfigError(
-      `${found.describe(general.zstdLevel)} and ${found.describe(general.compressionLevel)} ` +
-        "contradict each other",
+      `${found.describe(zstdLevel)} and ${found.describe(compressionLevel)} contradict each other`,
     );
   }
-  if (zstdLevel !== undefined) return parseZstdLevel(found, zstdLevel);
-  if (level === undefined) return undefined;
-  const range =
-    method === "zstd" || method === "brotli" || method === "lzma" ? LEVELS[method] : undefined;
-  if (range === undefined || level < range.min || level > range.max) {
-    const allowed =
-      range === undefined ? "has no levels" : `has levels ${range.min} to ${range.max}`;
-    throw new ConfigError(
-      `${found.describe(general.compressionLevel)} is ${level}, but ${method} ${allowed}`,
-    );
-  }
-  return level;
-}
-
-function parseZstdLevel(found: FoundSettings, text: string): number {
-  const level = ZSTD_LEVELS.get(text.toLowerCase()) ?? (/^\d+$/.test(text) ? Number(text) : 0);
-  if (level < LEVELS.zstd.min || level > LEVELS.zstd.max) {
-    throw new ConfigError(`${found.describe(general.zstdLevel)} is no level of zstd: ${text}`, {
-      hint: "It is fastest, default, better, best, or a number from 1 to 19.",
-    });
-  }
-  return level;
+  const text = found.get(zstdLevel) ?? found.get(compressionLevel);
+  return text === undefined ? undefined : parseCompressionLevel(method, text);
 }
 
 function defaultCacheDirectory({ homeDirectory }: Surroundings): string {

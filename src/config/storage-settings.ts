@@ -37,7 +37,7 @@ export const storage = {
     ...ANY,
     default: "false",
   }),
-  caFile: setting("S3_CA_CERT_FILE", path, "Certificates to trust for S3, as PEM.", ANY),
+  caFile: setting("S3_CA_CERT_FILE", path, "File of PEM certificates to trust for S3.", ANY),
   storageClass: setting("S3_STORAGE_CLASS", text, "Storage class of new objects.", ANY),
   sse: setting(
     "S3_SSE",

@@ -1,4 +1,4 @@
-/** Shorter secrets would take letters out of ordinary words: they are masked as whole words only. */
+/** Shorter secrets would take letters out of other words: they are masked as whole words only. */
 const SHORTEST_PART_LENGTH = 4;
 
 const MASK = "***";

@@ -286,7 +286,7 @@ test("takes the config file of the flag, then of the variables, then of the home
   }
 });
 
-test("a named config file that is missing or broken is a problem, and the rest is read", async () => {
+test("a named config file that is missing or broken is a problem; the rest is read", async () => {
   const environment = { WALG_STORAGE_PREFIX: "x" };
   assert.deepEqual(await findWithFiles({}, { config: "absent.json" }, environment), {
     prefix: "x",

@@ -73,7 +73,7 @@ test("a failure is a message and a hint on a line of its own", () => {
   );
 });
 
-test("as JSON, each event is one object in one line", () => {
+test("in JSON, each event is one object in one line", () => {
   const { log, lines } = record({ format: "json", level: "debug" });
   log.info("two\nlines", { time: "field", lsn: 2n ** 60n, small: 5n, gone: undefined });
   log.failure({ message: "m", code: "storage", hint: "h", stack: "a\nb" });
