@@ -63,8 +63,10 @@ async function readPageV2(
     transport.client.send(command, http),
   );
   const { Contents = [], IsTruncated, NextContinuationToken } = answer;
+  // A list always has it; a login page of some proxy, which is no empty bucket, has not.
+  if (IsTruncated === undefined) throw transport.unclear("list", prefix, "a list");
   const objects = Contents.map(toInfo);
-  if (IsTruncated !== true) return { objects, next: undefined };
+  if (!IsTruncated) return { objects, next: undefined };
   if (NextContinuationToken === undefined) {
     throw transport.unclear("list", prefix, "a token for the next page");
   }
@@ -87,8 +89,9 @@ async function readPageV1(
     transport.client.send(command, http),
   );
   const { Contents = [], IsTruncated, NextMarker } = answer;
+  if (IsTruncated === undefined) throw transport.unclear("list", prefix, "a list");
   const objects = Contents.map(toInfo);
-  if (IsTruncated !== true) return { objects, next: undefined };
+  if (!IsTruncated) return { objects, next: undefined };
   const next = NextMarker ?? objects.at(-1)?.key;
   if (next === undefined) throw transport.unclear("list", prefix, "where the next page begins");
   return { objects, next: { startAfter: next } };
