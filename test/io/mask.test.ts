@@ -8,7 +8,7 @@ const cases: readonly (readonly [readonly string[], string, string])[] = [
   [[""], "an empty secret", "an empty secret"],
   [["geheim"], "a geheim and geheimer", "a *** and ***er"],
   [["a.c*"], "abc a.c* x", "abc *** x"],
-  [["abc", "abcdef"], "abcdef abc", "*** ***"],
+  [["abcd", "abcdef"], "abcdef abcd", "*** ***"],
   [["no"], "no nonsense, no.", "*** nonsense, ***."],
   [["a"], "a backup at a=a", "*** backup at ***=***"],
   [["p/w"], "%70 p%2Fw p/w", "%70 *** ***"],
