@@ -16,7 +16,8 @@ import { checkedWal } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
-import { listStoredWal, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
+import { findUsablePartial, readPartial } from "./partial.ts";
+import { listStoredSegment, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
   readonly codecJobs: number;
@@ -29,11 +30,18 @@ export interface FetchOptions extends CallOptions {
    * and take a chain that breaks off for damage.
    */
   readonly checkRecords?: boolean;
+  /**
+   * Unless false: where the archive ends with an unfinished segment, that one is given, by the rule
+   * in RECEIVE.md. Never for a segment that nobody has asked for yet.
+   */
+  readonly usePartial?: boolean;
   readonly log: Log;
 }
 
 /** An object that looks damaged is read once more: the damage may have happened on the way. */
 const READ_ATTEMPTS = 2;
+/** An unfinished segment may be completed, and its object removed, under our hands. */
+const PARTIAL_ATTEMPTS = 2;
 
 /**
  * Brings the WAL file `name` to `destination`, whole, checked and durable, or not at all; what was
@@ -85,12 +93,22 @@ class Fetch {
     const place = { directory: cacheDirectory, storageName: this.#storage.name, log };
     const memory = await readArchiveMemory(place);
 
-    const found = await this.#takeFirstWhole(memory.fetchExtension ?? memory.pushExtension);
-    await rememberArchive(place, memory, { fetchExtension: found.extension });
+    const likelyExtension = memory.fetchExtension ?? memory.pushExtension;
+    for (let attempt = 1; ; attempt++) {
+      const found = await this.#takeFirstWhole(likelyExtension);
+      if (found !== undefined) {
+        await rememberArchive(place, memory, { fetchExtension: found.extension });
+        return;
+      }
+      if (await this.#takePartial({ isLastAttempt: attempt === PARTIAL_ATTEMPTS })) return;
+    }
   }
 
-  /** The usual case is one request: the extension is that of the last file. */
-  async #takeFirstWhole(likelyExtension: string | undefined): Promise<StoredWal> {
+  /**
+   * The usual case is one request: the extension is that of the last file. Undefined when there is
+   * only an unfinished segment.
+   */
+  async #takeFirstWhole(likelyExtension: string | undefined): Promise<StoredWal | undefined> {
     const { name } = this.#wanted;
     if (likelyExtension !== undefined) {
       const likely = { key: walKey(name, likelyExtension), extension: likelyExtension };
@@ -98,7 +116,7 @@ class Fetch {
     }
 
     this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
-    const listed = await listStoredWal(this.#storage, name, this.#scope);
+    const { whole: listed, partial } = await listStoredSegment(this.#storage, name, this.#scope);
     const likelyKey = likelyExtension === undefined ? undefined : walKey(name, likelyExtension);
     for (const stored of listed) {
       const isKnownDamaged = stored.key === likelyKey && this.#failure !== undefined;
@@ -107,7 +125,8 @@ class Fetch {
     if (this.#failure !== undefined) throw this.#failure;
     const [first] = listed;
     if (first === undefined) {
-      throw new NotInArchiveError(`WAL file ${name} is not in the archive ${this.#storage.name}`);
+      if (partial.length > 0 && this.#options.usePartial !== false) return undefined;
+      throw this.#notInArchive();
     }
     throw new StorageError(
       `${this.#storage.name} lists object ${first.key} but says that it does not exist`,
@@ -115,11 +134,49 @@ class Fetch {
     );
   }
 
+  /** False when it is gone, because the whole segment has come: then that one is to be taken. */
+  async #takePartial({ isLastAttempt }: { readonly isLastAttempt: boolean }): Promise<boolean> {
+    const { name, path, systemId } = this.#wanted;
+    const { codecJobs, log } = this.#options;
+    const { signal } = this.#scope;
+    this.#scope.begin(`looking around ${name}.partial in ${this.#storage.name}`);
+    const search = await findUsablePartial(this.#storage, name, { signal });
+    if (search.kind === "unusable") {
+      throw this.#notInArchive(`; ${search.key} is not used: ${search.reason}`);
+    }
+    if (search.kind === "usable") {
+      const { stored } = search;
+      const options = { codecJobs, signal, systemId };
+      const isLanded = await this.#untilWhole(stored, () =>
+        writeFileDurably(path, readPartial(this.#storage, { name, stored }, options), { signal }),
+      );
+      if (isLanded) {
+        log.info("unfinished segment fetched", { wal: name, key: stored.key });
+        return true;
+      }
+      if (this.#failure !== undefined) throw this.#failure;
+    }
+    if (isLastAttempt) throw this.#notInArchive();
+    return false;
+  }
+
+  #notInArchive(more = ""): NotInArchiveError {
+    const { name } = this.#wanted;
+    return new NotInArchiveError(
+      `WAL file ${name} is not in the archive ${this.#storage.name}${more}`,
+    );
+  }
+
   /** False when there is no such object, or when it is damaged: then `#failure` says how. */
   async #take(stored: StoredWal): Promise<boolean> {
+    return await this.#untilWhole(stored, () => this.#land(stored));
+  }
+
+  async #untilWhole(stored: StoredWal, land: () => Promise<void>): Promise<boolean> {
+    this.#scope.begin(`fetching ${stored.key} from ${this.#storage.name}`);
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.#land(stored);
+        await land();
         return true;
       } catch (error) {
         if (error instanceof ObjectNotFoundError) return false;
@@ -135,7 +192,6 @@ class Fetch {
     const { name, path, systemId } = this.#wanted;
     const { codecJobs, checkRecords = true } = this.#options;
     const { signal } = this.#scope;
-    this.#scope.begin(`fetching ${stored.key} from ${this.#storage.name}`);
     const codec = requireCodec(this.#storage, stored);
     const content = readStoredWal(this.#storage, stored, { codecJobs, signal });
     const mustCheckRecords = checkRecords && !codec.hasContentChecksum;

@@ -21,13 +21,32 @@ export async function listStoredWal(
   name: string,
   options: CallOptions,
 ): Promise<readonly StoredWal[]> {
+  return (await listStoredSegment(storage, name, options)).whole;
+}
+
+/** The objects of a segment. */
+export interface StoredSegment {
+  readonly whole: readonly StoredWal[];
+  /** Of what is stored as `X.partial` while the segment is not complete. */
+  readonly partial: readonly StoredWal[];
+}
+
+/** Like listStoredWal, and with the same one request also what there is of an unfinished segment. */
+export async function listStoredSegment(
+  storage: Storage,
+  name: string,
+  options: CallOptions,
+): Promise<StoredSegment> {
   const bareKey = walKey(name, "");
-  const found: StoredWal[] = [];
+  const partialKey = walKey(`${name}.partial`, "");
+  const whole: StoredWal[] = [];
+  const partial: StoredWal[] = [];
   for await (const { key } of storage.list(bareKey, options)) {
-    const extension = parseExtension(key.slice(bareKey.length));
-    if (extension !== undefined) found.push({ key, extension });
+    const isPartial = key.startsWith(partialKey);
+    const extension = parseExtension(key.slice((isPartial ? partialKey : bareKey).length));
+    if (extension !== undefined) (isPartial ? partial : whole).push({ key, extension });
   }
-  return found;
+  return { whole, partial };
 }
 
 /** "X." is how WAL-G up to 3.0.8 named what it did not compress. */

@@ -33,6 +33,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     exitCode: restoreExitCode,
     isFrequent: true,
   },
+  "wal-receive": { load: async () => (await import("./wal-receive.ts")).walReceive },
   "backup-push": { load: async () => (await import("./backup-push.ts")).backupPush },
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },

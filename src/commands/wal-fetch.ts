@@ -20,7 +20,9 @@ export const walFetch: Command<WalFetchArguments> = {
     "postgresql.conf: restore_command = 'walnut wal-fetch %f %p'\n\n" +
     "Exit code 74 means that the archive has proved not to hold the file. For any other failure " +
     "the server must not believe that the archive ends here: it is stopped by a code above 125, " +
-    "and a standby, which asks again, is told 75.",
+    "and a standby, which asks again, is told 75.\n\n" +
+    "At the end of an archive that wal-receive feeds, the unfinished segment is given, filled up " +
+    "with zeros: recovery gets every commit that was stored. WALNUT_FETCH_PARTIAL=false prevents it.",
   flags: [],
   needsConfig: true,
 
@@ -48,6 +50,7 @@ export const walFetch: Command<WalFetchArguments> = {
       ...limits,
       codecJobs: config.codecJobs,
       cacheDirectory: config.cacheDirectory,
+      usePartial: config.isPartialFetched,
       log,
     });
     log.debug("fetched", { wal: name, storage: storage.name });

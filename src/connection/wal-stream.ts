@@ -111,6 +111,11 @@ export class WalStream implements AsyncIterable<WalPiece>, AsyncDisposable {
     this.#sendStatus(false);
   }
 
+  /** Ends the connection: what iterates rejects with `reason`. */
+  abandon(reason: Error): void {
+    this.#socket.destroy(reason);
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<WalPiece, void, undefined> {
     try {
       for (;;) {

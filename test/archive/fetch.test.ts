@@ -91,7 +91,7 @@ test("files that are no segments come as they are", async () => {
 for (const isWarm of [false, true]) {
   test(`what is not there is proved by a list${isWarm ? ", also with a warm cache" : ""}`, async () => {
     if (isWarm) await warm();
-    await put(`wal_005/${name}.partial.zst`, Buffer.from("another file"));
+    await put(`wal_005/${name}.00000028.backup.zst`, Buffer.from("another file"));
     await assert.rejects(bench.fetch(name, destination), {
       name: "NotInArchiveError",
       message: `WAL file ${name} is not in the archive memory://test`,

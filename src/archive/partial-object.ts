@@ -1,0 +1,193 @@
+import { FormatError, TruncatedError } from "../errors.ts";
+import type { ByteSource } from "../io/bytes.ts";
+import { walKey } from "../layout/keys.ts";
+import { WalWalker } from "../postgres/wal-record.ts";
+import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import type { PushOptions } from "./push.ts";
+import { listStoredWal, readStoredWal, type StoredWal } from "./stored-wal.ts";
+import type { WalSpool } from "./wal-spool.ts";
+
+/** How a stored `.partial` relates to what has been received of its segment. */
+export type PartialRelation =
+  /** The objects would be the same. */
+  | "same"
+  /** All its valid records are in what was received: it may be replaced. */
+  | "covered"
+  /** It has more than was received so far. */
+  | "ahead"
+  /** It has other records: somebody else's. */
+  | "different";
+
+/** What a comparison of a stored `.partial` with the received bytes, zeros behind them, has found. */
+export interface PartialDifference {
+  /** Offset of the first byte that differs; undefined if none does. */
+  readonly differsAt: number | undefined;
+  /** Where the stored one's valid records end. */
+  readonly storedEnd: number;
+  readonly receivedBytes: number;
+}
+
+/** Whether a stored `.partial` may be replaced by what was received: no valid record may get lost. */
+export function relatePartial({
+  differsAt,
+  storedEnd,
+  receivedBytes,
+}: PartialDifference): PartialRelation {
+  if (differsAt === undefined) return "same";
+  if (differsAt >= storedEnd) return "covered";
+  return differsAt >= receivedBytes ? "ahead" : "different";
+}
+
+/** How an attempt to store what was received ended. */
+export type ShipOutcome =
+  /** The store holds at least so much of the segment. */
+  | { readonly kind: "stored" }
+  /** Nothing was written: the object in the store has more (so many bytes), or other records. */
+  | { readonly kind: "ahead"; readonly storedEnd: number; readonly key: ObjectKey }
+  | { readonly kind: "different"; readonly key: ObjectKey };
+
+/** The object `X.partial` of a segment that is being received. */
+export class PartialObject {
+  readonly #storage: Storage;
+  readonly #spool: WalSpool;
+  readonly #options: Omit<PushOptions, "signal">;
+  readonly #key: ObjectKey;
+  /** Other objects of this name, in other compressions, whose content we have. */
+  #covered: ObjectKey[] = [];
+  /** Whether we know what was there before us. */
+  #isChecked = false;
+
+  constructor(storage: Storage, spool: WalSpool, options: Omit<PushOptions, "signal">) {
+    this.#storage = storage;
+    this.#spool = spool;
+    this.#options = options;
+    this.#key = walKey(this.#name, options.codec.extension);
+  }
+
+  get #name(): string {
+    return `${this.#spool.name}.partial`;
+  }
+
+  /** Stores the first `endBytes`; never less than the store has already. */
+  async ship(endBytes: number, options: CallOptions): Promise<ShipOutcome> {
+    const { timeoutMs } = this.#options;
+    return await withinDeadline({ timeoutMs, ...options }, async (scope) => {
+      if (!this.#isChecked) {
+        const found = await this.#check(scope);
+        if (found !== undefined) return found;
+      }
+      scope.begin(`storing ${this.#key} in ${this.#storage.name}`);
+      await this.#storage.put(this.#key, this.#body(endBytes, scope), { signal: scope.signal });
+      // Only now is their content safe under our key.
+      await this.#delete(this.#covered, scope);
+      this.#covered = [];
+      return { kind: "stored" };
+    });
+  }
+
+  /** Removes what the complete segment, now stored, has made needless. Gives the keys it had to keep. */
+  async remove(options: CallOptions): Promise<readonly ObjectKey[]> {
+    const { timeoutMs } = this.#options;
+    return await withinDeadline({ timeoutMs, ...options }, async (scope) => {
+      const found = this.#isChecked ? undefined : await this.#check(scope);
+      const kept = found === undefined || found.kind === "stored" ? [] : [found.key];
+      const keys = this.#isChecked ? [this.#key, ...this.#covered] : this.#covered;
+      await this.#delete(keys, scope);
+      return kept;
+    });
+  }
+
+  /** Gives what stands in the way of writing; nothing does when it returns undefined. */
+  async #check(scope: DeadlineScope): Promise<ShipOutcome | undefined> {
+    scope.begin(`listing the objects of ${this.#name} in ${this.#storage.name}`);
+    const covered: ObjectKey[] = [];
+    for (const stored of await listStoredWal(this.#storage, this.#name, scope)) {
+      scope.begin(`comparing ${stored.key} in ${this.#storage.name}`);
+      const difference = await this.#compare(stored, scope);
+      const { key } = stored;
+      const relation = relatePartial(difference);
+      if (relation === "ahead") return { kind: "ahead", storedEnd: difference.storedEnd, key };
+      if (relation === "different") return { kind: "different", key };
+      covered.push(key);
+    }
+    this.#covered = covered.filter((key) => key !== this.#key);
+    this.#isChecked = true;
+    return undefined;
+  }
+
+  async #compare(stored: StoredWal, { signal }: CallOptions): Promise<PartialDifference> {
+    const { receivedBytes, segmentBytes } = this.#spool;
+    const { codecJobs } = this.#options;
+    const walker = new WalWalker(this.#name);
+    const ours = new SpoolCursor(this.#spool, receivedBytes, { signal });
+    let differsAt: number | undefined;
+    let position = 0;
+    try {
+      for await (const chunk of readStoredWal(this.#storage, stored, { codecJobs, signal })) {
+        walker.push(chunk);
+        if (differsAt === undefined) {
+          const difference = await ours.firstDifference(chunk);
+          if (difference >= 0) differsAt = position + difference;
+        }
+        position += chunk.length;
+      }
+      const storedEnd = walker.finish().endOfRecords;
+      if (position !== segmentBytes) differsAt ??= position;
+      return { differsAt, storedEnd, receivedBytes };
+    } catch (error) {
+      // Nobody can use an object that is empty or cut off.
+      if (error instanceof TruncatedError) return { differsAt: 0, storedEnd: 0, receivedBytes };
+      // Something else lies there, perhaps damaged; a person has to look at it.
+      if (error instanceof FormatError) return { differsAt: 0, storedEnd: 1, receivedBytes: 1 };
+      throw error;
+    }
+  }
+
+  #body(endBytes: number, { signal }: CallOptions): ByteSource {
+    const { codec, level, codecJobs: jobs } = this.#options;
+    const settings = { jobs, signal, ...(level === undefined ? {} : { level }) };
+    return {
+      ...(codec.method === "none" ? { sizeBytes: this.#spool.segmentBytes } : {}),
+      isReopenable: true,
+      open: () => codec.compress(this.#spool.read(endBytes, { signal }), settings),
+    };
+  }
+
+  async #delete(keys: readonly ObjectKey[], scope: DeadlineScope): Promise<void> {
+    if (keys.length === 0) return;
+    scope.begin(`deleting ${keys.join(", ")} from ${this.#storage.name}`);
+    await this.#storage.delete(keys, { signal: scope.signal });
+  }
+}
+
+/** Reads what was received, padded, beside another stream of the same length. */
+class SpoolCursor {
+  readonly #iterator: AsyncIterator<Uint8Array>;
+  #chunk: Uint8Array = new Uint8Array();
+
+  constructor(spool: WalSpool, endBytes: number, options: CallOptions) {
+    this.#iterator = spool.read(endBytes, options)[Symbol.asyncIterator]();
+  }
+
+  /** Offset in `other` of the first byte that is not ours; -1 if there is none. */
+  async firstDifference(other: Uint8Array): Promise<number> {
+    let at = 0;
+    while (at < other.length) {
+      if (this.#chunk.length === 0) {
+        const next = await this.#iterator.next();
+        if (next.done === true) return at;
+        this.#chunk = next.value;
+      }
+      const size = Math.min(this.#chunk.length, other.length - at);
+      const ours = this.#chunk.subarray(0, size);
+      const theirs = other.subarray(at, at + size);
+      if (Buffer.compare(ours, theirs) !== 0) {
+        return at + ours.findIndex((byte, index) => byte !== theirs[index]);
+      }
+      this.#chunk = this.#chunk.subarray(size);
+      at += size;
+    }
+    return -1;
+  }
+}
