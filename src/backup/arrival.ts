@@ -15,8 +15,8 @@ import {
 /** The way that WAL takes from the server into the repository, and who can tell of it. */
 export interface WalArchive {
   readonly storage: Storage;
-  /** pg_wal/archive_status of the server. */
-  readonly statusDirectory: string;
+  /** pg_wal of the server. */
+  readonly walDirectory: string;
   /** To ask the archiver's statistics, in a session of its own each time. */
   readonly connection: ConnectionSettings;
   readonly log: Log;

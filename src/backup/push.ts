@@ -148,7 +148,7 @@ function archiveOf(settings: PushSettings, world: PushWorld, dataDirectory: stri
   return {
     ...world,
     connection: settings.connection,
-    statusDirectory: join(dataDirectory, "pg_wal", "archive_status"),
+    walDirectory: join(dataDirectory, "pg_wal"),
   };
 }
 

@@ -14,7 +14,7 @@ export interface SegmentRange {
   readonly segmentBytes: number;
 }
 
-/** What the server's archiver says of a segment; "unknown" when its mark is not there any more. */
+/** What the server's archiver says of a segment; "unknown" while it has not said anything. */
 export type ArchiverState = "waiting" | "done" | "unknown";
 
 /** Oldest segment that the repository does not hold. */
@@ -25,8 +25,8 @@ export interface MissingSegment {
 
 export interface SegmentWaitOptions {
   readonly storage: Storage;
-  /** pg_wal/archive_status of the server. */
-  readonly statusDirectory: string;
+  /** pg_wal of the server. */
+  readonly walDirectory: string;
   readonly clock: Clock;
   /** In all; 0 = without end. */
   readonly timeoutMs: number;
@@ -35,6 +35,7 @@ export interface SegmentWaitOptions {
   readonly signal: AbortSignal;
 }
 
+const STATUS_DIRECTORY = "archive_status";
 const FIRST_POLL_MS = 10;
 const MAX_POLL_MS = 500;
 /** While the archiver has not said "done", the repository is asked only this often. */
@@ -50,8 +51,8 @@ export async function waitForSegments(
   range: SegmentRange,
   options: SegmentWaitOptions,
 ): Promise<MissingSegment | undefined> {
-  const { storage, statusDirectory, clock, timeoutMs, signal } = options;
-  using changes = new DirectoryChanges(statusDirectory);
+  const { storage, walDirectory, clock, timeoutMs, signal } = options;
+  using changes = new DirectoryChanges(join(walDirectory, STATUS_DIRECTORY));
   const startMs = clock.monotonicMs();
   const pace = new WaitPace(clock, options.onWaiting);
   let { first } = range;
@@ -61,7 +62,7 @@ export async function waitForSegments(
   for (;;) {
     const changed = changes.next();
     const name = formatSegmentName(range.timeline, first, range.segmentBytes);
-    const archiver = archiverState(statusDirectory, name);
+    const archiver = archiverState(walDirectory, name);
     const isDoneNow = archiver === "done" && seen !== "done";
     seen = archiver;
     const unaskedMs = archiver === "waiting" ? UNASKED_MS : pollMs;
@@ -103,9 +104,12 @@ async function earliest(
   }
 }
 
-function archiverState(statusDirectory: string, segment: string): ArchiverState {
-  if (existsSync(join(statusDirectory, `${segment}.ready`))) return "waiting";
-  return existsSync(join(statusDirectory, `${segment}.done`)) ? "done" : "unknown";
+/** A segment that is gone was archived before: the server removes no other. */
+function archiverState(walDirectory: string, segment: string): ArchiverState {
+  const mark = join(walDirectory, STATUS_DIRECTORY, segment);
+  if (existsSync(`${mark}.ready`)) return "waiting";
+  const isDone = existsSync(`${mark}.done`) || !existsSync(join(walDirectory, segment));
+  return isDone ? "done" : "unknown";
 }
 
 /** Number of the oldest segment of the range that is not stored; one listing, read as far as needed. */

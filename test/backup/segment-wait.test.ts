@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -19,12 +19,15 @@ import { MemoryStorage } from "../support/memory-storage.ts";
 
 const signal = AbortSignal.timeout(60_000);
 const segmentBytes = 16 * 1024 * 1024;
-const place = { status: "" };
+const place = { wal: "", status: "" };
 
 beforeEach(() => {
-  place.status = mkdtempSync(join(tmpdir(), "walnut-wait-"));
+  place.wal = mkdtempSync(join(tmpdir(), "walnut-wait-"));
+  place.status = join(place.wal, "archive_status");
+  mkdirSync(place.status);
+  for (const number of [2n, 3n]) writeFileSync(join(place.wal, nameOf(number)), "");
 });
-afterEach(() => rmSync(place.status, { recursive: true, force: true }));
+afterEach(() => rmSync(place.wal, { recursive: true, force: true }));
 
 class CountedStorage extends MemoryStorage {
   readonly lists: string[] = [];
@@ -54,7 +57,7 @@ async function wait(
 ): Promise<MissingSegment | undefined> {
   return await waitForSegments(wanted, {
     storage,
-    statusDirectory: place.status,
+    walDirectory: place.wal,
     clock: systemClock,
     timeoutMs: 1,
     onWaiting: () => {},
@@ -128,6 +131,12 @@ for (const [mark, archiver] of [
   });
 }
 
+test("a segment that the server has removed was archived somewhere", async () => {
+  rmSync(join(place.wal, nameOf(3n)));
+  const missing = await wait(new MemoryStorage(), range(3n));
+  assert.deepEqual(missing, { name: nameOf(3n), archiver: "done" });
+});
+
 test("the archiver's mark wakes us, long before the next look", async () => {
   const storage = new CountedStorage();
   const ready = join(place.status, `${nameOf(3n)}.ready`);
@@ -147,8 +156,8 @@ test("the archiver's mark wakes us, long before the next look", async () => {
 
 test("a directory that can't be watched is polled", async () => {
   const storage = new MemoryStorage();
-  const statusDirectory = join(place.status, "absent");
-  const waiting = wait(storage, range(3n), { timeoutMs: 0, statusDirectory });
+  rmSync(place.status, { recursive: true });
+  const waiting = wait(storage, range(3n), { timeoutMs: 0 });
   await store(storage, nameOf(3n));
   assert.equal(await waiting, undefined);
 });

@@ -135,6 +135,21 @@ describe("one server", () => {
     assert.equal(statistics.lastArchivedWal, undefined);
   });
 
+  test("a release that we do not know is refused", async () => {
+    // One that is to come can't be started; its answer can be given.
+    await cluster().query(
+      `CREATE SCHEMA fake;
+       CREATE FUNCTION fake.current_setting(text) RETURNS text LANGUAGE sql AS
+         $$ SELECT CASE WHEN $1 = 'server_version_num' THEN '190000' ELSE '19.0' END $$`,
+    );
+    await using session = await connect(cluster());
+    await session.query("SET search_path = fake, pg_catalog", { signal });
+    await assert.rejects(readServerFacts(session, { signal }), {
+      name: "RefusedError",
+      message: `PostgreSQL at 127.0.0.1:${cluster().port} is 19.0; walnut backs up 13 to 18`,
+    });
+  });
+
   test("no archiver is set", async () => {
     await cluster().query("ALTER SYSTEM SET archive_command = ''");
     await cluster().query("SELECT pg_reload_conf()");

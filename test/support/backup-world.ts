@@ -48,7 +48,9 @@ export async function startBackupWorld(options: ClusterOptions): Promise<BackupW
   await mkdir(join(repository, "wal_005"));
   await chownTree(repository, cluster.user);
   const world = new World(cluster, repository);
-  await world.setArchiveCommand(world.archiveCommand);
+  if (options.settings?.["archive_mode"] !== "off") {
+    await world.setArchiveCommand(world.archiveCommand);
+  }
   return world;
 }
 

@@ -1,0 +1,255 @@
+import assert from "node:assert/strict";
+import { rmSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { bytesSource } from "../../src/io/bytes.ts";
+import { formatIdentity } from "../../src/layout/identity.ts";
+import { identityKey, sentinelKey } from "../../src/layout/keys.ts";
+import { formatSentinel } from "../../src/layout/sentinel.ts";
+import { DirectoryStorage } from "../../src/storage/directory.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
+import { HookedStorage } from "../support/hooked-storage.ts";
+import { restoreCluster } from "../support/postgres.ts";
+
+const signal = AbortSignal.timeout(600_000);
+
+interface Refusal {
+  readonly name?: string;
+  readonly message: RegExp;
+  readonly hint: RegExp;
+}
+
+async function assertRefused(
+  world: BackupWorld,
+  change: PushChange,
+  refusal: Refusal,
+): Promise<void> {
+  await assert.rejects(world.push(change), (error: unknown) => {
+    assert.ok(error instanceof Error && "hint" in error, String(error));
+    assert.equal(error.name, refusal.name ?? "RefusedError", error.stack ?? "");
+    assert.match(error.message, refusal.message);
+    assert.match(String(error.hint), refusal.hint);
+    return true;
+  });
+  assert.deepEqual(await world.keys("basebackups_005/"), [], "nothing is left of it");
+}
+
+describe("a server that archives", () => {
+  const all: { world?: BackupWorld } = {};
+  function world(): BackupWorld {
+    if (all.world === undefined) throw new Error("no world");
+    return all.world;
+  }
+  before(async () => {
+    all.world = await startBackupWorld({ major: 17 });
+  });
+  after(async () => await all.world?.[Symbol.asyncDispose]());
+
+  test("a directory that is not there", async () => {
+    await assertRefused(
+      world(),
+      { dataDirectory: "/nowhere/data" },
+      {
+        message: /^data directory \/nowhere\/data does not exist on this host$/,
+        hint: /PGDATA|data_directory/,
+      },
+    );
+  });
+
+  test("a directory that is not the server's", async () => {
+    const other = await world().cluster.makeDirectory("other");
+    await assertRefused(
+      world(),
+      { dataDirectory: other },
+      {
+        message: /^data directory .*\/other is not the server's, which is .*\/data$/,
+        hint: /SHOW data_directory/,
+      },
+    );
+  });
+
+  test("a link to the data directory is the data directory", async () => {
+    const link = join(world().cluster.directory, "link");
+    symlinkSync(world().cluster.dataDirectory, link);
+    const { name } = await world().push({ dataDirectory: `${link}/`, hasDatabaseNames: false });
+    assert.ok((await world().keys()).includes(sentinelKey(name)));
+    rmSync(join(world().repository, "basebackups_005"), { recursive: true });
+  });
+
+  test("a repository of another cluster", async () => {
+    const root = await world().cluster.makeDirectory("foreign");
+    const storage = new DirectoryStorage(root, systemClock);
+    await storage.put(identityKey, bytesSource(Buffer.from(formatIdentity(7n))), { signal });
+    await assertRefused(
+      world(),
+      { storage },
+      { name: "WrongClusterError", message: /belongs to cluster 7/, hint: /prefix of its own/ },
+    );
+  });
+
+  test("a repository with backups of another cluster, which WAL-G made", async () => {
+    const root = await world().cluster.makeDirectory("walg");
+    const storage = new DirectoryStorage(root, systemClock);
+    const text = formatSentinel({
+      systemId: 8n,
+      isFilesMetadataDisabled: false,
+      isPermanent: false,
+    });
+    const key = sentinelKey("base_000000010000000000000001");
+    await storage.put(key, bytesSource(Buffer.from(text)), { signal });
+    await assertRefused(
+      world(),
+      { storage },
+      { name: "WrongClusterError", message: /belongs to cluster 8/, hint: /prefix of its own/ },
+    );
+  });
+
+  test("a second backup while the first one runs", async () => {
+    const entered = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    const storage = new HookedStorage(world().storage, {
+      async beforePut(key) {
+        if (!key.includes("part_001")) return;
+        entered.resolve();
+        await gate.promise;
+      },
+    });
+    const first = world().push({ storage, hasDatabaseNames: false });
+    await entered.promise;
+    await assertRefused(
+      world(),
+      {},
+      {
+        message: /^another backup of this cluster is running: .*walnut-test/,
+        hint: /pg_terminate_backend/,
+      },
+    );
+    gate.resolve();
+    const { name } = await first;
+    assert.ok((await world().keys()).includes(sentinelKey(name)));
+    rmSync(join(world().repository, "basebackups_005"), { recursive: true });
+  });
+
+  test("objects of a backup with the same name", async () => {
+    const state = { key: "" };
+    const inner = world().storage;
+    const storage = new HookedStorage(inner, {});
+    const list = storage.list.bind(storage);
+    // What another cluster of the same identity could have left: it is known when the name is.
+    storage.list = (prefix, options) => {
+      if (!prefix.startsWith("basebackups_005/base_")) return list(prefix, options);
+      state.key = `${prefix}x`;
+      return (async function* () {
+        yield { key: state.key, sizeBytes: 1, modifiedAt: new Date(0) };
+      })();
+    };
+    await assertRefused(
+      world(),
+      { storage },
+      { message: /already holds basebackups_005\/base_/, hint: /another name/ },
+    );
+  });
+
+  test("an archive_command that fails, with the archiver's words", async () => {
+    await world().setArchiveCommand("false");
+    const startMs = performance.now();
+    await assertRefused(
+      world(),
+      { archiveCheckTimeoutMs: 1500 },
+      {
+        message:
+          /^WAL segment [0-9A-F]{24} did not arrive in file:.* within 1\.5 s; the archiver failed \d+ times, last for [0-9A-F]{24} at 20/,
+        hint: /^archive_command fails or hangs: its words are in the server's log/,
+      },
+    );
+    assert.ok(performance.now() - startMs < 10_000);
+  });
+
+  test("an archive_command that stores somewhere else", async () => {
+    await world().setArchiveCommand("true");
+    await assertRefused(
+      world(),
+      { archiveCheckTimeoutMs: 3000 },
+      { message: /did not arrive in file:/, hint: /same repository\?$/ },
+    );
+  });
+
+  test("no archive_command", async () => {
+    await world().setArchiveCommand("");
+    await assertRefused(
+      world(),
+      {},
+      {
+        message: /^archive_command is not set: a backup/,
+        hint: /archive_command = 'walnut wal-push/,
+      },
+    );
+  });
+
+  test("no backup is going on in the server afterwards", async () => {
+    const sessions =
+      "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'walnut-test'";
+    await world().cluster.waitFor(sessions);
+    await world().setArchiveCommand(`cp "%p" "${world().repository}/wal_005/%f"`);
+    const { name } = await world().push({ hasDatabaseNames: false });
+    assert.ok((await world().keys()).includes(sentinelKey(name)));
+  });
+});
+
+test("archive_mode is off", async () => {
+  await using world = await startBackupWorld({ major: 13, settings: { archive_mode: "off" } });
+  await assertRefused(
+    world,
+    {},
+    { message: /^archive_mode is off: a backup/, hint: /archive_mode needs a restart/ },
+  );
+});
+
+test("a standby", async () => {
+  await using world = await startBackupWorld({ major: 16 });
+  const { name } = await world.push({ hasDatabaseNames: false });
+  const directory = await world.unpack(name, "standby");
+  await using standby = await restoreCluster(directory, {
+    major: 16,
+    signal: "standby",
+    restoreCommand: `cp "${world.repository}/wal_005/%f" "%p"`,
+  });
+  assert.equal(standby.outcome, "consistent", standby.log());
+  rmSync(join(world.repository, "basebackups_005"), { recursive: true });
+  const connection = {
+    host: "127.0.0.1",
+    port: standby.port,
+    user: "postgres",
+    database: "postgres",
+    applicationName: "walnut-test",
+  };
+  await assertRefused(
+    world,
+    { connection, dataDirectory: directory },
+    { message: /^the server is a standby/, hint: /on the primary/ },
+  );
+});
+
+test("a role without the rights is told what it lacks", async () => {
+  await using world = await startBackupWorld({ major: 17 });
+  await world.cluster.query("CREATE ROLE keeper LOGIN");
+  const connection = {
+    host: "127.0.0.1",
+    port: world.cluster.port,
+    user: "keeper",
+    database: "postgres",
+    applicationName: "walnut-test",
+  };
+  const refusal = { name: "DatabaseError", message: /permission denied|42501/, hint: /GRANT/ };
+  await assertRefused(world, { connection }, refusal);
+  await world.cluster.query("GRANT pg_monitor TO keeper");
+  await assertRefused(world, { connection }, refusal);
+  await world.cluster.query(`GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO keeper`);
+  const { name } = await world.push({ connection });
+  assert.ok((await world.keys()).includes(sentinelKey(name)), "nothing else is needed");
+  assert.deepEqual(
+    world.logged.filter((line) => line.startsWith("warning")),
+    [],
+  );
+});
