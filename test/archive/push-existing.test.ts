@@ -1,15 +1,15 @@
 /** Pushing what the store holds already, in every state that it can be in. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import * as fc from "fast-check";
 import { codecOf } from "../../src/codec/table.ts";
-import { ObjectExistsError, OperationError } from "../../src/errors.ts";
+import { ObjectExistsError, OperationError, StorageError } from "../../src/errors.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
-import { fail } from "./recorded-storage.ts";
+import { fail, hang } from "./recorded-storage.ts";
 import { flipBit, METHODS, openWorkbench, type Workbench } from "./workbench.ts";
 
 const wal = await recordWal();
@@ -234,6 +234,38 @@ test("an object that comes and goes is an error in the end", async () => {
     name: "StorageError",
     message: `object ${key} in memory://test was there and gone again 3 times`,
   });
+});
+
+test("every further call may fail or hang: the push says so, and the next one ends well", async () => {
+  const whole = await bench.compress("zstd", content);
+  const path = await bench.file(name, content);
+  const lz4Key = `wal_005/${name}.lz4`;
+  const steps = [
+    { step: `get ${lz4Key}`, text: `comparing ${lz4Key}` },
+    { step: `stat ${lz4Key}`, text: `comparing ${lz4Key}` },
+    { step: `get ${key}`, text: `comparing ${key}` },
+    { step: `stat ${key}`, text: `comparing ${key}` },
+    { step: `put over ${key}`, text: `storing ${key}` },
+    { step: `delete ${lz4Key}`, text: `deleting ${lz4Key}` },
+  ];
+  for (const { step, text } of steps) {
+    await bench.put(lz4Key, Buffer.of());
+    await store(whole.subarray(0, 1000));
+    const error = new StorageError(`503 at ${step}`, { isRetryable: true });
+    bench.storage.interceptOnce(new RegExp(`^${step}`), fail(error));
+    await assert.rejects(bench.push(path), error);
+    bench.storage.interceptOnce(new RegExp(`^${step}`), hang);
+    await assert.rejects(bench.push(path, { timeoutMs: 300 }), (late) => {
+      assert.ok(late instanceof OperationError);
+      assert.equal(late.name, "DeadlineError");
+      assert.ok(late.message.startsWith(text), late.message);
+      return true;
+    });
+    assert.match(await bench.push(path), /^(leftover replaced|already archived)$/);
+    assert.deepEqual(bench.memory.bytesOf(key), whole);
+    assert.equal(bench.memory.bytesOf(lz4Key), undefined);
+    await rm(join(bench.directory, "cache"), { recursive: true });
+  }
 });
 
 test("whatever state the object is in: a push that succeeds leaves the whole file there", async () => {
