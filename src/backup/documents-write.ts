@@ -7,11 +7,11 @@ import type { Log } from "../io/log.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import {
+  backupFolder,
   filesMetadataKey,
   manifestKey,
   metadataKey,
   sentinelKey,
-  tarFolder,
 } from "../layout/keys.ts";
 import type { ManifestHash } from "../layout/manifest.ts";
 import { formatMetadata } from "../layout/metadata.ts";
@@ -81,8 +81,8 @@ export async function writeDocuments(
 }
 
 /**
- * Makes the backup exist. Rejects with RefusedError when there is a sentinel of this name; after any
- * other error it may exist or not.
+ * Makes the backup exist. Rejects with RefusedError when there is a sentinel of this name; after
+ * any other error it may exist or not.
  */
 export async function writeSentinel(
   description: BackupDescription,
@@ -143,18 +143,18 @@ function sentinelText(description: BackupDescription): string {
 const REMOVE_TIMEOUT_MS = 10_000;
 
 /**
- * Removes the parts of a backup that failed before its sentinel was written, as far as it can be
+ * Removes the objects of a backup that failed before its sentinel was written, as far as it can be
  * done in a moment: what stays is garbage that no listing shows.
  */
-export async function removeParts(
+export async function removeObjects(
   name: BackupName,
   reason: unknown,
   { storage, log }: { readonly storage: Storage; readonly log: Log },
 ): Promise<void> {
-  const folder = tarFolder(name);
+  const folder = backupFolder(name);
   const left = { folder, storage: storage.name };
   if (reason instanceof InterruptedError) {
-    log.warning("the parts of the unfinished backup are left in the repository", left);
+    log.warning("the objects of the unfinished backup are left in the repository", left);
     return;
   }
   const signal = AbortSignal.timeout(REMOVE_TIMEOUT_MS);
@@ -163,6 +163,6 @@ export async function removeParts(
     for await (const { key } of storage.list(folder, { signal })) keys.push(key);
     if (keys.length > 0) await storage.delete(keys, { signal });
   } catch {
-    log.warning("the parts of the failed backup could not be removed", left);
+    log.warning("the objects of the failed backup could not be removed", left);
   }
 }

@@ -36,7 +36,7 @@ import { collectDatabaseNames } from "./database-names.ts";
 import { DocumentsSpool } from "./documents-spool.ts";
 import {
   type BackupDescription,
-  removeParts,
+  removeObjects,
   writeDocuments,
   writeSentinel,
 } from "./documents-write.ts";
@@ -235,7 +235,7 @@ async function withParts<T>(
     return await work({ ...running, documents, upload, world, lost });
   } catch (error) {
     await upload.settle();
-    await removeParts(running.name, error, world);
+    await removeObjects(running.name, error, world);
     throw error;
   }
 }
