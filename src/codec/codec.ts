@@ -21,7 +21,8 @@ export interface DecompressOptions {
  *
  * `decompress` never ends early: input that stops before the format's end rejects with
  * TruncatedError (empty input too, but for "none"), any other damage that the format can detect
- * with FormatError, bytes after the end as well. Frames and streams that follow each other are all read.
+ * with FormatError, bytes after the end as well. Frames and streams that follow each other are all
+ * read.
  */
 export interface Codec {
   readonly method: CompressionMethod;

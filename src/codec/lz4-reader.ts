@@ -2,7 +2,7 @@ import { FormatError, TruncatedError } from "../errors.ts";
 import { abortable } from "../io/abort.ts";
 import { ByteCursor } from "../io/byte-cursor.ts";
 import type { ByteStream } from "../io/bytes.ts";
-import { orderedJobs } from "../io/ordered.ts";
+import { freed } from "../io/freed.ts";
 import { Xxh32, xxh32 } from "../io/xxh32.ts";
 import type { DecompressOptions } from "./codec.ts";
 import { type Lz4Addon, loadLz4Addon } from "./lz4-addon.ts";
@@ -28,37 +28,30 @@ const MAX_EXPANSION = 255;
 const MAX_LEGACY_COMPRESSED_BYTES = LEGACY_BLOCK_BYTES + LEGACY_BLOCK_BYTES / MAX_EXPANSION + 16;
 
 /**
- * Reads every standard frame, legacy frames and skippable ones, any number of them in a row.
- * A legacy frame has no end mark: that it was cut between two blocks nobody can see.
+ * Reads every standard frame, legacy frames and skippable ones, any number of them in a row, on one
+ * core: see Lz4Addon. A legacy frame has no end mark: that it was cut between two blocks nobody can
+ * see.
  */
-export async function* decompress(input: ByteStream, options: DecompressOptions): ByteStream {
-  const cursor = new ByteCursor(abortable(input, options.signal), "lz4 data");
+export async function* decompress(input: ByteStream, { signal }: DecompressOptions): ByteStream {
+  const cursor = new ByteCursor(abortable(input, signal), "lz4 data");
   try {
     if (!(await cursor.hasMore())) throw new TruncatedError("lz4 data is empty");
-    const reader = new Lz4Reader(cursor, await loadLz4Addon(), options);
-    yield* reader.frames();
+    const reader = new Lz4Reader(cursor, await loadLz4Addon());
+    yield* freed(reader.frames());
   } finally {
     await cursor.close();
   }
 }
 
-interface Block {
-  /** The place of the size that lz4-napi wants to know, then the block as it is in the frame. */
-  readonly prefixed: Buffer;
-  readonly isStored: boolean;
-  /** What it may hold when it is decompressed. */
-  readonly maxBytes: number;
-}
-
 class Lz4Reader {
   readonly #cursor: ByteCursor;
   readonly #addon: Lz4Addon;
-  readonly #options: DecompressOptions;
+  /** The place of the size that lz4-napi wants to know, then a block as it is in the frame. */
+  #memory = Buffer.alloc(0);
 
-  constructor(cursor: ByteCursor, addon: Lz4Addon, options: DecompressOptions) {
+  constructor(cursor: ByteCursor, addon: Lz4Addon) {
     this.#cursor = cursor;
     this.#addon = addon;
-    this.#options = options;
   }
 
   async *frames(): ByteStream {
@@ -113,77 +106,68 @@ class Lz4Reader {
     return parseDescriptor(Buffer.concat([flags, rest]));
   }
 
+  /** The content of each block up to the end mark. */
   async *#contents(header: Lz4FrameHeader): ByteStream {
-    const { jobs, signal } = this.#options;
-    const blocks = this.#blocks(header);
-    if (header.hasIndependentBlocks) {
-      yield* orderedJobs(blocks, jobs, (block) => decompressBlock(this.#addon, block), { signal });
-      return;
-    }
     let history: Buffer = Buffer.alloc(0);
-    for await (const block of blocks) {
-      const content = await decompressBlock(this.#addon, block, history);
-      history = Buffer.concat([history, content.subarray(-HISTORY_BYTES)]).subarray(-HISTORY_BYTES);
-      yield content;
-    }
-  }
-
-  async *#blocks(header: Lz4FrameHeader): AsyncGenerator<Block, void, undefined> {
     for (;;) {
       const word = await this.#readWord();
       if (word === END_MARK) return;
       const sizeBytes = (word & ~STORED_FLAG) >>> 0;
       if (sizeBytes > header.maxBlockBytes) throw this.#tooLarge(sizeBytes);
-      const prefixed = await this.#readBlock(sizeBytes);
-      if (header.hasBlockChecksums) {
-        await this.#checkHash("block", xxh32(prefixed.subarray(WORD_BYTES)));
-      }
+      const block = await this.#readBlock(sizeBytes);
+      if (header.hasBlockChecksums) await this.#checkHash("block", xxh32(block));
+
       const isStored = (word & STORED_FLAG) !== 0;
-      yield { prefixed, isStored, maxBytes: header.maxBlockBytes };
+      const content = isStored
+        ? Buffer.from(block)
+        : this.#decompressed(sizeBytes, header.maxBlockBytes, history);
+      if (!header.hasIndependentBlocks) history = nextHistory(history, content);
+      yield content;
     }
   }
 
   /** Gives the magic number of what follows; undefined at the end of the input. */
   async *#legacyFrame(): AsyncGenerator<Uint8Array, number | undefined, undefined> {
-    const { jobs, signal } = this.#options;
-    const end: { magic?: number } = {};
-    const contents = orderedJobs(
-      this.#legacyBlocks(end),
-      jobs,
-      (block) => decompressBlock(this.#addon, block),
-      { signal },
-    );
     let isLast = false;
-    for await (const content of contents) {
+    while (await this.#cursor.hasMore()) {
+      const word = await this.#readWord();
+      if (word === FRAME_MAGIC || word === LEGACY_MAGIC || isSkippableMagic(word)) return word;
       if (isLast)
         throw new FormatError("legacy lz4 frame is damaged: a short block is not the last");
+      if (word === 0 || word > MAX_LEGACY_COMPRESSED_BYTES) throw this.#tooLarge(word);
+      await this.#readBlock(word);
+      const content = this.#decompressed(word, LEGACY_BLOCK_BYTES);
       isLast = content.length < LEGACY_BLOCK_BYTES;
       yield content;
     }
-    return end.magic;
-  }
-
-  async *#legacyBlocks(end: { magic?: number }): AsyncGenerator<Block, void, undefined> {
-    while (await this.#cursor.hasMore()) {
-      const word = await this.#readWord();
-      if (word === FRAME_MAGIC || word === LEGACY_MAGIC || isSkippableMagic(word)) {
-        end.magic = word;
-        return;
-      }
-      if (word === 0 || word > MAX_LEGACY_COMPRESSED_BYTES) throw this.#tooLarge(word);
-      const prefixed = await this.#readBlock(word);
-      yield { prefixed, isStored: false, maxBytes: LEGACY_BLOCK_BYTES };
-    }
+    return undefined;
   }
 
   async #readWord(): Promise<number> {
     return (await this.#cursor.readExactly(WORD_BYTES)).readUInt32LE(0);
   }
 
+  /** Gives the block's bytes; they are there until the next one is read. */
   async #readBlock(sizeBytes: number): Promise<Buffer> {
-    const prefixed = Buffer.allocUnsafeSlow(WORD_BYTES + sizeBytes);
-    await this.#cursor.fill(prefixed.subarray(WORD_BYTES));
-    return prefixed;
+    if (this.#memory.length < WORD_BYTES + sizeBytes) {
+      this.#memory = Buffer.allocUnsafeSlow(WORD_BYTES + sizeBytes);
+    }
+    const block = this.#memory.subarray(WORD_BYTES, WORD_BYTES + sizeBytes);
+    await this.#cursor.fill(block);
+    return block;
+  }
+
+  /** The content of the block that was read last. */
+  #decompressed(sizeBytes: number, maxBytes: number, history?: Buffer): Buffer {
+    const prefixed = this.#memory.subarray(0, WORD_BYTES + sizeBytes);
+    prefixed.writeUInt32LE(Math.min(maxBytes, sizeBytes * MAX_EXPANSION), 0);
+    try {
+      return this.#addon.uncompressSync(prefixed, history);
+    } catch (error) {
+      const at = this.#cursor.position - sizeBytes;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new FormatError(`lz4 block at byte ${at} is damaged: ${reason}`, { cause: error });
+    }
   }
 
   async #checkHash(what: string, actual: number): Promise<void> {
@@ -202,19 +186,6 @@ class Lz4Reader {
   }
 }
 
-async function decompressBlock(
-  addon: Lz4Addon,
-  block: Block,
-  history?: Buffer,
-): Promise<Uint8Array> {
-  const { prefixed, isStored, maxBytes } = block;
-  if (isStored) return prefixed.subarray(WORD_BYTES);
-  const sizeBytes = prefixed.length - WORD_BYTES;
-  prefixed.writeUInt32LE(Math.min(maxBytes, sizeBytes * MAX_EXPANSION), 0);
-  try {
-    return await addon.uncompress(prefixed, history);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new FormatError(`lz4 block is damaged: ${reason}`, { cause: error });
-  }
+function nextHistory(history: Buffer, content: Buffer): Buffer {
+  return Buffer.from(Buffer.concat([history, content]).subarray(-HISTORY_BYTES));
 }

@@ -1,4 +1,5 @@
 import type { ByteStream } from "../io/bytes.ts";
+import { free, freed } from "../io/freed.ts";
 import { orderedJobs } from "../io/ordered.ts";
 import { Xxh32 } from "../io/xxh32.ts";
 import type { CompressOptions } from "./codec.ts";
@@ -6,7 +7,11 @@ import { type Lz4Addon, loadLz4Addon } from "./lz4-addon.ts";
 import { END_MARK, STORED_FLAG, formatFrameHeader } from "./lz4-frame.ts";
 import { type Piece, pieces } from "./piece.ts";
 
-const BLOCK_BYTES = 4 * 1024 * 1024;
+/**
+ * The header allows 4 MiB, but lz4-napi is three times slower on those, which it takes fresh memory
+ * for each time. They would be 0.5 % smaller.
+ */
+const BLOCK_BYTES = 512 * 1024;
 const WORD_BYTES = 4;
 
 export { decompress } from "./lz4-reader.ts";
@@ -26,7 +31,7 @@ export async function* compress(input: ByteStream, { jobs, signal }: CompressOpt
     piece.release();
     return block;
   };
-  yield* orderedJobs(blocks, jobs, compressPiece, { signal });
+  yield* freed(orderedJobs(blocks, jobs, compressPiece, { signal }));
 
   const end = Buffer.alloc(2 * WORD_BYTES);
   end.writeUInt32LE(END_MARK, 0);
@@ -34,7 +39,7 @@ export async function* compress(input: ByteStream, { jobs, signal }: CompressOpt
   yield end;
 }
 
-/** The length word and the block; the block as it is where compression gains nothing. */
+/** The length word and the block; the content as it is where compression gains nothing. */
 async function compressBlock(addon: Lz4Addon, content: Uint8Array): Promise<Uint8Array> {
   const prefixed = await addon.compress(content);
   const compressedBytes = prefixed.length - WORD_BYTES;
@@ -42,6 +47,7 @@ async function compressBlock(addon: Lz4Addon, content: Uint8Array): Promise<Uint
     prefixed.writeUInt32LE(compressedBytes, 0);
     return prefixed;
   }
+  free(prefixed);
   const stored = Buffer.allocUnsafe(WORD_BYTES + content.length);
   stored.writeUInt32LE((content.length | STORED_FLAG) >>> 0, 0);
   stored.set(content, WORD_BYTES);

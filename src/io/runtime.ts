@@ -9,6 +9,7 @@ import {
   zstdDecompress as zlibDecompress,
 } from "node:zlib";
 import { FormatError } from "../errors.ts";
+import { free } from "./freed.ts";
 
 /** What we use of Bun's own API. */
 interface BunApi {
@@ -21,12 +22,6 @@ const ZSTD_CHECKSUM_FLAG = 0x04;
 const ZSTD_CHECKSUM_BYTES = 4;
 /** Of the frame header descriptor, behind the magic number. */
 const ZSTD_DESCRIPTOR_OFFSET = 4;
-
-/** "bun 1.4.4" or "node 24.21.0". */
-export function runtimeName(): string {
-  const bunVersion = process.versions["bun"];
-  return bunVersion === undefined ? `node ${process.versions.node}` : `bun ${bunVersion}`;
-}
 
 /**
  * Compresses `bytes` into one zstd frame with content size and content checksum, off the main
@@ -87,6 +82,7 @@ function withZstdChecksum(frame: Uint8Array, contentHash: bigint): Uint8Array {
   const descriptor = whole.readUInt8(ZSTD_DESCRIPTOR_OFFSET);
   whole.writeUInt8(descriptor | ZSTD_CHECKSUM_FLAG, ZSTD_DESCRIPTOR_OFFSET);
   whole.writeUInt32LE(Number(BigInt.asUintN(32, contentHash)), frame.length);
+  free(frame);
   return whole;
 }
 
