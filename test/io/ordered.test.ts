@@ -33,6 +33,11 @@ async function turns(count: number): Promise<void> {
   for (let index = 0; index < count; index += 1) await turn();
 }
 
+async function laterThanTheNext(value: number): Promise<number> {
+  await turns(5 - value);
+  return value;
+}
+
 test("results come in the order of the inputs, never more at work than jobs", async () => {
   const property = fc.asyncProperty(
     fc.array(fc.nat({ max: 4 }), { maxLength: 30 }),
@@ -118,11 +123,8 @@ test("an error of a job comes in its turn, and ends the inputs and the jobs", as
 
 test("an error of the inputs comes after the results before it", async () => {
   const seen: number[] = [];
-  const run = async (value: number): Promise<number> => {
-    await turns(5 - value);
-    return value;
-  };
-  const reading = takeInto(orderedJobs(failingAfter(3), 2, run, { signal: never }), seen);
+  const results = orderedJobs(failingAfter(3), 2, laterThanTheNext, { signal: never });
+  const reading = takeInto(results, seen);
   await assert.rejects(reading, { message: "input is gone" });
   assert.deepEqual(seen, [0, 1, 2]);
 });
