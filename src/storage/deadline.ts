@@ -14,9 +14,9 @@ import type {
 } from "./storage.ts";
 
 /**
- * Gives every call a limit of time, from its beginning to the last byte or key: then it rejects with
- * DeadlineError, even if the store or the file system below hangs and can't be stopped. After that
- * it is not known whether a `put` or `delete` went through.
+ * Gives every call a limit of time, from its beginning to the last byte or key: then it rejects
+ * with DeadlineError, even if the store or the file system below hangs and can't be stopped. After
+ * that it is not known whether a `put` or `delete` went through.
  */
 export class DeadlineStorage implements Storage {
   readonly name: string;

@@ -15,8 +15,8 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * What a store throws for a failed system call: "cannot <action> <path>: <why>". Anything that is no
- * system error, such as the error of a body that was being stored, is returned as it is.
+ * What a store throws for a failed system call: "cannot <action> <path>: <why>". Anything that is
+ * no system error, such as the error of a body that was being stored, is returned as it is.
  */
 export function directoryError(action: string, path: string, error: unknown): unknown {
   const cause = error instanceof LocalFileError ? error.cause : error;

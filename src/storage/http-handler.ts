@@ -24,6 +24,13 @@ export interface SdkResponse {
   readonly body: Readable;
 }
 
+/** What goes with a request; the SDK passes it on from its `send`. */
+export interface SdkHandlerOptions {
+  readonly abortSignal?: unknown;
+  /** Milliseconds, for requests that take longer to be answered than others. */
+  readonly requestTimeout?: number;
+}
+
 export interface HttpHandlerOptions {
   /** Nothing heard for so long (no byte accepted, no byte received) ends a request. */
   readonly timeoutMs: number;
@@ -59,9 +66,10 @@ export class HttpHandler {
 
   async handle(
     request: SdkRequest,
-    { abortSignal }: { readonly abortSignal?: unknown } = {},
+    { abortSignal, requestTimeout = 0 }: SdkHandlerOptions = {},
   ): Promise<{ response: SdkResponse }> {
-    const { timeoutMs, clock } = this.#options;
+    const { clock } = this.#options;
+    const timeoutMs = Math.max(this.#options.timeoutMs, requestTimeout);
     const origin = `${request.protocol}//${request.hostname}:${request.port ?? "default"}`;
     const watchdog = new Watchdog({
       signal: abortSignal instanceof AbortSignal ? abortSignal : new AbortController().signal,
@@ -105,7 +113,7 @@ export class HttpHandler {
         Promise.race([answered, writing.then(() => answered)]),
         watchdog.signal,
       );
-      return receive(sent, incoming, watchdog);
+      return await receive(sent, incoming, watchdog);
     } catch (error) {
       sent.destroy();
       throw error;
@@ -150,11 +158,11 @@ function bodyBytes(body: unknown): Uint8Array {
   throw new TypeError("request bodies must be bytes: a stream could not be sent again");
 }
 
-function receive(
+async function receive(
   sent: http.ClientRequest,
   incoming: http.IncomingMessage,
   watchdog: Watchdog,
-): SdkResponse {
+): Promise<SdkResponse> {
   watchdog.progress();
   const headers: Record<string, string> = {};
   for (const [name, value] of Object.entries(incoming.headers)) {
@@ -162,8 +170,8 @@ function receive(
   }
   const statusCode = incoming.statusCode ?? 0;
   if (sent.method === "HEAD" || statusCode === 204 || statusCode === 304) {
-    watchdog[Symbol.dispose]();
-    incoming.resume();
+    // Nobody reads such a body; read to its end, it gives the connection back.
+    for await (const _ of readBody(sent, incoming, watchdog)) continue;
     return { statusCode, headers, body: Readable.from([]) };
   }
   const body = Readable.from(readBody(sent, incoming, watchdog), {

@@ -1,7 +1,9 @@
 import { StorageError } from "../errors.ts";
 import type { ByteRange, ObjectKey } from "./storage.ts";
 
-/** Names of half-written files of the directory and SFTP stores, WAL-G's and ours: never objects. */
+/**
+ * Names of half-written files of the directory and SFTP stores, WAL-G's and ours: never objects.
+ */
 const TEMPORARY_NAME = /\.tmp\.\d{8}T\d{6}Z-[0-9a-f]{16}$/;
 
 /** "x.zst.tmp.20261121T064500Z-00c0ffee00c0ffee": a name beside "x.zst" that no list shows. */
@@ -51,8 +53,8 @@ export function requireValidRange(range: ByteRange): void {
 }
 
 /**
- * Compares keys by their UTF-8 bytes: negative if `left` comes first. JavaScript's own order differs
- * where characters beyond U+FFFF (two UTF-16 units) meet U+E000 to U+FFFF.
+ * Compares keys by their UTF-8 bytes: negative if `left` comes first. JavaScript's own order
+ * differs where characters beyond U+FFFF (two UTF-16 units) meet U+E000 to U+FFFF.
  */
 export function compareKeys(left: ObjectKey, right: ObjectKey): number {
   const length = Math.min(left.length, right.length);

@@ -3,7 +3,9 @@ import type { ByteStream } from "../io/bytes.ts";
 /** S3 refuses a part below this, unless it is the last. */
 export const MIN_PART_BYTES = 5 * 1024 * 1024;
 const MAX_PART_BYTES = 5 * 1024 * 1024 * 1024;
-/** An object has at most 10,000 parts; twelve doublings after every 900 hold far more than 5 TiB. */
+/**
+ * An object has at most 10,000 parts; twelve doublings after every 900 hold far more than 5 TiB.
+ */
 const PARTS_PER_SIZE = 900;
 
 /**

@@ -127,6 +127,9 @@ export async function deleteObject(
   }
 }
 
+/** Many stores delete one key after the other and answer at the end. */
+const KEYS_PER_PATIENCE = 100;
+
 /** What is left of a batch after one request. */
 export interface BatchResult {
   readonly remaining: readonly ObjectKey[];
@@ -144,7 +147,8 @@ export async function deleteBatch(
     Bucket: transport.bucket,
     Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
   });
-  const answer = await transport.send("delete", `${keys.length} objects`, options, (http) =>
+  const call = { ...options, patience: 1 + keys.length / KEYS_PER_PATIENCE };
+  const answer = await transport.send("delete", `${keys.length} objects`, call, (http) =>
     transport.client.send(command, http),
   );
   const failures = (answer.Errors ?? []).filter(({ Code }) => Code !== "NoSuchKey");

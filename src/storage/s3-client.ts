@@ -86,7 +86,10 @@ async function findCredentials(
 
   const { fromNodeProviderChain, fromTemporaryCredentials } =
     await import("@aws-sdk/credential-providers");
-  const chain = fromNodeProviderChain(profile === undefined ? {} : { profile });
+  const chain = fromNodeProviderChain({
+    clientConfig,
+    ...(profile === undefined ? {} : { profile }),
+  });
   return async () => {
     const own = keys ?? (await chain());
     // On Kubernetes AWS_ROLE_ARN belongs to the token file: the chain has assumed that role itself.

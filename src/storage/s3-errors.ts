@@ -34,6 +34,7 @@ const KEY_HINT =
 const RIGHTS_HINT =
   "The credentials are valid but may not do this here. Needed on the bucket: GetObject, PutObject, " +
   "DeleteObject, ListBucket, AbortMultipartUpload.";
+const REFUSED_HINT = "The store does not say why. Check the credentials, and what they may do.";
 const REGION_HINT = "The bucket is in another region or behind another endpoint: set AWS_REGION.";
 const ENDPOINT_HINT = "Check AWS_ENDPOINT: scheme, host, port, and that it speaks S3.";
 const CLOCK_HINT = "The clock of this machine differs from the store's: run NTP.";
@@ -99,7 +100,9 @@ export function readFailure(error: unknown): S3Failure | undefined {
   };
 }
 
-/** Our error for what a request of the SDK failed with; what is no such failure comes back as is. */
+/**
+ * Our error for what a request of the SDK failed with; what is no such failure comes back as is.
+ */
 export function s3Error(error: unknown, action: S3Action): unknown {
   if (error instanceof OperationError) return error;
   const failure = readFailure(error);
@@ -117,7 +120,7 @@ export function s3Error(error: unknown, action: S3Action): unknown {
   const accessHint = ACCESS_HINTS.get(code);
   const isRefused = accessHint !== undefined || status === 401 || status === 403;
   if (isRefused && !isPassing) {
-    return new StorageAccessError(message, { hint: accessHint ?? RIGHTS_HINT, cause: error });
+    return new StorageAccessError(message, { hint: accessHint ?? REFUSED_HINT, cause: error });
   }
   const hint = failureHint(failure, action);
   return new StorageError(message, {

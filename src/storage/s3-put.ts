@@ -29,8 +29,8 @@ const ABORT_TIMEOUT_MS = 5_000;
 
 /**
  * One put: a single request if the body ends within the first buffer, else an upload in parts, of
- * which several are sent while the next is read. Requests are repeated one by one, since their bytes
- * are at hand.
+ * which several are sent while the next is read. Requests are repeated one by one, since their
+ * bytes are at hand.
  */
 export class S3Put {
   readonly #context: S3PutContext;

@@ -8,9 +8,20 @@ import type { CallOptions, ObjectKey } from "./storage.ts";
 
 export interface S3TransportOptions {
   readonly bucket: string;
-  /** For finding credentials; each request's own limit is the client's. */
+  /** Silence of this length ends a request, and the search for credentials. */
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
+}
+
+/** What the SDK's `send` takes beside the command. */
+export interface SendOptions {
+  abortSignal: AbortSignal;
+  requestTimeout: number;
+}
+
+export interface TransportCall extends CallOptions {
+  /** How many times longer than others this request may be silent; 1 unless given. */
+  readonly patience?: number;
 }
 
 /** One bucket, and the way that every request to it is sent: once, failing with our errors. */
@@ -43,13 +54,14 @@ export class S3Transport {
   async send<T>(
     verb: string,
     key: string,
-    { signal }: CallOptions,
-    work: (options: { abortSignal: AbortSignal }) => Promise<T>,
+    { signal, patience = 1 }: TransportCall,
+    work: (options: SendOptions) => Promise<T>,
   ): Promise<T> {
     signal.throwIfAborted();
+    const requestTimeout = this.#options.requestTimeoutMs * patience;
     try {
       await this.#findCredentials(signal);
-      const answer = await untilAborted(work({ abortSignal: signal }), signal);
+      const answer = await untilAborted(work({ abortSignal: signal, requestTimeout }), signal);
       this.#isBucketSeen = true;
       return answer;
     } catch (error) {

@@ -23,6 +23,8 @@ interface Part {
 }
 
 const CREATE_ONLY = { IfNoneMatch: "*" } as const;
+/** Stores that copy the parts together answer late. */
+const COMPLETE_PATIENCE = 5;
 
 /** Stores a whole object by one request. */
 export async function putObject(
@@ -92,7 +94,8 @@ export class MultipartUpload {
       },
     });
     try {
-      const { ETag } = await transport.send(verb, this.#key, options, (http) =>
+      const call = { ...options, patience: COMPLETE_PATIENCE };
+      const { ETag } = await transport.send(verb, this.#key, call, (http) =>
         transport.client.send(command, http),
       );
       requireEtag(transport, ETag, verb, this.#key);
@@ -104,7 +107,10 @@ export class MultipartUpload {
     }
   }
 
-  /** Takes the parts away; after a failure of this they stay, and cost, until the store expires them. */
+  /**
+   * Takes the parts away; after a failure of this they stay, and cost, until the store expires
+   * them.
+   */
   async abort(options: CallOptions): Promise<void> {
     const command = new AbortMultipartUploadCommand(this.#target());
     await this.#transport.send("abort the upload of", this.#key, options, (http) =>

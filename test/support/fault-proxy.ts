@@ -48,7 +48,9 @@ export class FaultProxy implements AsyncDisposable {
   private constructor(target: string) {
     this.#target = new URL(target);
     this.#server = http.createServer((request, response) => {
-      this.#handle(request, response).catch(() => request.socket.destroy());
+      // Both sides forget the socket once their stream is done.
+      const { socket } = request;
+      this.#handle(request, response, socket).catch(() => socket.destroy());
     });
     this.#server.on("connection", (socket: net.Socket) => {
       socket.setNoDelay(true);
@@ -78,7 +80,11 @@ export class FaultProxy implements AsyncDisposable {
     await closed;
   }
 
-  async #handle(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+  async #handle(
+    request: http.IncomingMessage,
+    response: http.ServerResponse,
+    socket: net.Socket,
+  ): Promise<void> {
     const { method = "GET", url = "/", headers } = request;
     const seen = { number: this.requests.length + 1, method, url, headers };
     this.requests.push(seen);
@@ -87,16 +93,22 @@ export class FaultProxy implements AsyncDisposable {
     if (fault.delayMs !== undefined) await delay(fault.delayMs);
     if (fault.hang === true) return void request.resume();
     if (fault.answer !== undefined) return await answer(request, response, fault.answer);
-    if (fault.resetAfterBytes !== undefined) return await reset(request, fault.resetAfterBytes);
+    if (fault.resetAfterBytes !== undefined) {
+      await receive(request, fault.resetAfterBytes);
+      socket.resetAndDestroy();
+      return;
+    }
 
     const incoming = await this.#ask(request);
     if (fault.loseAnswer === true) {
       for await (const _ of incoming) continue;
-      request.socket.resetAndDestroy();
+      socket.resetAndDestroy();
       return;
     }
     response.writeHead(incoming.statusCode ?? 502, incoming.headers);
-    await passOn(incoming, response, fault);
+    const isWhole = await passOn(incoming, response, fault);
+    if (isWhole) response.end();
+    else socket.resetAndDestroy();
   }
 
   async #ask(request: http.IncomingMessage): Promise<http.IncomingMessage> {
@@ -123,20 +135,20 @@ async function answer(
   response.end(body);
 }
 
-async function reset(request: http.IncomingMessage, afterBytes: number): Promise<void> {
+async function receive(request: http.IncomingMessage, sizeBytes: number): Promise<void> {
   let receivedBytes = 0;
   for await (const chunk of request) {
     if (chunk instanceof Uint8Array) receivedBytes += chunk.length;
-    if (receivedBytes >= afterBytes) break;
+    if (receivedBytes >= sizeBytes) return;
   }
-  request.socket.resetAndDestroy();
 }
 
+/** Gives false if the answer is to end before its end. */
 async function passOn(
   incoming: http.IncomingMessage,
   response: http.ServerResponse,
   { truncateAfterBytes, corruptByte, bytesPerSecond }: HttpFault,
-): Promise<void> {
+): Promise<boolean> {
   let sentBytes = 0;
   for await (const chunk of incoming) {
     if (!(chunk instanceof Uint8Array)) continue;
@@ -148,15 +160,14 @@ async function passOn(
     const leftBytes = (truncateAfterBytes ?? Number.POSITIVE_INFINITY) - sentBytes;
     if (bytes.length > leftBytes) {
       await send(response, bytes.subarray(0, leftBytes));
-      response.socket?.resetAndDestroy();
       incoming.destroy();
-      return;
+      return false;
     }
     await send(response, bytes);
     sentBytes += bytes.length;
     if (bytesPerSecond !== undefined) await delay((bytes.length / bytesPerSecond) * 1000);
   }
-  response.end();
+  return true;
 }
 
 async function send(response: http.ServerResponse, bytes: Uint8Array): Promise<void> {

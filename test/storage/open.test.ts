@@ -1,0 +1,103 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { systemClock } from "../../src/io/clock.ts";
+import { silentLog } from "../../src/io/log.ts";
+import type { LogFields } from "../../src/io/log.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import { patternSource } from "../support/bodies.ts";
+import { s3Config } from "../support/s3-config.ts";
+import { S3Emulation } from "../support/s3-emulation.ts";
+import { keysOf, text, textOf } from "./contract-lists.ts";
+import { storageContract } from "./contract.ts";
+
+const signal = new AbortController().signal;
+const scratch = await mkdtemp(join(tmpdir(), "walnut-open-"));
+after(() => rm(scratch, { recursive: true }));
+const options = { signal, requestTimeoutMs: 10_000, uploadConcurrency: 4 };
+
+storageContract("directory with all wrappers", async () => {
+  const path = await mkdtemp(join(scratch, "root-"));
+  const limits = { callTimeoutMs: 60_000, rateLimitBytesPerSecond: 2e9 };
+  const storage = await openStorage({ kind: "directory", path }, { ...options, ...limits });
+  return { storage, close: async () => await storage[Symbol.asyncDispose]() };
+});
+
+test("a directory that does not exist is said at once", async () => {
+  const path = join(scratch, "none");
+  await assert.rejects(openStorage({ kind: "directory", path }, options), {
+    name: "StorageError",
+    message: `storage directory ${path} does not exist`,
+  });
+});
+
+test("an aborted signal opens nothing", async () => {
+  const aborted = { ...options, signal: AbortSignal.abort(new Error("told to stop")) };
+  await assert.rejects(openStorage({ kind: "directory", path: scratch }, aborted), /told to stop/);
+});
+
+test("an S3 prefix is a part of every key and of the name", async () => {
+  await using server = await S3Emulation.start();
+  const config = s3Config(server, { prefix: "main/cluster one" });
+  const storage = await openStorage(config, options);
+  assert.equal(storage.name, "s3://emulated/main/cluster one");
+  await storage.put("wal_005/a", text("x"), { signal });
+  assert.deepEqual([...server.objects.keys()], ["main/cluster one/wal_005/a"]);
+  const whole = await openStorage({ ...config, prefix: "" }, options);
+  assert.deepEqual(await keysOf(whole, ""), ["main/cluster one/wal_005/a"]);
+});
+
+const half = () => 0.5;
+
+test("each repetition is logged, with the reason and without secrets", async () => {
+  await using server = await S3Emulation.start();
+  const lines: [string, LogFields | undefined][] = [];
+  const log = {
+    ...silentLog,
+    warning: (line: string, fields?: LogFields) => lines.push([line, fields]),
+  };
+  const retryPolicy = { attempts: 3, baseMs: 10, capMs: 10, totalMs: 1000 };
+  const storage = await openStorage(s3Config(server), {
+    ...options,
+    log,
+    retryPolicy,
+    random: half,
+  });
+  server.intercept = ({ number }) => (number === 1 ? { status: 503 } : undefined);
+  await storage.put("a", text("x"), { signal });
+  assert.equal(lines.length, 1);
+  const [line, fields] = lines[0] ?? [];
+  assert.equal(line, "storage request failed and will be repeated");
+  assert.match(String(fields?.["error"]), /^cannot put a in s3:\/\/emulated: 503/);
+  assert.deepEqual([fields?.["failures"], fields?.["delayMs"]], [1, 5]);
+  assert.ok(!JSON.stringify(lines).includes(server.secretAccessKey));
+});
+
+test("the rate limit and the limit of a call hold", async () => {
+  const path = await mkdtemp(join(scratch, "slow-"));
+  const limits = { rateLimitBytesPerSecond: 2_000_000, callTimeoutMs: 400, clock: systemClock };
+  const storage = await openStorage({ kind: "directory", path }, { ...options, ...limits });
+  const beganMs = performance.now();
+  await storage.put("a", patternSource(700_000), { signal });
+  assert.ok(performance.now() - beganMs >= 95, "350 ms of bytes after a burst of 250 ms");
+  await assert.rejects(storage.put("b", patternSource(20_000_000), { signal }), {
+    name: "DeadlineError",
+  });
+  assert.deepEqual(await keysOf(storage, ""), ["a"]);
+  assert.equal((await textOf(storage, "a", 0, 10)).length > 0, true);
+});
+
+test("only the S3 store imports the SDK, and only on demand", async () => {
+  const source = join(import.meta.dirname, "..", "..", "src");
+  const files = (await readdir(source, { recursive: true })).filter((name) => name.endsWith(".ts"));
+  const users: string[] = [];
+  for (const file of files) {
+    const code = await readFile(join(source, file), "utf8");
+    if (/from "@aws-sdk\//.test(code)) users.push(file);
+    const isS3 = file.startsWith("storage/s3");
+    if (!isS3) assert.ok(!/^import (?!type)[^;]*from "[^"]*\/s3[\w-]*\.ts"/m.test(code), file);
+  }
+  assert.ok(users.length > 0 && users.every((file) => file.startsWith("storage/s3")), users.join());
+});

@@ -1,0 +1,231 @@
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { readAll } from "../../src/io/bytes.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import type { RetryPolicy } from "../../src/io/retry.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import type { OpenOptions } from "../../src/storage/open.ts";
+import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
+import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
+import type { FaultRule } from "../support/fault-proxy.ts";
+import { s3Config } from "../support/s3-config.ts";
+import { S3Emulation, errorDocument } from "../support/s3-emulation.ts";
+import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
+import { keysOf, text, textOf } from "./contract-lists.ts";
+
+const signal = new AbortController().signal;
+const MIB = 1024 * 1024;
+const policy: RetryPolicy = { attempts: 12, baseMs: 1, capMs: 5, totalMs: 60_000 };
+
+interface Target {
+  readonly endpoint: string;
+  readonly bucket: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+}
+
+const available = await availableS3Servers();
+const preferred = (["versitygw", "moto", "swift"] as const).filter((kind) =>
+  available.includes(kind),
+);
+const isLong = process.env["WALNUT_LONG"] !== undefined;
+
+/** The emulation is always there; of the real servers one, or all in a long run. */
+const starts: Readonly<Record<string, () => Promise<Target & AsyncDisposable>>> = {
+  emulation: () => S3Emulation.start(),
+  ...Object.fromEntries(
+    preferred.slice(0, isLong ? 3 : 1).map((kind) => [kind, () => startS3Server(kind)]),
+  ),
+};
+
+let count = 0;
+
+async function open(target: Target, endpoint: string, options: Partial<OpenOptions> = {}) {
+  const config = s3Config({ ...target, endpoint }, { prefix: `faults ${count++}` });
+  return await openStorage(config, {
+    signal,
+    requestTimeoutMs: 20_000,
+    uploadConcurrency: 3,
+    retryPolicy: policy,
+    ...options,
+  });
+}
+
+/** Breaks the first `times` requests that `matches`. */
+function first(
+  times: number,
+  matches: (method: string, url: string) => boolean,
+  fault: ReturnType<FaultRule>,
+): FaultRule {
+  let left = times;
+  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
+}
+
+const isPut = (method: string) => method === "PUT";
+const isGet = (method: string, url: string) => method === "GET" && !url.includes("list-type");
+const isCompletion = (method: string, url: string) => method === "POST" && url.includes("uploadId");
+const slowDown = {
+  answer: { status: 503, body: errorDocument("SlowDown", "Reduce your request rate.") },
+};
+
+for (const [name, start] of Object.entries(starts)) {
+  let started: Promise<Target & AsyncDisposable> | undefined;
+  after(async () => (await started)?.[Symbol.asyncDispose]());
+
+  const faultTest = (title: string, body: (proxy: FaultProxy, target: Target) => Promise<void>) => {
+    test(`${name}: ${title}`, async () => {
+      const target = await (started ??= start());
+      await using proxy = await FaultProxy.start(target.endpoint);
+      await body(proxy, target);
+    });
+  };
+
+  faultTest("503 twice, then stored", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint);
+    proxy.rule = first(2, isPut, slowDown);
+    await storage.put("a", patternSource(2 * MIB), { signal });
+    assert.equal(proxy.requests.filter(({ method }) => method === "PUT").length, 3);
+    assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(2 * MIB)));
+  });
+
+  faultTest("connections reset in the middle of bodies, then stored", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint);
+    proxy.rule = first(3, isPut, { resetAfterBytes: MIB });
+    for (const sizeBytes of [3 * MIB, 45 * MIB]) {
+      await storage.put("a", patternSource(sizeBytes), { signal });
+      const stored = await sha256(storage.get("a", { signal }));
+      assert.equal(stored, await sha256(patternSource(sizeBytes).open()));
+    }
+  });
+
+  faultTest(
+    "an answer that is lost after a create-only put: the object is ours",
+    async (proxy, target) => {
+      const storage = await open(target, proxy.endpoint);
+      proxy.rule = first(1, isPut, { loseAnswer: true });
+      const put = storage.put("a", text("mine"), { signal, ifAbsent: true });
+      // Swift refuses the condition, so the first PUT stored nothing and its repetition is the
+      // first.
+      if (name === "swift") await put;
+      else await assert.rejects(put, { name: "ObjectExistsError" });
+      assert.equal(await textOf(storage, "a"), "mine");
+    },
+  );
+
+  faultTest("lost answers to every step of an upload in parts", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint);
+    for (const step of ["uploads", "partNumber=2", "uploadId"]) {
+      const matches = (method: string, url: string) =>
+        method !== "GET" && url.includes(step) && (step !== "uploadId" || method === "POST");
+      proxy.rule = first(1, matches, { loseAnswer: true });
+      await storage.put(`lost ${step}`, patternSource(45 * MIB), { signal });
+      const stored = await sha256(storage.get(`lost ${step}`, { signal }));
+      assert.equal(stored, await sha256(patternSource(45 * MIB).open()), step);
+    }
+  });
+
+  faultTest("a get that is cut many times is continued byte for byte", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint);
+    await storage.put("a", patternSource(9 * MIB), { signal });
+    proxy.rule = first(20, isGet, { truncateAfterBytes: 700_000 });
+    assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(9 * MIB)));
+    const ranges = proxy.requests.filter(({ headers }) => headers.range !== undefined);
+    assert.ok(ranges.length >= 10, `${ranges.length} continuations`);
+  });
+
+  faultTest(
+    "a get whose answer is wrong by one bit passes: its content is checked upstairs",
+    async (proxy, target) => {
+      const storage = await open(target, proxy.endpoint);
+      await storage.put("a", patternSource(100_000), { signal });
+      proxy.rule = first(1, isGet, { corruptByte: 50_000 });
+      const received = await readAll(storage.get("a", { signal }));
+      assert.equal(received.length, 100_000);
+      assert.ok(!received.equals(patternBytes(100_000)));
+    },
+  );
+
+  faultTest(
+    "an endpoint that takes requests and never answers ends in time",
+    async (proxy, target) => {
+      const storage = await open(target, proxy.endpoint, {
+        requestTimeoutMs: 200,
+        callTimeoutMs: 1000,
+      });
+      proxy.rule = () => ({ hang: true });
+      const calls = [
+        () => storage.put("a", text("x"), { signal, ifAbsent: true }),
+        () => storage.stat("a", { signal }),
+        () => textOf(storage, "a"),
+        () => keysOf(storage, ""),
+        () => storage.delete(["a", "b"], { signal }),
+      ];
+      for (const call of calls) {
+        const beganMs = performance.now();
+        await assert.rejects(call(), { name: "DeadlineError", message: /did not end within 1 s$/ });
+        const elapsedMs = performance.now() - beganMs;
+        assert.ok(elapsedMs > 900 && elapsedMs < 4000, `${elapsedMs} ms`);
+      }
+      assert.ok(proxy.requests.length >= 10, "each call tried several times");
+    },
+  );
+
+  faultTest("once a stalled endpoint recovers, the same put succeeds", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint, { requestTimeoutMs: 2000 });
+    proxy.rule = first(2, isPut, { hang: true });
+    await storage.put("a", text("x"), { signal, ifAbsent: true });
+    assert.equal(await textOf(storage, "a"), "x");
+  });
+
+  faultTest("30 % SlowDown on a run of 100 objects loses none", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint);
+    // A fixed sequence that looks random: the same requests fail on each run.
+    proxy.rule = ({ number }) => ((number * 7919) % 100 < 30 ? slowDown : undefined);
+    const keys = Array.from({ length: 100 }, (_, index) => `run/${String(index).padStart(3, "0")}`);
+    for (const key of keys) await storage.put(key, text(key), { signal, ifAbsent: true });
+    assert.deepEqual(await keysOf(storage, "run/"), keys);
+    for (const key of keys) assert.equal(await textOf(storage, key), key);
+    await storage.delete(keys, { signal });
+    assert.deepEqual(await keysOf(storage, "run/"), []);
+    const answered = proxy.requests.length;
+    assert.ok(answered > 240, `${answered} requests for 202 calls`);
+  });
+
+  faultTest(
+    "a completion that says 200 with an error in it is no success",
+    async (proxy, target) => {
+      const storage = await open(target, proxy.endpoint);
+      const answer = {
+        status: 200,
+        body: errorDocument("InternalError", "We encountered an internal error."),
+      };
+      proxy.rule = first(1, isCompletion, { answer });
+      await storage.put("once", patternSource(21 * MIB), { signal });
+      assert.equal((await storage.stat("once", { signal })).sizeBytes, 21 * MIB);
+
+      proxy.rule = first(1000, isCompletion, { answer });
+      await assert.rejects(storage.put("ever", patternSource(21 * MIB), { signal }), {
+        name: "StorageError",
+        message: /InternalError.*gave up after 12 attempts/,
+      });
+      await assert.rejects(storage.stat("ever", { signal }), { name: "ObjectNotFoundError" });
+    },
+  );
+}
+
+test("an endpoint that takes connections and never reads ends in time", async () => {
+  await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
+  proxy.fault = { isDeaf: true };
+  const target = { bucket: "b", accessKeyId: "a", secretAccessKey: "s", endpoint: "" };
+  const options = { requestTimeoutMs: 300, callTimeoutMs: 1500, clock: systemClock };
+  const storage = await open(target, `http://127.0.0.1:${proxy.port}`, options);
+  const beganMs = performance.now();
+  await assert.rejects(storage.put("a", patternSource(60 * MIB), { signal }), {
+    name: "DeadlineError",
+  });
+  await assert.rejects(storage.put("a", patternSource(16 * MIB), { signal }), {
+    name: "DeadlineError",
+  });
+  const elapsedMs = performance.now() - beganMs;
+  assert.ok(elapsedMs > 2900 && elapsedMs < 9000, `${elapsedMs} ms`);
+});

@@ -1,0 +1,345 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock } from "../../src/io/clock.ts";
+import { systemRandom } from "../../src/io/retry.ts";
+import type { RetryEvent } from "../../src/io/retry.ts";
+import type { S3Config } from "../../src/storage/open.ts";
+import { PrefixedStorage } from "../../src/storage/prefixed.ts";
+import { openS3Storage } from "../../src/storage/s3.ts";
+import { patternSource } from "../support/bodies.ts";
+import { s3Config } from "../support/s3-config.ts";
+import { S3Emulation, errorDocument } from "../support/s3-emulation.ts";
+import type { S3Quirks } from "../support/s3-emulation.ts";
+import { keysOf, putAll, text, textOf } from "./contract-lists.ts";
+import { storageContract } from "./contract.ts";
+
+const signal = new AbortController().signal;
+const MIB = 1024 * 1024;
+const LARGE_BYTES = 6 * MIB;
+
+async function open(quirks: S3Quirks = {}, settings: Partial<S3Config> = {}) {
+  const server = await S3Emulation.start(quirks);
+  const retries: RetryEvent[] = [];
+  const storage = await openS3Storage(s3Config(server, settings), {
+    clock: systemClock,
+    random: systemRandom,
+    retryPolicy: { attempts: 4, baseMs: 1, capMs: 1, totalMs: 10_000 },
+    onRetry: (event) => retries.push(event),
+    requestTimeoutMs: 10_000,
+    uploadConcurrency: 3,
+  });
+  return { server, storage, retries, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
+}
+
+const smallParts = { maxPartBytes: 5 * MIB };
+
+const providers: Readonly<Record<string, [S3Quirks, Partial<S3Config>]>> = {
+  "a strict provider": [{}, {}],
+  "a provider without conditions and ListObjectsV2": [
+    { refusesConditions: true, lacksListV2: true },
+    { useListObjectsV1: true },
+  ],
+  "a provider without batches, with small pages": [
+    { refusesBatches: true, pageKeys: 90 },
+    smallParts,
+  ],
+};
+for (const [name, [quirks, settings]] of Object.entries(providers)) {
+  storageContract(
+    `s3 on ${name}`,
+    async () => {
+      const opened = await open(quirks, settings);
+      const storage = new PrefixedStorage(opened.storage, "some/prefix");
+      return { storage, close: () => opened[Symbol.asyncDispose]() };
+    },
+    { isCreateAtomic: quirks.refusesConditions !== true },
+  );
+}
+
+test("a create-only put is one request", async () => {
+  await using opened = await open();
+  const { server, storage } = opened;
+  await storage.put("a", patternSource(16 * MIB), { signal, ifAbsent: true });
+  assert.deepEqual(
+    server.requests.map(({ operation }) => operation),
+    ["PutObject"],
+  );
+  assert.equal(server.requests[0]?.headers["if-none-match"], "*");
+  assert.equal(server.requests[0]?.headers["expect"], undefined);
+});
+
+test("a store that refuses conditions is looked at first, and asked only once", async () => {
+  await using opened = await open({ refusesConditions: true });
+  const { server, storage } = opened;
+  await storage.put("a", text("1"), { signal, ifAbsent: true });
+  await storage.put("b", text("2"), { signal, ifAbsent: true });
+  await assert.rejects(storage.put("a", text("3"), { signal, ifAbsent: true }), {
+    name: "ObjectExistsError",
+  });
+  const operations = server.requests.map(({ operation }) => operation);
+  assert.deepEqual(
+    operations.filter((operation) => operation !== "GetObject"),
+    ["PutObject", "HeadObject", "PutObject", "HeadObject", "PutObject", "HeadObject"],
+  );
+});
+
+test("a store that checks no condition on completion does not lose the older object", async () => {
+  await using opened = await open({ ignoresConditionOnComplete: true }, smallParts);
+  const { server, storage } = opened;
+  await storage.put("a", text("older"), { signal });
+  const put = storage.put("a", patternSource(LARGE_BYTES), { signal, ifAbsent: true });
+  await assert.rejects(put, { name: "ObjectExistsError" });
+  assert.equal(await textOf(storage, "a"), "older");
+  assert.equal(server.count("UploadPart"), 0);
+});
+
+test("a put of exactly one part is one request, one byte more is an upload", async () => {
+  await using opened = await open({}, smallParts);
+  const { server, storage } = opened;
+  await storage.put("a", patternSource(5 * MIB), { signal });
+  assert.equal(server.count("CreateMultipartUpload"), 0);
+  await storage.put("b", patternSource(5 * MIB + 1), { signal });
+  assert.equal(server.count("UploadPart"), 2);
+  assert.equal(server.uploads.size, 0);
+});
+
+test("an error document in an answer that says 200 is a failure, and repeated", async () => {
+  const cases: [string, string][] = [
+    [
+      "CompleteMultipartUpload",
+      errorDocument("InternalError", "We encountered an internal error."),
+    ],
+    ["CompleteMultipartUpload", `   \n  ${errorDocument("SlowDown", "Reduce your request rate.")}`],
+    ["CompleteMultipartUpload", ""],
+    ["CompleteMultipartUpload", "<CompleteMultipartUploadResult><ETa"],
+    ["CompleteMultipartUpload", "<html>It works!</html>"],
+    ["CreateMultipartUpload", errorDocument("InternalError")],
+    ["UploadPart", errorDocument("InternalError")],
+    ["UploadPart", ""],
+    ["PutObject", errorDocument("InternalError")],
+    ["PutObject", ""],
+    ["DeleteObjects", errorDocument("InternalError")],
+  ];
+  for (const [operation, body] of cases) {
+    const call = async (isFor: "once" | "ever") => {
+      await using opened = await open({}, smallParts);
+      const { server, storage, retries } = opened;
+      server.objects.set("c", { bytes: Buffer.from("c"), etag: '"c"' });
+      let isDue = true;
+      server.intercept = (request) => {
+        if (request.operation !== operation || !isDue) return undefined;
+        isDue = isFor === "ever";
+        return { status: 200, body };
+      };
+      const sizeBytes = operation === "PutObject" ? 10 : LARGE_BYTES;
+      if (operation === "DeleteObjects") await storage.delete(["c", "d"], { signal });
+      else await storage.put("a", patternSource(sizeBytes), { signal });
+      return {
+        hasObject: server.objects.has("a"),
+        retries: retries.length,
+        uploads: server.uploads.size,
+      };
+    };
+    const once = await call("once");
+    assert.equal(once.retries, 1, `${operation} ${body}`);
+    assert.equal(once.hasObject, operation !== "DeleteObjects");
+    await assert.rejects(
+      call("ever"),
+      { name: "StorageError", message: /gave up after 4 attempts/ },
+      body,
+    );
+  }
+});
+
+test("a list that says 200 and errs, or is cut, is no list", async () => {
+  const bodies = [
+    errorDocument("InternalError"),
+    "",
+    "<ListBucketResult><IsTruncated>false</IsTruncated><Conte",
+    "<html><body>Please log in</body></html>",
+    "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+  ];
+  for (const body of bodies) {
+    for (const useListObjectsV1 of [false, true]) {
+      await using opened = await open({}, { useListObjectsV1 });
+      opened.server.intercept = () => ({ status: 200, body });
+      await assert.rejects(
+        keysOf(opened.storage, ""),
+        { name: "StorageError" },
+        `not an empty list: ${body}`,
+      );
+    }
+  }
+});
+
+test("a failed upload is taken away, its body closed, and nothing visible", async () => {
+  await using opened = await open({}, smallParts);
+  const { server, storage } = opened;
+  server.intercept = (request) =>
+    request.operation === "UploadPart" && request.query.get("partNumber") === "3"
+      ? { status: 500, body: errorDocument("InternalError") }
+      : undefined;
+  let isClosed = false;
+  async function* body() {
+    try {
+      for (;;) yield Buffer.alloc(MIB);
+    } finally {
+      isClosed = true;
+    }
+  }
+  const put = storage.put("a", { isReopenable: false, open: body }, { signal });
+  await assert.rejects(put, {
+    message: /^cannot upload part 3 of a in s3:\/\/emulated: 500 InternalError \(gave up after 4/,
+    isRetryable: false,
+  });
+  assert.equal(isClosed, true);
+  assert.equal(server.uploads.size, 0);
+  assert.equal(server.objects.size, 0);
+});
+
+test("a completion whose answer was lost is recognised by its ETag", async () => {
+  await using opened = await open({}, smallParts);
+  const { server, storage } = opened;
+  server.intercept = (request) =>
+    request.operation === "CompleteMultipartUpload" && server.count(request.operation) === 1
+      ? { status: 503, body: errorDocument("SlowDown"), isDoneFirst: true }
+      : undefined;
+  await storage.put("a", patternSource(LARGE_BYTES), { signal });
+  assert.equal(server.objects.get("a")?.bytes.length, LARGE_BYTES);
+});
+
+test("an upload that vanished is not taken for completed", async () => {
+  for (const ifAbsent of [false, true]) {
+    await using opened = await open({}, smallParts);
+    const { server, storage } = opened;
+    server.intercept = (request) => {
+      if (request.operation !== "CompleteMultipartUpload") return undefined;
+      server.uploads.clear();
+      server.objects.set("a", { bytes: Buffer.from("of another"), etag: '"other"' });
+      return server.count(request.operation) === 1 ? { status: 503 } : undefined;
+    };
+    const put = storage.put("a", patternSource(LARGE_BYTES), { signal, ifAbsent });
+    const name = ifAbsent ? "ObjectExistsError" : "StorageError";
+    await assert.rejects(put, { name });
+  }
+});
+
+test("a conflict of two conditional writes is repeated, and then decided", async () => {
+  for (const [sizeBytes, operation] of [
+    [10, "PutObject"],
+    [LARGE_BYTES, "CompleteMultipartUpload"],
+  ] as const) {
+    await using opened = await open({}, smallParts);
+    const { server, storage } = opened;
+    server.intercept = (request) =>
+      request.operation === operation && server.count(operation) < 3
+        ? { status: 409, body: errorDocument("ConditionalRequestConflict") }
+        : undefined;
+    await storage.put("a", patternSource(sizeBytes), { signal, ifAbsent: true });
+    assert.equal(server.count(operation), 3);
+  }
+});
+
+/** The answer to DeleteObjects that says 200 and names keys that remain. */
+function batchErrors(code: string, ...keys: readonly string[]) {
+  const entries = keys.map((key) => `<Error><Key>${key}</Key><Code>${code}</Code></Error>`);
+  const body = `<DeleteResult>${entries.join("")}</DeleteResult>`;
+  return { status: 200, body, isDoneFirst: true };
+}
+
+test("keys that a batch did not delete are repeated alone, and named if they remain", async () => {
+  await using opened = await open();
+  const { server, storage } = opened;
+  const keys = Array.from({ length: 2500 }, (_, index) => `k${index}`);
+  server.intercept = (request) =>
+    request.operation === "DeleteObjects" && server.count("DeleteObjects") === 2
+      ? batchErrors("InternalError", "k1001", "k1002")
+      : undefined;
+  for (const key of keys) server.objects.set(key, { bytes: Buffer.alloc(0), etag: '"e"' });
+  server.objects.set("kept", { bytes: Buffer.alloc(0), etag: '"e"' });
+  await storage.delete(keys, { signal });
+  assert.deepEqual([...server.objects.keys()], ["kept"]);
+  assert.equal(server.count("DeleteObjects"), 4);
+
+  server.intercept = () => batchErrors("AccessDenied", "k7", "k8", "k9");
+  await assert.rejects(storage.delete(keys, { signal }), {
+    name: "StorageAccessError",
+    message: "cannot delete k7 and 2 other objects in s3://emulated: AccessDenied",
+  });
+  server.intercept = () => batchErrors("InternalError", "k7");
+  await assert.rejects(
+    storage.delete(keys, { signal }),
+    /cannot delete k7 in .*gave up after 4 attempts/,
+  );
+});
+
+test("1,001 and 2,500 keys are listed and deleted, and none beside them", async () => {
+  for (const count of [1000, 1001, 2500]) {
+    await using opened = await open();
+    const { server, storage } = opened;
+    const keys = Array.from(
+      { length: count },
+      (_, index) => `wal_005/${String(index).padStart(24, "0")}`,
+    );
+    for (const key of [...keys, "wal_004", "wal_0050"]) {
+      server.objects.set(key, { bytes: Buffer.alloc(0), etag: '"e"' });
+    }
+    const listed = await keysOf(storage, "wal_005/");
+    assert.deepEqual(listed, keys);
+    await storage.delete(listed, { signal });
+    assert.deepEqual([...server.objects.keys()], ["wal_004", "wal_0050"]);
+  }
+});
+
+test("entries for folders, as user interfaces make them, are no objects", async () => {
+  await using opened = await open();
+  for (const key of ["main/", "main/a", "main/wal_005/"]) {
+    opened.server.objects.set(key, { bytes: Buffer.alloc(0), etag: '"e"' });
+  }
+  assert.deepEqual(await keysOf(new PrefixedStorage(opened.storage, "main"), ""), ["a"]);
+});
+
+test("a store that lists out of order is refused", async () => {
+  await using opened = await open({ listsUnordered: true });
+  await putAll(opened.storage, ["b"]);
+  await putAll(opened.storage, ["a"]);
+  await assert.rejects(keysOf(opened.storage, ""), /lists "a" after "b": not in byte order/);
+});
+
+test("a store that ignores ranges does not pass wrong bytes", async () => {
+  await using opened = await open({ ignoresRange: true });
+  await opened.storage.put("a", text("0123456789"), { signal });
+  assert.equal(await textOf(opened.storage, "a"), "0123456789");
+  await assert.rejects(
+    textOf(opened.storage, "a", 3, 5),
+    /success without the length of bytes=3-4/,
+  );
+});
+
+test("storage class and encryption are asked for on the requests that take them", async () => {
+  const key = "k".repeat(32);
+  const settings = {
+    storageClass: "COLD",
+    sse: "aws:kms",
+    sseKmsKeyId: "key/1",
+    sseCustomerKey: key,
+  };
+  await using opened = await open({}, { ...smallParts, ...settings });
+  const { server, storage } = opened;
+  await storage.put("a", patternSource(LARGE_BYTES), { signal });
+  await storage.put("b", patternSource(1), { signal });
+  await textOf(storage, "b");
+  await storage.stat("b", { signal });
+  await storage.delete(["a", "b"], { signal });
+  const prefix = "x-amz-server-side-encryption";
+  for (const { operation, headers } of server.requests) {
+    const isCreating = operation === "PutObject" || operation === "CreateMultipartUpload";
+    assert.equal(headers["x-amz-storage-class"], isCreating ? "COLD" : undefined, operation);
+    assert.equal(headers[prefix], isCreating ? "aws:kms" : undefined, operation);
+    assert.equal(headers[`${prefix}-aws-kms-key-id`], isCreating ? "key/1" : undefined, operation);
+    const base64 = operation === "DeleteObjects" ? undefined : Buffer.from(key).toString("base64");
+    assert.equal(headers[`${prefix}-customer-key`], base64, operation);
+    const signed = headers.authorization ?? "";
+    if (isCreating) assert.match(signed, /x-amz-storage-class/, "signed");
+  }
+});
