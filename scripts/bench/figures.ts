@@ -18,7 +18,9 @@ export interface Row {
   readonly wallMs: Spread;
   readonly cpuMs: Spread;
   readonly peakMiB: Spread;
-  /** Its wall time in a round by that of the first contender in the same round: above 1 = slower. */
+  /**
+   * Its wall time in a round by that of the first contender in the same round: above 1 = slower.
+   */
   readonly timesFirst: Spread;
 }
 

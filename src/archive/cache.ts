@@ -33,8 +33,8 @@ export async function readArchiveMemory(place: CachePlace): Promise<ArchiveMemor
 }
 
 /**
- * Adds `change` to what is remembered; writes only what is new. Never rejects: a cache that can't be
- * written costs requests. It is not fsynced, so that a crash may empty it.
+ * Adds `change` to what is remembered; writes only what is new. Never rejects: a cache that can't
+ * be written costs requests. It is not fsynced, so that a crash may empty it.
  */
 export async function rememberArchive(
   place: CachePlace,

@@ -23,8 +23,8 @@ export interface WalExpectation {
 }
 
 /**
- * Passes the content of a WAL file on and checks on the way that it is what its name says; the stream
- * ends without error only if all of it was.
+ * Passes the content of a WAL file on and checks on the way that it is what its name says; the
+ * stream ends without error only if all of it was.
  *
  * Rejects with FormatError when it is something else, too long, or has a record that breaks off;
  * TruncatedError when it is too short; WrongClusterError when it is another cluster's segment.

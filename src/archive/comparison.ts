@@ -9,7 +9,8 @@ import { type ReadStoredOptions, requireCodec, type StoredWal } from "./stored-w
 /**
  * How an archived object relates to the local file of its name.
  *
- * - "same": it holds the same content; for a segment the same records, because what follows the last
+ * - "same": it holds the same content; for a segment the same records, because what follows the
+ *   last
  *   record has no meaning and differs between a primary and its standbys.
  * - "leftover": it is empty or cut off, and what there is of it is the same.
  * - "different": both are there and they differ.
@@ -28,8 +29,8 @@ export interface Side {
 }
 
 /**
- * Compares an archived object with the local file, both streamed. Rejects with DamagedError when the
- * object is neither whole nor just cut off.
+ * Compares an archived object with the local file, both streamed. Rejects with DamagedError when
+ * the object is neither whole nor just cut off.
  */
 export async function compareWithStored(
   storage: Storage,
@@ -40,8 +41,8 @@ export async function compareWithStored(
   if (first.kind !== "cut-off") return judge(first, local);
   if (first.isDifferent) return { kind: "different", ...first.sides };
 
-  // An object is given up only on proof: the store says that these bytes are all of it, and a second
-  // reading ends at the same place.
+  // An object is given up only on proof: the store says that these bytes are all of it, and a
+  // second reading ends at the same place.
   const { sizeBytes } = await storage.stat(stored.key, { signal: options.signal });
   const second = await readBoth(storage, { stored, local }, options);
   const isProved =

@@ -19,8 +19,9 @@ export interface DeadlineScope {
 const CLEAN_UP_MS = 2000;
 
 /**
- * Runs `work` and rejects with DeadlineError, which names the step, when it takes too long: also when
- * a call that it waits for does not honour its signal. Work that succeeds in the end has succeeded.
+ * Runs `work` and rejects with DeadlineError, which names the step, when it takes too long: also
+ * when a call that it waits for does not honour its signal. Work that succeeds in the end has
+ * succeeded.
  */
 export async function withinDeadline<T>(
   { timeoutMs, signal: callersSignal }: DeadlineOptions,

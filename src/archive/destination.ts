@@ -17,8 +17,8 @@ export async function resolveDestination(path: string): Promise<string> {
 }
 
 /**
- * Removes what a killed run left beside `path`. Should that run still be alive, it fails when it comes
- * to rename its file, which is better than both writing into one.
+ * Removes what a killed run left beside `path`. Should that run still be alive, it fails when it
+ * comes to rename its file, which is better than both writing into one.
  */
 export async function removeStaleTemporaries(path: string): Promise<void> {
   const directory = dirname(path);

@@ -47,8 +47,8 @@ const PARTIAL_ATTEMPTS = 2;
  * Brings the WAL file `name` to `destination`, whole, checked and durable, or not at all; what was
  * there before is replaced. ARCHIVE.md tells the whole story.
  *
- * Rejects with NotInArchiveError only when the store has listed its objects and none is this file's;
- * with DamagedError when there is one that is not what its name says; with DeadlineError.
+ * Rejects with NotInArchiveError only when the store has listed its objects and none is this
+ * file's; with DamagedError when there is one that is not what its name says; with DeadlineError.
  */
 export async function fetchWal(
   storage: Storage,

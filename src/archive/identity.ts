@@ -46,7 +46,9 @@ export async function ensureRepositoryIdentity(
   }
 }
 
-/** System identifier that the repository belongs to; undefined while no walnut has written to it. */
+/**
+ * System identifier that the repository belongs to; undefined while no walnut has written to it.
+ */
 export async function readRepositoryIdentity(
   storage: Storage,
   options: CallOptions,

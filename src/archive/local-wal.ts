@@ -37,8 +37,8 @@ export interface LocalWal {
 export const HISTORY_BYTES_MAX = 4 * 1024 * 1024;
 
 /**
- * Looks at a file that is to be archived. Rejects with FormatError when it is named like a segment or
- * a history but is not that, with LocalFileError when it can't be read.
+ * Looks at a file that is to be archived. Rejects with FormatError when it is named like a segment
+ * or a history but is not that, with LocalFileError when it can't be read.
  */
 export async function inspectLocalWal(
   { path, name }: { readonly path: string; readonly name: string },
@@ -98,8 +98,8 @@ export async function* readLocalWal(local: LocalWal, { signal }: CallOptions): B
 }
 
 /**
- * System identifier of the data directory that a file in pg_wal belongs to; undefined when it stands
- * elsewhere or pg_control can't be read: it is only a second opinion.
+ * System identifier of the data directory that a file in pg_wal belongs to; undefined when it
+ * stands elsewhere or pg_control can't be read: it is only a second opinion.
  */
 export async function readSystemId(walPath: string): Promise<bigint | undefined> {
   const path = join(dirname(dirname(walPath)), "global", "pg_control");

@@ -25,7 +25,9 @@ export class Outage {
   #attemptCount = 0;
   readonly #reasons = new Set<string>();
 
-  /** `what` is said of both ends: "storing WAL" → "storing WAL failed", "storing WAL works again". */
+  /**
+   * `what` is said of both ends: "storing WAL" → "storing WAL failed", "storing WAL works again".
+   */
   constructor(what: string, { log, clock }: { readonly log: Log; readonly clock: Clock }) {
     this.#what = what;
     this.#log = log;

@@ -19,7 +19,9 @@ export type PartialRelation =
   /** It has other records: somebody else's. */
   | "different";
 
-/** What a comparison of a stored `.partial` with the received bytes, zeros behind them, has found. */
+/**
+ * What a comparison of a stored `.partial` with the received bytes, zeros behind them, has found.
+ */
 export interface PartialDifference {
   /** Offset of the first byte that differs; undefined if none does. */
   readonly differsAt: number | undefined;
@@ -28,7 +30,9 @@ export interface PartialDifference {
   readonly receivedBytes: number;
 }
 
-/** Whether a stored `.partial` may be replaced by what was received: no valid record may get lost. */
+/**
+ * Whether a stored `.partial` may be replaced by what was received: no valid record may get lost.
+ */
 export function relatePartial({
   differsAt,
   storedEnd,
@@ -86,7 +90,10 @@ export class PartialObject {
     });
   }
 
-  /** Removes what the complete segment, now stored, has made needless. Gives the keys it had to keep. */
+  /**
+   * Removes what the complete segment, now stored, has made needless. Gives the keys it had to
+   * keep.
+   */
   async remove(options: CallOptions): Promise<readonly ObjectKey[]> {
     const { timeoutMs } = this.#options;
     return await withinDeadline({ timeoutMs, ...options }, async (scope) => {

@@ -34,8 +34,8 @@ export type PartialSearch =
   | { readonly kind: "usable"; readonly stored: StoredWal };
 
 /**
- * Why recovery must not read an unfinished segment; undefined if it may: when the segment is the last
- * thing that the archive knows of the newest timeline there is. RECEIVE.md gives the reasons.
+ * Why recovery must not read an unfinished segment; undefined if it may: when the segment is the
+ * last thing that the archive knows of the newest timeline there is. RECEIVE.md gives the reasons.
  */
 export function partialObstacle({ complete, later, forks }: PartialFacts): string | undefined {
   const [whole] = complete;
@@ -73,9 +73,10 @@ export async function findUsablePartial(
 }
 
 /**
- * The content as PostgreSQL wants a segment: of its full size, zeros behind what there is. The stream
- * ends without error only if its WAL ends like WAL that was cut off: rejects with FormatError when it
- * goes on behind a record that is damaged, or is not what its name says; with WrongClusterError.
+ * The content as PostgreSQL wants a segment: of its full size, zeros behind what there is. The
+ * stream ends without error only if its WAL ends like WAL that was cut off: rejects with
+ * FormatError when it goes on behind a record that is damaged, or is not what its name says; with
+ * WrongClusterError.
  */
 export async function* readPartial(
   storage: Storage,

@@ -31,12 +31,13 @@ export type PushOutcome = "archived" | "already archived" | "leftover replaced";
 const STORE_ATTEMPTS = 3;
 
 /**
- * Archives one WAL file: `path` holds what PostgreSQL calls `name`. Resolves only when the store has
- * acknowledged the whole object, or holds the same content already; ARCHIVE.md tells the whole story.
+ * Archives one WAL file: `path` holds what PostgreSQL calls `name`. Resolves only when the store
+ * has acknowledged the whole object, or holds the same content already; ARCHIVE.md tells the whole
+ * story.
  *
- * Rejects with FormatError when the file is not what its name says, WrongClusterError before anything
- * is written, ConflictError when the archive holds something else under this name, DamagedError when
- * what it holds can't be read, and DeadlineError.
+ * Rejects with FormatError when the file is not what its name says, WrongClusterError before
+ * anything is written, ConflictError when the archive holds something else under this name,
+ * DamagedError when what it holds can't be read, and DeadlineError.
  */
 export async function pushWal(
   storage: Storage,

@@ -21,7 +21,9 @@ export interface OwnWal {
 /** What to do after a connection was made again. */
 export type Continuation =
   | { readonly kind: "start"; readonly start: ReceiveStart }
-  /** The server's history left ours at `start.positionLsn`; what we have from there on is not in it. */
+  /**
+   * The server's history left ours at `start.positionLsn`; what we have from there on is not in it.
+   */
   | { readonly kind: "forked"; readonly start: ReceiveStart }
   /** The server is on an older timeline than the WAL that we have: it was left behind. */
   | { readonly kind: "stale" };

@@ -142,7 +142,9 @@ export class ReceiveSession {
     );
   }
 
-  /** A server whose timeline was left behind by another one writes what no recovery will look for. */
+  /**
+   * A server whose timeline was left behind by another one writes what no recovery will look for.
+   */
   async #requireNewest({ timeline, flushLsn }: SystemIdentity, scope: DeadlineScope) {
     const { isSynchronous, log } = this.#options;
     scope.begin(`listing timelines in ${this.#storage.name}`);

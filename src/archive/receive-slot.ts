@@ -29,8 +29,8 @@ const DUPLICATE_OBJECT = "42710";
 const FEATURE_NOT_SUPPORTED = "0A000";
 
 /**
- * The slot as it is, made when it is missing. Rejects with RefusedError when it is a logical one, or
- * when the server has removed WAL that it should have kept.
+ * The slot as it is, made when it is missing. Rejects with RefusedError when it is a logical one,
+ * or when the server has removed WAL that it should have kept.
  */
 export async function ensureSlot(
   session: ReplicationSession,

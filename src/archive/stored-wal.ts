@@ -31,7 +31,9 @@ export interface StoredSegment {
   readonly partial: readonly StoredWal[];
 }
 
-/** Like listStoredWal, and with the same one request also what there is of an unfinished segment. */
+/**
+ * Like listStoredWal, and with the same one request also what there is of an unfinished segment.
+ */
 export async function listStoredSegment(
   storage: Storage,
   name: string,

@@ -20,8 +20,8 @@ const BEHIND_TIMELINE = "~";
 
 /**
  * Every timeline in the archive that descends from `timeline`, by its history file. Asks once for
- * each newer timeline, however many segments there are. Rejects with DamagedError for a history that
- * can't be read: it might be one of them.
+ * each newer timeline, however many segments there are. Rejects with DamagedError for a history
+ * that can't be read: it might be one of them.
  */
 export async function listForks(
   storage: Storage,

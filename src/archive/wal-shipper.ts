@@ -145,8 +145,8 @@ export class WalShipper {
   }
 
   /**
-   * Resolves when all complete segments are stored. From then on nothing from `limitLsn` on counts as
-   * stored: it was of a history that the server does not share.
+   * Resolves when all complete segments are stored. From then on nothing from `limitLsn` on counts
+   * as stored: it was of a history that the server does not share.
    */
   async settle(limitLsn: Lsn, options: CallOptions): Promise<void> {
     await this.#bell.until(() => this.#complete.length === 0, options);

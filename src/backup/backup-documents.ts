@@ -111,7 +111,9 @@ async function readManifest(
   });
 }
 
-/** Collects the lines of our manifest. Throws FormatError for names that occur twice or lead away. */
+/**
+ * Collects the lines of our manifest. Throws FormatError for names that occur twice or lead away.
+ */
 export async function indexManifest(lines: AsyncIterable<ManifestLine>): Promise<ManifestIndex> {
   let header: ManifestHeader | undefined;
   let sizeBytes = 0;

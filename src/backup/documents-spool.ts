@@ -155,7 +155,9 @@ export class DocumentsSpool implements Disposable {
   }
 }
 
-/** The local zone's offset from UTC; most files of a cluster were changed at about the same time. */
+/**
+ * The local zone's offset from UTC; most files of a cluster were changed at about the same time.
+ */
 class ZoneOffset {
   #piece = Number.NaN;
   #minutes = 0;

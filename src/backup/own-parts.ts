@@ -32,8 +32,8 @@ export function packControl(bytes: Buffer, options: OwnPartOptions): OwnPart {
 }
 
 /**
- * backup_label and tablespace_map as the server gave them, both also when empty. Throws DatabaseError
- * when the label is not that of this backup.
+ * backup_label and tablespace_map as the server gave them, both also when empty. Throws
+ * DatabaseError when the label is not that of this backup.
  */
 export function packLabel(stop: BackupStop, startLsn: Lsn, options: OwnPartOptions): OwnPart {
   const label = parseBackupLabel(stop.backupLabel);

@@ -28,9 +28,9 @@ export interface PartPackerOptions {
 }
 
 /**
- * Packs entries into one tar until it holds enough. What has disappeared is passed over; a file that
- * shrank is filled up with zeros and one that grew is cut, for the header is written before: WAL
- * replay puts both right.
+ * Packs entries into one tar until it holds enough. What has disappeared is passed over; a file
+ * that shrank is filled up with zeros and one that grew is cut, for the header is written before:
+ * WAL replay puts both right.
  */
 export class PartPacker {
   readonly #options: PartPackerOptions;

@@ -23,8 +23,8 @@ const NOT_PGDATA_HINT =
   "server's own host, as the user that the server runs as.";
 
 /**
- * Makes sure that the directory is the one that the server runs on. Gives it with symlinks resolved;
- * rejects with RefusedError.
+ * Makes sure that the directory is the one that the server runs on. Gives it with symlinks
+ * resolved; rejects with RefusedError.
  */
 export async function requireDataDirectory(
   directory: string,

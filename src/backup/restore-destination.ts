@@ -40,7 +40,9 @@ export async function resolveDestination(path: string): Promise<string> {
   }
 }
 
-/** Looks at the destination and changes nothing. Throws RefusedError unless we may restore there. */
+/**
+ * Looks at the destination and changes nothing. Throws RefusedError unless we may restore there.
+ */
 export async function inspectDestination(destination: string): Promise<DestinationState> {
   const names = await listDirectory(destination);
   if (names.includes("postmaster.pid")) {
@@ -88,9 +90,9 @@ async function readMarker(destination: string): Promise<DestinationState> {
   }
 }
 
-function requireOther(destination: string, { process }: RestoreMarker): void {
-  if (process === undefined || process === describeProcess() || !isProcessAlive(process)) return;
-  const [pid] = process.split(":");
+function requireOther(destination: string, { process: owner }: RestoreMarker): void {
+  if (owner === undefined || owner === describeProcess() || !isProcessAlive(owner)) return;
+  const [pid] = owner.split(":");
   throw new RefusedError(`process ${pid} is restoring into ${destination} at this moment`, {
     hint: "Wait for it, or stop it and start again: the restore goes on where it was.",
   });

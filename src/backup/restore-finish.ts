@@ -36,7 +36,9 @@ const SERVER_DIRECTORIES = [
   "pg_twophase",
 ];
 
-/** The only modes of a data directory that PostgreSQL accepts. @source checkDataDir, postmaster.c */
+/**
+ * The only modes of a data directory that PostgreSQL accepts. @source checkDataDir, postmaster.c
+ */
 const PRIVATE_MODE = 0o700;
 const GROUP_READABLE_MODE = 0o750;
 
@@ -145,7 +147,7 @@ export async function setDirectoryModes(tree: RestoreTree): Promise<void> {
 
 /** Makes every file and directory of the tree durable; directories last, for their names. */
 export async function fsyncTree(tree: RestoreTree, signal: AbortSignal): Promise<void> {
-  await boundedParallel(tree.files, FSYNC_JOBS, fsyncPath, { signal });
+  await boundedParallel(tree.unflushedFiles, FSYNC_JOBS, fsyncPath, { signal });
   await boundedParallel(tree.directories, FSYNC_JOBS, fsyncDirectory, { signal });
   await fsyncDirectory(dirname(tree.destination));
 }
@@ -174,7 +176,10 @@ export async function putControlFile(
   await finishDestination(destination);
 }
 
-/** Renames a marker that has become the control file: also what a restore lacks that was killed here. */
+/**
+ * Renames a marker that has become the control file: also what a restore lacks that was killed
+ * here.
+ */
 export async function finishDestination(destination: string): Promise<void> {
   const marker = join(destination, RESTORE_MARKER_PATH);
   const control = join(destination, CONTROL_PATH);

@@ -35,7 +35,9 @@ export interface RestoreStep {
   /** pg_control and labels: fetched before anything is written, of the newest backup only. */
   readonly specialParts: readonly PlannedPart[];
   readonly parts: readonly PlannedPart[];
-  /** Whether a file of this backup is wanted, by path. Directories and links: of the newest only. */
+  /**
+   * Whether a file of this backup is wanted, by path. Directories and links: of the newest only.
+   */
   isWanted(path: string): boolean;
   /** Wanted files that are increments here. */
   readonly increments: ReadonlySet<string>;

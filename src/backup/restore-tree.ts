@@ -1,24 +1,15 @@
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fchmodSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { FormatError, LocalFileError, OperationError, systemErrorCode } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
+import { BACKGROUND_FLUSH_BYTES, type BackgroundFlush } from "./background-flush.ts";
 import { applyIncrement } from "./increment.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
 
 /** Only we may look into the directories until all is there and they get their own modes. */
 const NEW_DIRECTORY_MODE = 0o700;
 const MODE_MASK = 0o777;
-
-/** Without it a file can't be opened again to be fsynced. */
 const OWNER_READ = 0o400;
 
 /** A path is used by an entry of another kind, or has a name that no file system takes. */
@@ -41,10 +32,17 @@ export class RestoreTree {
   readonly #files = new Set<string>();
   readonly #directories = new Set<string>();
   readonly #modes = new Map<string, number>();
+  readonly #flush: BackgroundFlush | undefined;
 
-  constructor(destination: string, tablespaces: readonly TablespacePlan[]) {
+  /** Without `flush` nothing is made durable. */
+  constructor(
+    destination: string,
+    tablespaces: readonly TablespacePlan[],
+    flush: BackgroundFlush | undefined,
+  ) {
     this.destination = destination;
     this.tablespaces = tablespaces;
+    this.#flush = flush;
     this.#locations = new Map(tablespaces.map(({ oid, location }) => [oid, location]));
   }
 
@@ -64,8 +62,8 @@ export class RestoreTree {
     return first === "pg_tblspc" && rest.length === 0 && this.#locations.has(oid);
   }
 
-  /** Absolute paths of all files written or kept. */
-  get files(): Iterable<string> {
+  /** Absolute paths of the files written or kept that nobody has flushed yet. */
+  get unflushedFiles(): Iterable<string> {
     return this.#files;
   }
 
@@ -103,18 +101,27 @@ export class RestoreTree {
     const absolute = this.locate(path);
     await this.#onEntry("write", absolute, async () => {
       const file = this.#openNew(absolute);
+      let isOpen = true;
       try {
+        let sizeBytes = 0;
         for await (const chunk of content) {
           writeAllSync(file, chunk);
+          sizeBytes += chunk.length;
           onChunk(chunk);
         }
         fchmodSync(file, mode & MODE_MASK);
-        if ((mode & OWNER_READ) === 0) fsyncSync(file);
+        // Without the right to read it can't be opened again later.
+        const isFlushed = sizeBytes >= BACKGROUND_FLUSH_BYTES || (mode & OWNER_READ) === 0;
+        if (isFlushed && this.#flush !== undefined) {
+          isOpen = false;
+          await this.#flush.add(file, absolute);
+        } else {
+          this.#files.add(absolute);
+        }
       } finally {
-        closeSync(file);
+        if (isOpen) closeSync(file);
       }
     });
-    if ((mode & OWNER_READ) !== 0) this.#files.add(absolute);
   }
 
   /** Writes the pages of an increment into the file that the base gave. */

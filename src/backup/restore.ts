@@ -7,6 +7,7 @@ import type { Storage } from "../storage/storage.ts";
 import type { BackupDocuments } from "./backup-documents.ts";
 import { freeBytes, requireSpace } from "./free-space.ts";
 import { partCodec, type SpecialFile } from "./part-extract.ts";
+import { BackgroundFlush } from "./background-flush.ts";
 import { readChain } from "./restore-chain.ts";
 import {
   clearDestination,
@@ -84,8 +85,8 @@ const MAX_PARTS_AT_ONCE = 12;
 
 /**
  * Restores `backup` into `destination`, which must be empty, absent, or the half-done work of a
- * restore that was killed; then it goes on. When it resolves, everything is durable and checked, and
- * a server can be started; until then it can't. See RESTORE.md.
+ * restore that was killed; then it goes on. When it resolves, everything is durable and checked,
+ * and a server can be started; until then it can't. See RESTORE.md.
  */
 export async function fetchBackup(
   storage: Storage,
@@ -120,6 +121,7 @@ class Restore {
   readonly #plan: RestorePlan;
   readonly #newest: BackupDocuments;
   readonly #options: Surroundings;
+  readonly #flush: BackgroundFlush | undefined;
   readonly #tree: RestoreTree;
   readonly #specials = new Map<string, SpecialFile>();
   #kept: ReadonlySet<string> = new Set();
@@ -131,7 +133,8 @@ class Restore {
     this.#plan = plan;
     this.#newest = newest;
     this.#options = options;
-    this.#tree = new RestoreTree(options.place, options.locations);
+    this.#flush = options.fsync ? new BackgroundFlush(options.signal) : undefined;
+    this.#tree = new RestoreTree(options.place, options.locations, this.#flush);
   }
 
   async run(): Promise<RestoreReport> {
@@ -285,6 +288,7 @@ class Restore {
     await this.#putLabels();
     await makeLinks(this.#tree, links, { backup: this.#plan.backup, log });
     await setDirectoryModes(this.#tree);
+    await this.#flush?.drain();
     if (fsync) await fsyncTree(this.#tree, signal);
     const control = this.#specials.get(CONTROL_PATH);
     if (!this.#plan.isStartable) await removeMarker(place);

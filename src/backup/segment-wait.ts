@@ -112,7 +112,9 @@ function archiverState(walDirectory: string, segment: string): ArchiverState {
   return isDone ? "done" : "unknown";
 }
 
-/** Number of the oldest segment of the range that is not stored; one listing, read as far as needed. */
+/**
+ * Number of the oldest segment of the range that is not stored; one listing, read as far as needed.
+ */
 async function firstMissing(
   storage: Storage,
   { timeline, first, last, segmentBytes }: SegmentRange,
@@ -159,7 +161,9 @@ class WaitPace {
   }
 }
 
-/** Wakes early when names in a directory change; only ever a hint, and none where it can't watch. */
+/**
+ * Wakes early when names in a directory change; only ever a hint, and none where it can't watch.
+ */
 class DirectoryChanges implements Disposable {
   readonly #close: () => void;
   #changed = Promise.withResolvers<void>();

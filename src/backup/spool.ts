@@ -12,8 +12,8 @@ const GROUP_PENDING_LENGTH = 64 * 1024;
 const MAX_UTF8_BYTES = 3;
 
 /**
- * Text that is collected during a backup and read at its end, in a file without a name: it goes away
- * with the process, however that ends.
+ * Text that is collected during a backup and read at its end, in a file without a name: it goes
+ * away with the process, however that ends.
  */
 export class Spool implements Disposable {
   readonly #descriptor: number;

@@ -46,7 +46,9 @@ export interface SystemIdentity {
 
 /** A physical slot as READ_REPLICATION_SLOT tells it. */
 export interface SlotPosition {
-  /** The server keeps WAL from here on; undefined: none was reserved, or the slot was invalidated. */
+  /**
+   * The server keeps WAL from here on; undefined: none was reserved, or the slot was invalidated.
+   */
   readonly restartLsn: Lsn | undefined;
 }
 
@@ -112,8 +114,9 @@ export class ReplicationSession implements AsyncDisposable {
   }
 
   /**
-   * Makes a physical slot; with `isReserved` the server keeps WAL from its last checkpoint on at once,
-   * else from the first confirmed position on. Rejects with SQLSTATE 42710 if the name is taken.
+   * Makes a physical slot; with `isReserved` the server keeps WAL from its last checkpoint on at
+   * once, else from the first confirmed position on. Rejects with SQLSTATE 42710 if the name is
+   * taken.
    */
   async createPhysicalSlot(
     slot: string,
@@ -123,7 +126,9 @@ export class ReplicationSession implements AsyncDisposable {
     await this.#command(`CREATE_REPLICATION_SLOT ${quoted(slot)} PHYSICAL${reserve}`, { signal });
   }
 
-  /** Undefined if there is no such slot. Servers from READ_SLOT_SINCE on; rejects for a logical one. */
+  /**
+   * Undefined if there is no such slot. Servers from READ_SLOT_SINCE on; rejects for a logical one.
+   */
   async readSlot(slot: string, options: ReplicationCallOptions): Promise<SlotPosition | undefined> {
     const row = await this.#oneRow(`READ_REPLICATION_SLOT ${quoted(slot)}`, options);
     if (row[0] === undefined) return undefined;

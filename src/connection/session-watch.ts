@@ -10,7 +10,9 @@ export interface SessionWatchOptions {
   readonly signal: AbortSignal;
 }
 
-/** A restart has to be noticed within 10 s, also where the end of a connection does not reach us. */
+/**
+ * A restart has to be noticed within 10 s, also where the end of a connection does not reach us.
+ */
 const MAX_INTERVAL_MS = 5000;
 
 /** A server under load may answer late; one that is gone never does. */

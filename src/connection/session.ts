@@ -41,8 +41,8 @@ export class Session implements AsyncDisposable {
   }
 
   /**
-   * Rejects with DatabaseError; with the signal's reason as soon as that is aborted, while the query
-   * may go on in the server.
+   * Rejects with DatabaseError; with the signal's reason as soon as that is aborted, while the
+   * query may go on in the server.
    */
   async query(sql: string, { signal, values = [] }: QueryOptions): Promise<readonly Row[]> {
     signal.throwIfAborted();

@@ -5,7 +5,9 @@ import { type QueryOptions, type Session, textColumn } from "./session.ts";
 /** A replication slot as pg_replication_slots shows it. */
 export interface SlotRow {
   readonly isPhysical: boolean;
-  /** The server keeps WAL from here on; undefined: none was reserved, or the slot was invalidated. */
+  /**
+   * The server keeps WAL from here on; undefined: none was reserved, or the slot was invalidated.
+   */
   readonly restartLsn: Lsn | undefined;
   /** The server has removed WAL that the slot needs. */
   readonly isLost: boolean;

@@ -14,7 +14,9 @@ export interface ConnectionSettings {
   readonly sslRootCertificateFile?: string;
 }
 
-/** "required" does not look at the certificate; the other two do, "verified" also at the name in it. */
+/**
+ * "required" does not look at the certificate; the other two do, "verified" also at the name in it.
+ */
 export type TlsUse = "none" | "required" | "trusted" | "verified";
 
 /** One way to connect, to be tried in its turn. */

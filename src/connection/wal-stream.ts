@@ -58,9 +58,9 @@ const REPLY_PAUSE_MS = 100;
 const NOWHERE = lsn(0n);
 
 /**
- * WAL of one timeline as the server sends it: ends when the timeline has ended, then `end` tells how;
- * rejects with DatabaseError when the server says so, shuts down, or is lost. Tells the server by
- * itself how far we are, regularly and when asked.
+ * WAL of one timeline as the server sends it: ends when the timeline has ended, then `end` tells
+ * how; rejects with DatabaseError when the server says so, shuts down, or is lost. Tells the server
+ * by itself how far we are, regularly and when asked.
  *
  * @source PostgreSQL's documentation, "Streaming Replication Protocol"
  */

@@ -39,9 +39,9 @@ export async function writeFileDurably(
 }
 
 /**
- * Like writeFileDurably, but gives false and writes nothing if `path` exists. Exactly one of several
- * writers wins, except on file systems without hard links, where two that begin within the same
- * instant may both.
+ * Like writeFileDurably, but gives false and writes nothing if `path` exists. Exactly one of
+ * several writers wins, except on file systems without hard links, where two that begin within the
+ * same instant may both.
  */
 export async function createFileDurably(
   path: string,

@@ -8,9 +8,10 @@ interface JobOptions {
 const RESULTS_PER_JOB = 2;
 
 /**
- * Runs `run` on each of `inputs`, at most `jobs` at a time, and gives the results in the order of the
- * inputs. Reads ahead while the consumer is busy: at most one input that has not begun yet, `jobs`
- * that run, and 2 * `jobs` results and running ones together that the consumer has not taken.
+ * Runs `run` on each of `inputs`, at most `jobs` at a time, and gives the results in the order of
+ * the inputs. Reads ahead while the consumer is busy: at most one input that has not begun yet,
+ * `jobs` that run, and 2 * `jobs` results and running ones together that the consumer has not
+ * taken.
  *
  * The first error in that order, of `run` or of `inputs`, comes after all results before it; a
  * consumer that stops early and an error end the inputs and wait for the jobs that run. An abort

@@ -32,7 +32,9 @@ interface ProcessStat {
   readonly startTime: string;
 }
 
-/** @source proc(5): field 3 is the state, 22 the start time; the name before them may hold blanks */
+/**
+ * @source proc(5): field 3 is the state, 22 the start time; the name before them may hold blanks
+ */
 function readStat(pid: string): ProcessStat | undefined {
   const text = readProc(`${pid}/stat`);
   const match = /^(\d+) \(.*\) (\S) (.*)$/s.exec(text ?? "");

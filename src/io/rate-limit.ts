@@ -5,8 +5,8 @@ import type { Clock } from "./clock.ts";
 const BURST_MS = 250;
 
 /**
- * A token bucket: on average no more than `bytesPerSecond` pass, shared by all that take from it, in
- * the order in which they come.
+ * A token bucket: on average no more than `bytesPerSecond` pass, shared by all that take from it,
+ * in the order in which they come.
  */
 export class RateLimit {
   readonly #bytesPerMs: number;

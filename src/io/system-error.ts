@@ -52,8 +52,8 @@ export function systemErrorHint(error: unknown): string | undefined {
 }
 
 /**
- * What to throw for a failed call on a local file: LocalFileError "cannot <action> <path>: <why>" with
- * the system error as its cause; anything that is no system error is returned as it is.
+ * What to throw for a failed call on a local file: LocalFileError "cannot <action> <path>: <why>"
+ * with the system error as its cause; anything that is no system error is returned as it is.
  */
 export function localFileError(action: string, path: string, error: unknown): unknown {
   if (!isSystemError(error)) return error;

@@ -7,8 +7,8 @@ export type JsonPath = readonly string[];
 export interface JsonReaderOptions {
   /**
    * Whether the members of the object or array at this path are reported one by one, so that it is
-   * never held as a whole. What is not entered is reported as one value. The path is ours: read only
-   * during the call.
+   * never held as a whole. What is not entered is reported as one value. The path is ours: read
+   * only during the call.
    */
   isEntered(path: JsonPath): boolean;
   onValue(path: JsonPath, value: JsonValue): void;

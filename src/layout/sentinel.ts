@@ -9,7 +9,9 @@ import {
 } from "./tablespace-spec.ts";
 import { formatTimeUtc, type TimeNs } from "./time.ts";
 
-/** Decorative constant of the documents that hold times: how a reader in Python would parse them. */
+/**
+ * Decorative constant of the documents that hold times: how a reader in Python would parse them.
+ */
 export const DATE_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ";
 
 /** How an increment refers to the backups that it needs. */

@@ -15,8 +15,8 @@ const LINE_END = 0x0a;
 
 /**
  * Reads the content of an extended header: lines `<length> <key>=<value>\n`, the length counted in
- * bytes with itself. Other keys are passed over, but for sparse files, which are stored differently.
- * `start` is the offset of the header, for messages. Throws FormatError.
+ * bytes with itself. Other keys are passed over, but for sparse files, which are stored
+ * differently. `start` is the offset of the header, for messages. Throws FormatError.
  *
  * @source POSIX.1-2024, pax, "pax Extended Header"
  */

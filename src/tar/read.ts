@@ -25,8 +25,8 @@ export interface TarEntry {
   /** Offset in the archive of the first byte of the content. */
   readonly contentStart: number;
   /**
-   * The content, exactly `sizeBytes` long; once, and only until the next entry is asked for. What is
-   * not read by then is skipped.
+   * The content, exactly `sizeBytes` long; once, and only until the next entry is asked for. What
+   * is not read by then is skipped.
    */
   readonly content: () => ByteStream;
 }

@@ -39,8 +39,8 @@ export function tarPaddingBytes(sizeBytes: number): number {
 /**
  * Header of an entry: one block in the ustar format; where a value does not fit (long names, other
  * characters than ASCII, sizes from 8 GiB, large ids, times before 1970), a PAX header before it.
- * Throws FormatError for a name that is empty or holds a NUL. `block` is memory for one block, which
- * may be the result.
+ * Throws FormatError for a name that is empty or holds a NUL. `block` is memory for one block,
+ * which may be the result.
  *
  * @source POSIX.1-2024, pax, "ustar Interchange Format" and "pax Extended Header"
  */
@@ -113,7 +113,9 @@ function writeBlock(header: Header, block: Buffer): void {
   block.write(" ", 155, 1, "latin1");
 }
 
-/** Digits that fill the field but for the NUL at its end; made without strings, for it is frequent. */
+/**
+ * Digits that fill the field but for the NUL at its end; made without strings, for it is frequent.
+ */
 function writeOctal(block: Buffer, value: number, at: number, fieldBytes: number): void {
   let rest = value;
   for (let index = at + fieldBytes - 2; index >= at; index -= 1) {

@@ -263,7 +263,9 @@ function isHarmless(file: string, fetched: Buffer): boolean {
   return gap.length < 8 && gap.every((byte) => byte === 0);
 }
 
-/** A record that begins at the very end is whole only with the next segment: recovery stops there. */
+/**
+ * A record that begins at the very end is whole only with the next segment: recovery stops there.
+ */
 async function assertNextIsRefused(file: string, fetched: Buffer): Promise<void> {
   const next = wal.segments[wal.segments.indexOf(file) + 1];
   assert.ok(next !== undefined, `a change of ${file} was not seen`);

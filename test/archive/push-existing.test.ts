@@ -33,7 +33,9 @@ async function store(bytes: Uint8Array): Promise<Buffer> {
   return Buffer.from(bytes);
 }
 
-/** The same records up to a record boundary, then nothing: the segment as it was a little earlier. */
+/**
+ * The same records up to a record boundary, then nothing: the segment as it was a little earlier.
+ */
 function earlier(bytes: Uint8Array): Buffer {
   const copy = Buffer.from(bytes);
   return copy.fill(0, walkSegment(copy.fill(0, endOfRecords / 2), { name }).endOfRecords);

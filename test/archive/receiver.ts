@@ -1,4 +1,6 @@
-/** What the tests of wal-receive share: a receiver in this process, and a store that keeps score. */
+/**
+ * What the tests of wal-receive share: a receiver in this process, and a store that keeps score.
+ */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
@@ -103,8 +105,8 @@ export async function until<T>(
 }
 
 /**
- * A storage that can be away, and that no test may lose anything in: a `.partial` never shrinks, and
- * nothing else is ever written twice.
+ * A storage that can be away, and that no test may lose anything in: a `.partial` never shrinks,
+ * and nothing else is ever written twice.
  */
 export class ReceivingStorage extends MemoryStorage {
   isAway = false;

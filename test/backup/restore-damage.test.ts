@@ -102,7 +102,8 @@ for (const method of ["zstd", "none", "brotli"] as const) {
       await replace(storage, key, bad);
       const error = await attempt(storage);
       await replace(storage, key, good);
-      // zstd has some bits that mean nothing; parts have a checksum over them, the manifest has not.
+      // zstd has some bits that mean nothing; parts have a checksum over them, the manifest has
+      // not.
       if (error === undefined && (await isSameManifest(key, good, bad))) continue;
       assert.ok(error instanceof DamagedError, `bit ${bit} of ${key}: ${String(error)}`);
       assert.match(error.message, new RegExp(SYNTHETIC_NAME));

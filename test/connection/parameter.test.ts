@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseSizeParameter, parseTimeParameter } from "../../src/connection/parameter.ts";
 
-test("sizes and times are read as SHOW writes them", () => {
+test("sizes and times are read in the form of SHOW", () => {
   assert.equal(parseSizeParameter("16MB"), 16_777_216);
   assert.equal(parseSizeParameter("1GB"), 1_073_741_824);
   assert.equal(parseSizeParameter("512kB"), 524_288);

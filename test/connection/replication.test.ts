@@ -233,7 +233,8 @@ for (const major of [13, 15, 18] as const satisfies readonly Major[]) {
       await using session = await open(cluster);
       const from = segmentStart(await flushLsn(cluster));
       await using walStream = await stream(session, undefined, from);
-      // Without a slot the server is content with what we received, unless we say more than nothing.
+      // Without a slot the server is content with what we received, unless we say more than
+      // nothing.
       const flushed = lsn(from + 1n);
       let at = from;
       let askedCount = 0;

@@ -23,7 +23,9 @@ export interface ClusterOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** Turns archive_mode on. */
   readonly archiveCommand?: string;
-  /** Environment of the server and of the commands that it starts; PATH, HOME and TMPDIR are set. */
+  /**
+   * Environment of the server and of the commands that it starts; PATH, HOME and TMPDIR are set.
+   */
   readonly environment?: Readonly<Record<string, string>>;
   /** "data" unless told; may hold blanks. */
   readonly dataDirectoryName?: string;
@@ -73,7 +75,9 @@ export interface Cluster extends AsyncDisposable {
   waitForArchiver(options?: WaitOptions): Promise<void>;
   /** A new directory below `directory` that the server's user owns. */
   makeDirectory(name: string): Promise<string>;
-  /** pg_dumpall's text, or undefined when the machine has no client tool of this release or later. */
+  /**
+   * pg_dumpall's text, or undefined when the machine has no client tool of this release or later.
+   */
   dumpAll(): string | undefined;
   /** Row count and hash of every table, sequences, roles: equal before and after a good restore. */
   contents(): Promise<string>;

@@ -1,8 +1,9 @@
 /**
  * usage: put-program.ts DIRECTORY KEY BYTES [endless]
  *
- * Puts one object into a directory store, so that a test can limit, trace or kill the process. Prints
- * "began" when the body is first read, and "done" or the error's name and message at its end.
+ * Puts one object into a directory store, so that a test can limit, trace or kill the process.
+ * Prints "began" when the body is first read, and "done" or the error's name and message at its
+ * end.
  */
 import { systemClock } from "../../src/io/clock.ts";
 import { mapSource } from "../../src/io/bytes.ts";
