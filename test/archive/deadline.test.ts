@@ -71,6 +71,13 @@ test("the caller's own abort stays what it is", async () => {
   await assert.rejects(work, { name: "InterruptedError" });
 });
 
+test("the caller's own abort also leaves a call behind that ignores it", async () => {
+  const controller = new AbortController();
+  const work = withinDeadline({ timeoutMs: 10_000, signal: controller.signal }, () => never);
+  controller.abort(new InterruptedError("asked to stop by SIGTERM"));
+  await assert.rejects(work, { name: "InterruptedError" });
+});
+
 test("nothing is begun for a caller who has been aborted", async () => {
   const signal = AbortSignal.abort(new InterruptedError("asked to stop"));
   const work = withinDeadline({ timeoutMs: 1000, signal }, () => assert.fail("begun"));

@@ -138,6 +138,34 @@ test("a cut-off object with another beginning is a conflict, not a leftover", as
   await assert.rejects(bench.push(path, { codec: codecOf("none") }), { name: "ConflictError" });
 });
 
+test("a cut-off object whose beginning can be read, and differs, is a conflict", async () => {
+  const other = await bench.compress("brotli", flipBit(content, 5000));
+  const cut = other.subarray(0, Math.floor(other.length * 0.8));
+  await bench.put(`wal_005/${name}.br`, cut);
+  const path = await bench.file(name, content);
+  await assert.rejects(bench.push(path, { codec: codecOf("brotli") }), { name: "ConflictError" });
+  assert.deepEqual(bench.memory.bytesOf(`wal_005/${name}.br`), cut);
+});
+
+test("an object that grows between two readings is not given up", async () => {
+  const whole = await store(await bench.compress("zstd", content));
+  for (const [pattern, length] of [
+    [/^get wal_/, 1000],
+    [/^stat wal_/, 2000],
+  ] as const) {
+    bench.storage.interceptOnce(pattern, async (next) => {
+      await bench.put(key, whole.subarray(0, length));
+      await next();
+    });
+  }
+  await assert.rejects(bench.push(await bench.file(name, content)), {
+    name: "DamagedError",
+    message:
+      `object ${key} in memory://test ended after 1000 bytes, then after 2000 bytes; ` +
+      "the store says it has 2000",
+  });
+});
+
 test("an object is not given up on one short reading", async () => {
   const whole = await store(await bench.compress("zstd", content));
   bench.storage.interceptOnce(/^get wal_/, async (next) => {
