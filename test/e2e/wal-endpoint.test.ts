@@ -173,7 +173,8 @@ test("P06: what the bucket does not list is a true miss", async () => {
 const available = await availableS3Servers();
 for (const kind of ["versitygw", "moto"] as const) {
   if (!available.includes(kind)) {
-    leaveOut(`wal-push and wal-fetch on ${kind}`, `${kind} is not installed`);
+    // The gateway is an extra: it takes a Go toolchain, which no test machine must have.
+    if (kind !== "versitygw") leaveOut(`wal-push and wal-fetch on ${kind}`, "it is not installed");
     continue;
   }
   test(`on ${kind} a push is one request, and so is a fetch`, async () => {
