@@ -1,0 +1,181 @@
+import { open, readFile, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { LocalFileError, systemErrorCode } from "../errors.ts";
+import { createHasher } from "../io/hash.ts";
+import { nativeXxh64 } from "../io/runtime.ts";
+import { localFileError } from "../io/system-error.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+
+/** What is hashed of each end: the largest page that PostgreSQL has by default. */
+const END_BYTES = 8192;
+
+/** A file's identity, as far as it changes with every write to it and with every copy of it. */
+export interface FileIdentity {
+  readonly inode: string;
+  readonly sizeBytes: string;
+  readonly mtimeNs: string;
+  readonly ctimeNs: string;
+  /** XXH64 of the first and the last 8 KiB; a segment's first page holds the system identifier. */
+  readonly firstHash: string;
+  readonly lastHash: string;
+}
+
+const MEMBERS = ["inode", "sizeBytes", "mtimeNs", "ctimeNs", "firstHash", "lastHash"] as const;
+
+/** Looks at a file. Rejects with LocalFileError. */
+export async function readFileIdentity(path: string): Promise<FileIdentity> {
+  try {
+    await using handle = await open(path, "r");
+    const stats = await handle.stat({ bigint: true });
+    const sizeBytes = Number(stats.size);
+    const ends = Buffer.alloc(2 * END_BYTES);
+    const endBytes = Math.min(END_BYTES, sizeBytes);
+    await handle.read(ends, 0, endBytes, 0);
+    await handle.read(ends, END_BYTES, endBytes, sizeBytes - endBytes);
+    return {
+      inode: String(stats.ino),
+      sizeBytes: String(stats.size),
+      mtimeNs: String(stats.mtimeNs),
+      ctimeNs: String(stats.ctimeNs),
+      firstHash: await hashOf(ends.subarray(0, endBytes)),
+      lastHash: await hashOf(ends.subarray(END_BYTES, END_BYTES + endBytes)),
+    };
+  } catch (error) {
+    throw localFileError("read", path, error);
+  }
+}
+
+/** Whether both are of one file that nobody has written to in between. */
+export function isSameFile(one: FileIdentity, other: FileIdentity): boolean {
+  return MEMBERS.every((member) => one[member] === other[member]);
+}
+
+/** One line of JSON. */
+export function formatNote(identity: FileIdentity, systemId: bigint | undefined): string {
+  return `${JSON.stringify({ ...identity, systemId: systemId?.toString() ?? "" })}\n`;
+}
+
+/** Undefined for anything that `formatNote` did not write. */
+export function parseNote(
+  text: string,
+): { readonly identity: FileIdentity; readonly systemId: string } | undefined {
+  if (!text.endsWith("}\n")) return undefined;
+  let members: unknown;
+  try {
+    members = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof members !== "object" || members === null) return undefined;
+  const fields = new Map<string, unknown>(Object.entries(members));
+  const [inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash, systemId] = [
+    ...MEMBERS,
+    "systemId",
+  ].map((name) => {
+    const value = fields.get(name);
+    return typeof value === "string" ? value : undefined;
+  });
+  if (inode === undefined || sizeBytes === undefined || mtimeNs === undefined) return undefined;
+  if (ctimeNs === undefined || firstHash === undefined || lastHash === undefined) return undefined;
+  if (systemId === undefined) return undefined;
+  return { identity: { inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash }, systemId };
+}
+
+/** The notes of one spool: which ready files the store has acknowledged. See DRAIN.md. */
+export class PushNotes {
+  readonly #directory: string;
+  readonly #walDirectory: string;
+
+  /** `walDirectory` holds the files that the notes are of. */
+  constructor(directory: string, walDirectory: string) {
+    this.#directory = directory;
+    this.#walDirectory = walDirectory;
+  }
+
+  /**
+   * Whether the store is known to hold this file exactly as it is now, in the cluster `systemId`.
+   * A note that says anything else is deleted.
+   */
+  async isTrue(name: string, systemId: bigint | undefined): Promise<boolean> {
+    if (parseWalFileName(name) === undefined) return false;
+    const path = join(this.#directory, name);
+    let text: string;
+    try {
+      text = await readFile(path, "utf8");
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+      return false;
+    }
+    const note = parseNote(text);
+    try {
+      const now = await readFileIdentity(join(this.#walDirectory, name));
+      if (note !== undefined && note.systemId === (systemId?.toString() ?? "")) {
+        if (isSameFile(note.identity, now)) return true;
+      }
+    } catch (error) {
+      if (!(error instanceof LocalFileError)) throw error;
+    }
+    await rm(path, { force: true });
+    return false;
+  }
+
+  /**
+   * Notes that the store has acknowledged the file, whose identity was taken before it was pushed.
+   * Gives false, and makes no note, when the file is not the same any more or the note can't be
+   * written: then it will be pushed again.
+   */
+  async add(name: string, before: FileIdentity, systemId: bigint | undefined): Promise<boolean> {
+    const path = join(this.#directory, name);
+    const temporaryPath = join(this.#directory, `.${name}.tmp`);
+    try {
+      await writeFile(temporaryPath, formatNote(before, systemId), { mode: 0o600 });
+      // After the note was written: what comes later is newer than the note.
+      const { mtimeNs, ctimeNs, ino, size } = await stat(join(this.#walDirectory, name), {
+        bigint: true,
+      });
+      const isSame =
+        String(ino) === before.inode &&
+        String(size) === before.sizeBytes &&
+        String(mtimeNs) === before.mtimeNs &&
+        String(ctimeNs) === before.ctimeNs;
+      if (isSame) await rename(temporaryPath, path);
+      else await rm(temporaryPath, { force: true });
+      return isSame;
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+      await rm(temporaryPath, { force: true }).catch(() => {});
+      return false;
+    }
+  }
+
+  /** Removes a note; it is no error if there is none. */
+  async remove(name: string): Promise<void> {
+    await rm(join(this.#directory, name), { force: true });
+  }
+
+  /** The names of all files that have a note, true or not. */
+  async list(): Promise<readonly string[]> {
+    const names = await readdir(this.#directory);
+    return names.filter((name) => parseWalFileName(name) !== undefined);
+  }
+
+  /**
+   * Lets the shell believe the notes for this archiver process, and no longer for an earlier one.
+   * The caller has made sure that all notes that are there are true.
+   */
+  async vouchFor(archiverPid: number): Promise<void> {
+    const own = String(archiverPid);
+    let isThere = false;
+    for (const name of await readdir(this.#directory)) {
+      if (name === own) isThere = true;
+      else if (/^\d{1,10}$/.test(name)) await rm(join(this.#directory, name), { force: true });
+    }
+    if (!isThere) await symlink(".", join(this.#directory, own));
+  }
+}
+
+async function hashOf(bytes: Uint8Array): Promise<string> {
+  const native = nativeXxh64(bytes);
+  if (native !== undefined) return native.toString(16).padStart(16, "0");
+  return (await createHasher("xxh64")).digestOf(bytes);
+}

@@ -1,0 +1,152 @@
+import { createHash } from "node:crypto";
+import { lstat, mkdir, realpath, stat } from "node:fs/promises";
+import { userInfo } from "node:os";
+import { basename, dirname, join, sep } from "node:path";
+import { RefusedError, systemErrorCode } from "../errors.ts";
+import { localFileError } from "../io/system-error.ts";
+
+/** What is kept for one data directory between calls, outside of it. All of it may be lost but gaps. */
+export interface Spool {
+  readonly path: string;
+  /** What push ahead has acknowledged: notes/<WAL file>. */
+  readonly notes: string;
+  /** For segments that are fetched ahead. */
+  readonly prefetch: string;
+  /** What was given up under the policy "drop" and is not in the store's list yet. */
+  readonly gaps: string;
+  /** Where the drainer listens. */
+  readonly socket: string;
+  /**
+   * Whether it is on the file system of pg_wal: then files can be renamed there, and the times of both
+   * come from one clock.
+   */
+  readonly isOnWalFileSystem: boolean;
+}
+
+export interface SpoolOptions {
+  /** PGDATA, as anybody names it. */
+  readonly dataDirectory: string;
+  /** WALNUT_SPOOL_DIR: a directory for the spools of any number of data directories. */
+  readonly configured?: string | undefined;
+  readonly cacheDirectory: string;
+}
+
+/** Where a spool may be: tried in this order. */
+export interface SpoolCandidate {
+  readonly path: string;
+  /** It must be on the file system of pg_wal to be worth its place. */
+  readonly mustBeNearWal: boolean;
+}
+
+/**
+ * The places for a spool, from real paths; never inside the data directory or pg_wal, where pg_rewind
+ * and backups walk.
+ */
+export function spoolCandidates(places: {
+  readonly dataDirectory: string;
+  /** Where pg_wal really is. */
+  readonly walDirectory: string;
+  readonly configured?: string | undefined;
+  readonly cacheDirectory: string;
+}): readonly SpoolCandidate[] {
+  const { dataDirectory, walDirectory, configured, cacheDirectory } = places;
+  const hash = createHash("sha256").update(dataDirectory).digest("hex").slice(0, 12);
+  const ownName = `${basename(dataDirectory) || "data"}-${hash}`;
+  if (configured !== undefined) {
+    return [{ path: join(configured, ownName), mustBeNearWal: false }];
+  }
+  const isWalElsewhere = !isInside(walDirectory, dataDirectory);
+  return [
+    { path: `${dataDirectory}.walnut`, mustBeNearWal: true },
+    ...(isWalElsewhere ? [{ path: `${walDirectory}.walnut`, mustBeNearWal: true }] : []),
+    { path: join(cacheDirectory, "spool", ownName), mustBeNearWal: false },
+  ].filter(({ path }) => !isInside(path, dataDirectory) && !isInside(path, walDirectory));
+}
+
+/**
+ * The spool of a data directory, made if it is missing. Rejects with RefusedError unless we are the
+ * owner of the data directory, and when nothing can be made or what is there is not ours alone; with
+ * LocalFileError when the data directory can't be looked at.
+ */
+export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
+  const dataDirectory = await looked(options.dataDirectory, () => realpath(options.dataDirectory));
+  const walDirectory = await looked(dataDirectory, () => realpath(join(dataDirectory, "pg_wal")));
+  const owner = await looked(dataDirectory, () => stat(dataDirectory));
+  const { uid } = userInfo();
+  if (owner.uid !== uid) {
+    throw new RefusedError(
+      `data directory ${dataDirectory} belongs to user ${owner.uid}, we are ${uid}`,
+      { hint: "Run this as the owner of the data directory, usually postgres." },
+    );
+  }
+  const { dev } = await looked(walDirectory, () => stat(walDirectory));
+  const candidates = spoolCandidates({ ...options, dataDirectory, walDirectory });
+  for (const { path, mustBeNearWal } of candidates) {
+    const device = await makeOwned(path, { uid, device: mustBeNearWal ? dev : undefined });
+    if (device === undefined) continue;
+    return {
+      path,
+      notes: join(path, "notes"),
+      prefetch: join(path, "prefetch"),
+      gaps: join(path, "gaps"),
+      socket: join(path, "drain.sock"),
+      isOnWalFileSystem: device === dev,
+    };
+  }
+  const tried = candidates.map(({ path }) => path).join(", ");
+  throw new RefusedError(`no spool directory can be made for ${dataDirectory}: tried ${tried}`, {
+    hint: "Set WALNUT_SPOOL_DIR to a directory that the owner of the data directory may write to.",
+  });
+}
+
+/** Gives the device, or undefined when the place can't be used. */
+async function makeOwned(
+  path: string,
+  { uid, device }: { readonly uid: number; readonly device: number | undefined },
+): Promise<number | undefined> {
+  try {
+    const found = (await isMissing(path)) ? await make(path, device) : await lstat(path);
+    if (found === undefined || !found.isDirectory() || found.uid !== uid) return undefined;
+    // Somebody else who can write here could make us believe that a segment is archived.
+    if ((found.mode & 0o022) !== 0) return undefined;
+    return device === undefined || found.dev === device ? found.dev : undefined;
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+}
+
+async function make(path: string, device: number | undefined) {
+  // Looked at first: nothing is left behind in a place that is not used.
+  if (device !== undefined && (await stat(dirname(path))).dev !== device) return undefined;
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  for (const directory of [path, join(path, "notes"), join(path, "prefetch"), join(path, "gaps")]) {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+  }
+  return await lstat(path);
+}
+
+async function isMissing(path: string): Promise<boolean> {
+  try {
+    // Made last: a spool whose making was cut off is completed.
+    await lstat(join(path, "gaps"));
+    return false;
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return true;
+    throw error;
+  }
+}
+
+function isInside(path: string, directory: string): boolean {
+  return (
+    path === directory || path.startsWith(directory.endsWith(sep) ? directory : directory + sep)
+  );
+}
+
+async function looked<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw localFileError("look at", path, error);
+  }
+}
