@@ -26,6 +26,7 @@ async function startArchiving(
     dataDirectoryName: "data of mine",
     settings: {
       archive_mode: "on",
+      wal_keep_size: "1GB",
       max_wal_size: "2GB",
       min_wal_size: "2GB",
       checkpoint_timeout: "1h",
