@@ -1,4 +1,4 @@
-import { closeSync, constants, fchmodSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { closeSync, constants, fchmodSync, mkdirSync, openSync, write, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { FormatError, LocalFileError, OperationError, systemErrorCode } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
@@ -105,9 +105,8 @@ export class RestoreTree {
       try {
         let sizeBytes = 0;
         for await (const chunk of content) {
-          writeAllSync(file, chunk);
+          await writeChunk(file, chunk, onChunk);
           sizeBytes += chunk.length;
-          onChunk(chunk);
         }
         fchmodSync(file, mode & MODE_MASK);
         // Without the right to read it can't be opened again later.
@@ -174,11 +173,51 @@ export function entryError(action: string, absolute: string, error: unknown): un
   });
 }
 
+/** Chunks from this size on are copied by another thread while this one hashes them. */
+const THREADED_WRITE_BYTES = 128 * 1024;
+
+async function writeChunk(
+  file: number,
+  chunk: Uint8Array,
+  onChunk: (chunk: Uint8Array) => void,
+): Promise<void> {
+  if (chunk.length < THREADED_WRITE_BYTES) {
+    writeAllSync(file, chunk);
+    onChunk(chunk);
+    return;
+  }
+  const writing = writeAllThreaded(file, chunk);
+  try {
+    onChunk(chunk);
+  } finally {
+    await writing;
+  }
+}
+
+async function writeAllThreaded(file: number, bytes: Uint8Array): Promise<void> {
+  let offset = 0;
+  while (offset < bytes.length) {
+    offset += requireProgress(await writeThreaded(file, bytes.subarray(offset)));
+  }
+}
+
+async function writeThreaded(file: number, bytes: Uint8Array): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    write(file, bytes, (error, writtenBytes) => {
+      if (error === null) resolve(writtenBytes);
+      else reject(error);
+    });
+  });
+}
+
 function writeAllSync(file: number, bytes: Uint8Array): void {
   let offset = 0;
   while (offset < bytes.length) {
-    const writtenBytes = writeSync(file, bytes, offset, bytes.length - offset);
-    if (writtenBytes === 0) throw new LocalFileError("the file system takes no more bytes");
-    offset += writtenBytes;
+    offset += requireProgress(writeSync(file, bytes, offset, bytes.length - offset));
   }
+}
+
+function requireProgress(writtenBytes: number): number {
+  if (writtenBytes === 0) throw new LocalFileError("the file system takes no more bytes");
+  return writtenBytes;
 }
