@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { rmSync, symlinkSync } from "node:fs";
+import { rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { readControlFile } from "../../src/backup/control-file.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { formatIdentity } from "../../src/layout/identity.ts";
 import { identityKey, sentinelKey } from "../../src/layout/keys.ts";
@@ -149,6 +150,33 @@ describe("a server that archives", () => {
       { storage },
       { message: /already holds basebackups_005\/base_/, hint: /another name/ },
     );
+  });
+
+  test("files that lack the checkpoint of the start, as those of a clone do", async () => {
+    const { dataDirectory } = world().cluster;
+    const path = join(dataDirectory, "global/pg_control");
+    const reading = { clock: systemClock, signal };
+    const old = await readControlFile(dataDirectory, reading);
+    const storage = new HookedStorage(world().storage, {});
+    const list = storage.list.bind(storage);
+    const state = { current: old };
+    // The segment of the start arrives when the server's checkpoint is there; then ours go back.
+    storage.list = async function* (prefix, options) {
+      if (prefix.startsWith("wal_005/")) {
+        while (state.current.control.redoLsn === old.control.redoLsn) {
+          await systemClock.sleep(10, { signal });
+          state.current = await readControlFile(dataDirectory, reading);
+        }
+        writeFileSync(path, old.bytes);
+      }
+      yield* list(prefix, options);
+    };
+    await assertRefused(
+      world(),
+      { storage },
+      { message: /^the files in .*data are not the server's: its last/, hint: /own host/ },
+    );
+    writeFileSync(path, state.current.bytes);
   });
 
   test("an archive_command that fails, with the archiver's words", async () => {
