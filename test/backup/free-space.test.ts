@@ -54,13 +54,15 @@ test("a restore that can't fit is refused before anything is written", async () 
   }
 });
 
+const FULL = { code: "ENOSPC", errno: -28, syscall: "write" };
+
 /** The disk is full as soon as a part's content is to be written. */
 class FullDisk extends MemoryStorage {
   override async *get(key: string, options: GetOptions): AsyncGenerator<Uint8Array, void> {
     let count = 0;
     for await (const chunk of super.get(key, options)) {
       count += 1;
-      if (count > 2) throw Object.assign(new Error("no space"), { code: "ENOSPC" });
+      if (count > 2) throw Object.assign(new Error("no space"), FULL);
       yield chunk;
     }
   }
