@@ -242,6 +242,18 @@ for (const method of ["brotli", "lzma"] as const) {
   });
 }
 
+test("an abort ends the output of a chunk that holds much", async () => {
+  const stored = await compressed("brotli", Buffer.alloc(20 * MIB));
+  assert.equal(stored.length < 1000, true);
+  const abort = new AbortController();
+  const both = { jobs: 1, signal: abort.signal };
+  const stream = codecOf("brotli").decompress(inChunks(stored, stored.length), both);
+  const iterator = stream[Symbol.asyncIterator]();
+  assert.equal((await iterator.next()).done, false);
+  abort.abort(new RangeError("enough"));
+  await assert.rejects(iterator.next(), { name: "RangeError", message: "enough" });
+});
+
 test("none passes bytes on, whatever they are", async () => {
   const bytes = content.subarray(0, 100_000);
   const none = codecOf("none");

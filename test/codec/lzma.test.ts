@@ -66,6 +66,27 @@ test("content beyond the window comes back", async () => {
   assert.equal((await decompressed(stored, 50_000)).equals(repeated), true);
 });
 
+test("content of several windows comes back", async () => {
+  const lines = Array.from({ length: 400_000 }, (_, row) => `${row} ${(row * row) % 9973} name`);
+  const content = Buffer.from(lines.join("\n"));
+  assert.equal(content.length > 5_000_000, true);
+  const stored = await compressed(content, 1);
+  assert.equal((await decompressed(stored, 50_000)).equals(content), true);
+});
+
+test("the last byte counts, whatever the content", async () => {
+  const content = sampleContent(400);
+  for (let sizeBytes = 0; sizeBytes <= content.length; sizeBytes += 1) {
+    const stored = await compressed(content.subarray(0, sizeBytes));
+    const back = await decompressed(stored);
+    assert.equal(back.equals(content.subarray(0, sizeBytes)), true);
+    await assert.rejects(decompressed(stored.subarray(0, -1)), { name: "TruncatedError" });
+    const changed = Buffer.from(stored);
+    changed[changed.length - 1] = (changed[changed.length - 1] ?? 0) ^ 1;
+    await assert.rejects(decompressed(changed), { name: "FormatError" });
+  }
+});
+
 test("much content in few bytes is given in bounded pieces", async () => {
   const zeros = Buffer.alloc(20_000_000);
   const stored = await compressed(zeros, 1);

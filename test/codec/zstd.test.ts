@@ -155,6 +155,19 @@ test("a frame that needs more than 128 MiB of memory is refused with a way out",
   });
 });
 
+test("a frame that says that it is large is given in pieces, also when it comes at once", async () => {
+  // 24 MiB in blocks of one repeated byte, and an empty last one.
+  const header = Buffer.from("28b52ffd806800008001", "hex");
+  const blocks = Array.from({ length: 192 }, () => Buffer.from("02001061", "hex"));
+  const frame = Buffer.concat([header, ...blocks, Buffer.from("010000", "hex")]);
+  let contentBytes = 0;
+  for await (const chunk of zstd.decompress(inChunks(frame, frame.length), options)) {
+    assert.equal(chunk.length <= MIB, true);
+    contentBytes += chunk.length;
+  }
+  assert.equal(contentBytes, 24 * MIB);
+});
+
 test("a frame whose content has another size than it says is refused", async () => {
   // Content size 2, then one raw block of one byte.
   await assert.rejects(decompressed(Buffer.from("28b52ffd200209000061", "hex")), {
