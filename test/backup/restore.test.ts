@@ -1,12 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { parsePathMask } from "../../src/backup/path-mask.ts";
@@ -273,22 +266,6 @@ test("a mask restores what it matches, and nothing that starts", async () => {
     files.map(([path]) => path),
     ["base/5/1259", "base/5/empty", "base/5/name with blank ä"],
   );
-});
-
-test("WAL-E's backups have pg_control in a part, and no label", async () => {
-  using scratch = scratchDirectory();
-  const storage = new MemoryStorage();
-  const name = `${SYNTHETIC_NAME}_00000040`;
-  await putSyntheticBackup(storage, { name, entries: cluster.slice(0, -2), style: "bare" });
-  const control = storage.bytesOf(`basebackups_005/${name}/tar_partitions/pg_control.tar.zst`);
-  assert.ok(control !== undefined);
-  const signal = AbortSignal.timeout(1000);
-  const { bytesSource } = await import("../../src/io/bytes.ts");
-  const key = `basebackups_005/${name}/tar_partitions/part_009.tar.zst`;
-  await storage.put(key, bytesSource(Buffer.from(control)), { signal });
-  await storage.delete([`basebackups_005/${name}/tar_partitions/pg_control.tar.zst`], { signal });
-  await restoreInto(storage, join(scratch.path, "data"), { backup: name });
-  assert.equal(lstatSync(join(scratch.path, "data/global/pg_control")).size, 8192);
 });
 
 const unusable: readonly { what: string; make: (path: string) => void; message: RegExp }[] = [
