@@ -85,6 +85,17 @@ test("a failing body, and an abort, leave the old file and nothing else", async 
   assert.deepEqual(await readdir(directory), ["file"]);
 });
 
+test("an abort before the rename comes in time", async () => {
+  const directory = await makeDirectory("abort");
+  const controller = new AbortController();
+  const write = writeFileDurably(join(directory, "file"), Buffer.alloc(1_000_000), {
+    signal: controller.signal,
+  });
+  controller.abort(new Error("told to stop"));
+  await assert.rejects(write, /told to stop/);
+  assert.deepEqual(await readdir(directory), []);
+});
+
 test("errors of the file system name the path, the cause and a way out", async () => {
   const directory = await makeDirectory("errors");
   await mkdir(join(directory, "sub"));

@@ -137,6 +137,17 @@ test("an abort ends the pause and wins over the failure", async () => {
   assert.equal(work.calls, 1);
 });
 
+test("after an abort no other failure is told", async () => {
+  const controller = new AbortController();
+  const reason = new Error("told to stop");
+  const work = async () => {
+    controller.abort(reason);
+    throw new TypeError("the aborted request broke in its own way");
+  };
+  const context = { clock: new FakeClock(), random: () => 1, signal: controller.signal };
+  await assert.rejects(withRetry(work, policy, context), (thrown) => thrown === reason);
+});
+
 test("progress lets the count begin again", async () => {
   const clock = new SkippingClock();
   const retries = new Retries(policy, { clock, random: () => 1 });

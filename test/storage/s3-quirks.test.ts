@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { systemRandom } from "../../src/io/retry.ts";
 import type { RetryEvent } from "../../src/io/retry.ts";
 import type { S3Config } from "../../src/storage/open.ts";
 import { PrefixedStorage } from "../../src/storage/prefixed.ts";
+import { openS3Client } from "../../src/storage/s3-client.ts";
+import { readObject } from "../../src/storage/s3-read.ts";
+import { S3Transport } from "../../src/storage/s3-transport.ts";
 import { openS3Storage } from "../../src/storage/s3.ts";
 import { patternSource } from "../support/bodies.ts";
 import { s3Config } from "../support/s3-config.ts";
@@ -259,7 +263,8 @@ test("keys that a batch did not delete are repeated alone, and named if they rem
   server.objects.set("kept", { bytes: Buffer.alloc(0), etag: '"e"' });
   await storage.delete(keys, { signal });
   assert.deepEqual([...server.objects.keys()], ["kept"]);
-  assert.equal(server.count("DeleteObjects"), 4);
+  const batches = server.requests.map(({ document }) => document.match(/<Key>/g)?.length);
+  assert.deepEqual(batches, [1000, 1000, 2, 500]);
 
   server.intercept = () => batchErrors("AccessDenied", "k7", "k8", "k9");
   await assert.rejects(storage.delete(keys, { signal }), {
@@ -314,6 +319,45 @@ test("a store that ignores ranges does not pass wrong bytes", async () => {
     textOf(opened.storage, "a", 3, 5),
     /success without the length of bytes=3-4/,
   );
+});
+
+test("an answer for another range than the one asked for is refused", async () => {
+  await using opened = await open();
+  await opened.storage.put("a", text("0123456789"), { signal });
+  const headers = { "content-range": "bytes 0-1/10", "content-length": "2", etag: '"e"' };
+  opened.server.intercept = () => ({ status: 206, headers, body: "01" });
+  await assert.rejects(
+    textOf(opened.storage, "a", 3, 5),
+    /success without the length of bytes=3-4/,
+  );
+});
+
+test("no more parts are under way than allowed, and more than one", async () => {
+  await using opened = await open({}, smallParts);
+  await opened.storage.put("a", patternSource(60 * MIB), { signal });
+  const { peakConcurrency } = opened.server;
+  assert.ok(peakConcurrency > 1 && peakConcurrency <= 3, `${peakConcurrency} at once`);
+});
+
+test("fewer bytes than the answer promised are an error", async () => {
+  await using server = await S3Emulation.start();
+  server.objects.set("a", { bytes: Buffer.from("0123456789"), etag: '"e"' });
+  const options = { requestTimeoutMs: 5000, clock: systemClock };
+  const client = await openS3Client(s3Config(server), options);
+  client.middlewareStack.add(
+    (next) => async (args) => {
+      const result = await next(args);
+      if ("ContentLength" in result.output) result.output.ContentLength = 11;
+      return result;
+    },
+    { step: "initialize" },
+  );
+  const transport = new S3Transport(client, { ...options, bucket: server.bucket });
+  await assert.rejects(readAll(readObject(transport, "a", { signal })), {
+    name: "StorageError",
+    message: "cannot get a in s3://emulated: 10 of 11 bytes arrived",
+    isRetryable: true,
+  });
 });
 
 test("storage class and encryption are asked for on the requests that take them", async () => {

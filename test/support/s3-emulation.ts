@@ -36,6 +36,8 @@ export interface S3Request {
   readonly key: string;
   readonly query: URLSearchParams;
   readonly headers: http.IncomingHttpHeaders;
+  /** Of a POST; other bodies are not kept. */
+  readonly document: string;
 }
 
 interface Entry {
@@ -50,7 +52,7 @@ const NO_ENTRY: Entry = { bytes: Buffer.alloc(0), etag: "" };
 /**
  * A strict little S3 for odd answers, not for proof: real servers are for that. It keeps one bucket
  * in memory and refuses what strict providers refuse: bodies without Content-Length, aws-chunked
- * bodies, checksum trailers, bodies that do not fit x-amz-content-sha256, unsigned requests,
+ * bodies, the SDK's checksums in trailers or headers, bodies that do not fit x-amz-content-sha256, unsigned requests,
  * batches without Content-MD5, parts below 5 MiB.
  */
 export class S3Emulation implements AsyncDisposable {
@@ -61,12 +63,15 @@ export class S3Emulation implements AsyncDisposable {
   /** Uploads in parts that were begun and neither completed nor aborted. */
   readonly uploads = new Map<string, Map<number, Entry>>();
   readonly requests: S3Request[] = [];
+  /** Most requests that were under way at once. */
+  peakConcurrency = 0;
   /** Asked before each request is done, or after if it says so; undefined: answer as usual. */
   intercept: (request: S3Request) => (S3Answer & { isDoneFirst?: boolean }) | undefined = () =>
     undefined;
   readonly #quirks: S3Quirks;
   readonly #server: http.Server;
   #uploadCount = 0;
+  #activeCount = 0;
 
   private constructor(quirks: S3Quirks) {
     this.#quirks = quirks;
@@ -109,11 +114,15 @@ export class S3Emulation implements AsyncDisposable {
     const key = segments.join("/");
     const operation = operationOf(request.method ?? "", key, url.searchParams);
     const { headers } = request;
-    const number = this.requests.length + 1;
-    const seen = { number, operation, key, query: url.searchParams, headers };
-    this.requests.push(seen);
+    this.#activeCount++;
+    this.peakConcurrency = Math.max(this.peakConcurrency, this.#activeCount);
+    response.on("close", () => this.#activeCount--);
 
     const body = await readBody(request);
+    const number = this.requests.length + 1;
+    const document = request.method === "POST" ? body.toString() : "";
+    const seen = { number, operation, key, query: url.searchParams, headers, document };
+    this.requests.push(seen);
     const special = this.intercept(seen);
     const refusal = strictRefusal(headers, body, request.method ?? "");
     const isDone = refusal === undefined && (special === undefined || special.isDoneFirst === true);
@@ -299,6 +308,8 @@ function strictRefusal(
   if (isSending && headers["content-length"] === undefined) {
     return failure(411, "MissingContentLength");
   }
+  const isSummed = Object.keys(headers).some((name) => /^x-amz-(sdk-)?checksum/.test(name));
+  if (isSummed) return failure(501, "NotImplemented");
   const digest = createHash("sha256").update(body).digest("hex");
   const isWhole = headers["x-amz-content-sha256"] === digest;
   return isWhole ? undefined : failure(400, "XAmzContentSHA256Mismatch");
