@@ -4,6 +4,7 @@ import { type ByteStream, counted } from "../io/bytes.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
 import type { Storage } from "../storage/storage.ts";
 import { type LocalWal, readLocalWal } from "./local-wal.ts";
+import { type PartialRelation, relatePartial } from "./partial-relation.ts";
 import { type ReadStoredOptions, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 /**
@@ -12,7 +13,8 @@ import { type ReadStoredOptions, requireCodec, type StoredWal } from "./stored-w
  * - "same": it holds the same content; for a segment the same records, because what follows the
  *   last
  *   record has no meaning and differs between a primary and its standbys.
- * - "leftover": it is empty or cut off, and what there is of it is the same.
+ * - "leftover": it is empty or cut off, and what there is of it is the same; or it is an earlier
+ *   state of an unfinished segment.
  * - "different": both are there and they differ.
  */
 export type Comparison =
@@ -64,11 +66,14 @@ interface BothRead {
   /** As stored, compressed. */
   readonly storedBytes: number;
   readonly isDifferent: boolean;
+  /** Of a `.partial` that could be read to its end. */
+  readonly relation: PartialRelation | undefined;
   readonly sides: { readonly stored: Side; readonly local: Side };
 }
 
 function judge(read: BothRead, local: LocalWal): Comparison {
   const { stored } = read.sides;
+  if (read.relation !== undefined) return judgePartial(read, read.relation);
   if (read.isDifferent || stored.sizeBytes > local.sizeBytes) {
     return { kind: "different", ...read.sides };
   }
@@ -79,6 +84,18 @@ function judge(read: BothRead, local: LocalWal): Comparison {
   return isCutOff
     ? { kind: "leftover", storedBytes: read.storedBytes }
     : { kind: "different", ...read.sides };
+}
+
+/**
+ * Copies of an unfinished segment may end at different places: wal-receive stores it as it grows,
+ * the archiver of a promoted standby where that one took over. The one with more records stays.
+ */
+function judgePartial({ sides, storedBytes }: BothRead, relation: PartialRelation): Comparison {
+  const { stored, local } = sides;
+  const isShorter =
+    stored.sizeBytes < local.sizeBytes || (stored.endOfRecords ?? 0) < (local.endOfRecords ?? 0);
+  if (relation === "different") return { kind: "different", ...sides };
+  return relation === "covered" && isShorter ? { kind: "leftover", storedBytes } : { kind: "same" };
 }
 
 async function readBoth(
@@ -102,7 +119,9 @@ async function readBoth(
     const sides = { stored: storedSide.finish(), local: localSide.finish() };
     const kind = content.isCutOff ? "cut-off" : "whole";
     const isDifferent = differs({ differsAt, kind, ...sides });
-    return { kind, storedBytes: packed.bytes, isDifferent, sides };
+    const relation =
+      local.kind === "partial" && kind === "whole" ? relationOf(differsAt, sides) : undefined;
+    return { kind, storedBytes: packed.bytes, isDifferent, relation, sides };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     throw new DamagedError(`object ${stored.key} in ${storage.name} is damaged: ${error.message}`, {
@@ -112,6 +131,19 @@ async function readBoth(
         "the file and hands it over again.",
     });
   }
+}
+
+function relationOf(
+  differsAt: number | undefined,
+  { stored, local }: BothRead["sides"],
+): PartialRelation {
+  if (stored.endOfRecords === undefined || stored.sizeBytes > local.sizeBytes) return "different";
+  const isCutOff = stored.sizeBytes < local.sizeBytes;
+  return relatePartial({
+    differsAt: differsAt ?? (isCutOff ? stored.sizeBytes : undefined),
+    storedEnd: stored.endOfRecords,
+    otherEnd: local.endOfRecords ?? 0,
+  });
 }
 
 /** Whether two contents differ before their end, for segments before the end of their records. */

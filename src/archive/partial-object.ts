@@ -4,44 +4,10 @@ import { walKey } from "../layout/keys.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import { type PartialDifference, relatePartial } from "./partial-relation.ts";
 import type { PushOptions } from "./push.ts";
 import { listStoredWal, readStoredWal, type StoredWal } from "./stored-wal.ts";
 import type { WalSpool } from "./wal-spool.ts";
-
-/** How a stored `.partial` relates to what has been received of its segment. */
-export type PartialRelation =
-  /** The objects would be the same. */
-  | "same"
-  /** All its valid records are in what was received: it may be replaced. */
-  | "covered"
-  /** It has more than was received so far. */
-  | "ahead"
-  /** It has other records: somebody else's. */
-  | "different";
-
-/**
- * What a comparison of a stored `.partial` with the received bytes, zeros behind them, has found.
- */
-export interface PartialDifference {
-  /** Offset of the first byte that differs; undefined if none does. */
-  readonly differsAt: number | undefined;
-  /** Where the stored one's valid records end. */
-  readonly storedEnd: number;
-  readonly receivedBytes: number;
-}
-
-/**
- * Whether a stored `.partial` may be replaced by what was received: no valid record may get lost.
- */
-export function relatePartial({
-  differsAt,
-  storedEnd,
-  receivedBytes,
-}: PartialDifference): PartialRelation {
-  if (differsAt === undefined) return "same";
-  if (differsAt >= storedEnd) return "covered";
-  return differsAt >= receivedBytes ? "ahead" : "different";
-}
 
 /** How an attempt to store what was received ended. */
 export type ShipOutcome =
@@ -141,12 +107,13 @@ export class PartialObject {
       }
       const storedEnd = walker.finish().endOfRecords;
       if (position !== segmentBytes) differsAt ??= position;
-      return { differsAt, storedEnd, receivedBytes };
+      return { differsAt, storedEnd, otherEnd: receivedBytes };
     } catch (error) {
       // Nobody can use an object that is empty or cut off.
-      if (error instanceof TruncatedError) return { differsAt: 0, storedEnd: 0, receivedBytes };
+      if (error instanceof TruncatedError)
+        return { differsAt: 0, storedEnd: 0, otherEnd: receivedBytes };
       // Something else lies there, perhaps damaged; a person has to look at it.
-      if (error instanceof FormatError) return { differsAt: 0, storedEnd: 1, receivedBytes: 1 };
+      if (error instanceof FormatError) return { differsAt: 0, storedEnd: 1, otherEnd: 1 };
       throw error;
     }
   }

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
-import { PartialObject, relatePartial } from "../../src/archive/partial-object.ts";
+import { PartialObject } from "../../src/archive/partial-object.ts";
 import { WalSpool } from "../../src/archive/wal-spool.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
@@ -154,21 +153,4 @@ test("a leftover is found and removed with the whole segment", async () => {
   await using spool = await spoolWith(scratch.path, MIB);
   assert.deepEqual(await partialOf(bench, spool).remove({ signal }), []);
   assert.deepEqual(bench.memory.keys, []);
-});
-
-test("a partial may be replaced only by one with all its records", () => {
-  const place = fc.integer({ min: 0, max: 100 });
-  fc.assert(
-    fc.property(
-      place,
-      place,
-      fc.option(place, { nil: undefined }),
-      (storedEnd, receivedBytes, at) => {
-        const relation = relatePartial({ differsAt: at, storedEnd, receivedBytes });
-        const hasAllRecords = at === undefined || at >= storedEnd;
-        assert.equal(relation === "same" || relation === "covered", hasAllRecords);
-        if (relation === "ahead") assert.ok(receivedBytes < storedEnd);
-      },
-    ),
-  );
 });

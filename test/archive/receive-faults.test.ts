@@ -142,6 +142,9 @@ describe("one server", () => {
   test("a partial with other records is left alone; complete segments go on", async () => {
     using scratch = scratchDirectory();
     const storage = new ReceivingStorage();
+    // The slot will begin in a segment that has just been begun.
+    await cluster.switchWal();
+    await cluster.query("CHECKPOINT");
     const position = await cluster.value("SELECT pg_current_wal_flush_lsn()");
     const name = await cluster.value("SELECT pg_walfile_name(pg_current_wal_flush_lsn())");
     const wal = writeWal({
@@ -157,7 +160,7 @@ describe("one server", () => {
       port: cluster.port,
       cacheDirectory: scratch.path,
     });
-    await fill(cluster, 2000);
+    await fill(cluster, 100);
     const line = await receiver.said(/^a partial segment with other records is in the way$/);
     assert.equal(line.level, "error");
     await fill(cluster, 40_000);

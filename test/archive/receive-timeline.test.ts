@@ -134,6 +134,55 @@ for (const major of [13, 15, 18] as const) {
   });
 }
 
+test("the end of a timeline is stored although nothing else asks for it", async () => {
+  using scratch = scratchDirectory();
+  await using pair = await startPair(15);
+  const { primary, standby } = pair;
+  const storage = new ReceivingStorage();
+  await using receiver = startReceiver(storage, {
+    port: standby.port,
+    cacheDirectory: scratch.path,
+    partialIntervalMs: 3_600_000,
+  });
+  await receiver.said(/^receiving WAL$/);
+  await until("the first partial", () => storage.puts.some((key) => key.includes(".partial")));
+  await fill(primary, 1000);
+  await caughtUp(pair);
+  await primary.stop("immediate");
+  await promote(standby);
+  await receiver.said(/^the timeline has ended$/);
+  const partial = storage.names.findLast((name) => /^00000001.*partial$/.test(name)) ?? "";
+  const content = (await storage.content(partial)) ?? Buffer.alloc(0);
+  const { header, endOfRecords } = walkSegment(content, { name: partial });
+  await until("the history", () => storage.names.includes("00000002.history"));
+  assert.equal(header.startLsn + BigInt(endOfRecords), await endOfTimeline(storage, 1));
+});
+
+test("a slot that waits on an older timeline gets every history before its WAL", async () => {
+  using scratch = scratchDirectory();
+  await using pair = await startPair(18);
+  const { primary, standby } = pair;
+  await primary.stop();
+  await promote(standby);
+  await standby.query("SELECT pg_create_physical_replication_slot('walg', true)");
+  await fill(standby, 30_000);
+  await standby.stop();
+  await writeFile(join(standby.dataDirectory, "standby.signal"), "");
+  await standby.start();
+  await promote(standby);
+  await fill(standby, 30_000);
+
+  const storage = new ReceivingStorage();
+  await using receiver = startReceiver(storage, {
+    port: standby.port,
+    cacheDirectory: scratch.path,
+  });
+  await receiver.said(/^the timeline has ended$/);
+  await standby.waitFor(FLUSHED);
+  await checkTimeline(storage, standby, 2);
+  await checkTimeline(storage, standby, 3);
+});
+
 test("after a failover it goes on with the new primary, and not with the old one", async () => {
   using scratch = scratchDirectory();
   await using pair = await startPair(15);
@@ -210,9 +259,17 @@ test("commits that the new primary lacks are told, and stay in the archive", asy
 
   await standby.start();
   await promote(standby);
+  const end = await standby.value("SELECT pg_current_wal_flush_lsn()");
+  const release = storage.hold(/00000002\d/);
   board.switchTo(standby.port);
   const line = await receiver.said(/^the server does not have all of the WAL that was stored/);
   assert.equal(line.level, "error");
+  // What was stored of the old timeline confirms nothing of the new one.
+  await fill(standby, 2000);
+  await standby.waitFor("SELECT write_lsn = pg_current_wal_flush_lsn() FROM pg_stat_replication");
+  const confirmed = `SELECT flush_lsn > '${end}' FROM pg_stat_replication`;
+  assert.notEqual(await standby.value(confirmed), "true");
+  release();
   await fill(standby, 30_000);
   await standby.waitFor(FLUSHED);
   await checkTimeline(storage, standby, 2);

@@ -187,6 +187,32 @@ describe("one server", () => {
     assert.equal(receiver.count(/failed/), receiver.count(/works again/));
   });
 
+  test("an upload outlives its connection, and the next one waits for it", async () => {
+    using scratch = scratchDirectory();
+    const storage = new ReceivingStorage();
+    await using receiver = startReceiver(storage, {
+      port: cluster.port,
+      cacheDirectory: scratch.path,
+      isSynchronous: true,
+    });
+    await receiver.said(/^receiving WAL$/);
+    await fill(cluster, 100);
+    await cluster.waitFor(FLUSHED);
+    const release = storage.hold();
+    await fill(cluster, 100);
+    await until("an upload", () => storage.isUploading);
+    await cluster.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+    await systemClock.sleep(1000, { signal });
+    release();
+    await until("the second connection", () => receiver.count(/^receiving WAL$/) > 1);
+    await fill(cluster, 100);
+    await cluster.waitFor(FLUSHED);
+    assert.deepEqual(storage.broken, []);
+    const [failure, ...others] = receiver.lines.filter(({ level }) => level === "warning");
+    assert.match(String(failure?.fields["reason"]), /terminating connection/);
+    assert.deepEqual(others, []);
+  });
+
   test("a receiver that starts again does not take back what it had stored", async () => {
     using scratch = scratchDirectory();
     const storage = new ReceivingStorage();

@@ -113,12 +113,17 @@ export class ReceivingStorage extends MemoryStorage {
   readonly broken: string[] = [];
   readonly puts: string[] = [];
   readonly #ends = new Map<string, number>();
-  #holding: Promise<void> | undefined;
+  readonly #uploading = new Set<string>();
+  #holding: { readonly pattern: RegExp; readonly over: Promise<void> } | undefined;
 
-  /** Uploads wait until the returned function is called. */
-  hold(): () => void {
+  get isUploading(): boolean {
+    return this.#uploading.size > 0;
+  }
+
+  /** Uploads under such keys wait until the returned function is called. */
+  hold(pattern = /./): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#holding = promise;
+    this.#holding = { pattern, over: promise };
     return () => {
       this.#holding = undefined;
       resolve();
@@ -127,10 +132,17 @@ export class ReceivingStorage extends MemoryStorage {
 
   override async put(key: string, body: ByteSource, options: PutOptions): Promise<void> {
     this.#requireThere();
-    const bytes = await readAll(body.open());
-    await this.#holding;
-    this.#requireThere();
-    await super.put(key, bytesSource(bytes), options);
+    // One that ends late would put an older content in the place of a newer one.
+    if (this.#uploading.has(key)) this.broken.push(`${key} twice at a time`);
+    this.#uploading.add(key);
+    try {
+      if (this.#holding?.pattern.test(key) === true) await this.#holding.over;
+      const bytes = await readAll(body.open());
+      this.#requireThere();
+      await super.put(key, bytesSource(bytes), options);
+    } finally {
+      this.#uploading.delete(key);
+    }
     this.puts.push(key);
     await this.#check(key);
   }
@@ -147,6 +159,12 @@ export class ReceivingStorage extends MemoryStorage {
 
   override async delete(...parameters: Parameters<MemoryStorage["delete"]>): Promise<void> {
     this.#requireThere();
+    for (const key of parameters[0]) {
+      const name = parseWalKey(key)?.name ?? "";
+      const isElsewhere = this.names.filter((one) => one === name).length > 1;
+      const isComplete = this.names.includes(name.slice(0, 24));
+      if (!isElsewhere && !isComplete) this.broken.push(`${key} went before its segment came`);
+    }
     await super.delete(...parameters);
   }
 
