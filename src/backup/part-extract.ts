@@ -91,6 +91,8 @@ class PartExtraction {
   readonly #seen = new Set<string>();
   /** The entry that is being read, for messages. */
   #entryName: string | undefined;
+  /** What is wrong with the part as it is stored, whatever entry was being read just then. */
+  #partFault: FormatError | undefined;
 
   constructor(step: RestoreStep, part: PlannedPart, hashers: PartHashers, context: ExtractContext) {
     this.#step = step;
@@ -144,13 +146,17 @@ class PartExtraction {
     } finally {
       xxh64 = hasher.digest();
     }
-    this.#entryName = undefined;
     if (sizeBytes !== promised.sizeBytes) {
-      throw new FormatError(`it has ${sizeBytes} bytes, the manifest says ${promised.sizeBytes}`);
+      throw this.#partFaultOf(`it has ${sizeBytes} bytes, the manifest says ${promised.sizeBytes}`);
     }
     if (xxh64 !== promised.xxh64) {
-      throw new FormatError(`its xxh64 is ${xxh64}, the manifest says ${promised.xxh64}`);
+      throw this.#partFaultOf(`its xxh64 is ${xxh64}, the manifest says ${promised.xxh64}`);
     }
+  }
+
+  #partFaultOf(message: string): FormatError {
+    this.#partFault = new FormatError(message);
+    return this.#partFault;
   }
 
   async #take(entry: TarEntry): Promise<void> {
@@ -186,17 +192,13 @@ class PartExtraction {
   }
 
   #takeDirectory(path: string, entry: TarEntry): void {
-    if (!this.#step.isNewest || !this.#isDirectoryWanted(path)) return;
-    this.#context.tree.addDirectory(path, entry.mode);
-    this.#directories.push(path);
-  }
-
-  #isDirectoryWanted(path: string): boolean {
-    const { manifest } = this.#step;
+    const { manifest, isNewest } = this.#step;
+    if (!isNewest) return;
     if (manifest !== undefined && !manifest.directories.has(path)) {
       throw new FormatError("the manifest lists no such directory");
     }
-    return true;
+    this.#context.tree.addDirectory(path, entry.mode);
+    this.#directories.push(path);
   }
 
   async #takeFile(path: string, entry: TarEntry): Promise<void> {
@@ -281,8 +283,8 @@ class PartExtraction {
   }
 
   #takeHardLink(path: string, entry: TarEntry): void {
-    if (this.#step.manifest !== undefined)
-      throw new FormatError("the manifest lists no hard links");
+    const { manifest } = this.#step;
+    if (manifest !== undefined) throw new FormatError("the manifest lists no hard links");
     const target = parseEntryName(entry.linkName);
     if (isSpecialPath(path) || isSpecialPath(target)) {
       throw new FormatError(`it is a hard link to ${target}, which is held back`);
@@ -294,8 +296,8 @@ class PartExtraction {
     if (!(error instanceof FormatError)) return error;
     const { name } = this.#part;
     const { backup } = this.#step;
-    const entry =
-      this.#entryName === undefined ? "" : `entry ${JSON.stringify(this.#entryName)} of `;
+    const isEntryFault = this.#entryName !== undefined && error !== this.#partFault;
+    const entry = isEntryFault ? `entry ${JSON.stringify(this.#entryName)} of ` : "";
     return new DamagedError(
       `${entry}part ${name} of backup ${backup} is refused: ${error.message}`,
       {
