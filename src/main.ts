@@ -67,8 +67,16 @@ function readMachine(args: readonly string[]): Omit<Machine, "signal" | "writeOu
     exportVariable(name, value) {
       process.env[name] = value;
     },
+    programWords: programWords(),
     appendFile: (path, text) => appendFileSync(path, text),
   };
+}
+
+/** A compiled program has its own script inside; any other needs to be told it. */
+function programWords(): readonly string[] {
+  const [, script] = process.argv;
+  const isInside = script === undefined || script.startsWith("/$bunfs/") || !existsSync(script);
+  return isInside || script === process.execPath ? [process.execPath] : [process.execPath, script];
 }
 
 /** Whether the zone of the process is UTC; false where that can't be found out. */

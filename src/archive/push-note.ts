@@ -1,10 +1,13 @@
+import { existsSync } from "node:fs";
 import { open, readFile, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { LocalFileError, systemErrorCode } from "../errors.ts";
+import { basename, join } from "node:path";
+import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
 import { createHasher } from "../io/hash.ts";
 import { nativeXxh64 } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
+import { checkSegmentStart } from "../postgres/wal-segment.ts";
+import { readSystemId } from "./local-wal.ts";
 
 /** What is hashed of each end: the largest page that PostgreSQL has by default. */
 const END_BYTES = 8192;
@@ -15,14 +18,24 @@ export interface FileIdentity {
   readonly sizeBytes: string;
   readonly mtimeNs: string;
   readonly ctimeNs: string;
-  /** XXH64 of the first and the last 8 KiB; a segment's first page holds the system identifier. */
+  /** XXH64 of the first and the last 8 KiB. */
   readonly firstHash: string;
   readonly lastHash: string;
+  /** From a segment's header, else from the data directory; "" if neither tells. */
+  readonly systemId: string;
 }
 
-const MEMBERS = ["inode", "sizeBytes", "mtimeNs", "ctimeNs", "firstHash", "lastHash"] as const;
+const MEMBERS = [
+  "inode",
+  "sizeBytes",
+  "mtimeNs",
+  "ctimeNs",
+  "firstHash",
+  "lastHash",
+  "systemId",
+] as const;
 
-/** Looks at a file. Rejects with LocalFileError. */
+/** Looks at a WAL file. Rejects with LocalFileError. */
 export async function readFileIdentity(path: string): Promise<FileIdentity> {
   try {
     await using handle = await open(path, "r");
@@ -32,16 +45,31 @@ export async function readFileIdentity(path: string): Promise<FileIdentity> {
     const endBytes = Math.min(END_BYTES, sizeBytes);
     await handle.read(ends, 0, endBytes, 0);
     await handle.read(ends, END_BYTES, endBytes, sizeBytes - endBytes);
+    const firstPage = ends.subarray(0, endBytes);
     return {
       inode: String(stats.ino),
       sizeBytes: String(stats.size),
       mtimeNs: String(stats.mtimeNs),
       ctimeNs: String(stats.ctimeNs),
-      firstHash: await hashOf(ends.subarray(0, endBytes)),
+      firstHash: await hashOf(firstPage),
       lastHash: await hashOf(ends.subarray(END_BYTES, END_BYTES + endBytes)),
+      systemId: String((await systemIdOf(path, firstPage)) ?? ""),
     };
   } catch (error) {
     throw localFileError("read", path, error);
+  }
+}
+
+async function systemIdOf(path: string, firstPage: Uint8Array): Promise<bigint | undefined> {
+  const name = basename(path);
+  const kind = parseWalFileName(name)?.kind;
+  if (kind !== "segment" && kind !== "partial") return await readSystemId(path);
+  try {
+    return checkSegmentStart(firstPage, name).systemId;
+  } catch (error) {
+    // No segment: no cluster. That it can't be pushed is said by the push.
+    if (error instanceof FormatError) return undefined;
+    throw error;
   }
 }
 
@@ -51,14 +79,12 @@ export function isSameFile(one: FileIdentity, other: FileIdentity): boolean {
 }
 
 /** One line of JSON. */
-export function formatNote(identity: FileIdentity, systemId: bigint | undefined): string {
-  return `${JSON.stringify({ ...identity, systemId: systemId?.toString() ?? "" })}\n`;
+export function formatNote(identity: FileIdentity): string {
+  return `${JSON.stringify(identity)}\n`;
 }
 
 /** Undefined for anything that `formatNote` did not write. */
-export function parseNote(
-  text: string,
-): { readonly identity: FileIdentity; readonly systemId: string } | undefined {
+export function parseNote(text: string): FileIdentity | undefined {
   if (!text.endsWith("}\n")) return undefined;
   let members: unknown;
   try {
@@ -68,17 +94,16 @@ export function parseNote(
   }
   if (typeof members !== "object" || members === null) return undefined;
   const fields = new Map<string, unknown>(Object.entries(members));
-  const [inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash, systemId] = [
-    ...MEMBERS,
-    "systemId",
-  ].map((name) => {
-    const value = fields.get(name);
-    return typeof value === "string" ? value : undefined;
-  });
+  const [inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash, systemId] = MEMBERS.map(
+    (member) => {
+      const value = fields.get(member);
+      return typeof value === "string" ? value : undefined;
+    },
+  );
   if (inode === undefined || sizeBytes === undefined || mtimeNs === undefined) return undefined;
   if (ctimeNs === undefined || firstHash === undefined || lastHash === undefined) return undefined;
   if (systemId === undefined) return undefined;
-  return { identity: { inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash }, systemId };
+  return { inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash, systemId };
 }
 
 /** The notes of one spool: which ready files the store has acknowledged. See DRAIN.md. */
@@ -93,10 +118,10 @@ export class PushNotes {
   }
 
   /**
-   * Whether the store is known to hold this file exactly as it is now, in the cluster `systemId`.
-   * A note that says anything else is deleted.
+   * Whether the store is known to hold this file exactly as it is now. A note that says anything
+   * else is deleted.
    */
-  async isTrue(name: string, systemId: bigint | undefined): Promise<boolean> {
+  async isTrue(name: string): Promise<boolean> {
     if (parseWalFileName(name) === undefined) return false;
     const path = join(this.#directory, name);
     let text: string;
@@ -109,9 +134,7 @@ export class PushNotes {
     const note = parseNote(text);
     try {
       const now = await readFileIdentity(join(this.#walDirectory, name));
-      if (note !== undefined && note.systemId === (systemId?.toString() ?? "")) {
-        if (isSameFile(note.identity, now)) return true;
-      }
+      if (note !== undefined && isSameFile(note, now)) return true;
     } catch (error) {
       if (!(error instanceof LocalFileError)) throw error;
     }
@@ -124,11 +147,11 @@ export class PushNotes {
    * Gives false, and makes no note, when the file is not the same any more or the note can't be
    * written: then it will be pushed again.
    */
-  async add(name: string, before: FileIdentity, systemId: bigint | undefined): Promise<boolean> {
+  async add(name: string, before: FileIdentity): Promise<boolean> {
     const path = join(this.#directory, name);
     const temporaryPath = join(this.#directory, `.${name}.tmp`);
     try {
-      await writeFile(temporaryPath, formatNote(before, systemId), { mode: 0o600 });
+      await writeFile(temporaryPath, formatNote(before), { mode: 0o600 });
       // After the note was written: what comes later is newer than the note.
       const { mtimeNs, ctimeNs, ino, size } = await stat(join(this.#walDirectory, name), {
         bigint: true,
@@ -157,6 +180,11 @@ export class PushNotes {
   async list(): Promise<readonly string[]> {
     const names = await readdir(this.#directory);
     return names.filter((name) => parseWalFileName(name) !== undefined);
+  }
+
+  /** Whether the shell of this archiver process believes the notes. */
+  isVouchedFor(archiverPid: number): boolean {
+    return existsSync(join(this.#directory, String(archiverPid)));
   }
 
   /**

@@ -22,6 +22,8 @@ export interface PushOptions extends CallOptions {
   /** For the whole push. */
   readonly timeoutMs: number;
   readonly log: Log;
+  /** Makes the object of the file, as the codec does; for callers that compress many at a time. */
+  readonly pack?: (local: LocalWal, options: CallOptions) => ByteSource;
 }
 
 /** How a push ended; in each case the store holds the whole file now. */
@@ -140,8 +142,9 @@ class Push {
   }
 
   #body(): ByteSource {
-    const { codec, level, codecJobs: jobs } = this.#options;
+    const { codec, level, codecJobs: jobs, pack } = this.#options;
     const { signal } = this.#scope;
+    if (pack !== undefined) return pack(this.#local, { signal });
     const settings = { jobs, signal, ...(level === undefined ? {} : { level }) };
     return {
       ...(codec.method === "none" ? { sizeBytes: this.#local.sizeBytes } : {}),

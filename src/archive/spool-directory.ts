@@ -17,8 +17,8 @@ export interface Spool {
   /** Where the drainer listens. */
   readonly socket: string;
   /**
-   * Whether it is on the file system of pg_wal: then files can be renamed there, and the times of both
-   * come from one clock.
+   * Whether it is on the file system of pg_wal: then files can be renamed there, and the times of
+   * both come from one clock.
    */
   readonly isOnWalFileSystem: boolean;
 }
@@ -39,8 +39,8 @@ export interface SpoolCandidate {
 }
 
 /**
- * The places for a spool, from real paths; never inside the data directory or pg_wal, where pg_rewind
- * and backups walk.
+ * The places for a spool, from real paths; never inside the data directory or pg_wal, where
+ * pg_rewind and backups walk.
  */
 export function spoolCandidates(places: {
   readonly dataDirectory: string;
@@ -65,8 +65,8 @@ export function spoolCandidates(places: {
 
 /**
  * The spool of a data directory, made if it is missing. Rejects with RefusedError unless we are the
- * owner of the data directory, and when nothing can be made or what is there is not ours alone; with
- * LocalFileError when the data directory can't be looked at.
+ * owner of the data directory, and when nothing can be made or what is there is not ours alone;
+ * with LocalFileError when the data directory can't be looked at.
  */
 export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
   const dataDirectory = await looked(options.dataDirectory, () => realpath(options.dataDirectory));

@@ -18,6 +18,21 @@ export interface Context {
   readonly progress: ProgressSink;
   /** The configured storage with all its wrappers. Throws ConfigError if there is none. */
   readonly openStorage: () => Promise<Storage>;
+  /** This program, for other processes that have to find it; absent where nothing may be started. */
+  readonly self?: Self;
+}
+
+/** How to start this program again. */
+export interface Self {
+  /** The words that start it, with all settings that were flags. */
+  readonly words: readonly string[];
+  /** Of the program and its settings: another one must not answer in its place. */
+  readonly fingerprint: string;
+  /**
+   * Starts a command with the same settings that outlives us; its output is appended to the file.
+   * Throws what the file system throws for that.
+   */
+  readonly startDetached: (words: readonly string[], outputPath: string) => void;
 }
 
 export interface ProgressState {

@@ -33,10 +33,12 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     exitCode: restoreExitCode,
     isFrequent: true,
   },
+  "wal-drain": { load: async () => (await import("./wal-drain.ts")).walDrain },
   "wal-receive": { load: async () => (await import("./wal-receive.ts")).walReceive },
   "backup-push": { load: async () => (await import("./backup-push.ts")).backupPush },
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
+  setup: { load: async () => (await import("./setup.ts")).setup },
   config: { load: async (program) => (await import("./config.ts")).configCommand(program) },
   flags: { load: async () => (await import("./flags.ts")).flagsCommand },
   completion: {

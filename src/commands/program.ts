@@ -1,3 +1,6 @@
+import { createHash } from "node:crypto";
+import { resolve } from "node:path";
+import type { Config } from "../config/config.ts";
 import { findSettings } from "../config/find-settings.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
 import { general } from "../config/general-settings.ts";
@@ -6,9 +9,11 @@ import type { Setting } from "../config/setting.ts";
 import { SettingIndex } from "../config/settings.ts";
 import { ConfigError, OperationError, UsageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
+import { startDetached } from "../io/detached.ts";
 import type { LogLevel } from "../io/log.ts";
 import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
+import type { Self } from "./command.ts";
 import { createContext } from "./context.ts";
 import { errorExitCode } from "./exit-codes.ts";
 import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
@@ -45,6 +50,8 @@ export interface Machine {
   readonly fileExists: (path: string) => boolean;
   /** Sets a variable that a library reads from the environment. */
   readonly exportVariable: (name: string, value: string) => void;
+  /** The words that start this program. */
+  readonly programWords: readonly string[];
   /** Appends to a file at once. Throws what the file system throws. */
   readonly appendFile: (path: string, text: string) => void;
 }
@@ -121,6 +128,11 @@ async function runCommand(
   for (const warning of settingWarnings(found)) log[isQuiet ? "debug" : "warning"](warning);
 
   const { clock, signal, workingDirectory, writeOutput } = machine;
+  const settingWords = [...line.settings].map(([name, value]) => {
+    // Who is started again may stand elsewhere.
+    const isPath = index.byFlag(name) === general.configFile;
+    return `--${name}=${isPath ? resolve(workingDirectory, value) : value}`;
+  });
   const isText = readOr(found, general.logFormat, "text") === "text";
   await command.run(
     args,
@@ -131,11 +143,26 @@ async function runCommand(
       signal,
       workingDirectory,
       write: writeOutput,
+      self: describeSelf(settingWords, config, machine),
       progress: lazyProgress(() =>
         isText && terminal.isTerminal ? terminalProgress(terminal, clock) : logProgress(log, clock),
       ),
     }),
   );
+}
+
+function describeSelf(settingWords: readonly string[], config: Config, machine: Machine): Self {
+  const { programWords, environment, workingDirectory, versionText } = machine;
+  const words = [...programWords, ...settingWords];
+  return {
+    words,
+    get fingerprint() {
+      // The configuration holds secrets.
+      return createHash("sha256").update(versionText).update(JSON.stringify(config)).digest("hex");
+    },
+    startDetached: (more, outputPath) =>
+      startDetached([...words, ...more], { workingDirectory, environment, outputPath }),
+  };
 }
 
 /** Without a command there is only the help to show. */

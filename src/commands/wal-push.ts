@@ -1,40 +1,152 @@
 import { basename, resolve } from "node:path";
-import { withinDeadline } from "../archive/deadline.ts";
-import { pushWal } from "../archive/push.ts";
-import { codecOf } from "../codec/table.ts";
-import type { Command } from "./command.ts";
+import { listReady, queueOf } from "../archive/archive-status.ts";
+import type { ArchiveQueue } from "../archive/archive-status.ts";
+import type { AskOutcome } from "../archive/drain-client.ts";
+import { PushNotes } from "../archive/push-note.ts";
+import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
+import { RefusedError } from "../errors.ts";
+import type { Command, Context } from "./command.ts";
 import { onePath } from "./words.ts";
 
+interface Arguments {
+  readonly path: string;
+  readonly archiverPid: number | undefined;
+}
+
+interface Wal {
+  readonly path: string;
+  readonly name: string;
+}
+
+/** The files that wait beside the one that we push, and what we keep about them. */
+interface Surroundings {
+  readonly queue: ArchiveQueue;
+  readonly spool: Spool;
+}
+
 /** `archive_command = 'walnut wal-push %p'` */
-export const walPush: Command<{ readonly path: string }> = {
+export const walPush: Command<Arguments> = {
   name: "wal-push",
   usage: "wal-push <path>",
   summary: "Archive one WAL file; PostgreSQL's archive_command.",
   details:
-    "postgresql.conf: archive_command = 'walnut wal-push %p'\n\n" +
+    "postgresql.conf: archive_command = 'walnut wal-push %p'; `walnut setup` prints a faster one.\n\n" +
     "Exit code 0 means that the store has acknowledged the whole file, or holds the same content " +
-    "already. A file that is there with other content is never overwritten.",
-  flags: [],
+    "already. A file that is there with other content is never overwritten.\n\n" +
+    "While several files wait, a second process archives them ahead, so that the calls for them " +
+    "return at once: TOTAL_BG_UPLOADED_LIMIT=0 turns that off.",
+  flags: [
+    { name: "archiver", value: "pid", text: "The archiver process, as setup's line names it." },
+  ],
   needsConfig: true,
 
-  parse: (words) => ({ path: onePath(words, "the WAL file") }),
+  parse(words) {
+    const pid = Number(words.value("archiver"));
+    const archiverPid = Number.isSafeInteger(pid) && pid > 0 ? pid : undefined;
+    return { path: onePath(words, "the WAL file"), archiverPid };
+  },
 
-  async run({ path }, context) {
-    const { config, log, signal, workingDirectory } = context;
+  async run({ path, archiverPid }, context) {
+    const { log, workingDirectory } = context;
     const wal = { path: resolve(workingDirectory, path), name: basename(path) };
-    const limits = { timeoutMs: config.walTimeoutMs, signal };
-    await using storage = await withinDeadline(limits, ({ begin }) => {
-      begin("opening the storage");
-      return context.openStorage();
-    });
-    const outcome = await pushWal(storage, wal, {
-      ...limits,
-      codec: codecOf(config.compressionMethod),
-      level: config.compressionLevel,
-      codecJobs: config.codecJobs,
-      cacheDirectory: config.cacheDirectory,
-      log,
-    });
-    log.info(outcome, { wal: wal.name, storage: storage.name });
+    const around = await lookAround(wal, context);
+    if (around === undefined) return await pushDirectly(wal, context);
+
+    const notes = new PushNotes(around.spool.notes, around.queue.walDirectory);
+    if (await notes.isTrue(wal.name)) {
+      log.info("archived ahead", { wal: wal.name });
+      const isNew = archiverPid !== undefined && !notes.isVouchedFor(archiverPid);
+      // The drainer then lets this archiver's shell believe the notes, too.
+      if (isNew) await callDrainer(wal, around, context, archiverPid).catch(() => {});
+      return;
+    }
+    const { dropAboveBytes } = context.config.archiveQueue;
+    if (dropAboveBytes === undefined) return await pushQueued(wal, around, context, archiverPid);
+    const { pushOrDrop } = await import("./queue-drop.ts");
+    await pushOrDrop(wal, { ...around, dropAboveBytes }, context, (limited) =>
+      pushQueued(wal, around, limited, archiverPid),
+    );
   },
 };
+
+/** Undefined when nobody but us is to know of this push. */
+async function lookAround(wal: Wal, { config, log }: Context): Promise<Surroundings | undefined> {
+  const queue = queueOf(wal.path);
+  if (queue === undefined) return undefined;
+  try {
+    const configured = config.archiveQueue.spoolDirectory;
+    const spool = await spoolDirectory({ ...queue, ...config, configured });
+    return { queue, spool };
+  } catch (error) {
+    if (!(error instanceof RefusedError)) throw error;
+    // To be fast is no reason to fail; to drop without a record would be one to lie.
+    if (config.archiveQueue.dropAboveBytes !== undefined) throw error;
+    log.debug("nothing is archived ahead", { reason: error.message });
+    return undefined;
+  }
+}
+
+async function pushQueued(
+  wal: Wal,
+  { queue, spool }: Surroundings,
+  context: Context,
+  archiverPid: number | undefined,
+): Promise<void> {
+  const { config, log, clock, self } = context;
+  const isAlone = config.uploadConcurrency <= 1 || config.archiveQueue.aheadMax <= 1;
+  if (isAlone || self === undefined) return await pushDirectly(wal, context);
+
+  const startMs = clock.monotonicMs();
+  const answer = await callDrainer(wal, { queue, spool }, context, archiverPid);
+  if (answer.kind === "stored") {
+    log.info(answer.outcome, { wal: wal.name });
+    return;
+  }
+  log.debug("the drainer does not push", { wal: wal.name, reason: answer.reason });
+  if (answer.kind === "absent" && (await listReady(queue)).size > 1) {
+    const words = ["wal-drain", queue.dataDirectory, "--except", wal.name];
+    try {
+      self.startDetached([...words], `${spool.path}/drain.log`);
+    } catch (error) {
+      log.debug("no drainer", { reason: String(error) });
+    }
+  }
+  const leftMs = Math.max(config.walTimeoutMs - (clock.monotonicMs() - startMs), 1000);
+  await pushDirectly(wal, { ...context, config: { ...config, walTimeoutMs: leftMs } });
+}
+
+async function callDrainer(
+  { name }: Wal,
+  { spool }: Surroundings,
+  { config, signal, self }: Context,
+  archiverPid: number | undefined,
+): Promise<AskOutcome> {
+  if (self === undefined) return { kind: "absent", reason: "there can be none" };
+  const { askDrainer } = await import("../archive/drain-client.ts");
+  const pid = archiverPid === undefined ? {} : { archiverPid };
+  const request = { kind: "push", name, settings: self.fingerprint, ...pid } as const;
+  return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
+}
+
+async function pushDirectly(wal: Wal, context: Context): Promise<void> {
+  const [{ pushWal }, { withinDeadline }, { codecOf }] = await Promise.all([
+    import("../archive/push.ts"),
+    import("../archive/deadline.ts"),
+    import("../codec/table.ts"),
+  ]);
+  const { config, log, signal } = context;
+  const limits = { timeoutMs: config.walTimeoutMs, signal };
+  await using storage = await withinDeadline(limits, ({ begin }) => {
+    begin("opening the storage");
+    return context.openStorage();
+  });
+  const outcome = await pushWal(storage, wal, {
+    ...limits,
+    codec: codecOf(config.compressionMethod),
+    level: config.compressionLevel,
+    codecJobs: config.codecJobs,
+    cacheDirectory: config.cacheDirectory,
+    log,
+  });
+  log.info(outcome, { wal: wal.name, storage: storage.name });
+}

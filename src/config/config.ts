@@ -27,6 +27,20 @@ export interface ReceiveConfig {
   readonly partialBytes?: number;
 }
 
+/** How files are archived ahead, and what happens when they can't be. */
+export interface ArchiveQueueConfig {
+  /** A directory for the spools of any number of data directories; absent = beside each. */
+  readonly spoolDirectory?: string;
+  /** Files that may be archived before PostgreSQL asks for them. */
+  readonly aheadMax: number;
+  /** Whether we mark those as done ourselves. */
+  readonly isMarkingDone: boolean;
+  /** Absent: what can't be stored is never acknowledged. */
+  readonly dropAboveBytes?: number;
+  /** zstd's level follows the backlog. */
+  readonly isLevelByNeed: boolean;
+}
+
 /** Every effective setting, read once at the start and frozen. Made by `load.ts` from the table. */
 export interface Config {
   /** Absent when no storage is configured: `openStorage` says so. */
@@ -68,6 +82,7 @@ export interface Config {
   /** How often the backup session is asked whether it still lives. */
   readonly aliveCheckIntervalMs: number;
 
+  readonly archiveQueue: ArchiveQueueConfig;
   readonly receive: ReceiveConfig;
   /** Whether wal-fetch may give an unfinished segment where there is nothing else. */
   readonly isPartialFetched: boolean;

@@ -22,7 +22,8 @@ export const general = {
   zstdLevel: setting(
     "ZSTD_LEVEL",
     text,
-    "Level of zstd: fastest, default, better, best, or a number from 1 to 22.",
+    "Level of zstd: fastest, default, better, best, a number from 1 to 22, or auto: faster while WAL " +
+      "has to wait.",
   ),
   compressionLevel: setting(
     "COMPRESSION_LEVEL",

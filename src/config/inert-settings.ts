@@ -104,18 +104,6 @@ const wal = inert("prefixed", [
 ]);
 
 const bareNames = inert("plain", [
-  [
-    "TOTAL_BG_UPLOADED_LIMIT",
-    integer(0),
-    "Further files that one wal-push takes along.",
-    "this version pushes the one file that it is given",
-  ],
-  [
-    "PG_READY_RENAME",
-    boolean,
-    "Mark files that were taken along as done.",
-    "this version takes no files along",
-  ],
   ["PGBACKREST_STANZA", text, "Stanza of a pgBackRest repository.", LATER],
   ["HTTP_LISTEN", text, "Address for metrics over HTTP.", LATER],
   ["HTTP_EXPOSE_PPROF", boolean, "Profiles over HTTP.", GO_RUNTIME],

@@ -2,7 +2,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseCompressionLevel } from "../codec/table.ts";
 import { ConfigError } from "../errors.ts";
-import type { Config, PostgresConfig } from "./config.ts";
+import { archive } from "./archive-settings.ts";
+import type { ArchiveQueueConfig, Config, PostgresConfig } from "./config.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
@@ -100,6 +101,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     stopBackupTimeoutMs: found.get(postgres.stopBackupTimeout),
     aliveCheckIntervalMs: found.get(postgres.aliveCheckInterval),
 
+    archiveQueue: readArchiveQueue(found),
     receive: {
       slot: found.get(wal.slot),
       isSynchronous: found.get(wal.receiveSynchronous),
@@ -149,7 +151,31 @@ function readCompressionLevel(found: FoundSettings): number | undefined {
     );
   }
   const text = found.get(zstdLevel) ?? found.get(compressionLevel);
+  if (isLevelByNeed(found)) return undefined;
   return text === undefined ? undefined : parseCompressionLevel(method, text);
+}
+
+/** "auto" is no level of the codec's: nothing but the archive's queue makes use of it. */
+function isLevelByNeed(found: FoundSettings): boolean {
+  return found.get(general.zstdLevel)?.toLowerCase() === "auto";
+}
+
+function readArchiveQueue(found: FoundSettings): ArchiveQueueConfig {
+  const isDropping = found.get(archive.queuePolicy) === "drop";
+  const queueMaxBytes = found.get(archive.queueMax);
+  if (isDropping && queueMaxBytes === undefined) {
+    throw new ConfigError(
+      `${found.describe(archive.queuePolicy)} is drop, but WALNUT_ARCHIVE_QUEUE_MAX is not set`,
+      { hint: "Say how many bytes of WAL may wait before segments are given up." },
+    );
+  }
+  return {
+    ...defined("spoolDirectory", found.get(archive.spoolDirectory)),
+    aheadMax: found.get(archive.aheadLimit),
+    isMarkingDone: found.get(archive.readyRename),
+    ...(isDropping ? defined("dropAboveBytes", queueMaxBytes) : {}),
+    isLevelByNeed: isLevelByNeed(found),
+  };
 }
 
 function defaultCacheDirectory({ homeDirectory }: Surroundings): string {

@@ -1,3 +1,4 @@
+import { archive } from "./archive-settings.ts";
 import { encryptionSettings } from "./encryption-settings.ts";
 import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
@@ -17,6 +18,7 @@ export interface SettingGroup {
 export const settingGroups: readonly SettingGroup[] = [
   { title: "General", settings: Object.values(general) },
   { title: "PostgreSQL", settings: Object.values(postgres) },
+  { title: "Archiving", settings: Object.values(archive) },
   { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },
   { title: "Encryption", settings: encryptionSettings },

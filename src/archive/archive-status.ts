@@ -1,0 +1,105 @@
+import { existsSync, type FSWatcher, watch } from "node:fs";
+import { readdir, readFile, rename } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { systemErrorCode } from "../errors.ts";
+import { localFileError } from "../io/system-error.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+
+const READY = ".ready";
+
+/** Where PostgreSQL and we meet: the files of one data directory that are to be archived. */
+export interface ArchiveQueue {
+  /** PGDATA. */
+  readonly dataDirectory: string;
+  /** pg_wal in it. */
+  readonly walDirectory: string;
+  readonly statusDirectory: string;
+}
+
+/** The queue that a file to be archived belongs to; undefined unless PostgreSQL has marked it ready. */
+export function queueOf(walPath: string): ArchiveQueue | undefined {
+  const queue = queueIn(dirname(dirname(walPath)));
+  const name = basename(walPath);
+  if (join(queue.walDirectory, name) !== walPath) return undefined;
+  return isReady(queue, name) ? queue : undefined;
+}
+
+/** The queue of a data directory, whether or not there is one. */
+export function queueIn(dataDirectory: string): ArchiveQueue {
+  const walDirectory = join(dataDirectory, "pg_wal");
+  return { dataDirectory, walDirectory, statusDirectory: join(walDirectory, "archive_status") };
+}
+
+/** Whether PostgreSQL still waits for this file to be archived. */
+export function isReady({ statusDirectory }: ArchiveQueue, name: string): boolean {
+  return existsSync(join(statusDirectory, `${name}${READY}`));
+}
+
+/** Every WAL file that waits to be archived. Rejects with LocalFileError. */
+export async function listReady({ statusDirectory }: ArchiveQueue): Promise<Set<string>> {
+  try {
+    const names = new Set<string>();
+    for (const entry of await readdir(statusDirectory)) {
+      const name = readyName(entry);
+      if (name !== undefined) names.add(name);
+    }
+    return names;
+  } catch (error) {
+    throw localFileError("list", statusDirectory, error);
+  }
+}
+
+/** Marks a file as archived, as PostgreSQL would. Gives false if it is not marked as ready any more. */
+export async function markDone({ statusDirectory }: ArchiveQueue, name: string): Promise<boolean> {
+  const mark = join(statusDirectory, name);
+  try {
+    await rename(`${mark}${READY}`, `${mark}.done`);
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return false;
+  }
+}
+
+/**
+ * Calls `onChange` with the name of each WAL file whose mark changes; only ever a hint. Undefined where
+ * nothing can be watched.
+ */
+export function watchMarks(
+  { statusDirectory }: ArchiveQueue,
+  onChange: (name: string) => void,
+): FSWatcher | undefined {
+  try {
+    const watcher = watch(statusDirectory, (_, entry) => {
+      const name = entry?.replace(/\.(ready|done)$/, "");
+      if (name !== undefined && parseWalFileName(name) !== undefined) onChange(name);
+    });
+    watcher.on("error", () => {});
+    return watcher;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Names the running server: another start has another name. Undefined when no server runs.
+ *
+ * @source CreateLockFile, src/backend/utils/init/miscinit.c: line 1 is its pid, line 3 its start
+ */
+export async function serverStart({ dataDirectory }: ArchiveQueue): Promise<string | undefined> {
+  try {
+    const [pid, , start] = (await readFile(join(dataDirectory, "postmaster.pid"), "utf8")).split(
+      "\n",
+    );
+    return pid === undefined || start === undefined ? undefined : `${pid} ${start}`;
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+}
+
+function readyName(entry: string): string | undefined {
+  if (!entry.endsWith(READY)) return undefined;
+  const name = entry.slice(0, -READY.length);
+  return parseWalFileName(name) === undefined ? undefined : name;
+}

@@ -1,0 +1,71 @@
+/** What the drainer knows when it chooses what to begin. All names are of WAL files. */
+export interface DrainState {
+  /** Files with a `.ready` mark that the store has not acknowledged, in any order. */
+  readonly ready: Iterable<string>;
+  readonly underWay: ReadonlySet<string>;
+  /** Files that a wal-push waits for. */
+  readonly wanted: ReadonlySet<string>;
+  /** Whether a ready file has failed and is not to be tried again yet; it holds others back even so. */
+  readonly isResting: (name: string) => boolean;
+  /** Acknowledged, and not yet marked as done by PostgreSQL. */
+  readonly aheadCount: number;
+}
+
+export interface DrainLimits {
+  /** Files under way at the same time. */
+  readonly concurrency: number;
+  /** Files that are ahead of PostgreSQL: under way, or acknowledged and not done. */
+  readonly ahead: number;
+}
+
+const HISTORY = ".history";
+const TIMELINE_DIGITS = 8;
+
+/**
+ * The files to begin now: those that are waited for, then history files, then by name. A file of a
+ * timeline waits for that timeline's history, and for older ones, as long as those are not acknowledged.
+ *
+ * @source ready_file_comparator, src/backend/postmaster/pgarch.c
+ */
+export function planDrain(state: DrainState, limits: DrainLimits): readonly string[] {
+  const { underWay, wanted, aheadCount } = state;
+  const pendingTimeline = oldestPendingHistory(state);
+  const chosen: string[] = [];
+  // A backlog has thousands of files and a plan a few: no sorting.
+  while (underWay.size + chosen.length < limits.concurrency) {
+    const isFull = underWay.size + chosen.length + aheadCount >= limits.ahead;
+    let best: string | undefined;
+    for (const name of state.ready) {
+      if (best !== undefined && !isBefore(name, best, wanted)) continue;
+      if (isFull && !wanted.has(name)) continue;
+      if (underWay.has(name) || chosen.includes(name) || state.isResting(name)) continue;
+      if (!name.endsWith(HISTORY) && timelineOf(name) >= pendingTimeline) continue;
+      best = name;
+    }
+    if (best === undefined) break;
+    chosen.push(best);
+  }
+  return chosen;
+}
+
+/** In the eight digits of a name; a text behind all of them if no history is pending. */
+function oldestPendingHistory({ ready, underWay }: DrainState): string {
+  let oldest = "none";
+  for (const names of [ready, underWay]) {
+    for (const name of names) {
+      if (name.endsWith(HISTORY) && timelineOf(name) < oldest) oldest = timelineOf(name);
+    }
+  }
+  return oldest;
+}
+
+function timelineOf(name: string): string {
+  return name.slice(0, TIMELINE_DIGITS);
+}
+
+function isBefore(one: string, other: string, wanted: ReadonlySet<string>): boolean {
+  if (wanted.has(one) !== wanted.has(other)) return wanted.has(one);
+  const isHistory = one.endsWith(HISTORY);
+  if (isHistory !== other.endsWith(HISTORY)) return isHistory;
+  return one < other;
+}

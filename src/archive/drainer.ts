@@ -1,0 +1,396 @@
+import { join } from "node:path";
+import type { Codec } from "../codec/codec.ts";
+import { Bell } from "../io/bell.ts";
+import type { Clock } from "../io/clock.ts";
+import type { Log } from "../io/log.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+import type { Storage } from "../storage/storage.ts";
+import {
+  type ArchiveQueue,
+  isReady,
+  listReady,
+  markDone,
+  serverStart,
+  watchMarks,
+} from "./archive-status.ts";
+import { FIRST_LEVEL, type LevelState, nextLevel } from "./drain-level.ts";
+import { planDrain } from "./drain-plan.ts";
+import {
+  type DrainAnswer,
+  type DrainRequest,
+  type DrainStatus,
+  failureAnswer,
+} from "./drain-protocol.ts";
+import { DrainServer } from "./drain-server.ts";
+import { forgetGap, shipGaps } from "./gaps.ts";
+import { isTemporary } from "./outage.ts";
+import { pushWal } from "./push.ts";
+import { PushNotes, readFileIdentity } from "./push-note.ts";
+import type { Spool } from "./spool-directory.ts";
+import { WalPacker } from "./wal-packer.ts";
+
+export interface DrainOptions {
+  readonly queue: ArchiveQueue;
+  readonly spool: Spool;
+  /** Called until it succeeds; the storage is kept and closed at the end. */
+  readonly openStorage: () => Promise<Storage>;
+  readonly codec: Codec;
+  /** In the codec's scale; undefined = its default. */
+  readonly level: number | undefined;
+  /** zstd's level follows the backlog. */
+  readonly isLevelByNeed: boolean;
+  readonly codecJobs: number;
+  readonly concurrency: number;
+  /** Files that may be ahead of PostgreSQL. */
+  readonly aheadMax: number;
+  /** Rename `.ready` to `.done` ourselves. */
+  readonly isMarkingDone: boolean;
+  readonly cacheDirectory: string;
+  /** For one push. */
+  readonly timeoutMs: number;
+  /** Ends when there was nothing to do for so long. */
+  readonly idleMs: number;
+  /** Of the settings; calls with others are declined. */
+  readonly settings: string;
+  /** Whoever started us pushes this file by itself. */
+  readonly except?: string | undefined;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+/** More would hold more memory and not more of the line. */
+const CONCURRENCY_MAX = 8;
+const RESCAN_MS = 1000;
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 10_000;
+const STATUS_LOG_MS = 60_000;
+const EXCEPT_MS = 5000;
+/** The file system's times move in steps of this length at most. */
+const TICK_MS = 20;
+
+type Answer = (answer: DrainAnswer) => void;
+
+/**
+ * Pushes what is ready in a data directory until there is nothing more to do; DRAIN.md tells the
+ * whole story. Gives why it ended, "another one runs" if there is nothing to do for us at all.
+ */
+export async function drain(options: DrainOptions): Promise<string> {
+  const drainer = new Drainer(options);
+  await using server = await DrainServer.listen(options.spool.socket, drainer.handle);
+  if (server === undefined) return "another one runs";
+  return await drainer.run(server);
+}
+
+class Drainer {
+  readonly #options: DrainOptions;
+  readonly #notes: PushNotes;
+  readonly #packer: WalPacker;
+  readonly #bell = new Bell();
+  /** Marked ready, and not acknowledged. */
+  readonly #ready = new Set<string>();
+  readonly #underWay = new Map<string, Promise<void>>();
+  /** Acknowledged, and marked ready still. */
+  readonly #ahead = new Set<string>();
+  readonly #waiting = new Map<string, Answer[]>();
+  /** When a file that failed may be tried again without being asked for. */
+  readonly #notBeforeMs = new Map<string, number>();
+  #storage: Storage | undefined;
+  /** 0 while all is well. */
+  #failures = 0;
+  #pausedUntilMs = 0;
+  /** Until the first success, one file at a time finds out whose repository it is. */
+  #isProved = false;
+  #level: LevelState = FIRST_LEVEL;
+  #archiverPid: number | undefined;
+  #endReason: string | undefined;
+  #storedCount = 0;
+  #failedCount = 0;
+  #lastError: string | undefined;
+  #activeAtMs: number;
+
+  constructor(options: DrainOptions) {
+    this.#options = options;
+    this.#notes = new PushNotes(options.spool.notes, options.queue.walDirectory);
+    this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
+    this.#activeAtMs = options.clock.monotonicMs();
+    if (options.except !== undefined) {
+      this.#notBeforeMs.set(options.except, this.#activeAtMs + EXCEPT_MS);
+    }
+  }
+
+  readonly handle = (request: DrainRequest, answer: Answer): void => {
+    if (request.kind === "status") return answer({ kind: "status", status: this.#status() });
+    const { name, settings, archiverPid } = request;
+    if (settings !== this.#options.settings) this.#endReason ??= "a call had other settings";
+    if (this.#endReason !== undefined) {
+      this.#bell.ring();
+      return answer({ kind: "declined", reason: this.#endReason });
+    }
+    if (parseWalFileName(name) === undefined) {
+      return answer({ kind: "declined", reason: "no WAL file" });
+    }
+    answer({ kind: "taken" });
+    if (archiverPid !== undefined && archiverPid !== this.#archiverPid) {
+      this.#archiverPid = archiverPid;
+      void this.#vouch(archiverPid);
+    }
+    this.#activeAtMs = this.#now();
+    void this.#take(name, answer);
+  };
+
+  async run(server: DrainServer): Promise<string> {
+    const { queue, signal, log } = this.#options;
+    const start = await serverStart(queue);
+    await this.#checkNotes();
+    const watcher = watchMarks(queue, (name) => this.#look(name));
+    let lookedAtMs = Number.NEGATIVE_INFINITY;
+    let toldAtMs = this.#now();
+    try {
+      while (this.#endReason === undefined) {
+        signal.throwIfAborted();
+        if (this.#now() - lookedAtMs >= RESCAN_MS) {
+          lookedAtMs = this.#now();
+          await this.#rescan();
+          if (!(await server.isOwn())) this.#endReason = "another one took over";
+          else if ((await serverStart(queue)) !== start) this.#endReason = "the server has ended";
+        }
+        if (this.#now() - toldAtMs >= STATUS_LOG_MS) {
+          toldAtMs = this.#now();
+          log.info("draining", { ...this.#status() });
+        }
+        this.#begin();
+        this.#endIfIdle();
+        if (this.#endReason === undefined) await this.#pause();
+      }
+      return this.#endReason;
+    } finally {
+      this.#endReason ??= "it was stopped";
+      watcher?.close();
+      await Promise.all(this.#underWay.values());
+      log.info("drainer ends", { reason: this.#endReason, ...this.#status() });
+      await this.#storage?.[Symbol.asyncDispose]();
+    }
+  }
+
+  async #take(name: string, answer: Answer): Promise<void> {
+    if (this.#ahead.has(name) && (await this.#notes.isTrue(name))) {
+      return answer({ kind: "stored", outcome: "archived ahead" });
+    }
+    this.#ahead.delete(name);
+    this.#waiting.set(name, [...(this.#waiting.get(name) ?? []), answer]);
+    if (!this.#underWay.has(name)) this.#ready.add(name);
+    this.#notBeforeMs.clear();
+    this.#pausedUntilMs = 0;
+    this.#bell.ring();
+  }
+
+  /** What is left of earlier runs: true notes of ready files count, all others go. */
+  async #checkNotes(): Promise<void> {
+    for (const name of await this.#notes.list()) {
+      if (!isReady(this.#options.queue, name)) await this.#notes.remove(name);
+      else if (await this.#notes.isTrue(name)) this.#ahead.add(name);
+      else this.#ahead.delete(name);
+    }
+  }
+
+  async #vouch(archiverPid: number): Promise<void> {
+    try {
+      await this.#checkNotes();
+      await this.#notes.vouchFor(archiverPid);
+    } catch (error) {
+      // The shell finds no note then.
+      this.#options.log.debug("no link for the archiver", { reason: reasonOf(error) });
+    }
+  }
+
+  /** A mark may have changed. */
+  #look(name: string): void {
+    if (isReady(this.#options.queue, name)) this.#found(name);
+    else this.#gone(name);
+    this.#bell.ring();
+  }
+
+  #found(name: string): void {
+    if (!this.#underWay.has(name) && !this.#ahead.has(name)) this.#ready.add(name);
+  }
+
+  #gone(name: string): void {
+    if (this.#waiting.has(name)) return;
+    this.#ready.delete(name);
+    if (this.#ahead.delete(name)) void this.#notes.remove(name).catch(() => {});
+  }
+
+  async #rescan(): Promise<void> {
+    const marked = await listReady(this.#options.queue);
+    for (const name of [...this.#ready, ...this.#ahead]) if (!marked.has(name)) this.#gone(name);
+    for (const name of marked) this.#found(name);
+  }
+
+  #begin(): void {
+    const nowMs = this.#now();
+    if (nowMs < this.#pausedUntilMs) return;
+    const { aheadMax, concurrency } = this.#options;
+    const isCareful = !this.#isProved || this.#failures > 0;
+    const limits = {
+      ahead: aheadMax,
+      concurrency: isCareful ? 1 : Math.min(concurrency, CONCURRENCY_MAX),
+    };
+    if (this.#underWay.size >= limits.concurrency) return;
+    const state = {
+      ready: this.#ready,
+      underWay: new Set(this.#underWay.keys()),
+      wanted: new Set(this.#waiting.keys()),
+      isResting: (name: string) => (this.#notBeforeMs.get(name) ?? 0) > nowMs,
+      aheadCount: this.#ahead.size,
+    };
+    for (const name of planDrain(state, limits)) {
+      this.#ready.delete(name);
+      this.#underWay.set(name, this.#push(name));
+    }
+  }
+
+  /** Never rejects. */
+  async #push(name: string): Promise<void> {
+    const { log } = this.#options;
+    try {
+      const isNoted = await this.#store(name);
+      this.#succeeded(name, isNoted);
+    } catch (error) {
+      this.#failed(name, error);
+      log.debug("push failed", { wal: name, reason: reasonOf(error) });
+    } finally {
+      this.#underWay.delete(name);
+      this.#activeAtMs = this.#now();
+      this.#bell.ring();
+    }
+  }
+
+  /** Gives whether the note is there, and so the file still the one that was stored. */
+  async #store(name: string): Promise<boolean> {
+    const { queue, spool, isMarkingDone, signal, level, isLevelByNeed } = this.#options;
+    const path = join(queue.walDirectory, name);
+    const before = await readFileIdentity(path);
+    const ageMs = this.#options.clock.now() - Number(BigInt(before.mtimeNs) / 1_000_000n);
+    // A write within the same tick of the file system's clock would not show.
+    if (ageMs >= 0 && ageMs < TICK_MS) await this.#options.clock.sleep(TICK_MS, { signal });
+    const storage = (this.#storage ??= await this.#options.openStorage());
+    const chosen = isLevelByNeed ? this.#level.level : level;
+    const outcome = await pushWal(
+      storage,
+      { path, name },
+      {
+        ...this.#options,
+        level: chosen,
+        pack: (local, options) => this.#packer.pack(local, chosen, options),
+      },
+    );
+    const isNoted = await this.#notes.add(name, before);
+    if (isNoted) this.#ahead.add(name);
+    if (isNoted && isMarkingDone) await markDone(queue, name);
+    await forgetGap(spool.gaps, name);
+    for (const answer of this.#takeWaiting(name)) {
+      if (isNoted || !isReady(queue, name)) answer({ kind: "stored", outcome });
+      else answer({ kind: "declined", reason: "the file changed while it was pushed" });
+    }
+    return isNoted;
+  }
+
+  #succeeded(name: string, isNoted: boolean): void {
+    this.#storedCount += 1;
+    if (!isNoted && isReady(this.#options.queue, name)) {
+      this.#ready.add(name);
+      this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
+    }
+    const wasAway = !this.#isProved || this.#failures > 0;
+    this.#isProved = true;
+    this.#failures = 0;
+    this.#lastError = undefined;
+    if (wasAway) void this.#shipGaps();
+    const before = this.#level.level;
+    this.#level = nextLevel(this.#level, { backlog: this.#ready.size, nowMs: this.#now() });
+    if (this.#options.isLevelByNeed && before !== this.#level.level) {
+      const { level } = this.#level;
+      this.#options.log.info("zstd level changed", { level, backlog: this.#ready.size });
+    }
+  }
+
+  #failed(name: string, error: unknown): void {
+    const { queue, signal, log } = this.#options;
+    if (signal.aborted) return;
+    this.#failedCount += 1;
+    const reason = reasonOf(error);
+    if (reason !== this.#lastError) log.error("push failed", { wal: name, reason });
+    this.#lastError = reason;
+    // What waits behind a history that fails would wait for ever.
+    const isBlocking = name.endsWith(".history");
+    const blocked = [...this.#waiting.keys()].filter((one) => !this.#underWay.has(one));
+    for (const one of isBlocking ? [name, ...blocked] : [name]) {
+      for (const answer of this.#takeWaiting(one)) answer(failureAnswer(error));
+    }
+    const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** this.#failures, LONGEST_PAUSE_MS);
+    if (isTemporary(error)) {
+      this.#failures += 1;
+      this.#pausedUntilMs = this.#now() + pauseMs;
+    } else {
+      this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
+    }
+    if (isReady(queue, name)) this.#ready.add(name);
+  }
+
+  async #shipGaps(): Promise<void> {
+    const { spool, signal, log } = this.#options;
+    if (this.#storage === undefined) return;
+    try {
+      const names = await shipGaps(this.#storage, spool.gaps, { signal });
+      if (names.length > 0) log.warning("recorded gaps in the store", { count: names.length });
+    } catch (error) {
+      log.warning("gaps could not be recorded in the store", { reason: reasonOf(error) });
+    }
+  }
+
+  #takeWaiting(name: string): readonly Answer[] {
+    const answers = this.#waiting.get(name) ?? [];
+    this.#waiting.delete(name);
+    return answers;
+  }
+
+  #endIfIdle(): void {
+    const isBusy = this.#ready.size + this.#underWay.size + this.#waiting.size > 0;
+    // A store that is away keeps us only as long as somebody asks.
+    if (isBusy && this.#failures === 0) this.#activeAtMs = this.#now();
+    if (this.#underWay.size > 0) return;
+    if (this.#now() - this.#activeAtMs >= this.#options.idleMs) this.#endReason ??= "nothing to do";
+  }
+
+  async #pause(): Promise<void> {
+    const { clock, signal } = this.#options;
+    const over = new AbortController();
+    const either = AbortSignal.any([signal, over.signal]);
+    const rung = this.#bell.rung({ signal: either }).catch(() => {});
+    const pausedMs = this.#pausedUntilMs - this.#now();
+    const waitMs = pausedMs > 0 ? Math.min(pausedMs, RESCAN_MS) : RESCAN_MS;
+    await Promise.race([rung, clock.sleep(waitMs, { signal: either }).catch(() => {})]);
+    over.abort();
+  }
+
+  #status(): DrainStatus {
+    return {
+      ready: this.#ready.size,
+      underWay: this.#underWay.size,
+      ahead: this.#ahead.size,
+      storedCount: this.#storedCount,
+      failedCount: this.#failedCount,
+      ...(this.#options.isLevelByNeed ? { level: this.#level.level } : {}),
+      ...(this.#lastError === undefined ? {} : { lastError: this.#lastError }),
+    };
+  }
+
+  #now(): number {
+    return this.#options.clock.monotonicMs();
+  }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,95 @@
+import { open } from "node:fs/promises";
+import type { Codec } from "../codec/codec.ts";
+import { LocalFileError } from "../errors.ts";
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { free } from "../io/freed.ts";
+import { orderedJobs, Semaphore } from "../io/ordered.ts";
+import { zstdCompressFrame } from "../io/runtime.ts";
+import { localFileError } from "../io/system-error.ts";
+import type { CallOptions } from "../storage/storage.ts";
+import { type LocalWal, readLocalWal } from "./local-wal.ts";
+
+export interface PackerOptions {
+  readonly codec: Codec;
+  /** Compressions at the same time, of all files together. */
+  readonly jobs: number;
+}
+
+/** As in codec/zstd.ts, whose objects these can't be told from. */
+const FRAME_BYTES = 4 * 1024 * 1024;
+const DEFAULT_ZSTD_LEVEL = 3;
+
+/**
+ * Compresses many WAL files at the same time with as many jobs as there are cores in all, in
+ * buffers that are used again.
+ */
+export class WalPacker {
+  readonly #codec: Codec;
+  readonly #jobs: number;
+  readonly #turns: Semaphore;
+  readonly #buffers: Buffer[] = [];
+
+  constructor({ codec, jobs }: PackerOptions) {
+    this.#codec = codec;
+    this.#jobs = jobs;
+    this.#turns = new Semaphore(jobs);
+  }
+
+  /** The object to store. Reading begins when it is opened. */
+  pack(local: LocalWal, level: number | undefined, options: CallOptions): ByteSource {
+    return {
+      ...(this.#codec.method === "none" ? { sizeBytes: local.sizeBytes } : {}),
+      isReopenable: true,
+      open: () =>
+        this.#codec.method === "zstd" && local.sizeBytes > 0
+          ? this.#frames(local, level ?? DEFAULT_ZSTD_LEVEL, options)
+          : this.#other(local, level, options),
+    };
+  }
+
+  async *#frames(local: LocalWal, level: number, { signal }: CallOptions): ByteStream {
+    await using handle = await open(local.path, "r").catch((error: unknown) => {
+      throw localFileError("read", local.path, error);
+    });
+    const compressFrom = async (position: number): Promise<Uint8Array> => {
+      await this.#turns.acquire({ signal });
+      const buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(FRAME_BYTES);
+      try {
+        const sizeBytes = Math.min(FRAME_BYTES, local.sizeBytes - position);
+        const content = buffer.subarray(0, sizeBytes);
+        for (let filled = 0; filled < sizeBytes;) {
+          const left = sizeBytes - filled;
+          const { bytesRead } = await handle.read(content, filled, left, position + filled);
+          if (bytesRead === 0) throw new LocalFileError(`${local.path} became shorter`);
+          filled += bytesRead;
+        }
+        return await zstdCompressFrame(content, level);
+      } catch (error) {
+        throw localFileError("read", local.path, error);
+      } finally {
+        this.#buffers.push(buffer);
+        this.#turns.release();
+      }
+    };
+    const positions = framePositions(local.sizeBytes);
+    for await (const frame of orderedJobs(positions, this.#jobs, compressFrom, { signal })) {
+      yield frame;
+      free(frame);
+    }
+  }
+
+  /** One job a file. */
+  async *#other(local: LocalWal, level: number | undefined, { signal }: CallOptions): ByteStream {
+    await this.#turns.acquire({ signal });
+    try {
+      const settings = { jobs: 1, signal, ...(level === undefined ? {} : { level }) };
+      yield* this.#codec.compress(readLocalWal(local, { signal }), settings);
+    } finally {
+      this.#turns.release();
+    }
+  }
+}
+
+async function* framePositions(sizeBytes: number): AsyncGenerator<number, void, undefined> {
+  for (let position = 0; position < sizeBytes; position += FRAME_BYTES) yield position;
+}

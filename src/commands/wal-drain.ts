@@ -1,0 +1,75 @@
+import { resolve } from "node:path";
+import { queueIn } from "../archive/archive-status.ts";
+import { ask } from "../archive/drain-client.ts";
+import { drain } from "../archive/drainer.ts";
+import { spoolDirectory } from "../archive/spool-directory.ts";
+import { codecOf } from "../codec/table.ts";
+import { RefusedError, UsageError } from "../errors.ts";
+import type { Command } from "./command.ts";
+
+interface Arguments {
+  readonly dataDirectory: string | undefined;
+  readonly except: string | undefined;
+  readonly isStatus: boolean;
+}
+
+const IDLE_MS = 15_000;
+const STATUS_TIMEOUT_MS = 2000;
+
+/** Started by wal-push; by hand only to look at it. */
+export const walDrain: Command<Arguments> = {
+  name: "wal-drain",
+  usage: "wal-drain [<data directory>] [--status]",
+  summary: "Archive all WAL files that are ready; wal-push starts it by itself.",
+  details:
+    "Ends after 15 seconds without work, and with the server. It runs once a data directory; " +
+    "--status asks the one that runs.",
+  flags: [
+    { name: "except", value: "wal-file", text: "Leave this file to the wal-push that has it." },
+    { name: "status", text: "Print as JSON what the running one does." },
+  ],
+  needsConfig: true,
+
+  parse(words) {
+    const [dataDirectory, ...surplus] = words.positionals;
+    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    return { dataDirectory, except: words.value("except"), isStatus: words.has("status") };
+  },
+
+  async run({ dataDirectory, except, isStatus }, context) {
+    const { config, log, clock, signal, workingDirectory, self } = context;
+    const place = dataDirectory ?? config.dataDirectory ?? ".";
+    const queue = queueIn(resolve(workingDirectory, place));
+    const configured = config.archiveQueue.spoolDirectory;
+    const spool = await spoolDirectory({ ...queue, ...config, configured });
+    if (isStatus) {
+      const options = { timeoutMs: STATUS_TIMEOUT_MS, signal };
+      const answer = await ask(spool.socket, { kind: "status" }, options);
+      const status = answer.kind === "status" ? { running: true, ...answer.status } : undefined;
+      return await context.write(`${JSON.stringify(status ?? { running: false })}\n`);
+    }
+    if (self === undefined) throw new RefusedError("wal-drain can't run here");
+    const { aheadMax, isMarkingDone, isLevelByNeed } = config.archiveQueue;
+    const reason = await drain({
+      queue,
+      spool,
+      openStorage: context.openStorage,
+      codec: codecOf(config.compressionMethod),
+      level: config.compressionLevel,
+      isLevelByNeed,
+      codecJobs: config.codecJobs,
+      concurrency: config.uploadConcurrency,
+      aheadMax,
+      isMarkingDone,
+      cacheDirectory: config.cacheDirectory,
+      timeoutMs: config.walTimeoutMs,
+      idleMs: IDLE_MS,
+      settings: self.fingerprint,
+      except,
+      log,
+      clock,
+      signal,
+    });
+    log.debug("ended", { reason });
+  },
+};

@@ -1,0 +1,38 @@
+import { defaulted, setting } from "./setting.ts";
+import { boolean, bytes, choice, integer, path } from "./value-types.ts";
+
+/** How files are archived ahead, and what happens when they can't be. */
+export const archive = {
+  spoolDirectory: setting(
+    "SPOOL_DIR",
+    path,
+    "Where walnut keeps, for each data directory, notes of what it pushed ahead and segments that it " +
+      "fetched ahead; beside the data directory unless set.",
+    { form: "own" },
+  ),
+  aheadLimit: defaulted(
+    "TOTAL_BG_UPLOADED_LIMIT",
+    integer(0),
+    "Files that may be archived before PostgreSQL asks for them; 0 or 1 = none.",
+    { form: "plain", default: "32" },
+  ),
+  readyRename: defaulted(
+    "PG_READY_RENAME",
+    boolean,
+    "Mark files that were archived ahead as done, so that PostgreSQL does not ask for them.",
+    { form: "plain", default: "false" },
+  ),
+  queuePolicy: defaulted(
+    "ARCHIVE_QUEUE_POLICY",
+    choice(["stop", "drop"]),
+    "When WAL can't be stored: stop lets pg_wal grow; drop gives segments up, which makes a gap in " +
+      "the archive and ends running backups.",
+    { form: "own", default: "stop" },
+  ),
+  queueMax: setting(
+    "ARCHIVE_QUEUE_MAX",
+    bytes(1),
+    "With the policy drop: how much WAL may wait before segments are given up.",
+    { form: "own", unit: "bytes" },
+  ),
+} as const;
