@@ -84,7 +84,6 @@ export class PartUpload {
   /** Resolves when the store has acknowledged every part. */
   async finish(): Promise<void> {
     await Promise.all(this.#uploads);
-    this.#signal.throwIfAborted();
   }
 
   /** Waits until nothing is written any more, after a failure. */

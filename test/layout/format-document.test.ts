@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
+import { formatJson, parseJson } from "../../src/layout/json.ts";
+import { isJsonObject } from "../../src/layout/json-value.ts";
+import {
+  controlKey,
+  filesMetadataKey,
+  identityKey,
+  labelKey,
+  manifestKey,
+  metadataKey,
+  partKey,
+  sentinelKey,
+  walKey,
+} from "../../src/layout/keys.ts";
+import { formatManifestLine, parseManifest } from "../../src/layout/manifest.ts";
+import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
+import { formatSentinel, parseSentinel } from "../../src/layout/sentinel.ts";
+
+const text = readFileSync(join(import.meta.dirname, "..", "..", "docs", "FORMAT.md"), "utf8");
+
+/** Content of the fenced block with this name. */
+function block(name: string): string {
+  const match = new RegExp(`\`\`\`\\w+ ${name}\n([^]*?)\n\`\`\``).exec(text);
+  if (match?.[1] === undefined) throw new Error(`docs/FORMAT.md has no example ${name}`);
+  return match[1];
+}
+
+/** The same on one line; blanks are for the reader. */
+function example(name: string): string {
+  return formatJson(parseJson(block(name)), { escape: "go" });
+}
+
+test("the keys in docs/FORMAT.md are those of the code", () => {
+  const written = [...text.matchAll(/^\| `([^`]+)` +\|.*\| (?:WAL-G|ours) +\|$/gm)].map(
+    ([, key]) => key,
+  );
+  assert.deepEqual(written, [
+    `${walKey("<W>", "")}[.ext]`,
+    `${walKey("<8 hex digits>.history", "")}[.ext]`,
+    `${walKey("<W>.partial", "")}[.ext]`,
+    `${walKey("<W>.<8 hex digits>.backup", "")}[.ext]`,
+    sentinelKey("<B>"),
+    metadataKey("<B>"),
+    filesMetadataKey("<B>"),
+    `${partKey("<B>", 1, "")}[.ext]`,
+    `${controlKey("<B>", "")}[.ext]`,
+    `${labelKey("<B>", "")}[.ext]`,
+    manifestKey("<B>"),
+    identityKey,
+  ]);
+});
+
+test("the sentinel in docs/FORMAT.md is what we write", () => {
+  assert.equal(formatSentinel(parseSentinel("base", example("sentinel"))), example("sentinel"));
+});
+
+test("the table of the sentinel in docs/FORMAT.md names every member in its order", () => {
+  const written = formatSentinel({
+    startLsn: 1n,
+    base: { startLsn: 1n, name: "b", fullName: "b", stepCount: 1 },
+    finishLsn: 1n,
+    systemId: 1n,
+    dataCatalogBytes: 1,
+    spec: { basePrefix: "/", tablespaces: [] },
+    userData: null,
+    isFilesMetadataDisabled: true,
+    baseCheckpointNumber: 1,
+    isPermanent: true,
+  });
+  const object = parseJson(written);
+  assert.ok(isJsonObject(object));
+  const section = text.slice(text.indexOf("## Sentinel"), text.indexOf("## metadata.json"));
+  const rows = [...section.matchAll(/^\| `(\w+)` +\|/gm)].map(([, member]) => member);
+  assert.deepEqual(rows, [...object.keys()]);
+});
+
+test("the other examples in docs/FORMAT.md are what we write", async () => {
+  assert.equal(formatMetadata(parseMetadata("base", example("metadata"))), example("metadata"));
+  assert.equal(formatIdentity(parseIdentity(example("identity"))), example("identity"));
+  const bytes = (async function* () {
+    yield Buffer.from(`${block("manifest")}\n`);
+  })();
+  const lines = await Array.fromAsync(parseManifest(bytes));
+  assert.equal(lines.map(formatManifestLine).join(""), `${block("manifest")}\n`);
+});
