@@ -4,12 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-MOTO_VERSION=5.2.5
 VERSITYGW_VERSION=v1.8.0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-packages=(python3 python3-venv python3-swift libisal2)
+packages=(python3 python3-venv python3-swift libisal2 openssl)
 missing=()
 for package in "${packages[@]}"; do
   dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
@@ -19,10 +18,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-if ! .cache/moto/bin/python -c "import importlib.metadata as m; assert m.version('moto') == '$MOTO_VERSION'" 2>/dev/null; then
+if ! cmp -s scripts/moto-requirements.txt .cache/moto/requirements.txt; then
   rm -rf .cache/moto
+  mkdir -p .cache
   /usr/bin/python3 -m venv .cache/moto
-  .cache/moto/bin/pip install --quiet --disable-pip-version-check "moto[server]==$MOTO_VERSION"
+  .cache/moto/bin/pip install --quiet --disable-pip-version-check -r scripts/moto-requirements.txt
+  cp scripts/moto-requirements.txt .cache/moto/requirements.txt
 fi
 
 if [ "${1:-}" = --versitygw ] && ! go version -m .cache/bin/versitygw 2>/dev/null | grep -q "versitygw.*$VERSITYGW_VERSION"; then

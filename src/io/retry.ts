@@ -16,7 +16,7 @@ export interface RetryPolicy {
 
 /** Outlasts a store that is away for ten minutes. */
 export const STORAGE_RETRY_POLICY: RetryPolicy = {
-  attempts: 80,
+  attempts: 100,
   baseMs: 100,
   capMs: 20_000,
   totalMs: 15 * 60_000,

@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { ObjectNotFoundError, StorageError } from "../../src/errors.ts";
-import { Retries, retryDelayMs, systemRandom, withRetry } from "../../src/io/retry.ts";
+import {
+  Retries,
+  STORAGE_RETRY_POLICY,
+  retryDelayMs,
+  systemRandom,
+  withRetry,
+} from "../../src/io/retry.ts";
 import type { RetryEvent, RetryPolicy } from "../../src/io/retry.ts";
 import { FakeClock, SkippingClock } from "../support/fake-clock.ts";
 
@@ -172,6 +178,27 @@ test("pauses are random up to the doubled base, never above the cap", () => {
       },
     ),
   );
+});
+
+test("the policy for stores outlasts one that is away for ten minutes, and not one for ever", async () => {
+  for (let run = 0; run < 20; run++) {
+    const clock = new SkippingClock();
+    const backMs = clock.monotonicMs() + 600_000;
+    const work = async () => {
+      if (clock.monotonicMs() < backMs) throw passing("connection refused");
+      return "done";
+    };
+    const context = { clock, random: systemRandom, signal };
+    assert.equal(await withRetry(work, STORAGE_RETRY_POLICY, context), "done");
+  }
+  const clock = new SkippingClock();
+  const beganMs = clock.monotonicMs();
+  const away = async () => {
+    throw passing("connection refused");
+  };
+  const context = { clock, random: systemRandom, signal };
+  await assert.rejects(withRetry(away, STORAGE_RETRY_POLICY, context), /gave up/);
+  assert.ok(clock.monotonicMs() - beganMs <= STORAGE_RETRY_POLICY.totalMs);
 });
 
 test("our random numbers lie in [0, 1) and differ", () => {

@@ -63,7 +63,8 @@ const PROGRAMS: Readonly<Record<S3ServerKind, Program>> = {
     },
   },
   moto: {
-    needs: [join(CACHE, "moto", "bin", "moto_server")],
+    // The list of packages is copied there once all are installed.
+    needs: [join(CACHE, "moto", "bin", "moto_server"), join(CACHE, "moto", "requirements.txt")],
     async launch(directory) {
       const port = await freePort();
       const words = ["-H", "127.0.0.1", "-p", `${port}`];
