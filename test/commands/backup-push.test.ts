@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { backupPush } from "../../src/commands/backup-push.ts";
+import type { Config } from "../../src/config/config.ts";
+import { formatJson } from "../../src/layout/json.ts";
+import { filesMetadataKey } from "../../src/layout/keys.ts";
+import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
+import { type CommandRun, runCommand } from "../support/command-run.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+
+const misused = [
+  [["a", "b"], /surplus argument "b"/],
+  [["--delta-from-name", "LATEST"], /^--delta-from-name: increments are not supported yet$/],
+  [["--delta-from-user-data", "{}"], /^--delta-from-user-data: increments/],
+  [["--target-storage", "other"], /^--target-storage other: there is only/],
+  [["--add-user-data", "monthly"], /^user data is not JSON: /],
+  [["--add-user-data"], /needs a value/],
+  [["--permanently"], /unknown flag/],
+] as const;
+
+for (const [words, message] of misused) {
+  test(`refuses the words ${words.join(" ")}`, async () => {
+    await assert.rejects(runCommand(backupPush, new MemoryStorage(), words), {
+      name: "UsageError",
+      message,
+    });
+  });
+}
+
+test("without a data directory it says what to do", async () => {
+  await assert.rejects(runCommand(backupPush, new MemoryStorage(), []), {
+    name: "RefusedError",
+    message: "backups without a data directory are not supported yet",
+  });
+});
+
+describe("on a server", () => {
+  const all: { world?: BackupWorld } = {};
+  function world(): BackupWorld {
+    if (all.world === undefined) throw new Error("no world");
+    return all.world;
+  }
+  before(async () => {
+    all.world = await startBackupWorld({ major: 15 });
+  });
+  after(async () => await all.world?.[Symbol.asyncDispose]());
+
+  async function run(
+    words: readonly string[],
+    config: Partial<Config> = {},
+  ): Promise<CommandRun & { readonly backup: string }> {
+    const { cluster, storage } = world();
+    const result = await runCommand(backupPush, storage, words, {
+      postgres: {
+        host: "127.0.0.1",
+        port: cluster.port,
+        user: "postgres",
+        database: "postgres",
+        applicationName: "walnut-test",
+      },
+      cacheDirectory: join(cluster.directory, "cache"),
+      ...config,
+    });
+    const written = result.log.find((line) => line.startsWith("info: backup written"));
+    const backup = /"backup":"(base_[0-9A-F]{24})"/.exec(written ?? "")?.[1];
+    assert.ok(backup !== undefined, result.log.join("\n"));
+    return { ...result, backup };
+  }
+
+  test("takes a full backup and says so", async () => {
+    const { stdout, log, backup } = await run([world().cluster.dataDirectory]);
+    assert.equal(stdout, "", "stdout is for data");
+    const sentinel = await world().sentinel(backup);
+    assert.equal(sentinel.isPermanent, false);
+    assert.equal(sentinel.userData, undefined);
+    assert.equal(sentinel.base, undefined);
+    assert.match(
+      log.at(-1) ?? "",
+      /"files":\d+,"size":"\d+\.\d MiB","stored":"\d.* [KM]iB","time":/,
+    );
+    const objects = await world().keys(`basebackups_005/${backup}/`);
+    assert.ok(
+      objects.some((key) => key.endsWith(".tar.zst")),
+      "zstd unless it is told otherwise",
+    );
+  });
+
+  test("takes WAL-G's flags, long and short, and the directory from PGDATA", async () => {
+    const words = ["-p", "-f", "--add-user-data", '{"a":[1.50]}', "--without-files-metadata"];
+    const { dataDirectory } = world().cluster;
+    const { backup } = await run(words, { dataDirectory, compressionMethod: "none" });
+    const sentinel = await world().sentinel(backup);
+    assert.equal(sentinel.isPermanent, true);
+    assert.equal(formatJson(sentinel.userData ?? null), '{"a":[1.50]}');
+    assert.equal(sentinel.isFilesMetadataDisabled, true);
+    assert.equal((await world().keys()).includes(filesMetadataKey(backup)), false);
+  });
+
+  test("flags without effect are told, empty ones count as absent", async () => {
+    const words = ["-v", "-s", "-r", "-b", "-c", "--delta-from-name", "", "--add-user-data", ""];
+    const { log, backup } = await run([world().cluster.dataDirectory, ...words], {
+      sentinelUserData: '"from the settings"',
+    });
+    assert.deepEqual(
+      log.filter((line) => line.startsWith("warning")).map((line) => line.split(" ")[1]),
+      [
+        "--verify",
+        "--store-all-corrupt",
+        "--rating-composer",
+        "--database-composer",
+        "--copy-composer",
+      ],
+    );
+    assert.equal((await world().sentinel(backup)).userData, "from the settings");
+  });
+
+  test("a relative directory is looked up where the program was started", async () => {
+    await assert.rejects(run(["no/such/data"]), {
+      name: "RefusedError",
+      message: /^data directory \/.*\/no\/such\/data does not exist on this host$/,
+    });
+  });
+});
