@@ -4,7 +4,7 @@ import { S3Client } from "@aws-sdk/client-s3";
 import type { S3ClientConfig } from "@aws-sdk/client-s3";
 import type { Clock } from "../io/clock.ts";
 import { localFileError } from "../io/system-error.ts";
-import { HttpHandler } from "./http-handler.ts";
+import { HttpSender } from "./http-sender.ts";
 import type { S3Config } from "./open.ts";
 
 export interface S3ClientOptions {
@@ -23,7 +23,7 @@ type Headers = Readonly<Record<string, string>>;
 export async function openS3Client(config: S3Config, options: S3ClientOptions): Promise<S3Client> {
   const { endpoint } = config;
   const certificates = config.caFile === undefined ? {} : await readCertificates(config.caFile);
-  const requestHandler = new HttpHandler({
+  const requestHandler = new HttpSender({
     timeoutMs: options.requestTimeoutMs,
     clock: options.clock,
     ...certificates,
@@ -75,7 +75,7 @@ async function findRegion({ endpoint, profile }: S3Config): Promise<string> {
 /** Undefined leaves it to the SDK: environment, profile, container and instance roles. */
 async function findCredentials(
   config: S3Config,
-  clientConfig: { readonly region: string; readonly requestHandler: HttpHandler },
+  clientConfig: { readonly region: string; readonly requestHandler: HttpSender },
 ): Promise<Credentials | undefined> {
   const { accessKeyId, secretAccessKey, sessionToken, profile, roleArn } = config;
   const keys =

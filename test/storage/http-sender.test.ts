@@ -8,8 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { systemClock } from "../../src/io/clock.ts";
-import { HttpHandler } from "../../src/storage/http-handler.ts";
-import type { SdkRequest } from "../../src/storage/http-handler.ts";
+import { HttpSender } from "../../src/storage/http-sender.ts";
+import type { SdkRequest } from "../../src/storage/http-sender.ts";
 import { makeCertificates } from "../support/certificates.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
@@ -19,8 +19,8 @@ const MIB = 1024 * 1024;
 const scratch = await mkdtemp(join(tmpdir(), "walnut-http-"));
 after(() => rm(scratch, { recursive: true }));
 
-function makeHandler(timeoutMs = TIMEOUT_MS, certificates?: string): HttpHandler {
-  return new HttpHandler({
+function makeSender(timeoutMs = TIMEOUT_MS, certificates?: string): HttpSender {
+  return new HttpSender({
     timeoutMs,
     clock: systemClock,
     ...(certificates === undefined ? {} : { certificates }),
@@ -41,7 +41,7 @@ function requestTo(port: number, change: Partial<SdkRequest> = {}): SdkRequest {
   };
 }
 
-/** A server whose handler may await. */
+/** A server whose sender may await. */
 function makeServer(
   handle: (request: http.IncomingMessage, response: http.ServerResponse) => Promise<void>,
 ): http.Server {
@@ -68,8 +68,8 @@ async function serve(server: net.Server): Promise<{ port: number } & AsyncDispos
   };
 }
 
-async function read(handler: HttpHandler, request: SdkRequest): Promise<Buffer> {
-  const { response } = await handler.handle(request);
+async function read(sender: HttpSender, request: SdkRequest): Promise<Buffer> {
+  const { response } = await sender.handle(request);
   const chunks: Buffer[] = [];
   for await (const chunk of response.body) chunks.push(chunk);
   return Buffer.concat(chunks);
@@ -100,7 +100,7 @@ test("method, path, query, headers and body arrive as the signature has them", a
     response.end("answer");
   });
   await using served = await serve(server);
-  const handler = makeHandler();
+  const sender = makeSender();
   const query = { uploadId: "a/b+c", uploads: "", flag: null, "x!": ["2", "1 ü"] };
   const change = {
     method: "PUT",
@@ -109,36 +109,36 @@ test("method, path, query, headers and body arrive as the signature has them", a
     headers: { "x-a": "1" },
     body: Buffer.from("body"),
   };
-  assert.equal((await read(handler, requestTo(served.port, change))).toString(), "answer");
+  assert.equal((await read(sender, requestTo(served.port, change))).toString(), "answer");
   const url = "/b/k%20?flag&uploadId=a%2Fb%2Bc&uploads=&x%21=2&x%21=1%20%C3%BC";
   assert.deepEqual(seen, [["PUT", url, "1", "body"]]);
-  handler.destroy();
+  sender.destroy();
 });
 
 test("a peer that takes the connection and never answers", async () => {
   await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
   proxy.fault = { isSilent: true };
-  await assertSilent(makeHandler().handle(requestTo(proxy.port)));
+  await assertSilent(makeSender().handle(requestTo(proxy.port)));
 });
 
 test("a peer that never reads, while we write", async () => {
   await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
   proxy.fault = { isDeaf: true };
   const change = { method: "PUT", body: Buffer.alloc(64 * MIB) };
-  await assertSilent(makeHandler().handle(requestTo(proxy.port, change)));
+  await assertSilent(makeSender().handle(requestTo(proxy.port, change)));
 });
 
 test("a peer that never takes part in the TLS handshake", async () => {
   await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
   proxy.fault = { isSilent: true };
-  await assertSilent(makeHandler().handle(requestTo(proxy.port, { protocol: "https:" })));
+  await assertSilent(makeSender().handle(requestTo(proxy.port, { protocol: "https:" })));
 });
 
 test("a connection that is never accepted", async () => {
   // TEST-NET-1: nothing answers there; where the network says so at once, that is an error too.
   const request = { ...requestTo(80), hostname: "192.0.2.1" };
   const beganMs = performance.now();
-  await assert.rejects(makeHandler().handle(request));
+  await assert.rejects(makeSender().handle(request));
   assert.ok(performance.now() - beganMs < TIMEOUT_MS + 3000);
 });
 
@@ -148,7 +148,7 @@ test("an answer whose body stops in the middle", async () => {
     response.write("half");
   });
   await using served = await serve(server);
-  await assertSilent(read(makeHandler(), requestTo(served.port)));
+  await assertSilent(read(makeSender(), requestTo(served.port)));
 });
 
 test("what goes on slowly, in either direction, is not silence", async () => {
@@ -170,13 +170,13 @@ test("what goes on slowly, in either direction, is not silence", async () => {
   });
   await using served = await serve(server);
   const change = { method: "PUT", body: Buffer.alloc(32 * MIB) };
-  assert.equal((await read(makeHandler(), requestTo(served.port, change))).toString(), "xxxxxxxx");
+  assert.equal((await read(makeSender(), requestTo(served.port, change))).toString(), "xxxxxxxx");
 });
 
 test("a reader that takes its time is not the peer's silence", async () => {
   const server = http.createServer((_, response) => void response.end(Buffer.alloc(8 * MIB)));
   await using served = await serve(server);
-  const { response } = await makeHandler().handle(requestTo(served.port));
+  const { response } = await makeSender().handle(requestTo(served.port));
   let receivedBytes = 0;
   for await (const chunk of response.body) {
     if (receivedBytes === 0) await new Promise((resolve) => setTimeout(resolve, TIMEOUT_MS * 2));
@@ -192,7 +192,7 @@ test("an early refusal is read, though the body was not sent", async () => {
   });
   await using served = await serve(server);
   const change = { method: "PUT", body: Buffer.alloc(64 * MIB) };
-  const { response } = await makeHandler(5000).handle(requestTo(served.port, change));
+  const { response } = await makeSender(5000).handle(requestTo(served.port, change));
   assert.equal(response.statusCode, 403);
 });
 
@@ -201,21 +201,21 @@ test("an abort ends a request with its reason, before and while it runs", async 
   proxy.fault = { isSilent: true };
   const controller = new AbortController();
   const reason = new Error("told to stop");
-  const call = makeHandler(60_000).handle(requestTo(proxy.port), {
+  const call = makeSender(60_000).handle(requestTo(proxy.port), {
     abortSignal: controller.signal,
   });
   controller.abort(reason);
   await assert.rejects(call, (error) => error === reason);
-  const again = makeHandler().handle(requestTo(proxy.port), { abortSignal: controller.signal });
+  const again = makeSender().handle(requestTo(proxy.port), { abortSignal: controller.signal });
   await assert.rejects(again, (error) => error === reason);
 });
 
 test("what is given up is closed: connections do not pile up", async () => {
   await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
   proxy.fault = { isSilent: true };
-  const handler = makeHandler(50);
+  const sender = makeSender(50);
   for (let round = 0; round < 5; round++)
-    await assert.rejects(handler.handle(requestTo(proxy.port)));
+    await assert.rejects(sender.handle(requestTo(proxy.port)));
   while (proxy.connectionCount > 0) await new Promise((resolve) => setImmediate(resolve));
 
   const server = http.createServer((_, response) => void response.end(Buffer.alloc(20 * MIB)));
@@ -226,7 +226,7 @@ test("what is given up is closed: connections do not pile up", async () => {
     socket.on("close", () => openSockets.delete(socket));
   });
   for (let round = 0; round < 5; round++) {
-    const { response } = await makeHandler(5000).handle(requestTo(served.port));
+    const { response } = await makeSender(5000).handle(requestTo(served.port));
     response.body.destroy();
   }
   while (openSockets.size > 0) await new Promise((resolve) => setImmediate(resolve));
@@ -241,14 +241,14 @@ test("a connection is used again after a body that was read", async () => {
   });
   server.on("connection", () => connectionCount++);
   await using served = await serve(server);
-  const handler = makeHandler(5000);
+  const sender = makeSender(5000);
   for (let round = 0; round < 10; round++) {
-    await read(handler, requestTo(served.port, { method: "PUT", body: Buffer.alloc(MIB) }));
-    const { response } = await handler.handle(requestTo(served.port, { method: "HEAD" }));
+    await read(sender, requestTo(served.port, { method: "PUT", body: Buffer.alloc(MIB) }));
+    const { response } = await sender.handle(requestTo(served.port, { method: "HEAD" }));
     assert.equal(response.statusCode, 200);
   }
   assert.ok(connectionCount <= 2, `${connectionCount} connections`);
-  handler.destroy();
+  sender.destroy();
 });
 
 test("proxy variables of the environment do not redirect", async () => {
@@ -259,7 +259,7 @@ test("proxy variables of the environment do not redirect", async () => {
   try {
     for (const name of names) process.env[name] = "http://127.0.0.1:1";
     process.env["NODE_USE_ENV_PROXY"] = "1";
-    assert.equal((await read(makeHandler(), requestTo(served.port))).toString(), "direct");
+    assert.equal((await read(makeSender(), requestTo(served.port))).toString(), "direct");
   } finally {
     for (const [index, name] of names.entries()) {
       if (before[index] === undefined) delete process.env[name];
@@ -271,7 +271,7 @@ test("proxy variables of the environment do not redirect", async () => {
 test("a body that is a stream is refused: it could not be sent again", async () => {
   const server = http.createServer((_, response) => void response.end());
   await using served = await serve(server);
-  const call = makeHandler().handle(
+  const call = makeSender().handle(
     requestTo(served.port, { method: "PUT", body: new Blob(["x"]) }),
   );
   await assert.rejects(call, TypeError);
@@ -289,15 +289,15 @@ if (certificates === undefined) {
     );
     await using served = await serve(server);
     const change = { protocol: "https:" };
-    const trusting = makeHandler(5000, authority);
+    const trusting = makeSender(5000, authority);
     assert.equal((await read(trusting, requestTo(served.port, change))).toString(), "secret");
-    await assert.rejects(read(makeHandler(5000), requestTo(served.port, change)), (error) => {
+    await assert.rejects(read(makeSender(5000), requestTo(served.port, change)), (error) => {
       assert.ok(error instanceof Error && "code" in error);
       assert.match(String(error.code), /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/);
       return true;
     });
     const named = { ...requestTo(served.port, change), hostname: "localhost" };
-    await assert.rejects(read(makeHandler(5000, authority), named), {
+    await assert.rejects(read(makeSender(5000, authority), named), {
       code: "ERR_TLS_CERT_ALTNAME_INVALID",
     });
   });

@@ -31,7 +31,7 @@ export interface SdkHandlerOptions {
   readonly requestTimeout?: number;
 }
 
-export interface HttpHandlerOptions {
+export interface HttpSenderOptions {
   /** Nothing heard for so long (no byte accepted, no byte received) ends a request. */
   readonly timeoutMs: number;
   readonly clock: Clock;
@@ -50,13 +50,13 @@ const MAX_SOCKETS = 128;
  * connection, TLS, each write, answer, each read), which no library's time-out does on Bun, and
  * because proxy variables of the environment must not redirect backups: an own agent ignores them.
  */
-export class HttpHandler {
+export class HttpSender {
   readonly metadata = { handlerProtocol: "http/1.1" };
-  readonly #options: HttpHandlerOptions;
+  readonly #options: HttpSenderOptions;
   readonly #plain: http.Agent;
   readonly #secure: https.Agent;
 
-  constructor(options: HttpHandlerOptions) {
+  constructor(options: HttpSenderOptions) {
     this.#options = options;
     const common = { keepAlive: true, maxSockets: MAX_SOCKETS };
     this.#plain = new http.Agent(common);
