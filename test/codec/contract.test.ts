@@ -202,7 +202,7 @@ for (const subject of subjects) {
 
 for (const method of ["zstd", "lz4", "gzip"] as const) {
   test(`${method}: a changed bit is found, or changes nothing of the content`, async () => {
-    const original = content.subarray(0, 1500);
+    const original = content.subarray(0, 800);
     const stored = await compressed(method, original);
     let harmless = 0;
     for (let bit = 0; bit < stored.length * 8; bit += 1) {
@@ -228,7 +228,7 @@ for (const method of ["zstd", "lz4", "gzip"] as const) {
 for (const method of ["brotli", "lzma"] as const) {
   test(`${method} has no checksum: a changed bit may pass, but ends in bytes or an error`, async () => {
     assert.equal(codecOf(method).hasContentChecksum, false);
-    const original = content.subarray(0, 1500);
+    const original = content.subarray(0, 800);
     const stored = await compressed(method, original);
     let unnoticed = 0;
     for (let bit = 0; bit < stored.length * 8; bit += 5) {

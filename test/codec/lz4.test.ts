@@ -8,7 +8,7 @@ import { inChunks, sampleContent } from "../support/content.ts";
 
 const options = { jobs: 2, signal: new AbortController().signal };
 const lz4 = codecOf("lz4");
-const content = sampleContent(3_000_000);
+const content = sampleContent(1_000_000);
 
 async function decompressed(bytes: Uint8Array, chunkBytes = 10_000): Promise<Buffer> {
   return await readAll(lz4.decompress(inChunks(bytes, chunkBytes), options));
@@ -80,8 +80,8 @@ size.writeBigUInt64LE(BigInt(content.length));
 const readable: readonly ({ readonly name: string } & FrameOptions)[] = [
   { name: "linked blocks", flags: 0x40 },
   { name: "linked blocks with both checksums", flags: 0x54 },
-  { name: "linked blocks of 1 KiB", flags: 0x44, blockBytes: 1024 },
-  { name: "linked blocks of 4 MiB", flags: 0x44, blockSize: 0x70, blockBytes: 2_500_000 },
+  { name: "linked blocks of 5000 bytes", flags: 0x44, blockBytes: 5000 },
+  { name: "linked blocks of 4 MiB", flags: 0x44, blockSize: 0x70, blockBytes: 900_000 },
   { name: "linked stored blocks", flags: 0x54, isStored: true },
   { name: "independent blocks, nothing checked", flags: 0x60 },
   { name: "256 KiB, block checksums", flags: 0x70, blockSize: 0x50, blockBytes: 262_144 },
