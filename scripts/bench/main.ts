@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only wal,backup] [--scale 150] [--rounds 5] [--write]
+ *   npm run bench -- [--only wal,backup,drain] [--scale 150] [--rounds 5] [--write]
  *
  * `--write` puts the tables into docs/performance.md.
  */
@@ -11,6 +11,7 @@ import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
+import { drainTable } from "./drain-bench.ts";
 import { startTable } from "./start-bench.ts";
 import { walTables } from "./wal-bench.ts";
 
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     only: { type: "string", default: "start,wal,backup" },
     scale: { type: "string", default: "150" },
     rounds: { type: "string", default: "5" },
+    segments: { type: "string", default: "200" },
     directory: { type: "string" },
     write: { type: "boolean", default: false },
   },
@@ -34,9 +36,13 @@ const wanted = new Set(values.only.split(","));
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
-if (wanted.has("wal") || wanted.has("backup")) {
+if (wanted.has("wal") || wanted.has("backup") || wanted.has("drain")) {
   using cluster = startBenchCluster(Number(values.scale), values.directory);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
+  if (wanted.has("drain")) {
+    const segmentCount = Number(values.segments);
+    tables.push(await drainTable(cluster, binary, { rounds, segmentCount }));
+  }
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
 }
 

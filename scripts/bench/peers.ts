@@ -74,3 +74,10 @@ export async function pgBackRestPeer(cluster: BenchCluster): Promise<Peer> {
   await measure([...words, "stanza-create"], options);
   return { words, options, repository, archiveCommand: `${words.join(" ")} archive-push %p` };
 }
+
+/** The same repository and settings, with two processes that push ahead. */
+export async function pgBackRestAsyncPeer(cluster: BenchCluster): Promise<Peer> {
+  const peer = await pgBackRestPeer(cluster);
+  const archiveCommand = `${peer.words.join(" ")} --archive-async archive-push %p`;
+  return { ...peer, archiveCommand };
+}

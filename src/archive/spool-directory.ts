@@ -52,15 +52,17 @@ export function spoolCandidates(places: {
   const { dataDirectory, walDirectory, configured, cacheDirectory } = places;
   const hash = createHash("sha256").update(dataDirectory).digest("hex").slice(0, 12);
   const ownName = `${basename(dataDirectory) || "data"}-${hash}`;
-  if (configured !== undefined) {
-    return [{ path: join(configured, ownName), mustBeNearWal: false }];
-  }
   const isWalElsewhere = !isInside(walDirectory, dataDirectory);
-  return [
+  const own = [
     { path: `${dataDirectory}.walnut`, mustBeNearWal: true },
     ...(isWalElsewhere ? [{ path: `${walDirectory}.walnut`, mustBeNearWal: true }] : []),
     { path: join(cacheDirectory, "spool", ownName), mustBeNearWal: false },
-  ].filter(({ path }) => !isInside(path, dataDirectory) && !isInside(path, walDirectory));
+  ];
+  const wanted =
+    configured === undefined ? own : [{ path: join(configured, ownName), mustBeNearWal: false }];
+  return wanted.filter(
+    ({ path }) => !isInside(path, dataDirectory) && !isInside(path, walDirectory),
+  );
 }
 
 /**

@@ -31,6 +31,9 @@ const HINTS: Readonly<Record<ArchiverState, string>> = {
   done:
     "PostgreSQL says that archive_command has stored the segment, so it went somewhere else: do " +
     "archive_command and backup-push use the same repository?",
+  "given up":
+    "WALNUT_ARCHIVE_QUEUE_POLICY=drop gave it up while the store was away. No backup that needs it can " +
+    "be restored: take a new one.",
   unknown:
     "The archiver does not seem to run. archive_mode = on needs a restart of the server; see its log.",
 };
@@ -67,6 +70,12 @@ async function notArrived(
   storage: Storage,
   { archive, timeoutMs }: { readonly archive: WalArchive; readonly timeoutMs: number },
 ): Promise<RefusedError> {
+  if (missing.archiver === "given up") {
+    return new RefusedError(
+      `WAL segment ${missing.name} was given up and will never be in ${storage.name}`,
+      { hint: HINTS[missing.archiver] },
+    );
+  }
   const archiver = await describeArchiver(archive);
   const suffix = archiver === undefined ? "" : `; ${archiver}`;
   return new RefusedError(

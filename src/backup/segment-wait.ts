@@ -1,8 +1,9 @@
 import { existsSync, watch } from "node:fs";
 import { join } from "node:path";
+import { ObjectNotFoundError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
-import { parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
+import { gapKey, parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 
@@ -14,8 +15,11 @@ export interface SegmentRange {
   readonly segmentBytes: number;
 }
 
-/** What the server's archiver says of a segment; "unknown" while it has not said anything. */
-export type ArchiverState = "waiting" | "done" | "unknown";
+/**
+ * What the server's archiver says of a segment; "unknown" while it has not said anything, "given up"
+ * when it has recorded a gap instead (WALNUT_ARCHIVE_QUEUE_POLICY=drop).
+ */
+export type ArchiverState = "waiting" | "done" | "given up" | "unknown";
 
 /** Oldest segment that the repository does not hold. */
 export interface MissingSegment {
@@ -44,7 +48,7 @@ const TELL_INTERVAL_MS = 10_000;
 
 /**
  * Waits until the repository holds every segment of the range, under any extension. Gives undefined
- * then, or the oldest missing one when the time is up. The server's archive_status is watched to be
+ * then, or the oldest missing one when the time is up or it was given up. The server's archive_status is watched to be
  * quick; what counts is the repository.
  */
 export async function waitForSegments(
@@ -77,6 +81,7 @@ export async function waitForSegments(
         pollMs = FIRST_POLL_MS;
         continue;
       }
+      if (await isGivenUp(storage, name, { signal })) return { name, archiver: "given up" };
     }
     const missing = { name, archiver };
     const waitedMs = clock.monotonicMs() - startMs;
@@ -85,6 +90,21 @@ export async function waitForSegments(
     const leftMs = timeoutMs > 0 ? timeoutMs - waitedMs : pollMs;
     await earliest(changed, Math.min(pollMs, Math.max(leftMs, 1)), { clock, signal });
     pollMs = Math.min(pollMs * 2, MAX_POLL_MS);
+  }
+}
+
+/** Whether the repository says that it will never get the segment. */
+async function isGivenUp(
+  storage: Storage,
+  segment: string,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<boolean> {
+  try {
+    await storage.stat(gapKey(segment), { signal });
+    return true;
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return false;
+    throw error;
   }
 }
 

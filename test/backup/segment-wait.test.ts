@@ -12,7 +12,7 @@ import {
 } from "../../src/backup/segment-wait.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
-import { walKey } from "../../src/layout/keys.ts";
+import { gapKey, walKey } from "../../src/layout/keys.ts";
 import { formatSegmentName } from "../../src/postgres/wal-file.ts";
 import type { ListOptions } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -193,4 +193,18 @@ test("an abort ends the wait at once", async () => {
   const waiting = wait(new MemoryStorage(), range(3n), { timeoutMs: 0, signal: stop.signal });
   stop.abort(reason);
   await assert.rejects(waiting, reason);
+});
+
+test("a segment that was given up is not waited for", async () => {
+  const storage = new CountedStorage();
+  await store(storage, nameOf(2n));
+  await storage.put(gapKey(nameOf(3n)), bytesSource(Buffer.from("{}")), { signal });
+  assert.deepEqual(await wait(storage, range(2n, 4n)), {
+    name: nameOf(3n),
+    archiver: "given up",
+  });
+  // Stored after all: it counts.
+  await store(storage, nameOf(3n));
+  await store(storage, nameOf(4n));
+  assert.equal(await wait(storage, range(2n, 4n)), undefined);
 });
