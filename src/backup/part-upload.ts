@@ -17,7 +17,7 @@ export interface PartUploadOptions {
   readonly codec: Codec;
   /** In the codec's own scale; absent = its default. */
   readonly level?: number | undefined;
-  /** For all parts together. */
+  /** For all parts together; more than 8 make it no faster and are not used. */
   readonly codecJobs: number;
   /** Parts packed at the same time. */
   readonly partConcurrency: number;
@@ -30,6 +30,12 @@ export interface PartUploadOptions {
   readonly onContent: (sizeBytes: number) => void;
   readonly signal: AbortSignal;
 }
+
+/**
+ * Compression jobs of one backup: each holds a few pieces of 4 MiB, and this many keep up with the
+ * one thread that reads, packs and hashes.
+ */
+const MAX_CODEC_JOBS = 8;
 
 /** Parts that are packed and wait for the store's answer while the next ones are packed. */
 const UPLOAD_QUEUE_LENGTH = 2;
@@ -116,7 +122,7 @@ export class PartUpload {
       signal: this.#signal,
     });
     const packed = endTold(packer.pack(part.first, part.entries), onPacked);
-    const jobs = Math.max(1, Math.ceil(codecJobs / partConcurrency));
+    const jobs = Math.ceil(Math.min(codecJobs, MAX_CODEC_JOBS) / partConcurrency);
     const stored = new StoredStream(this.#compress(packed, jobs), await createHasher("xxh64"), {
       onBytes: (count) => {
         this.#storedBytes += count;

@@ -3,6 +3,7 @@ import { isAbsolute, join, relative } from "node:path";
 import { ensureRepositoryIdentity } from "../archive/identity.ts";
 import type { BackupStart } from "../connection/backup-session.ts";
 import type { ServerFacts } from "../connection/server-facts.ts";
+import type { Session } from "../connection/session.ts";
 import { FormatError, RefusedError, systemErrorCode } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -81,6 +82,15 @@ async function readVersionFile(directory: string): Promise<number> {
     }
     throw localFileError("read", path, error);
   }
+}
+
+/** A backup belongs to one server process from its start to its stop: throws RefusedError. */
+export function requireOwnProcess(session: Session): void {
+  if (!session.isPooled) return;
+  throw new RefusedError(
+    `the connection to ${session.address} goes through a pooler, which may change the server process`,
+    { hint: "Set PGHOST and PGPORT to the server itself; its socket directory is best." },
+  );
 }
 
 /** Rejects with RefusedError when the server is a standby or does not archive. */

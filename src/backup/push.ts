@@ -47,6 +47,7 @@ import {
   requireCheckpoint,
   requireDataDirectory,
   requireNewName,
+  requireOwnProcess,
   requireRepository,
   statsDirectoryOf,
   tablespaceDirectoryOf,
@@ -112,6 +113,7 @@ export interface PushedBackup {
 export async function pushBackup(settings: PushSettings, world: PushWorld): Promise<PushedBackup> {
   const { storage, log, clock, signal } = world;
   await using session = await connectPostgres(settings.connection, { signal });
+  requireOwnProcess(session);
   const facts = await readServerFacts(session, { signal });
   requireArchivingPrimary(facts);
   const dataDirectory = await requireDataDirectory(settings.dataDirectory, facts, world);

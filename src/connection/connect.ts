@@ -37,6 +37,9 @@ const SESSION_SETTINGS = [
   "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
 ].join("; ");
 
+/** The client was told a number, too; a pooler makes its own. */
+const OWN_PROCESS = "SELECT pg_backend_pid() AS pid";
+
 /** Columns stay as PostgreSQL writes them, so that no number loses digits. */
 const TEXT_COLUMNS = { getTypeParser: () => (text: string) => text };
 
@@ -50,7 +53,20 @@ export async function connectPostgres(
   { signal }: { readonly signal: AbortSignal },
 ): Promise<Session> {
   const { target, client, socket } = await connectClient(settings, { signal, use: "queries" });
-  return new Session(formatTarget(target), client, socket);
+  const address = formatTarget(target);
+  try {
+    const { rows } = await untilAborted(client.query<PidRow>(OWN_PROCESS), signal);
+    const isPooled = rows[0]?.pid !== String(Reflect.get(client, "processID"));
+    return new Session(client, { address, isPooled, socket });
+  } catch (error) {
+    socket.destroy();
+    signal.throwIfAborted();
+    throw databaseError(`can't use PostgreSQL at ${address}`, error);
+  }
+}
+
+interface PidRow {
+  readonly pid: string;
 }
 
 /** A client that is connected and logged in. */

@@ -15,20 +15,33 @@ export interface QueryOptions {
   readonly values?: readonly QueryValue[];
 }
 
+export interface SessionParts {
+  readonly address: string;
+  readonly isPooled: boolean;
+  /** The client's own, to cut it. */
+  readonly socket: Socket;
+}
+
 const END_TIMEOUT_MS = 2000;
 
 /** One session of a server; queries wait for those before them. Disposing ends it. */
 export class Session implements AsyncDisposable {
   /** For messages: "localhost:5432". */
   readonly address: string;
+  /**
+   * Whether something in between, such as PgBouncer, answers for the server: then two queries need
+   * not come to the same server process.
+   */
+  readonly isPooled: boolean;
   readonly #client: Client;
   readonly #socket: Socket;
   readonly #lost = new AbortController();
   #isEnding = false;
 
   /** Takes over a client that is connected. */
-  constructor(address: string, client: Client, socket: Socket) {
+  constructor(client: Client, { address, isPooled, socket }: SessionParts) {
     this.address = address;
+    this.isPooled = isPooled;
     this.#client = client;
     this.#socket = socket;
     client.on("error", (error) => this.#lose(error));

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { readControlFile } from "../../src/backup/control-file.ts";
@@ -76,6 +78,23 @@ describe("a server that archives", () => {
     const { name } = await world().push({ dataDirectory: `${link}/`, hasDatabaseNames: false });
     assert.ok((await world().keys()).includes(sentinelKey(name)));
     rmSync(join(world().repository, "basebackups_005"), { recursive: true });
+  });
+
+  test("a connection through a pooler", async () => {
+    await using proxy = await poolerBefore(world().cluster.port);
+    const connection = {
+      host: "127.0.0.1",
+      port: proxy.port,
+      user: "postgres",
+      database: "postgres",
+      sslMode: "disable",
+      applicationName: "walnut-test",
+    };
+    await assertRefused(
+      world(),
+      { connection },
+      { message: /goes through a pooler/, hint: /PGHOST and PGPORT to the server itself/ },
+    );
   });
 
   test("a repository of another cluster", async () => {
@@ -281,3 +300,34 @@ test("a role without the rights is told what it lacks", async () => {
     [],
   );
 });
+
+/** Passes everything on but the number of the server process, in whose place it tells its own. */
+async function poolerBefore(serverPort: number): Promise<AsyncDisposable & { port: number }> {
+  const sockets = new Set<Socket>();
+  const server = createServer((near) => {
+    const far = connect(serverPort, "127.0.0.1");
+    for (const socket of [near, far]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+    }
+    near.pipe(far);
+    far.on("data", (bytes: Buffer) => {
+      const at = bytes.indexOf(Buffer.from("K\0\0\0\f"));
+      if (at !== -1) bytes.writeUInt8(bytes.readUInt8(at + 7) ^ 1, at + 7);
+      near.write(bytes);
+    });
+    far.on("end", () => near.end());
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return {
+    port: address.port,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
