@@ -1,10 +1,13 @@
 import { spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, statSync } from "node:fs";
 
 export interface DetachedOptions {
   readonly workingDirectory: string;
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Its output is appended there: a pipe of ours would keep who reads that waiting. */
+  /**
+   * Its output is appended there, to at most 1 MiB from before: a pipe of ours would keep who reads
+   * that waiting.
+   */
   readonly outputPath: string;
 }
 
@@ -15,7 +18,7 @@ export interface DetachedOptions {
 export function startDetached(words: readonly string[], options: DetachedOptions): void {
   const [program, ...args] = words;
   if (program === undefined) throw new RangeError("no program to start");
-  const output = openSync(options.outputPath, "a", 0o600);
+  const output = openSync(options.outputPath, isLong(options.outputPath) ? "w" : "a", 0o600);
   try {
     const child = spawn(program, args, {
       cwd: options.workingDirectory,
@@ -28,4 +31,10 @@ export function startDetached(words: readonly string[], options: DetachedOptions
   } finally {
     closeSync(output);
   }
+}
+
+const OLD_OUTPUT_BYTES_MAX = 1024 * 1024;
+
+function isLong(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > OLD_OUTPUT_BYTES_MAX;
 }

@@ -12,10 +12,12 @@ after(() => rm(directory, { recursive: true, force: true }));
 
 const base = { cacheDirectory: "/cache" };
 
+function paths(places: Parameters<typeof spoolCandidates>[0]): readonly string[] {
+  return spoolCandidates(places).map(({ path }) => path.replace(/-[0-9a-f]{12}$/, "-HASH"));
+}
+
 test("the places in their order", () => {
   const plain = { ...base, dataDirectory: "/pg/data", walDirectory: "/pg/data/pg_wal" };
-  const paths = (places: Parameters<typeof spoolCandidates>[0]) =>
-    spoolCandidates(places).map(({ path }) => path.replace(/-[0-9a-f]{12}$/, "-HASH"));
   assert.deepEqual(paths(plain), ["/pg/data.walnut", "/cache/spool/data-HASH"]);
   assert.deepEqual(paths({ ...plain, walDirectory: "/wal/main" }), [
     "/pg/data.walnut",

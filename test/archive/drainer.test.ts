@@ -1,0 +1,146 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { queueIn } from "../../src/archive/archive-status.ts";
+import { ask, askDrainer } from "../../src/archive/drain-client.ts";
+import { drain, type DrainOptions } from "../../src/archive/drainer.ts";
+import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
+import { codecOf } from "../../src/codec/table.ts";
+import { StorageError } from "../../src/errors.ts";
+import type { ByteSource } from "../../src/io/bytes.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { silentLog } from "../../src/io/log.ts";
+import type { PutOptions } from "../../src/storage/storage.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+
+const HISTORY = "00000002.history";
+const LABEL_1 = "000000010000000000000003.00000028.backup";
+const LABEL_2 = "000000020000000000000004.00000028.backup";
+const signal = AbortSignal.timeout(60_000);
+const options = { timeoutMs: 20_000, signal };
+
+let directory: string;
+let spool: Spool;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "walnut-drainer-"));
+  await mkdir(join(directory, "data", "pg_wal", "archive_status"), { recursive: true });
+  spool = await spoolDirectory({ dataDirectory: join(directory, "data"), cacheDirectory: "/none" });
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+class Store extends MemoryStorage {
+  readonly puts: string[] = [];
+  isAway = false;
+  refused = "none";
+
+  override async put(key: string, body: ByteSource, putOptions: PutOptions): Promise<void> {
+    if (this.isAway || key.includes(this.refused)) {
+      throw new StorageError("the store is away", { isRetryable: false, hint: "Wait." });
+    }
+    this.puts.push(key);
+    await super.put(key, body, putOptions);
+  }
+}
+
+async function addReady(...names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const content = name === HISTORY ? "1\t0/3000000\tno recovery target specified\n" : name;
+    await writeFile(join(directory, "data", "pg_wal", name), content);
+    await writeFile(join(directory, "data", "pg_wal", "archive_status", `${name}.ready`), "");
+  }
+}
+
+function start(store: Store, change: Partial<DrainOptions> = {}): Promise<string> {
+  return drain({
+    queue: queueIn(join(directory, "data")),
+    spool,
+    openStorage: async () => store,
+    codec: codecOf("zstd"),
+    level: undefined,
+    isLevelByNeed: false,
+    codecJobs: 2,
+    concurrency: 4,
+    aheadMax: 8,
+    isMarkingDone: false,
+    cacheDirectory: join(directory, "cache"),
+    timeoutMs: 10_000,
+    idleMs: 300,
+    settings: "s",
+    log: silentLog,
+    clock: systemClock,
+    signal,
+    ...change,
+  });
+}
+
+const push = (name: string, settings = "s") =>
+  askDrainer(spool.socket, { kind: "push", name, settings, archiverPid: 77 }, options);
+
+/** Resolves when the drainer answers. */
+async function listening(): Promise<void> {
+  while ((await ask(spool.socket, { kind: "status" }, options)).kind !== "status") {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+test("history first, each file once, notes while they are ready, end without work", async () => {
+  await addReady(LABEL_2, LABEL_1, HISTORY);
+  const store = new Store();
+  const running = start(store);
+  await listening();
+  assert.equal((await push(LABEL_2)).kind, "stored");
+  assert.equal((await push(LABEL_2)).kind, "stored");
+  assert.equal(await running, "nothing to do");
+  assert.equal(store.puts[0], `wal_005/${HISTORY}.zst`);
+  assert.equal(new Set(store.puts).size, store.puts.length);
+  assert.deepEqual(
+    (await readdir(spool.notes)).toSorted(),
+    [HISTORY, LABEL_1, LABEL_2, "77"].toSorted(),
+  );
+});
+
+test("who waits is told the error, with its hint, and the next call finds the store back", async () => {
+  await addReady(LABEL_1);
+  const store = new Store();
+  store.isAway = true;
+  const running = start(store);
+  await listening();
+  await assert.rejects(push(LABEL_1), { code: "storage", message: /away/, hint: "Wait." });
+  store.isAway = false;
+  assert.equal((await push(LABEL_1)).kind, "stored");
+  assert.equal(await running, "nothing to do");
+});
+
+test("no file of a timeline whose history fails is stored", async () => {
+  await addReady(LABEL_2, LABEL_1, HISTORY);
+  const store = new Store();
+  store.refused = HISTORY;
+  const stop = new AbortController();
+  const running = start(store, { signal: stop.signal });
+  await listening();
+  await assert.rejects(push(LABEL_2), { code: "storage" });
+  assert.ok(!store.puts.some((key) => key.includes(LABEL_2)));
+  store.refused = "none";
+  assert.equal((await push(HISTORY)).kind, "stored");
+  assert.equal((await push(LABEL_2)).kind, "stored");
+  stop.abort(new Error("enough"));
+  await assert.rejects(running, /enough/);
+});
+
+test("a call with other settings is declined and ends the drainer", async () => {
+  const running = start(new Store(), { idleMs: 60_000 });
+  await listening();
+  assert.equal((await push(LABEL_1, "other")).kind, "declined");
+  assert.equal(await running, "a call had other settings");
+  assert.equal((await push(LABEL_1)).kind, "absent");
+});
+
+test("there is one drainer; a socket that nobody listens at is taken over", async () => {
+  await writeFile(spool.socket, "");
+  const running = start(new Store());
+  await listening();
+  assert.equal(await start(new Store()), "another one runs");
+  assert.equal(await running, "nothing to do");
+});
