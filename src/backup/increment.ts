@@ -5,7 +5,8 @@ import type { ByteStream } from "../io/bytes.ts";
 
 /** Unit of an increment: a page of PostgreSQL. */
 const PAGE_BYTES = 8192;
-const PAGES_PER_WRITE = 128;
+/** 128 KiB, for the reason that restore-tree.ts gives. */
+const PAGES_PER_WRITE = 16;
 
 /** Blocks in a relation segment of 1 GiB; increments are made of such files. */
 const MAX_BLOCKS = 131_072;
