@@ -163,6 +163,17 @@ export async function takeDestination(
     await makeDirectories(location);
     const path = join(location, TABLESPACE_MARKER_NAME);
     await writeFileDurably(path, Buffer.from(formatRestoreMarker(marker)), { signal });
+    await removeLeftovers(location, LOCATION_LEFTOVER, TABLESPACE_MARKER_NAME);
+  }
+  const directory = join(destination, dirname(RESTORE_MARKER_PATH));
+  await removeLeftovers(directory, MARKER_LEFTOVER, basename(RESTORE_MARKER_PATH));
+}
+
+/** Temporary files of a process that was killed while it wrote a marker. */
+async function removeLeftovers(directory: string, pattern: RegExp, marker: string): Promise<void> {
+  for (const name of await listDirectory(directory)) {
+    if (name === marker || !pattern.test(name)) continue;
+    await onDisk("remove", join(directory, name), rm(join(directory, name), { force: true }));
   }
 }
 

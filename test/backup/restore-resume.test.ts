@@ -231,6 +231,11 @@ test("killed while the marker was written: nothing stands in the way", async () 
   writeFileSync(join(location, "walnut_restore.json.tmp-0011223344556677"), "{");
   await restoreInto(await makeStorage(location), destination);
   assert.equal(existsSync(join(destination, "global/pg_control")), true);
+  const left = [...snapshot(destination).keys(), ...snapshot(location).keys()];
+  assert.deepEqual(
+    left.filter((path) => path.includes("walnut")),
+    [],
+  );
 });
 
 test("two restores do not work on one destination; a killed one does not count", async () => {
