@@ -80,6 +80,8 @@ export class DataDirectoryWalk implements Iterable<Walked> {
   readonly #tablespaces: Tablespace[] = [];
   /** Directories outside the data directory that links in it led to. */
   readonly #followed: string[] = [];
+  /** Tablespaces of which there was a link only. */
+  readonly #absent: AbsentTablespace[] = [];
   #catalogBytes = 0;
 
   constructor(options: WalkOptions) {
@@ -113,6 +115,16 @@ export class DataDirectoryWalk implements Iterable<Walked> {
       const visited = this.#visit(path, `${top.prefix}${name}`, top.unlogged);
       yield* visited.entries;
       if (visited.next !== undefined) stack.push(visited.next);
+    }
+    this.#requireTablespaces();
+  }
+
+  #requireTablespaces(): void {
+    for (const { path, oid, directory, target } of this.#absent) {
+      if (lstatOf(path) === undefined) continue;
+      throw new LocalFileError(`tablespace ${oid} has no directory ${directory}`, {
+        hint: `Is the file system of ${target} mounted? A backup would lack this tablespace.`,
+      });
     }
   }
 
@@ -177,10 +189,9 @@ export class DataDirectoryWalk implements Iterable<Walked> {
     const directory = join(path, tablespaceDirectory);
     const stats = lstatOf(directory);
     if (stats === undefined) {
-      if (lstatOf(path) === undefined) return NOTHING;
-      throw new LocalFileError(`tablespace ${oid} has no directory ${directory}`, {
-        hint: `Is the file system of ${target} mounted? A backup would lack this tablespace.`,
-      });
+      // The server drops the directory before the link: what is dropped is gone at the end.
+      this.#absent.push({ path, oid, directory, target });
+      return NOTHING;
     }
     this.#tablespaces.push({
       name: oid,
@@ -204,6 +215,13 @@ export class DataDirectoryWalk implements Iterable<Walked> {
       : NO_NAMES;
     return { directory, prefix, names, unlogged };
   }
+}
+
+interface AbsentTablespace {
+  readonly path: string;
+  readonly oid: string;
+  readonly directory: string;
+  readonly target: string;
 }
 
 interface Judged {

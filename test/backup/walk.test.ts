@@ -250,6 +250,19 @@ test("a tablespace that is not mounted is an error, one that was dropped is not"
   assert.equal(walked.next().done, true);
 });
 
+test("a tablespace that is being dropped, its link last, is passed over", () => {
+  mkdirSync(join(place.data, "pg_tblspc"));
+  file("data/postgresql.conf");
+  const link = join(place.data, "pg_tblspc/16390");
+  symlinkSync(place.root, link);
+  const seen: string[] = [];
+  for (const entry of walk()) {
+    seen.push(describe(entry));
+    if (entry.name === "/postgresql.conf") unlinkSync(link);
+  }
+  assert.deepEqual(seen, ["//", "/pg_tblspc/", "/postgresql.conf"]);
+});
+
 test("what disappears while we are on our way is passed over", () => {
   for (const path of ["base/5/1", "base/5/2", "base/6/1", "base/7/1"]) file(`data/${path}`);
   const seen: string[] = [];
