@@ -21,6 +21,8 @@ export interface OpenedStorage {
 export interface ContractOptions {
   /** False where a create-only put is a look and then a write: then two writers may both win. */
   readonly isCreateAtomic?: boolean;
+  /** More than fit in one page of a list: 1,001 unless given. */
+  readonly keyCount?: number;
 }
 
 const signal = new AbortController().signal;
@@ -46,7 +48,7 @@ export function storageContract(
   describeObjects(contract);
   describeBodies(contract);
   describeFailures(contract);
-  describeLists(contract);
+  describeLists(contract, options.keyCount ?? 1001);
   describeCreation(contract, options.isCreateAtomic ?? true);
 }
 

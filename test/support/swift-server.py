@@ -34,6 +34,8 @@ FILTERS = {
         "location": "us-east-1",
         "check_bucket_owner": "false",
         "max_upload_part_num": "10000",
+        # Pages of a list: each request costs it some 10 ms of a core, so tests need few keys.
+        "max_bucket_listing": "100",
     },
     "tempauth": {"user_test_tester": "testing .admin", "storage_url_scheme": "http"},
 }
