@@ -50,8 +50,8 @@ export const CONTROL_FILE = "global/pg_control";
 const TEMPORARY_PREFIXES = ["pgsql_tmp", "pg_internal.init"] as const;
 
 export interface ExclusionOptions {
-  /** stats_temp_directory, relative to the data directory. */
-  readonly statsDirectory?: string | undefined;
+  /** Further directories to be emptied, relative to the data directory. */
+  readonly emptied?: ReadonlySet<string>;
 }
 
 /**
@@ -64,9 +64,9 @@ export interface ExclusionOptions {
 export function fateOf(
   path: string,
   unlogged: ReadonlySet<string>,
-  { statsDirectory }: ExclusionOptions = {},
+  { emptied }: ExclusionOptions = {},
 ): Fate {
-  if (EMPTIED.has(path) || path === statsDirectory) return "empty";
+  if (EMPTIED.has(path) || emptied?.has(path) === true) return "empty";
   if (SKIPPED.has(path)) return "skip";
   const name = path.slice(path.lastIndexOf("/") + 1);
   if (TEMPORARY_PREFIXES.some((prefix) => name.startsWith(prefix))) return "skip";

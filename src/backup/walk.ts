@@ -6,7 +6,7 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { isUtf8 } from "node:buffer";
 import { LocalFileError, systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -82,10 +82,12 @@ export class DataDirectoryWalk implements Iterable<Walked> {
   readonly #followed: string[] = [];
   /** Tablespaces of which there was a link only. */
   readonly #absent: AbsentTablespace[] = [];
+  readonly #emptied = new Set<string>();
   #catalogBytes = 0;
 
   constructor(options: WalkOptions) {
     this.#options = options;
+    if (options.statsDirectory !== undefined) this.#emptied.add(options.statsDirectory);
   }
 
   /** Sizes of all that was visited so far, also of what was left out. */
@@ -104,6 +106,7 @@ export class DataDirectoryWalk implements Iterable<Walked> {
     const stats = lstatOf(dataDirectory);
     if (stats === undefined) throw new LocalFileError(`${dataDirectory} does not exist`);
     yield directoryOf("/", stats);
+    this.#emptyTablespacesWithin();
     const stack = [this.#open(dataDirectory, "")];
     for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
       const name = top.names.pop();
@@ -119,6 +122,19 @@ export class DataDirectoryWalk implements Iterable<Walked> {
     this.#requireTablespaces();
   }
 
+  /** A location in the data directory is walked where its link is, not twice. */
+  #emptyTablespacesWithin(): void {
+    const { dataDirectory } = this.#options;
+    const folder = `${dataDirectory}/pg_tblspc`;
+    for (const name of readNames(folder)) {
+      const path = `${folder}/${name}`;
+      const found = lstatOf(path)?.isSymbolicLink() === true && followLink(path, "pg_tblspc");
+      if (found && isWithin(found.path, dataDirectory)) {
+        this.#emptied.add(relative(dataDirectory, found.path));
+      }
+    }
+  }
+
   #requireTablespaces(): void {
     for (const { path, oid, directory, target } of this.#absent) {
       if (lstatOf(path) === undefined) continue;
@@ -132,7 +148,7 @@ export class DataDirectoryWalk implements Iterable<Walked> {
     const stats = lstatOf(path);
     if (stats === undefined) return NOTHING;
     this.#catalogBytes += Number(stats.size);
-    const fate = fateOf(relative, unlogged, this.#options);
+    const fate = fateOf(relative, unlogged, { emptied: this.#emptied });
     if (fate === "skip" || relative === CONTROL_FILE) return NOTHING;
     if (stats.isFile()) return { entries: [fileOf(path, `/${relative}`, stats)] };
     if (stats.isDirectory()) return this.#directory(path, relative, { fate, stats });

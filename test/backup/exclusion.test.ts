@@ -71,7 +71,7 @@ const rows = [
 
 for (const [path, fate] of rows) {
   test(`${path}: ${fate}`, () => {
-    assert.equal(fateOf(path, unlogged, { statsDirectory: "my_stats" }), fate);
+    assert.equal(fateOf(path, unlogged, { emptied: new Set(["my_stats"]) }), fate);
   });
 }
 

@@ -235,6 +235,26 @@ test("a tablespace within the data directory is part of the tree", () => {
   assert.deepEqual(walked.tablespaces, []);
 });
 
+test("a location in the data directory is walked once, as a tablespace", () => {
+  file(`data/space/${VERSION_DIRECTORY}/5/16400`);
+  mkdirSync(join(place.data, "pg_tblspc"));
+  symlinkSync(join(place.data, "space"), join(place.data, "pg_tblspc/16390"));
+  assert.deepEqual(names(), [
+    "//",
+    "/pg_tblspc/",
+    `/pg_tblspc/16390/${VERSION_DIRECTORY}/`,
+    `/pg_tblspc/16390/${VERSION_DIRECTORY}/5/`,
+    `/pg_tblspc/16390/${VERSION_DIRECTORY}/5/16400`,
+    "/space/",
+  ]);
+});
+
+test("statistics that are kept in a directory of their own are left out", () => {
+  file("data/my stats/global.stat");
+  assert.deepEqual(names({ statsDirectory: "my stats" }), ["//", "/my stats/"]);
+  assert.deepEqual(names(), ["//", "/my stats/", "/my stats/global.stat"]);
+});
+
 test("a tablespace that is not mounted is an error, one that was dropped is not", () => {
   mkdirSync(join(place.data, "pg_tblspc"));
   const link = join(place.data, "pg_tblspc/16390");
