@@ -81,15 +81,15 @@ export class WalRecordScan {
   readonly #head = new DataView(new ArrayBuffer(HEADER_BYTES));
   #headFilled = 0;
 
-  /** `previous` is what the segment before left open; it counts if this one continues it. */
+  /** `previous` is what the segment before left open: this one must continue it, or void it. */
   constructor(segment: SegmentHeader, previous?: OpenRecord) {
     this.#segment = segment;
     // A segment never crosses a multiple of 4 GiB, so that its high half is the same everywhere.
     this.#startHigh = Number(segment.startLsn >> 32n);
     this.#startLow = Number(segment.startLsn & 0xffff_ffffn);
     this.#pageTimeline = segment.firstPageTimeline;
-    this.#pendingBytes = segment.continuationBytes;
-    if (previous?.pendingBytes === segment.continuationBytes) {
+    this.#pendingBytes = previous?.pendingBytes ?? segment.continuationBytes;
+    if (previous !== undefined) {
       new Uint8Array(this.#head.buffer).set(previous.head);
       this.#headFilled = previous.head.length;
       this.#pendingCrc = previous.crc;

@@ -279,6 +279,20 @@ async function assertNextIsRefused(file: string, fetched: Buffer): Promise<void>
   await bench.file(`pg_wal/${file}`, walFile(wal, file));
 }
 
+test("a changed length of the record that a segment continues is seen by the one before", async () => {
+  await bench.file("global/pg_control", wal.control);
+  for (const file of wal.segments) await bench.file(`pg_wal/${file}`, walFile(wal, file));
+  const file = wal.segments.slice(1).find((one) => walFile(wal, one).readUInt32LE(16) > 0);
+  assert.ok(file !== undefined, "a record crosses into one of the segments");
+  // xlp_rem_len: one more byte still ends before the same multiple of 8.
+  await put(`wal_005/${file}`, flipBit(walFile(wal, file), 16, 0));
+  await assert.rejects(bench.fetch(file, destination), {
+    name: "DamagedError",
+    message: /page that continues a record by \d+ bytes instead of \d+ at offset 0$/,
+  });
+  await bench.memory.delete([`wal_005/${file}`], bench);
+});
+
 test("records are not followed when that is turned off", async () => {
   await put(`wal_005/${name}`, flipBit(content, 20_000));
   await assert.rejects(bench.fetch(name, destination), {

@@ -81,7 +81,7 @@ test("the reason names the record of the previous segment", () => {
   );
 });
 
-test("what another segment left open does not count", () => {
+test("a segment must continue what the one before left open, as recovery demands", () => {
   const wal = writeWal({ records: [{ dataBytes: SEGMENT_BYTES }, SWITCH] });
   const other = writeWal({ records: [{ dataBytes: SEGMENT_BYTES + 80 }, SWITCH] });
   const first = new WalWalker(other.segments[0]?.name ?? "");
@@ -90,7 +90,9 @@ test("what another segment left open does not count", () => {
   assert.ok(first.openRecord !== undefined);
   const walker = new WalWalker(wal.segments[1]?.name ?? "", first.openRecord);
   walker.push(wal.segments[1]?.bytes ?? new Uint8Array());
-  assert.equal(walker.finish().end, "switch");
+  const { end, endOfRecords, reason } = walker.finish();
+  assert.deepEqual([end, endOfRecords], ["invalid", 0]);
+  assert.match(reason, /^page that continues a record by \d+ bytes instead of \d+ at offset 0$/);
 });
 
 test("nothing is open after a switch, in a cut-off segment, and where the begin is not known", () => {
