@@ -178,8 +178,8 @@ export function entryError(action: string, absolute: string, error: unknown): un
 
 /**
  * Linux copies larger writes into larger folios of memory, which in a virtual machine are those
- * that its host has to find first: 900 MB took 0.3 s of CPU time in pieces of 64 to 256 KiB, 1.7 s in
- * pieces of 1 MiB and 2.4 s of 4 MiB (Linux 6.18, ext4).
+ * that its host has to find first: 900 MB took 0.3 s of CPU time in pieces of 64 to 256 KiB,
+ * 1.7 s in pieces of 1 MiB and 2.4 s of 4 MiB (Linux 6.18, ext4).
  */
 const WRITE_BYTES = 128 * 1024;
 
