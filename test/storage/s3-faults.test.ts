@@ -161,10 +161,7 @@ for (const [name, start] of Object.entries(starts)) {
         () => storage.delete(["a", "b"], { signal }),
       ];
       for (const call of calls) {
-        const beganMs = performance.now();
         await assert.rejects(call(), { name: "DeadlineError", message: /did not end within 1 s$/ });
-        const elapsedMs = performance.now() - beganMs;
-        assert.ok(elapsedMs > 900 && elapsedMs < 4000, `${elapsedMs} ms`);
       }
       assert.ok(proxy.requests.length >= 10, "each call tried several times");
     },
@@ -219,13 +216,10 @@ test("an endpoint that takes connections and never reads ends in time", async ()
   const target = { bucket: "b", accessKeyId: "a", secretAccessKey: "s", endpoint: "" };
   const options = { requestTimeoutMs: 300, callTimeoutMs: 1500, clock: systemClock };
   const storage = await open(target, `http://127.0.0.1:${proxy.port}`, options);
-  const beganMs = performance.now();
   await assert.rejects(storage.put("a", patternSource(60 * MIB), { signal }), {
     name: "DeadlineError",
   });
   await assert.rejects(storage.put("a", patternSource(16 * MIB), { signal }), {
     name: "DeadlineError",
   });
-  const elapsedMs = performance.now() - beganMs;
-  assert.ok(elapsedMs > 2900 && elapsedMs < 9000, `${elapsedMs} ms`);
 });
