@@ -193,8 +193,9 @@ test("the policy for stores outlasts one that is away for ten minutes, and not o
   }
   const clock = new SkippingClock();
   const beganMs = clock.monotonicMs();
+  const failure = passing("connection refused");
   const away = async () => {
-    throw passing("connection refused");
+    throw failure;
   };
   const context = { clock, random: systemRandom, signal };
   await assert.rejects(withRetry(away, STORAGE_RETRY_POLICY, context), /gave up/);
