@@ -4,8 +4,8 @@ import { walKey } from "../layout/keys.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import { type PackOptions, PartialPacker } from "./partial-packer.ts";
 import { type PartialDifference, relatePartial } from "./partial-relation.ts";
-import type { PushOptions } from "./push.ts";
 import { listStoredWal, readStoredWal, type StoredWal } from "./stored-wal.ts";
 import type { WalSpool } from "./wal-spool.ts";
 
@@ -17,21 +17,29 @@ export type ShipOutcome =
   | { readonly kind: "ahead"; readonly storedEnd: number; readonly key: ObjectKey }
   | { readonly kind: "different"; readonly key: ObjectKey };
 
+/** How the object is made. */
+export interface PartialOptions extends PackOptions {
+  /** For one attempt to store or remove it. */
+  readonly timeoutMs: number;
+}
+
 /** The object `X.partial` of a segment that is being received. */
 export class PartialObject {
   readonly #storage: Storage;
   readonly #spool: WalSpool;
-  readonly #options: Omit<PushOptions, "signal">;
+  readonly #options: PartialOptions;
+  readonly #packer: PartialPacker;
   readonly #key: ObjectKey;
   /** Other objects of this name, in other compressions, whose content we have. */
   #covered: ObjectKey[] = [];
   /** Whether we know what was there before us. */
   #isChecked = false;
 
-  constructor(storage: Storage, spool: WalSpool, options: Omit<PushOptions, "signal">) {
+  constructor(storage: Storage, spool: WalSpool, options: PartialOptions) {
     this.#storage = storage;
     this.#spool = spool;
     this.#options = options;
+    this.#packer = new PartialPacker(spool, options);
     this.#key = walKey(this.#name, options.codec.extension);
   }
 
@@ -119,12 +127,11 @@ export class PartialObject {
   }
 
   #body(endBytes: number, { signal }: CallOptions): ByteSource {
-    const { codec, level, codecJobs: jobs } = this.#options;
-    const settings = { jobs, signal, ...(level === undefined ? {} : { level }) };
+    const { codec } = this.#options;
     return {
       ...(codec.method === "none" ? { sizeBytes: this.#spool.segmentBytes } : {}),
       isReopenable: true,
-      open: () => codec.compress(this.#spool.read(endBytes, { signal }), settings),
+      open: () => this.#packer.pack(endBytes, { signal }),
     };
   }
 

@@ -132,23 +132,38 @@ export class WalSpool implements AsyncDisposable {
   }
 
   /**
-   * The segment's whole size: the first `endBytes` as received, zeros behind them, whatever comes
-   * in meanwhile. Each chunk is overwritten by the next one.
+   * The segment's whole size: the first `endBytes` as received, zeros behind them, whatever comes in
+   * meanwhile. Each chunk is overwritten by the next one.
    */
   async *read(endBytes: number, { signal }: CallOptions): ByteStream {
-    const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, this.segmentBytes));
-    let position = 0;
-    while (position < endBytes) {
+    for await (const chunk of this.readRange({ start: 0, end: this.segmentBytes, endBytes })) {
       signal.throwIfAborted();
-      const wanted = Math.min(buffer.length, endBytes - position);
+      yield chunk;
+    }
+  }
+
+  /** The bytes [start, end) of what `read(endBytes)` would give. */
+  async *readRange({
+    start,
+    end,
+    endBytes,
+  }: {
+    readonly start: number;
+    readonly end: number;
+    readonly endBytes: number;
+  }): ByteStream {
+    const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, end - start));
+    let position = start;
+    const dataEnd = Math.min(end, endBytes);
+    while (position < dataEnd) {
+      const wanted = Math.min(buffer.length, dataEnd - position);
       const bytesRead = await this.#readAt(buffer.subarray(0, wanted), position);
       position += bytesRead;
       yield buffer.subarray(0, bytesRead);
     }
     buffer.fill(0);
-    while (position < this.segmentBytes) {
-      signal.throwIfAborted();
-      const chunk = buffer.subarray(0, Math.min(buffer.length, this.segmentBytes - position));
+    while (position < end) {
+      const chunk = buffer.subarray(0, Math.min(buffer.length, end - position));
       position += chunk.length;
       yield chunk;
     }

@@ -5,7 +5,6 @@ import { WalSpool } from "../../src/archive/wal-spool.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
-import { silentLog } from "../../src/io/log.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
@@ -43,9 +42,8 @@ function partialOf(bench: Workbench, spool: WalSpool, method: WritableMethod = "
   return new PartialObject(bench.storage, spool, {
     codec: codecOf(method),
     codecJobs: 1,
-    cacheDirectory: bench.directory,
+    isSynchronous: false,
     timeoutMs: 5000,
-    log: silentLog,
   });
 }
 

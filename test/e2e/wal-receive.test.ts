@@ -190,7 +190,7 @@ test("killed at any moment, it has lost nothing that it acknowledged", async () 
   await cluster.waitFor(FLUSHED);
   await checkHeld(setup, parseLsn(await cluster.value("SELECT pg_current_wal_flush_lsn()")));
   const names = await readdir(join(repository, "wal_005"));
-  const partials = names.filter((name) => name.includes(".partial"));
+  const partials = names.filter((name) => name.endsWith(".partial.zst"));
   assert.equal(partials.length, 1, partials.join());
   const before = await cluster.value(COUNTED);
   await cluster.stop("immediate");
