@@ -10,7 +10,9 @@ import type { Measurement } from "./process.ts";
 const TIMEOUT_MS = 600_000;
 const POLL_MS = 20;
 
-/** PostgreSQL's archiver with a backlog: from the moment that it may go on until all is archived. */
+/**
+ * PostgreSQL's archiver with a backlog: from the moment that it may go on until all is archived.
+ */
 export async function drainTable(
   cluster: BenchCluster,
   binary: string,

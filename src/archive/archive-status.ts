@@ -16,7 +16,9 @@ export interface ArchiveQueue {
   readonly statusDirectory: string;
 }
 
-/** The queue that a file to be archived belongs to; undefined unless PostgreSQL has marked it ready. */
+/**
+ * The queue that a file to be archived belongs to; undefined unless PostgreSQL has marked it ready.
+ */
 export function queueOf(walPath: string): ArchiveQueue | undefined {
   const queue = queueIn(dirname(dirname(walPath)));
   const name = basename(walPath);
@@ -49,7 +51,9 @@ export async function listReady({ statusDirectory }: ArchiveQueue): Promise<Set<
   }
 }
 
-/** Marks a file as archived, as PostgreSQL would. Gives false if it is not marked as ready any more. */
+/**
+ * Marks a file as archived, as PostgreSQL would. Gives false if it is not marked as ready any more.
+ */
 export async function markDone({ statusDirectory }: ArchiveQueue, name: string): Promise<boolean> {
   const mark = join(statusDirectory, name);
   try {
@@ -62,8 +66,8 @@ export async function markDone({ statusDirectory }: ArchiveQueue, name: string):
 }
 
 /**
- * Calls `onChange` with the name of each WAL file whose mark changes; only ever a hint. Undefined where
- * nothing can be watched.
+ * Calls `onChange` with the name of each WAL file whose mark changes; only ever a hint. Undefined
+ * where nothing can be watched.
  */
 export function watchMarks(
   { statusDirectory }: ArchiveQueue,

@@ -18,14 +18,18 @@ export interface AskOptions {
 /** How long a drainer that lives may take to say that it heard us. */
 const FIRST_ANSWER_MS = 1000;
 
-/** The way that a push took: "absent" where nobody listens, "declined" where we must do it ourselves. */
+/**
+ * The way that a push took: "absent" where nobody listens, "declined" where we must do it
+ * ourselves.
+ */
 export type AskOutcome =
   | { readonly kind: "stored"; readonly outcome: string }
   | { readonly kind: "absent" | "declined"; readonly reason: string };
 
 /**
- * Asks the drainer to push a file and waits for it. Rejects with the drainer's own error, and with the
- * signal's reason; everything else, also a drainer that ends meanwhile, gives "absent" or "declined".
+ * Asks the drainer to push a file and waits for it. Rejects with the drainer's own error, and with
+ * the signal's reason; everything else, also a drainer that ends meanwhile, gives "absent" or
+ * "declined".
  */
 export async function askDrainer(
   socketPath: string,
@@ -38,7 +42,9 @@ export async function askDrainer(
   return { kind: "declined", reason: answer.kind === "declined" ? answer.reason : "other answer" };
 }
 
-/** The drainer's last answer; "absent" when it can't be reached. Rejects with the signal's reason. */
+/**
+ * The drainer's last answer; "absent" when it can't be reached. Rejects with the signal's reason.
+ */
 export async function ask(
   socketPath: string,
   request: DrainRequest,

@@ -5,7 +5,9 @@ export interface DrainState {
   readonly underWay: ReadonlySet<string>;
   /** Files that a wal-push waits for. */
   readonly wanted: ReadonlySet<string>;
-  /** Whether a ready file has failed and is not to be tried again yet; it holds others back even so. */
+  /**
+   * Whether a ready file has failed and is not to be tried again yet; it holds others back even so.
+   */
   readonly isResting: (name: string) => boolean;
   /** Acknowledged, and not yet marked as done by PostgreSQL. */
   readonly aheadCount: number;
@@ -23,7 +25,8 @@ const TIMELINE_DIGITS = 8;
 
 /**
  * The files to begin now: those that are waited for, then history files, then by name. A file of a
- * timeline waits for that timeline's history, and for older ones, as long as those are not acknowledged.
+ * timeline waits for that timeline's history, and for older ones, as long as those are not
+ * acknowledged.
  *
  * @source ready_file_comparator, src/backend/postmaster/pgarch.c
  */

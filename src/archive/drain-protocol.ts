@@ -130,8 +130,8 @@ export function readLines(socket: Socket, onLine: (line: string) => void): void 
 }
 
 /**
- * A path that the system takes as a socket's address, valid until it is disposed: where the real one
- * is too long, a short one through the open directory.
+ * A path that the system takes as a socket's address, valid until it is disposed: where the real
+ * one is too long, a short one through the open directory.
  */
 export function socketAddress(path: string): { readonly path: string } & Disposable {
   if (Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX) return { path, [Symbol.dispose]() {} };

@@ -14,7 +14,9 @@ export class DrainServer implements AsyncDisposable {
   readonly #sockets: Set<Socket>;
   readonly #inode: bigint;
 
-  /** Undefined when another drainer listens there. A socket that nobody listens at is taken over. */
+  /**
+   * Undefined when another drainer listens there. A socket that nobody listens at is taken over.
+   */
   static async listen(path: string, handler: DrainHandler): Promise<DrainServer | undefined> {
     using address = socketAddress(path);
     if (await isAlive(address.path)) return undefined;
@@ -46,7 +48,9 @@ export class DrainServer implements AsyncDisposable {
     this.#inode = parts.inode;
   }
 
-  /** Whether calls still reach us: of two that took over at the same moment, only the last one's do. */
+  /**
+   * Whether calls still reach us: of two that took over at the same moment, only the last one's do.
+   */
   async isOwn(): Promise<boolean> {
     try {
       return (await lstat(this.#path, { bigint: true })).ino === this.#inode;

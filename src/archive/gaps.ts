@@ -4,10 +4,9 @@ import { ObjectExistsError, systemErrorCode } from "../errors.ts";
 import { bytesSource } from "../io/bytes.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import { localFileError } from "../io/system-error.ts";
-import { gapKey, gapPrefix, parseGapKey } from "../layout/keys.ts";
+import { gapKey } from "../layout/keys.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
-import { listStoredWal } from "./stored-wal.ts";
 
 /** A segment that was acknowledged to PostgreSQL without being stored. */
 export interface Gap {
@@ -79,34 +78,4 @@ export async function shipGaps(
     await rm(path, { force: true });
   }
   return names;
-}
-
-/** Segments `[first, last]` by name, of one timeline and segment size, so that names sort as they follow. */
-export interface NameRange {
-  readonly timeline: number;
-  readonly first: string;
-  readonly last: string;
-}
-
-/**
- * The segments in the range that were given up and are not stored after all, oldest first: those
- * that the store knows of, and those recorded in `directory`, where the server is on this machine.
- */
-export async function gapsBetween(
-  storage: Storage,
-  { timeline, first, last }: NameRange,
-  { directory, signal }: CallOptions & { readonly directory?: string | undefined },
-): Promise<readonly string[]> {
-  const names = new Set(directory === undefined ? [] : await listLocalGaps(directory));
-  for await (const { key } of storage.list(gapPrefix(timeline), { signal })) {
-    const name = parseGapKey(key);
-    if (name !== undefined) names.add(name);
-  }
-  const gaps: string[] = [];
-  for (const name of [...names].toSorted()) {
-    if (name < first || name > last) continue;
-    // The push that was given up may have ended well.
-    if ((await listStoredWal(storage, name, { signal })).length === 0) gaps.push(name);
-  }
-  return gaps;
 }

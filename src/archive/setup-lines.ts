@@ -1,8 +1,8 @@
 import type { Spool } from "./spool-directory.ts";
 
 /**
- * `archive_command`: the shell itself finds out that a file was archived ahead, and starts us only for
- * others. docs/decisions/0040 tells why it may. `program` are the words that start us.
+ * `archive_command`: the shell itself finds out that a file was archived ahead, and starts us only
+ * for others. docs/decisions/0040 tells why it may. `program` are the words that start us.
  */
 export function archiveCommandLine(program: readonly string[], spool: Spool): string {
   const walnut = program.map(shellWord).join(" ");

@@ -5,7 +5,9 @@ import { basename, dirname, join, sep } from "node:path";
 import { RefusedError, systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
 
-/** What is kept for one data directory between calls, outside of it. All of it may be lost but gaps. */
+/**
+ * What is kept for one data directory between calls, outside of it. All of it may be lost but gaps.
+ */
 export interface Spool {
   readonly path: string;
   /** What push ahead has acknowledged: notes/<WAL file>. */

@@ -132,8 +132,8 @@ export class WalSpool implements AsyncDisposable {
   }
 
   /**
-   * The segment's whole size: the first `endBytes` as received, zeros behind them, whatever comes in
-   * meanwhile. Each chunk is overwritten by the next one.
+   * The segment's whole size: the first `endBytes` as received, zeros behind them, whatever comes
+   * in meanwhile. Each chunk is overwritten by the next one.
    */
   async *read(endBytes: number, { signal }: CallOptions): ByteStream {
     for await (const chunk of this.readRange({ start: 0, end: this.segmentBytes, endBytes })) {

@@ -16,8 +16,8 @@ export interface SegmentRange {
 }
 
 /**
- * What the server's archiver says of a segment; "unknown" while it has not said anything, "given up"
- * when it has recorded a gap instead (WALNUT_ARCHIVE_QUEUE_POLICY=drop).
+ * What the server's archiver says of a segment; "unknown" while it has not said anything, "given
+ * up" when it has recorded a gap instead (WALNUT_ARCHIVE_QUEUE_POLICY=drop).
  */
 export type ArchiverState = "waiting" | "done" | "given up" | "unknown";
 
@@ -48,8 +48,8 @@ const TELL_INTERVAL_MS = 10_000;
 
 /**
  * Waits until the repository holds every segment of the range, under any extension. Gives undefined
- * then, or the oldest missing one when the time is up or it was given up. The server's archive_status is watched to be
- * quick; what counts is the repository.
+ * then, or the oldest missing one when the time is up or it was given up. The server's
+ * archive_status is watched to be quick; what counts is the repository.
  */
 export async function waitForSegments(
   range: SegmentRange,

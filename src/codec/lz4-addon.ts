@@ -21,8 +21,8 @@ const SIZE_BYTES = 4;
 
 /**
  * The addon or, where it can't be loaded, what does the same more slowly: the executable unpacks it
- * into $TMPDIR or /tmp, which may be full, read-only or mounted noexec, and WAL must be archived and
- * fetched there as well.
+ * into $TMPDIR or /tmp, which may be full, read-only or mounted noexec, and WAL must be archived
+ * and fetched there as well.
  */
 export async function loadLz4Addon(): Promise<Lz4Addon> {
   try {

@@ -18,7 +18,9 @@ export interface Context {
   readonly progress: ProgressSink;
   /** The configured storage with all its wrappers. Throws ConfigError if there is none. */
   readonly openStorage: () => Promise<Storage>;
-  /** This program, for other processes that have to find it; absent where nothing may be started. */
+  /**
+   * This program, for other processes that have to find it; absent where nothing may be started.
+   */
   readonly self?: Self;
 }
 

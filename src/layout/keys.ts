@@ -9,21 +9,9 @@ export const BACKUPS_FOLDER = "basebackups_005/";
 /** Which cluster this repository belongs to: ours, WAL-G neither writes nor reads it. */
 export const identityKey = "walnut_005/cluster.json";
 
-const GAPS_FOLDER = "walnut_005/gaps/";
-
 /** Says that a segment was acknowledged to PostgreSQL without being stored. Ours. */
 export function gapKey(segment: string): string {
-  return `${GAPS_FOLDER}${segment}.json`;
-}
-
-/** Prefix of the keys of all gaps of a timeline. */
-export function gapPrefix(timeline: number): string {
-  return `${GAPS_FOLDER}${timeline.toString(16).toUpperCase().padStart(8, "0")}`;
-}
-
-/** The segment that a gap's key is of; undefined for any other key. */
-export function parseGapKey(key: string): string | undefined {
-  return /^walnut_005\/gaps\/([0-9A-F]{24})\.json$/.exec(key)?.[1];
+  return `walnut_005/gaps/${segment}.json`;
 }
 
 /**

@@ -1,4 +1,6 @@
-/** Pushing ahead with real servers: setup's line in PostgreSQL's own shell, kills, and bad marks. */
+/**
+ * Pushing ahead with real servers: setup's line in PostgreSQL's own shell, kills, and bad marks.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";

@@ -52,8 +52,8 @@ const NO_ENTRY: Entry = { bytes: Buffer.alloc(0), etag: "" };
 /**
  * A strict little S3 for odd answers, not for proof: real servers are for that. It keeps one bucket
  * in memory and refuses what strict providers refuse: bodies without Content-Length, aws-chunked
- * bodies, the SDK's checksums in trailers or headers, bodies that do not fit x-amz-content-sha256, unsigned requests,
- * batches without Content-MD5, parts below 5 MiB.
+ * bodies, the SDK's checksums in trailers or headers, bodies that do not fit x-amz-content-sha256,
+ * unsigned requests, batches without Content-MD5, parts below 5 MiB.
  */
 export class S3Emulation implements AsyncDisposable {
   readonly accessKeyId = "emulated-key";
