@@ -257,15 +257,22 @@ test("wal-fetch finds the standby by its destination, behind flags with values",
   assert.equal((await runWalnut(words, { cwd: "/" })).code, 75);
 });
 
-test("wal-fetch answers 74 when the archive is there and empty", async () => {
+test("wal-fetch answers 74 where there is a repository, and fails where there is none", async () => {
   using directory = scratchDirectory();
-  mkdirSync(join(directory.path, "store"));
-  writeFileSync(join(directory.path, "standby.signal"), "");
-  const { code } = await runWalnut(["wal-fetch", SEGMENT, "out"], {
-    cwd: directory.path,
-    env: { WALG_FILE_PREFIX: join(directory.path, "store") },
-  });
-  assert.equal(code, 74);
+  const store = join(directory.path, "store");
+  mkdirSync(store);
+  const run = () =>
+    runWalnut(["wal-fetch", SEGMENT, "out"], {
+      cwd: directory.path,
+      env: { WALG_FILE_PREFIX: store },
+    });
+  const empty = await run();
+  assert.equal(empty.code, 200, "an empty directory may be one that is not mounted");
+  assert.match(empty.stderr, /holds no repository/);
+
+  mkdirSync(join(store, "wal_005"));
+  writeFileSync(join(store, "wal_005", "00000002.history.zst"), "");
+  assert.equal((await run()).code, 74);
 });
 
 /** An S3 endpoint that accepts and never answers, and a wal-fetch that waits for it. */

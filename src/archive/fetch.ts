@@ -15,6 +15,7 @@ import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { checkedWal } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
+import { holdsRepository } from "./identity.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import { listStoredSegment, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
@@ -47,8 +48,8 @@ const PARTIAL_ATTEMPTS = 2;
  * Brings the WAL file `name` to `destination`, whole, checked and durable, or not at all; what was
  * there before is replaced. ARCHIVE.md tells the whole story.
  *
- * Rejects with NotInArchiveError only when the store has listed its objects and none is this
- * file's; with DamagedError when there is one that is not what its name says; with DeadlineError.
+ * Rejects with NotInArchiveError only when the store holds a repository, has listed its objects and
+ * none is this file's; with DamagedError when there is one that is not what its name says; with DeadlineError.
  */
 export async function fetchWal(
   storage: Storage,
@@ -126,7 +127,7 @@ class Fetch {
     const [first] = listed;
     if (first === undefined) {
       if (partial.length > 0 && this.#options.usePartial !== false) return undefined;
-      throw this.#notInArchive();
+      throw await this.#notInArchive();
     }
     throw new StorageError(
       `${this.#storage.name} lists object ${first.key} but says that it does not exist`,
@@ -142,7 +143,7 @@ class Fetch {
     this.#scope.begin(`looking around ${name}.partial in ${this.#storage.name}`);
     const search = await findUsablePartial(this.#storage, name, { signal });
     if (search.kind === "unusable") {
-      throw this.#notInArchive(`; ${search.key} is not used: ${search.reason}`);
+      throw await this.#notInArchive(`; ${search.key} is not used: ${search.reason}`);
     }
     if (search.kind === "usable") {
       const { stored } = search;
@@ -156,15 +157,27 @@ class Fetch {
       }
       if (this.#failure !== undefined) throw this.#failure;
     }
-    if (isLastAttempt) throw this.#notInArchive();
+    if (isLastAttempt) throw await this.#notInArchive();
     return false;
   }
 
-  #notInArchive(more = ""): NotInArchiveError {
+  /**
+   * What a list without the file proves. In a place without any repository it proves nothing: a
+   * file system that is not mounted and a wrong prefix look empty, and recovery would end here.
+   */
+  async #notInArchive(more = ""): Promise<NotInArchiveError | StorageError> {
     const { name } = this.#wanted;
-    return new NotInArchiveError(
-      `WAL file ${name} is not in the archive ${this.#storage.name}${more}`,
-    );
+    const place = this.#storage.name;
+    this.#scope.begin(`looking for a repository in ${place}`);
+    if (!(await holdsRepository(this.#storage, this.#scope))) {
+      return new StorageError(`${place} holds no repository: neither WAL nor backups`, {
+        isRetryable: false,
+        hint:
+          "That says nothing about what is archived. Is the prefix the right one, and is its file " +
+          "system mounted? `walnut config` shows where each setting comes from.",
+      });
+    }
+    return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}${more}`);
   }
 
   /** False when there is no such object, or when it is damaged: then `#failure` says how. */

@@ -7,7 +7,7 @@ import {
 } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
 import { formatIdentity, parseIdentity } from "../layout/identity.ts";
-import { BACKUPS_FOLDER, identityKey, parseSentinelKey } from "../layout/keys.ts";
+import { BACKUPS_FOLDER, identityKey, parseSentinelKey, WAL_FOLDER } from "../layout/keys.ts";
 import { parseSentinel } from "../layout/sentinel.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
@@ -69,6 +69,20 @@ export async function readRepositoryIdentity(
       },
     );
   }
+}
+
+/** Whether anything of a repository is there, ours or WAL-G's: at most three requests. */
+export async function holdsRepository(storage: Storage, options: CallOptions): Promise<boolean> {
+  try {
+    await storage.stat(identityKey, options);
+    return true;
+  } catch (error) {
+    if (!(error instanceof ObjectNotFoundError)) throw error;
+  }
+  for (const folder of [BACKUPS_FOLDER, WAL_FOLDER]) {
+    for await (const _ of storage.list(folder, options)) return true;
+  }
+  return false;
 }
 
 async function requireNoForeignBackup(

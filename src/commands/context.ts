@@ -1,14 +1,15 @@
-import type { Config } from "../config/config.ts";
 import { ConfigError } from "../errors.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
 
+type ContextParts = Omit<Context, "openStorage">;
+
 /** Makes the Context of one run: everything in `parts`, and the way to open the store. */
-export function createContext(parts: Omit<Context, "openStorage">): Context {
-  return { ...parts, openStorage: () => openConfigured(parts.config, parts.signal) };
+export function createContext(parts: ContextParts): Context {
+  return { ...parts, openStorage: () => openConfigured(parts) };
 }
 
-async function openConfigured(config: Config, signal: AbortSignal): Promise<Storage> {
+async function openConfigured({ config, log, signal }: ContextParts): Promise<Storage> {
   if (config.storage === undefined) {
     throw new ConfigError("no storage is configured", {
       hint:
@@ -19,6 +20,7 @@ async function openConfigured(config: Config, signal: AbortSignal): Promise<Stor
   const { openStorage } = await import("../storage/open.ts");
   const storage = await openStorage(config.storage, {
     signal,
+    log,
     requestTimeoutMs: config.requestTimeoutMs,
     uploadConcurrency: config.uploadConcurrency,
     ...(config.networkRateLimitBytesPerSecond === undefined

@@ -8,6 +8,8 @@ import type { CallOptions, ObjectKey } from "./storage.ts";
 
 export interface S3TransportOptions {
   readonly bucket: string;
+  /** URL of a store that is not AWS. */
+  readonly endpoint?: string | undefined;
   /** Silence of this length ends a request, and the search for credentials. */
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
@@ -27,7 +29,7 @@ export interface TransportCall extends CallOptions {
 /** One bucket, and the way that every request to it is sent: once, failing with our errors. */
 export class S3Transport {
   readonly client: S3Client;
-  /** "s3://bucket". */
+  /** "s3://bucket", with a custom endpoint "s3://bucket@host:port": two stores never share a name. */
   readonly name: string;
   readonly bucket: string;
   readonly #options: S3TransportOptions;
@@ -35,7 +37,9 @@ export class S3Transport {
 
   constructor(client: S3Client, options: S3TransportOptions) {
     this.client = client;
-    this.name = `s3://${options.bucket}`;
+    const { bucket, endpoint } = options;
+    const host = endpoint?.replace(/^\w+:\/\//, "").replace(/\/.*$/, "");
+    this.name = host === undefined ? `s3://${bucket}` : `s3://${bucket}@${host}`;
     this.bucket = options.bucket;
     this.#options = options;
   }

@@ -39,7 +39,11 @@ const MAX_BATCH_KEYS = 1000;
 export async function openS3Storage(config: S3Config, options: S3Options): Promise<Storage> {
   const client = await openS3Client(config, options);
   return new S3Storage(
-    new S3Transport(client, { ...options, bucket: config.bucket }),
+    new S3Transport(client, {
+      ...options,
+      bucket: config.bucket,
+      endpoint: config.endpoint,
+    }),
     config,
     options,
   );
