@@ -29,7 +29,7 @@ export interface TransportCall extends CallOptions {
 /** One bucket, and the way that every request to it is sent: once, failing with our errors. */
 export class S3Transport {
   readonly client: S3Client;
-  /** "s3://bucket", with a custom endpoint "s3://bucket@host:port": two stores never share a name. */
+  /** "s3://bucket", with a custom endpoint "s3://host:port/bucket": no two stores share a name. */
   readonly name: string;
   readonly bucket: string;
   readonly #options: S3TransportOptions;
@@ -39,7 +39,7 @@ export class S3Transport {
     this.client = client;
     const { bucket, endpoint } = options;
     const host = endpoint?.replace(/^\w+:\/\//, "").replace(/\/.*$/, "");
-    this.name = host === undefined ? `s3://${bucket}` : `s3://${bucket}@${host}`;
+    this.name = host === undefined ? `s3://${bucket}` : `s3://${host}/${bucket}`;
     this.bucket = options.bucket;
     this.#options = options;
   }

@@ -147,6 +147,14 @@ for (const { what, rule } of troubles) {
   });
 }
 
+test("P06: a bucket without any repository is no end of the archive", async () => {
+  proxy.rule = emptyBucket;
+  await writeFile(join(directory, "recovery.signal"), "");
+  const result = await fetch();
+  assert.equal(result.code, 200, result.stderr);
+  assert.match(result.stderr, /holds no repository/);
+});
+
 test("a standby is told to ask again", async () => {
   proxy.rule = () => failure(403, "AccessDenied");
   await writeFile(join(directory, "standby.signal"), "");
@@ -160,8 +168,16 @@ test("P06: a port that nobody listens on never looks like the end of the archive
   assert.equal(result.code, 200, result.stderr);
 });
 
-test("P06: what the bucket does not list is a true miss", async () => {
-  proxy.rule = emptyBucket;
+test("P06: what the bucket of a repository does not list is a true miss", async () => {
+  const identity = {
+    "content-length": "2",
+    etag: '"e"',
+    "last-modified": new Date(0).toUTCString(),
+  };
+  proxy.rule = (request) =>
+    request.method === "HEAD"
+      ? { answer: { status: 200, headers: identity } }
+      : emptyBucket(request);
   for (const signal of ["recovery.signal", "standby.signal"]) {
     await writeFile(join(directory, signal), "");
     const miss = await fetch();

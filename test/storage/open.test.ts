@@ -42,7 +42,7 @@ test("an S3 prefix is a part of every key and of the name", async () => {
   await using server = await S3Emulation.start();
   const config = s3Config(server, { prefix: "main/cluster one" });
   const storage = await openStorage(config, options);
-  assert.match(storage.name, /^s3:\/\/emulated@127\.0\.0\.1:\d+\/main\/cluster one$/);
+  assert.match(storage.name, /^s3:\/\/127\.0\.0\.1:\d+\/emulated\/main\/cluster one$/);
   await storage.put("wal_005/a", text("x"), { signal });
   assert.deepEqual([...server.objects.keys()], ["main/cluster one/wal_005/a"]);
   const whole = await openStorage({ ...config, prefix: "" }, options);
@@ -70,7 +70,7 @@ test("each repetition is logged, with the reason and without secrets", async () 
   assert.equal(lines.length, 1);
   const [line, fields] = lines[0] ?? [];
   assert.equal(line, "storage request failed and will be repeated");
-  assert.match(String(fields?.["error"]), /^cannot put a in s3:\/\/emulated@[\d.:]+: 503/);
+  assert.match(String(fields?.["error"]), /^cannot put a in s3:\/\/[\d.:]+\/emulated: 503/);
   assert.deepEqual([fields?.["failures"], fields?.["delayMs"]], [1, 5]);
   assert.ok(!JSON.stringify(lines).includes(server.secretAccessKey));
 });

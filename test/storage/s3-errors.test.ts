@@ -41,19 +41,19 @@ const rows: readonly Row[] = [
   {
     answer: s3(404, "NoSuchKey"),
     name: "ObjectNotFoundError",
-    message: /^object a does not exist in s3:\/\/emulated@[\d.:]+$/,
+    message: /^object a does not exist in s3:\/\/[\d.:]+\/emulated$/,
   },
   {
     answer: s3(404, "NoSuchBucket"),
     name: "StorageError",
     message: /404 NoSuchBucket/,
-    hint: /^Create the bucket of s3:\/\/emulated@[\d.:]+/,
+    hint: /^Create the bucket of s3:\/\/[\d.:]+\/emulated/,
     isRetryable: false,
   },
   {
     answer: { status: 404, body: "<html>nginx</html>" },
     name: "StorageError",
-    message: /^cannot get a in s3:\/\/emulated@[\d.:]+: 404/,
+    message: /^cannot get a in s3:\/\/[\d.:]+\/emulated: 404/,
     hint: /AWS_ENDPOINT/,
     isRetryable: false,
   },

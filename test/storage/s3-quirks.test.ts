@@ -194,7 +194,7 @@ test("a failed upload is taken away, its body closed, and nothing visible", asyn
   const put = storage.put("a", { isReopenable: false, open: body }, { signal });
   await assert.rejects(put, {
     message:
-      /^cannot upload part 3 of a in s3:\/\/emulated@[\d.:]+: 500 InternalError \(gave up after 4/,
+      /^cannot upload part 3 of a in s3:\/\/[\d.:]+\/emulated: 500 InternalError \(gave up after 4/,
     isRetryable: false,
   });
   assert.equal(isClosed, true);
@@ -270,7 +270,7 @@ test("keys that a batch did not delete are repeated alone, and named if they rem
   server.intercept = () => batchErrors("AccessDenied", "k7", "k8", "k9");
   await assert.rejects(storage.delete(keys, { signal }), {
     name: "StorageAccessError",
-    message: /^cannot delete k7 and 2 other objects in s3:\/\/emulated@[\d.:]+: AccessDenied$/,
+    message: /^cannot delete k7 and 2 other objects in s3:\/\/[\d.:]+\/emulated: AccessDenied$/,
   });
   server.intercept = () => batchErrors("InternalError", "k7");
   await assert.rejects(
@@ -356,7 +356,7 @@ test("fewer bytes than the answer promised are an error", async () => {
   const transport = new S3Transport(client, { ...options, bucket: server.bucket });
   await assert.rejects(readAll(readObject(transport, "a", { signal })), {
     name: "StorageError",
-    message: /^cannot get a in s3:\/\/emulated@[\d.:]+: 10 of 11 bytes arrived$/,
+    message: "cannot get a in s3://emulated: 10 of 11 bytes arrived",
     isRetryable: true,
   });
 });
