@@ -112,6 +112,7 @@ describe("one server", () => {
     await fill(cluster, 1000);
     await receiver.said(/^storing WAL .* failed/);
     await cluster.stop("fast");
+    await receiver.said(/^receiving WAL failed/);
     assert.match(
       JSON.stringify(receiver.lines),
       /the server is shutting down, and the store is away/,
