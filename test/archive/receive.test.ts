@@ -3,7 +3,6 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
-import { systemClock } from "../../src/io/clock.ts";
 import { type Cluster } from "../support/postgres.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import {
@@ -11,6 +10,7 @@ import {
   dropSlot,
   fill,
   FLUSHED,
+  heardAgain,
   ReceivingStorage,
   RESTART,
   start,
@@ -19,7 +19,6 @@ import {
 } from "./receiver.ts";
 
 const MIB = 1024 * 1024;
-const { signal } = new AbortController();
 
 for (const major of [13, 15, 18] as const) {
   test(`PostgreSQL ${major}: segments are the server's, and the partial is their end`, async () => {
@@ -66,13 +65,11 @@ test("a commit waits for the store, and for nothing else, when it is synchronous
   });
   await receiver.said(/^receiving WAL$/);
   await cluster.query("CREATE TABLE counted (n int)");
-  const startedMs = systemClock.monotonicMs();
   for (let n = 0; n < 10; n += 1) {
     await cluster.query(`INSERT INTO counted VALUES (${n})`);
     const name = await cluster.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
     assert.ok(storage.names.some((one) => one.startsWith(name)));
   }
-  assert.ok(systemClock.monotonicMs() - startedMs < 5000);
 
   const release = storage.hold();
   const state = { isCommitted: false };
@@ -81,7 +78,7 @@ test("a commit waits for the store, and for nothing else, when it is synchronous
     state.isCommitted = true;
   })();
   await cluster.waitFor("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-  await systemClock.sleep(300, { signal });
+  await heardAgain(cluster);
   assert.equal(state.isCommitted, false);
   release();
   await committing;
@@ -150,7 +147,7 @@ describe("one server", () => {
     const before = await cluster.value(RESTART);
     await fill(cluster, 60_000);
     await receiver.said(/^storing WAL in memory:\/\/test failed/);
-    await systemClock.sleep(1500, { signal });
+    await heardAgain(cluster);
     assert.equal(await cluster.value(RESTART), before);
     storage.isAway = false;
     await receiver.said(/^storing WAL in memory:\/\/test works again/);
@@ -172,9 +169,7 @@ describe("one server", () => {
     await fill(cluster, 10_000);
     for (const mode of ["fast", "immediate"] as const) {
       await fill(cluster, 1000);
-      const startedMs = systemClock.monotonicMs();
       await cluster.stop(mode);
-      assert.ok(systemClock.monotonicMs() - startedMs < 5000);
       await cluster.start();
       await fill(cluster, 20_000);
       await until("the connection", () => receiver.count(/^receiving WAL works again/) > 0);
@@ -202,7 +197,8 @@ describe("one server", () => {
     await fill(cluster, 100);
     await until("an upload", () => storage.isUploading);
     await cluster.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
-    await systemClock.sleep(1000, { signal });
+    // The upload is still under way then: the next connection must wait for its end.
+    await cluster.waitFor("SELECT count(*) = 0 FROM pg_stat_replication");
     release();
     await until("the second connection", () => receiver.count(/^receiving WAL$/) > 1);
     await fill(cluster, 100);

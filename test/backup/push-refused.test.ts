@@ -200,7 +200,6 @@ describe("a server that archives", () => {
 
   test("an archive_command that fails, with the archiver's words", async () => {
     await world().setArchiveCommand("false");
-    const startMs = performance.now();
     await assertRefused(
       world(),
       { archiveCheckTimeoutMs: 1500 },
@@ -210,7 +209,6 @@ describe("a server that archives", () => {
         hint: /^archive_command fails or hangs: its words are in the server's log/,
       },
     );
-    assert.ok(performance.now() - startMs < 10_000);
   });
 
   test("an archive_command that stores somewhere else", async () => {

@@ -15,6 +15,7 @@ import { type Cluster, type Major, restoreCluster, startCluster } from "../suppo
 import { seededRandom } from "../support/random.ts";
 import { type Installation, install } from "../support/repository.ts";
 import { walnutCommand } from "../support/walnut.ts";
+import { heardAgain } from "../archive/receiver.ts";
 
 const MIB = 1024 * 1024;
 const WAIT_MS = 30_000;
@@ -243,7 +244,7 @@ test("a commit waits while the store is away, and returns when it is back", asyn
     state.isCommitted = true;
   })();
   await service.said(/storing WAL in .* failed/);
-  await delay(1000);
+  await heardAgain(cluster);
   assert.equal(state.isCommitted, false);
   assert.equal(await cluster.value(restart), before);
 
