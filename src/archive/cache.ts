@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Log } from "../io/log.ts";
+import { sha256Hex } from "../io/runtime.ts";
 
 /** Where an archive's memory is kept. */
 export interface CachePlace {
@@ -20,6 +20,11 @@ export interface ArchiveMemory {
   readonly pushExtension?: string;
   /** Extension of the object that the last fetch found. */
   readonly fetchExtension?: string;
+  /** The timeline whose history file is in the archive. */
+  readonly historyTimeline?: number;
+  /** The timeline that this server may write; `writer` describes the server that asked. */
+  readonly writerTimeline?: number;
+  readonly writer?: string;
 }
 
 /** Reads what is remembered: nothing when there is no file or it can't be read. Never rejects. */
@@ -57,7 +62,7 @@ export async function rememberArchive(
 }
 
 function cachePath({ directory, storageName }: CachePlace): string {
-  const hash = createHash("sha256").update(storageName).digest("hex").slice(0, 16);
+  const hash = sha256Hex(storageName).slice(0, 16);
   return join(directory, `archive-${hash}.json`);
 }
 
@@ -67,6 +72,9 @@ function format(memory: ArchiveMemory, storageName: string): string {
     system_identifier: memory.systemId?.toString(),
     push_extension: memory.pushExtension,
     fetch_extension: memory.fetchExtension,
+    history_timeline: memory.historyTimeline,
+    writer_timeline: memory.writerTimeline,
+    writer: memory.writer,
   };
   return `${JSON.stringify(members)}\n`;
 }
@@ -80,17 +88,26 @@ function parse(text: string, storageName: string): ArchiveMemory {
   const systemId = fields.get("system_identifier");
   const pushExtension = fields.get("push_extension");
   const fetchExtension = fields.get("fetch_extension");
+  const historyTimeline = fields.get("history_timeline");
+  const writerTimeline = fields.get("writer_timeline");
+  const writer = fields.get("writer");
   return {
     ...(typeof systemId === "string" && /^\d{1,20}$/.test(systemId)
       ? { systemId: BigInt(systemId) }
       : {}),
     ...(isExtension(pushExtension) ? { pushExtension } : {}),
     ...(isExtension(fetchExtension) ? { fetchExtension } : {}),
+    ...(isTimeline(historyTimeline) ? { historyTimeline } : {}),
+    ...(isTimeline(writerTimeline) && typeof writer === "string" ? { writerTimeline, writer } : {}),
   };
 }
 
 function isExtension(value: unknown): value is string {
   return typeof value === "string" && /^[a-z0-9]{0,8}$/.test(value);
+}
+
+function isTimeline(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value > 0 && value < 2 ** 32;
 }
 
 function reasonOf(error: unknown): string {

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { DamagedError, FormatError, TruncatedError } from "../errors.ts";
+import { nodeCrypto } from "../io/builtin.ts";
 import { type ByteStream, counted } from "../io/bytes.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -237,7 +237,7 @@ class StreamCursor implements AsyncDisposable {
 /** Sums up what is learned from one content while it passes. */
 class SideReader {
   sizeBytes = 0;
-  readonly #hash = createHash("sha256");
+  readonly #hash = nodeCrypto().createHash("sha256");
   #walker: WalWalker | undefined;
 
   /** `local` tells what both sides claim to be. */

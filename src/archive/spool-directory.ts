@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
 import { lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { basename, dirname, join, sep } from "node:path";
 import { RefusedError, systemErrorCode } from "../errors.ts";
+import { sha256Hex } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 
 /**
@@ -52,7 +52,7 @@ export function spoolCandidates(places: {
   readonly cacheDirectory: string;
 }): readonly SpoolCandidate[] {
   const { dataDirectory, walDirectory, configured, cacheDirectory } = places;
-  const hash = createHash("sha256").update(dataDirectory).digest("hex").slice(0, 12);
+  const hash = sha256Hex(dataDirectory).slice(0, 12);
   const ownName = `${basename(dataDirectory) || "data"}-${hash}`;
   const isWalElsewhere = !isInside(walDirectory, dataDirectory);
   const own = [

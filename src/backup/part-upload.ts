@@ -32,7 +32,7 @@ export interface PartUploadOptions {
 }
 
 /**
- * Compression jobs of one backup: each holds a few pieces of 4 MiB, and this many keep up with the
+ * Compression jobs of one backup: each holds a few pieces of 2 MiB, and this many keep up with the
  * one thread that reads, packs and hashes.
  */
 const MAX_CODEC_JOBS = 8;

@@ -1,6 +1,6 @@
-import { constants, createZstdDecompress } from "node:zlib";
 import { FormatError, TruncatedError } from "../errors.ts";
 import { abortable } from "../io/abort.ts";
+import { zlib } from "../io/builtin.ts";
 import { ByteCursor } from "../io/byte-cursor.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { free, freed } from "../io/freed.ts";
@@ -15,10 +15,10 @@ import { type ZstdFrameHeader, ZstdFrameWalker } from "./zstd-frame.ts";
 const DEFAULT_LEVEL = 3;
 
 /**
- * Content of each frame that we write: several cores work at the same time, at a cost of 0.1 % in
- * size. It also bounds the window, whatever the level: decoders of old WAL-G releases take 8 MiB.
+ * Content of each frame that we write: several cores work at the same time, also on one segment, in
+ * little memory. It also bounds the window, whatever the level: decoders of old WAL-G releases take 8 MiB.
  */
-const FRAME_CONTENT_BYTES = 4 * 1024 * 1024;
+const FRAME_CONTENT_BYTES = 2 * 1024 * 1024;
 
 /** Frames whose content is known to be no larger are decompressed whole, several at a time. */
 const MAX_WHOLE_CONTENT_BYTES = 8 * 1024 * 1024;
@@ -81,6 +81,7 @@ async function decompressFrame(frame: WholeFrame): Promise<Uint8Array> {
 
 /** What WAL-G writes: one frame for all of an object, its size not known in advance. */
 async function* streamFrame(reader: FrameReader, signal: AbortSignal): ByteStream {
+  const { constants, createZstdDecompress } = zlib();
   const engine = createZstdDecompress({
     ...ZLIB_OPTIONS,
     params: { [constants.ZSTD_d_windowLogMax]: MAX_WINDOW_LOG },

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { findSettings } from "../config/find-settings.ts";
@@ -13,6 +12,7 @@ import { startDetached } from "../io/detached.ts";
 import type { LogLevel } from "../io/log.ts";
 import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
+import { sha256Hex } from "../io/runtime.ts";
 import type { Self } from "./command.ts";
 import { createContext } from "./context.ts";
 import { errorExitCode } from "./exit-codes.ts";
@@ -158,7 +158,7 @@ function describeSelf(settingWords: readonly string[], config: Config, machine: 
     words,
     get fingerprint() {
       // The configuration holds secrets.
-      return createHash("sha256").update(versionText).update(JSON.stringify(config)).digest("hex");
+      return sha256Hex(`${versionText}${JSON.stringify(config)}`);
     },
     startDetached: (more, outputPath) =>
       startDetached([...words, ...more], { workingDirectory, environment, outputPath }),

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { childProcess } from "./builtin.ts";
 import { closeSync, openSync, statSync } from "node:fs";
 
 export interface DetachedOptions {
@@ -20,7 +20,7 @@ export function startDetached(words: readonly string[], options: DetachedOptions
   if (program === undefined) throw new RangeError("no program to start");
   const output = openSync(options.outputPath, isLong(options.outputPath) ? "w" : "a", 0o600);
   try {
-    const child = spawn(program, args, {
+    const child = childProcess().spawn(program, args, {
       cwd: options.workingDirectory,
       env: options.environment,
       detached: true,

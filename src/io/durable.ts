@@ -1,10 +1,10 @@
-import { randomBytes } from "node:crypto";
 import { link, mkdir, open, rename, stat, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LocalFileError, systemErrorCode } from "../errors.ts";
 import { abortable } from "./abort.ts";
 import type { ByteStream } from "./bytes.ts";
+import { randomHex } from "./random.ts";
 import { localFileError } from "./system-error.ts";
 
 export interface DurableWriteOptions {
@@ -78,7 +78,7 @@ async function publish(
   takeName: (temporaryPath: string) => Promise<boolean>,
 ): Promise<boolean> {
   const { signal, mode = 0o600, root } = options;
-  const temporaryPath = options.temporaryPath ?? `${path}.tmp-${randomBytes(8).toString("hex")}`;
+  const temporaryPath = options.temporaryPath ?? `${path}.tmp-${randomHex(8)}`;
 
   signal.throwIfAborted();
   const handle = await openNew(temporaryPath, mode, root);

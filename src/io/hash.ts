@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { nodeCrypto } from "./builtin.ts";
 import { nativeXxh64 } from "./runtime.ts";
 import type { Xxh64 } from "./xxh64.ts";
 
@@ -59,7 +59,7 @@ class Xxh64Hasher implements Hasher {
 
 class Sha256Hasher implements Hasher {
   readonly algorithm = "sha256";
-  #hash = createHash("sha256");
+  #hash = nodeCrypto().createHash("sha256");
   #isBegun = false;
 
   update(bytes: Uint8Array): void {
@@ -69,13 +69,13 @@ class Sha256Hasher implements Hasher {
 
   digest(): string {
     const digest = this.#hash.digest("hex");
-    this.#hash = createHash("sha256");
+    this.#hash = nodeCrypto().createHash("sha256");
     this.#isBegun = false;
     return digest;
   }
 
   digestOf(bytes: Uint8Array): string {
     if (this.#isBegun) throw new Error("digestOf between update and digest");
-    return createHash("sha256").update(bytes).digest("hex");
+    return nodeCrypto().createHash("sha256").update(bytes).digest("hex");
   }
 }

@@ -1,6 +1,6 @@
-import { randomInt } from "node:crypto";
 import { StorageError } from "../errors.ts";
 import type { Clock } from "./clock.ts";
+import { randomFraction } from "./random.ts";
 
 /** How often and how long a call is tried again. */
 export interface RetryPolicy {
@@ -25,9 +25,7 @@ export const STORAGE_RETRY_POLICY: RetryPolicy = {
 /** Numbers in [0, 1). */
 export type Random = () => number;
 
-const RANDOM_STEPS = 2 ** 32;
-
-export const systemRandom: Random = () => randomInt(RANDOM_STEPS) / RANDOM_STEPS;
+export const systemRandom: Random = () => randomFraction();
 
 /** One attempt that failed and will be repeated. */
 export interface RetryEvent {

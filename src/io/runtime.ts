@@ -3,12 +3,8 @@
  * No other module may ask which of the two it runs on.
  */
 import { promisify } from "node:util";
-import {
-  constants,
-  zstdCompress as zlibCompress,
-  zstdDecompress as zlibDecompress,
-} from "node:zlib";
 import { FormatError } from "../errors.ts";
+import { nodeCrypto, zlib } from "./builtin.ts";
 import { free } from "./freed.ts";
 
 /** What we use of Bun's own API. */
@@ -16,6 +12,19 @@ interface BunApi {
   zstdCompress(bytes: Uint8Array, options: { readonly level: number }): Promise<Uint8Array>;
   zstdDecompress(bytes: Uint8Array): Promise<Uint8Array>;
   readonly hash: { xxHash64(bytes: Uint8Array): bigint };
+  readonly CryptoHasher: new (algorithm: "sha256") => {
+    update(text: string): void;
+    digest(encoding: "hex"): string;
+  };
+}
+
+/** SHA-256 of a short text in UTF-8, as lower-case hex, without loading `node:crypto`. */
+export function sha256Hex(text: string): string {
+  const bun = bunApi();
+  if (bun === undefined) return nodeCrypto().createHash("sha256").update(text).digest("hex");
+  const hasher = new bun.CryptoHasher("sha256");
+  hasher.update(text);
+  return hasher.digest("hex");
 }
 
 const ZSTD_CHECKSUM_FLAG = 0x04;
@@ -33,7 +42,8 @@ export async function zstdCompressFrame(bytes: Uint8Array, level: number): Promi
     const hash = bun.hash.xxHash64(bytes);
     return withZstdChecksum(await bun.zstdCompress(bytes, { level }), hash);
   }
-  return await promisify(zlibCompress)(bytes, {
+  const { constants, zstdCompress } = zlib();
+  return await promisify(zstdCompress)(bytes, {
     // Without it the frame would not tell its content size.
     pledgedSrcSize: bytes.length,
     params: {
@@ -66,8 +76,9 @@ export async function zstdDecompressFrame(
 function decompressed(frame: Uint8Array, contentBytes: number): Promise<Uint8Array> {
   const bun = bunApi();
   if (bun !== undefined) return bun.zstdDecompress(frame);
+  const { constants, zstdDecompress } = zlib();
   const chunkSize = Math.max(contentBytes, constants.Z_MIN_CHUNK);
-  return promisify(zlibDecompress)(frame, { chunkSize, maxOutputLength: chunkSize });
+  return promisify(zstdDecompress)(frame, { chunkSize, maxOutputLength: chunkSize });
 }
 
 /** XXH64 with seed 0 of all of `bytes`, or undefined where the runtime has no native one. */
@@ -93,4 +104,77 @@ function bunApi(): BunApi | undefined {
 
 function isBunApi(value: unknown): value is BunApi {
   return typeof value === "object" && value !== null && "zstdCompress" in value && "hash" in value;
+}
+
+/** What became of a short exchange over a unix socket. */
+export type UnixExchange =
+  | { readonly kind: "answer"; readonly bytes: Uint8Array }
+  /** Nobody took the connection; the system's code says why. */
+  | { readonly kind: "absent"; readonly code: string }
+  /** The connection ended without an answer. */
+  | { readonly kind: "closed" };
+
+interface BunSocket {
+  write(bytes: Uint8Array): number;
+  end(): void;
+}
+
+interface BunConnector {
+  connect(options: {
+    readonly unix: string;
+    readonly socket: {
+      open(socket: BunSocket): void;
+      data(socket: BunSocket, bytes: Uint8Array): void;
+      close(): void;
+      error(socket: BunSocket, error: Error): void;
+      connectError(socket: BunSocket, error: Error): void;
+    };
+  }): Promise<BunSocket>;
+}
+
+/**
+ * Sends a request of a few hundred bytes at most and gives the first bytes that come back. Never
+ * rejects, and waits for ever: the caller limits the time. (Bun's own sockets cost half a
+ * millisecond, those of node:net six.)
+ */
+export async function exchangeOverUnixSocket(
+  path: string,
+  request: Uint8Array,
+): Promise<UnixExchange> {
+  const { promise, resolve } = Promise.withResolvers<UnixExchange>();
+  const absent = (error: unknown): void =>
+    resolve({ kind: "absent", code: systemErrorCode(error) ?? String(error) });
+  const bun: unknown = Reflect.get(globalThis, "Bun");
+  if (isBunConnector(bun)) {
+    const socket = {
+      open: (opened: BunSocket) => void opened.write(request),
+      data(opened: BunSocket, bytes: Uint8Array) {
+        resolve({ kind: "answer", bytes: Buffer.from(bytes) });
+        opened.end();
+      },
+      close: () => resolve({ kind: "closed" }),
+      error: () => resolve({ kind: "closed" }),
+      connectError: (_: BunSocket, error: Error) => absent(error),
+    };
+    bun.connect({ unix: path, socket }).catch(absent);
+    return await promise;
+  }
+  const { createConnection } = await import("node:net");
+  const socket = createConnection({ path });
+  let isOpen = false;
+  socket.on("connect", () => {
+    isOpen = true;
+    socket.write(request);
+  });
+  socket.on("data", (bytes: Buffer) => {
+    resolve({ kind: "answer", bytes });
+    socket.destroy();
+  });
+  socket.on("error", (error) => (isOpen ? resolve({ kind: "closed" }) : absent(error)));
+  socket.on("close", () => resolve({ kind: "closed" }));
+  return await promise;
+}
+
+function isBunConnector(value: unknown): value is BunConnector {
+  return typeof value === "object" && value !== null && "connect" in value;
 }

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { open, rmdir, stat, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
@@ -12,6 +11,7 @@ import { CHUNK_BYTES } from "../io/bytes.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import type { Clock } from "../io/clock.ts";
 import { createFileDurably, fsyncDirectory, writeFileDurably } from "../io/durable.ts";
+import { randomHex } from "../io/random.ts";
 import { directoryError, isMissing } from "./directory-errors.ts";
 import { listDirectory } from "./directory-list.ts";
 import { formatTemporaryName, requireValidKey, requireValidRange } from "./key.ts";
@@ -82,7 +82,7 @@ export class DirectoryStorage implements Storage {
     requireValidKey(key);
     signal.throwIfAborted();
     const path = this.#path(key);
-    const temporaryName = formatTemporaryName(basename(path), this.#clock.now(), randomBytes(8));
+    const temporaryName = formatTemporaryName(basename(path), this.#clock.now(), randomHex(8));
     const options = {
       signal,
       mode: 0o644,

@@ -7,9 +7,9 @@ import type { ByteRange, ObjectKey } from "./storage.ts";
 const TEMPORARY_NAME = /\.tmp\.\d{8}T\d{6}Z-[0-9a-f]{16}$/;
 
 /** "x.zst.tmp.20261121T064500Z-00c0ffee00c0ffee": a name beside "x.zst" that no list shows. */
-export function formatTemporaryName(name: string, atMs: number, random: Uint8Array): string {
+export function formatTemporaryName(name: string, atMs: number, random: string): string {
   const time = new Date(atMs).toISOString().replace(/[-:]|\.\d+/g, "");
-  return `${name}.tmp.${time}-${Buffer.from(random).toString("hex")}`;
+  return `${name}.tmp.${time}-${random}`;
 }
 
 /** Whether a file of this name is a half-written one. */
