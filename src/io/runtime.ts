@@ -3,7 +3,7 @@
  * No other module may ask which of the two it runs on.
  */
 import { promisify } from "node:util";
-import { FormatError } from "../errors.ts";
+import { FormatError, systemErrorCode } from "../errors.ts";
 import { nodeCrypto, zlib } from "./builtin.ts";
 import { free } from "./freed.ts";
 
@@ -177,4 +177,115 @@ export async function exchangeOverUnixSocket(
 
 function isBunConnector(value: unknown): value is BunConnector {
   return typeof value === "object" && value !== null && "connect" in value;
+}
+
+/**
+ * Whether the other side of a socket that may be half open has gone for good: Bun tells by no event
+ * before we write. False where that can't be known.
+ */
+export function isHungUp(socket: object): boolean {
+  const handle: unknown = Reflect.get(socket, "_handle");
+  if (typeof handle !== "object" || handle === null) return handle === null;
+  return Reflect.get(handle, "fd") === -1;
+}
+
+/** What we call in the C library, which has what neither runtime offers. */
+interface Libc {
+  socket(domain: number, type: number, protocol: number): number;
+  sendto(...args: readonly (number | bigint | Uint8Array)[]): number | bigint;
+  close(descriptor: number): number;
+  clock_gettime(clock: number, time: Uint8Array): number;
+}
+
+/** @source socket.h, un.h, time.h of Linux, the same on x86-64 and arm64 */
+const AF_UNIX = 1;
+const SOCK_DGRAM_CLOEXEC_NONBLOCK = 0o2004002;
+const MSG_NOSIGNAL = 0x4000;
+const SOCKET_ADDRESS_BYTES = 110;
+const CLOCK_MONOTONIC = 1;
+const LIBC_NAMES = ["libc.so.6", "libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"];
+
+/** Gives undefined where the runtime can't call it. Costs a millisecond. */
+async function loadLibc(): Promise<Libc | undefined> {
+  // Not a literal: bundlers for Node.js would look for it.
+  const specifier = ["bun", "ffi"].join(":");
+  try {
+    const ffi: unknown = await import(specifier);
+    if (!isForeignInterface(ffi)) return undefined;
+    for (const name of LIBC_NAMES) {
+      const { symbols } = tryOpen(ffi, name) ?? {};
+      if (isLibc(symbols)) return symbols;
+    }
+  } catch {
+    // Node.js.
+  }
+  return undefined;
+}
+
+interface ForeignInterface {
+  dlopen(name: string, functions: object): { readonly symbols: unknown };
+}
+
+function tryOpen(ffi: ForeignInterface, name: string): { readonly symbols: unknown } | undefined {
+  try {
+    return ffi.dlopen(name, {
+      socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+      sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
+      close: { args: ["i32"], returns: "i32" },
+      clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
+    });
+  } catch {
+    return undefined;
+  }
+}
+
+function isForeignInterface(value: unknown): value is ForeignInterface {
+  return typeof value === "object" && value !== null && "dlopen" in value;
+}
+
+function isLibc(value: unknown): value is Libc {
+  return typeof value === "object" && value !== null && "sendto" in value && "socket" in value;
+}
+
+/** Small things of the system for which there is no API. */
+export interface SystemCalls {
+  /**
+   * Sends one datagram to a unix socket: a path, or "@" and an abstract name. Gives false when it
+   * did not go out; never blocks.
+   */
+  sendDatagram(address: string, text: string): boolean;
+  /** The system's own monotonic clock, in microseconds. */
+  monotonicUs(): bigint;
+}
+
+/** Undefined where the runtime can't make them. */
+export async function loadSystemCalls(): Promise<SystemCalls | undefined> {
+  const libc = await loadLibc();
+  if (libc === undefined) return undefined;
+  return {
+    sendDatagram(address, text) {
+      const name = Buffer.from(address);
+      const isAbstract = address.startsWith("@");
+      if (name.length === 0 || name.length > SOCKET_ADDRESS_BYTES - 3) return false;
+      const socketAddress = Buffer.alloc(SOCKET_ADDRESS_BYTES);
+      socketAddress.writeUInt16LE(AF_UNIX, 0);
+      socketAddress.set(name, 2);
+      if (isAbstract) socketAddress.writeUInt8(0, 2);
+      const addressBytes = 2 + name.length + (isAbstract ? 0 : 1);
+      const descriptor = libc.socket(AF_UNIX, SOCK_DGRAM_CLOEXEC_NONBLOCK, 0);
+      if (descriptor < 0) return false;
+      try {
+        const bytes = Buffer.from(text);
+        const words = [descriptor, bytes, bytes.length, MSG_NOSIGNAL, socketAddress, addressBytes];
+        return Number(libc.sendto(...words)) === bytes.length;
+      } finally {
+        libc.close(descriptor);
+      }
+    },
+    monotonicUs() {
+      const time = Buffer.alloc(16);
+      libc.clock_gettime(CLOCK_MONOTONIC, time);
+      return time.readBigInt64LE(0) * 1_000_000n + time.readBigInt64LE(8) / 1000n;
+    },
+  };
 }
