@@ -9,7 +9,9 @@ import { type Comparison, compareWithStored } from "./comparison.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
-import { listStoredWal, type StoredWal } from "./stored-wal.ts";
+import { quarantine } from "./quarantine.ts";
+import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
+import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
 
 export interface PushOptions extends CallOptions {
   /** What a new object is compressed with. */
@@ -21,6 +23,8 @@ export interface PushOptions extends CallOptions {
   readonly cacheDirectory: string;
   /** For the whole push. */
   readonly timeoutMs: number;
+  /** WALNUT_SERVER_NAME: who we are, where host and data directory can't tell. */
+  readonly serverName?: string | undefined;
   readonly log: Log;
   /** Makes the object of the file, as the codec does; for callers that compress many at a time. */
   readonly pack?: (local: LocalWal, options: CallOptions) => ByteSource;
@@ -37,9 +41,10 @@ const STORE_ATTEMPTS = 3;
  * has acknowledged the whole object, or holds the same content already; ARCHIVE.md tells the whole
  * story.
  *
- * Rejects with FormatError when the file is not what its name says, WrongClusterError before
- * anything is written, ConflictError when the archive holds something else under this name,
- * DamagedError when what it holds can't be read, and DeadlineError.
+ * Rejects with FormatError when the file is not what its name says, WrongClusterError and
+ * RefusedError (another server writes this timeline) before anything is written, ConflictError when
+ * the archive holds something else under this name, DamagedError when what it holds can't be read,
+ * and DeadlineError.
  */
 export async function pushWal(
   storage: Storage,
@@ -58,16 +63,15 @@ class Push {
   readonly #local: LocalWal;
   readonly #options: PushOptions;
   readonly #scope: DeadlineScope;
-  /** The object that we make. */
-  readonly #own: StoredWal;
+  /** The object that we make; its extension is what the timeline's writer uses. */
+  #own: StoredWal;
 
   constructor(storage: Storage, local: LocalWal, options: PushOptions, scope: DeadlineScope) {
     this.#storage = storage;
     this.#local = local;
     this.#options = options;
     this.#scope = scope;
-    const { extension } = options.codec;
-    this.#own = { key: walKey(local.name, extension), extension };
+    this.#own = this.#objectWith(options.codec.extension);
   }
 
   async run(): Promise<PushOutcome> {
@@ -76,11 +80,36 @@ class Push {
     const memory = await readArchiveMemory(place);
     const learned = await this.#requireOwnCluster(memory);
 
-    const isExtensionKnown = memory.pushExtension === this.#own.extension;
-    const outcome = isExtensionKnown ? await this.#store() : await this.#storeAfterListing();
+    const entry = await this.#enterTimeline(memory);
+    this.#own = this.#objectWith(entry.extension);
 
-    await rememberArchive(place, memory, { ...learned, pushExtension: this.#own.extension });
+    const { extension } = this.#own;
+    const isAlone = memory.pushExtension === extension && !entry.isShared;
+    const outcome = isAlone ? await this.#store() : await this.#storeAmongOthers();
+
+    const change = { ...learned, ...entry.learned, pushExtension: extension };
+    await rememberArchive(place, memory, change);
     return outcome;
+  }
+
+  #objectWith(extension: string): StoredWal {
+    return { key: walKey(this.#local.name, extension), extension };
+  }
+
+  async #enterTimeline(memory: ArchiveMemory): Promise<TimelineEntry> {
+    const { codec, serverName, log } = this.#options;
+    const request = {
+      local: this.#local,
+      memory,
+      extension: codec.extension,
+      serverName,
+      log,
+      pushHistory: async (wal: { readonly path: string; readonly name: string }) => {
+        const history = await inspectLocalWal(wal, this.#scope);
+        await new Push(this.#storage, history, this.#options, this.#scope).run();
+      },
+    };
+    return await enterTimeline(this.#storage, request, this.#scope);
   }
 
   async #requireOwnCluster(memory: ArchiveMemory): Promise<ArchiveMemory> {
@@ -118,22 +147,31 @@ class Push {
   }
 
   /** What a create-only put can't see: the same file under another extension. */
-  async #storeAfterListing(): Promise<PushOutcome> {
-    const { name } = this.#local;
-    this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
+  async #storeAmongOthers(): Promise<PushOutcome> {
     const leftovers: string[] = [];
-    for (const stored of await listStoredWal(this.#storage, name, this.#scope)) {
+    for (const stored of await this.#listStored()) {
       if (stored.key === this.#own.key) continue;
       const comparison = await this.#compare(stored);
       if (comparison === "same") return "already archived";
       if (comparison === "leftover") leftovers.push(stored.key);
     }
     const outcome = await this.#store();
+    // Another server may have stored its own copy since: FAILOVER.md.
+    for (const stored of await this.#listStored()) {
+      const isNew = stored.key !== this.#own.key && !leftovers.includes(stored.key);
+      if (isNew) await this.#compare(stored);
+    }
     if (leftovers.length === 0) return outcome;
     // Only now is the whole file safe under our key.
     this.#scope.begin(`deleting ${leftovers.join(", ")} from ${this.#storage.name}`);
     await this.#storage.delete(leftovers, this.#scope);
     return "leftover replaced";
+  }
+
+  async #listStored(): Promise<readonly StoredWal[]> {
+    const { name } = this.#local;
+    this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
+    return await listStoredWal(this.#storage, name, this.#scope);
   }
 
   async #put({ ifAbsent }: { readonly ifAbsent: boolean }): Promise<void> {
@@ -142,10 +180,12 @@ class Push {
   }
 
   #body(): ByteSource {
-    const { codec, level, codecJobs: jobs, pack } = this.#options;
+    const { codec: configured, level, codecJobs: jobs, pack } = this.#options;
     const { signal } = this.#scope;
-    if (pack !== undefined) return pack(this.#local, { signal });
-    const settings = { jobs, signal, ...(level === undefined ? {} : { level }) };
+    const isConfigured = this.#own.extension === configured.extension;
+    if (pack !== undefined && isConfigured) return pack(this.#local, { signal });
+    const codec = isConfigured ? configured : requireCodec(this.#storage, this.#own);
+    const settings = { jobs, signal, ...(level === undefined || !isConfigured ? {} : { level }) };
     return {
       ...(codec.method === "none" ? { sizeBytes: this.#local.sizeBytes } : {}),
       isReopenable: true,
@@ -160,7 +200,7 @@ class Push {
     try {
       const pair = { stored, local: this.#local };
       const comparison = await compareWithStored(this.#storage, pair, options);
-      if (comparison.kind === "different") throw this.#conflict(stored, comparison);
+      if (comparison.kind === "different") throw await this.#conflict(stored, comparison);
       return comparison.kind;
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return "gone";
@@ -168,24 +208,51 @@ class Push {
     }
   }
 
-  #conflict(
+  async #conflict(
     { key }: StoredWal,
-    { stored, local }: Extract<Comparison, { kind: "different" }>,
-  ): ConflictError {
-    const ends =
-      stored.endOfRecords === undefined || local.endOfRecords === undefined
-        ? ""
-        : `; valid records end at byte ${stored.endOfRecords} there, ${local.endOfRecords} here`;
-    return new ConflictError(
-      `WAL file ${this.#local.name} is archived with other content as ${key} in ` +
-        `${this.#storage.name} (archived sha256 ${stored.sha256.slice(0, 12)}, ` +
-        `local sha256 ${local.sha256.slice(0, 12)}${ends})`,
+    sides: Extract<Comparison, { kind: "different" }>,
+  ): Promise<ConflictError> {
+    const { serverName, log } = this.#options;
+    this.#scope.begin(`keeping ${this.#local.name} in quarantine in ${this.#storage.name}`);
+    const keptAs = await quarantine(
+      this.#storage,
       {
-        hint:
-          "Nothing was overwritten; PostgreSQL keeps its file. Either two servers archive into one " +
-          "prefix, or this one was restored and went on without a new timeline. Find out which one " +
-          "is right before you move the object away.",
+        local: this.#local,
+        storedKey: key,
+        sides,
+        serverName,
+        extension: this.#own.extension,
+        body: () => this.#body(),
       },
+      { signal: this.#scope.signal, log },
     );
+    return conflictError({ ...sides, key, name: this.#local.name, keptAs }, this.#storage);
   }
+}
+
+function conflictError(
+  collision: Extract<Comparison, { kind: "different" }> & {
+    readonly name: string;
+    readonly key: string;
+    readonly keptAs: string | undefined;
+  },
+  storage: Storage,
+): ConflictError {
+  const { stored, local, name, key, keptAs } = collision;
+  const ends =
+    stored.endOfRecords === undefined || local.endOfRecords === undefined
+      ? ""
+      : `; valid records end at byte ${stored.endOfRecords} there, ${local.endOfRecords} here`;
+  const kept = keptAs === undefined ? "" : ` This server's file is kept as ${keptAs} says.`;
+  return new ConflictError(
+    `WAL file ${name} is archived with other content as ${key} in ${storage.name} ` +
+      `(archived sha256 ${stored.sha256.slice(0, 12)}, ` +
+      `local sha256 ${local.sha256.slice(0, 12)}${ends})`,
+    {
+      hint:
+        `Nothing was overwritten; PostgreSQL keeps its file.${kept} Either two servers archive into ` +
+        "one prefix, or this one was restored and went on without a new timeline. Find out which " +
+        "one is right before you move the object away.",
+    },
+  );
 }

@@ -14,6 +14,19 @@ export function gapKey(segment: string): string {
   return `walnut_005/gaps/${segment}.json`;
 }
 
+/** Which server writes a timeline. Ours; see src/archive/FAILOVER.md. */
+export function writerKey(timeline: number): string {
+  return `walnut_005/writers/${timeline.toString(16).toUpperCase().padStart(8, "0")}.json`;
+}
+
+/**
+ * Prefix of what is kept of a WAL file that collided with a stored one; `sha256` is of the file.
+ * The content has this key with its extension, what is known of it the same with `.json`. Ours.
+ */
+export function quarantineKey(name: string, sha256: string): string {
+  return `walnut_005/quarantine/${name}/${sha256.slice(0, 16)}`;
+}
+
 /**
  * Extensions of compressed objects, without dot, of all releases of WAL-G and WAL-E. "" (method
  * none) is not among them. We can't read `lzo`, but have to see that `X.lzo` is named X.

@@ -45,6 +45,7 @@ test("the first push takes the repository and looks for the file under other ext
     `put new ${IDENTITY}`,
     `list wal_005/${name}`,
     `put new ${key}`,
+    `list wal_005/${name}`,
   ]);
   assert.equal(await readRepositoryIdentity(bench.memory, bench), wal.systemId);
   await assertFetchable(name, content);
@@ -89,7 +90,10 @@ for (const { file, bytes } of others) {
   test(`${file} is archived as well`, async () => {
     await warm();
     assert.equal(await bench.push(await bench.file(file, bytes)), "archived");
-    assert.deepEqual(bench.storage.takeCalls(), [`put new wal_005/${file}.zst`]);
+    // Others may push the same history with another compression: it is looked for.
+    const look = file.endsWith(".history") ? [`list wal_005/${file}`] : [];
+    const calls = [...look, `put new wal_005/${file}.zst`, ...look];
+    assert.deepEqual(bench.storage.takeCalls(), calls);
     await assertFetchable(file, bytes);
   });
 }

@@ -1,0 +1,75 @@
+import { readFile, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
+import { localFileError } from "../io/system-error.ts";
+import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
+import {
+  isAncestor,
+  parseTimelineHistory,
+  type TimelineHistory,
+} from "../postgres/timeline-history.ts";
+import { formatHistoryName, parseWalFileName } from "../postgres/wal-file.ts";
+
+/** The server may be writing it: then its CRC is wrong for a moment. */
+const ATTEMPTS = 20;
+const RETRY_MS = 10;
+const NOT_OURS = new Set(["ENOENT", "ENOTDIR", "EACCES", "EPERM"]);
+
+/**
+ * What pg_control of a data directory says; undefined where there is none or we may not read it.
+ * Rejects with LocalFileError when it stays damaged.
+ */
+export async function readLocalControl(dataDirectory: string): Promise<PgControl | undefined> {
+  const path = join(dataDirectory, "global", "pg_control");
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return parsePgControl(await readFile(path));
+    } catch (error) {
+      if (NOT_OURS.has(systemErrorCode(error) ?? "")) return undefined;
+      if (!(error instanceof FormatError)) throw localFileError("read", path, error);
+      if (attempt === ATTEMPTS) {
+        throw new LocalFileError(`${path} can't be read: ${error.message}`, { cause: error });
+      }
+      await pause(RETRY_MS);
+    }
+  }
+}
+
+/**
+ * The histories that stand in a pg_wal, newest timeline first. What can't be read as one is left
+ * out.
+ */
+export async function listLocalHistories(
+  walDirectory: string,
+): Promise<readonly TimelineHistory[]> {
+  const entries = await readdir(walDirectory).catch((error: unknown) => {
+    throw localFileError("list", walDirectory, error);
+  });
+  const histories: TimelineHistory[] = [];
+  for (const entry of entries.toSorted().toReversed()) {
+    if (parseWalFileName(entry)?.kind !== "history") continue;
+    const history = await readLocalHistory(walDirectory, Number.parseInt(entry.slice(0, 8), 16));
+    if (history !== undefined) histories.push(history);
+  }
+  return histories;
+}
+
+/** Undefined when there is no such file, or none that can be read as a history. */
+export async function readLocalHistory(
+  walDirectory: string,
+  timeline: number,
+): Promise<TimelineHistory | undefined> {
+  const path = join(walDirectory, formatHistoryName(timeline));
+  try {
+    return parseTimelineHistory(await readFile(path, "utf8"), timeline);
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT" || error instanceof FormatError) return undefined;
+    throw localFileError("read", path, error);
+  }
+}
+
+/** Whether one of the histories says that `timeline` was left for a newer one. */
+export function isLeft(histories: readonly TimelineHistory[], timeline: number): boolean {
+  return histories.some((history) => history.timeline > timeline && isAncestor(history, timeline));
+}
