@@ -50,7 +50,8 @@ export async function listBackups(
 ): Promise<readonly CatalogueEntry[]> {
   const entries: CatalogueEntry[] = [];
   const { signal } = options;
-  const read = (info: SentinelInfo): Promise<CatalogueEntry> => readEntry(storage, info, options);
+  const read = ({ name, info }: SentinelInfo): Promise<CatalogueEntry> =>
+    readCatalogueEntry(storage, name, { ...options, modifiedAt: info.modifiedAt });
   for await (const entry of orderedJobs(listSentinels(storage, signal), READ_JOBS, read, {
     signal,
   })) {
@@ -92,10 +93,11 @@ async function* listSentinels(storage: Storage, signal: AbortSignal): AsyncGener
   } while (startAfter !== undefined);
 }
 
-async function readEntry(
+/** Reads one backup's documents; `modifiedAt` counts only where they record no time. */
+export async function readCatalogueEntry(
   storage: Storage,
-  { name, info }: SentinelInfo,
-  { hasMetadata, signal }: CatalogueOptions,
+  name: BackupName,
+  { hasMetadata, modifiedAt, signal }: CatalogueOptions & { readonly modifiedAt: Date },
 ): Promise<CatalogueEntry> {
   const problems: string[] = [];
   const [sentinel, metadata] = await Promise.all([
@@ -105,7 +107,7 @@ async function readEntry(
   const recordedNs = recordedTime(sentinel, metadata);
   return {
     name,
-    timeNs: recordedNs ?? timeNsOf(info.modifiedAt.getTime()),
+    timeNs: recordedNs ?? timeNsOf(modifiedAt.getTime()),
     isTimeRecorded: recordedNs !== undefined,
     sentinel,
     metadata,

@@ -1,0 +1,248 @@
+import { type CatalogueEntry, readCatalogueEntry } from "../backup/catalogue.ts";
+import { orderedJobs } from "../io/ordered.ts";
+import { type BackupName, isBackupName, parseBackupName } from "../layout/backup-name.ts";
+import type { JsonValue } from "../layout/json-value.ts";
+import { BACKUPS_FOLDER, parseSentinelKey, parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
+import type { TimeNs } from "../layout/time.ts";
+import type { TimelineHistory } from "../postgres/timeline-history.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import { type BackupFolder, BackupFolders } from "./backup-folders.ts";
+import { readStoredHistories, type StoredHistory } from "./histories.ts";
+import { readSegmentSize, sizeOfNames } from "./segment-size.ts";
+import { WalObjects } from "./wal-objects.ts";
+
+/** A backup that exists, with what decides about it. Its object's time is not among that. */
+export interface CatalogueBackup {
+  readonly name: BackupName;
+  /** Where its name says that it began; `high` and `low` as in the name of a segment. */
+  readonly timeline: number;
+  readonly high: number;
+  readonly low: number;
+  readonly startLsn?: bigint | undefined;
+  /** End of the last record that a restore must replay. */
+  readonly finishLsn?: bigint | undefined;
+  /** As it recorded them itself; absent for WAL-E's. */
+  readonly startTimeNs?: TimeNs | undefined;
+  readonly finishTimeNs?: TimeNs | undefined;
+  /** Direct base; absent for a full backup, "" for a catch-up backup, which has none either. */
+  readonly baseName?: BackupName | undefined;
+  /** What counts: metadata.json, else the sentinel. True, too, where the first can't be read. */
+  readonly isPermanent: boolean;
+  readonly systemId?: bigint | undefined;
+  readonly pgVersion?: number | undefined;
+  readonly userData?: JsonValue | undefined;
+  readonly compressedBytes?: number | undefined;
+  readonly uncompressedBytes?: number | undefined;
+  /** Pages that were found damaged when it was taken; absent = none, or nobody looked. */
+  readonly corruptPages?: number | undefined;
+  /** Whether its sentinel could be read: if not, little of the above is known. */
+  readonly isReadable: boolean;
+  /** What could not be read, and why. */
+  readonly problems: readonly string[];
+  /** Objects beside its sentinel; absent if there are none. */
+  readonly folder?: BackupFolder | undefined;
+}
+
+/** A folder without sentinel: a backup on its way, or what is left of one. */
+export interface UnfinishedBackup {
+  readonly name: BackupName;
+  readonly timeline: number;
+  readonly high: number;
+  readonly low: number;
+  /** Increments: second and last eight digits of the segment in which their base began. */
+  readonly baseSegment?: string | undefined;
+  readonly folder: BackupFolder;
+}
+
+/** Everything that a repository holds, as one listing of it showed. */
+export interface Catalogue {
+  readonly storageName: string;
+  /** By timeline, position and name. */
+  readonly backups: readonly CatalogueBackup[];
+  readonly unfinished: readonly UnfinishedBackup[];
+  readonly wal: WalObjects;
+  /** Size of a WAL segment; "mixed" if backups of several sizes lie here, undefined if unknown. */
+  readonly segmentBytes: number | "mixed" | undefined;
+  readonly histories: readonly StoredHistory[];
+  /** Our own objects below walnut_005/, in their order. */
+  readonly ownKeys: readonly ObjectKey[];
+  /** Objects of WAL-G that no segment's 24 digits begin: its notes of 16 segments ("<23>.json"). */
+  readonly noteKeys: readonly ObjectKey[];
+  /** Objects in our folders that nobody knows. */
+  readonly unknownKeys: readonly ObjectKey[];
+}
+
+/** Our own objects. */
+export const OWN_FOLDER = "walnut_005/";
+
+/** Documents of backups that are read at the same time: small ones, so that latency counts. */
+const READ_JOBS = 16;
+const GROUP_NOTE = /^[0-9A-F]{23}\.json$/;
+
+/**
+ * Lists a repository once and reads the documents of its backups and all its histories. Rejects
+ * with DamagedError only for what can't be passed over; what else is wrong stands in `problems`.
+ */
+export async function readCatalogue(storage: Storage, options: CallOptions): Promise<Catalogue> {
+  // WAL last: it is there before the backups that need it.
+  const listed = await listBackupsFolder(storage, options);
+  const ownKeys: ObjectKey[] = [];
+  for await (const { key } of storage.list(OWN_FOLDER, options)) ownKeys.push(key);
+  const listedWal = await listWalFolder(storage, options);
+  const { wal, historyKeys, noteKeys } = listedWal;
+
+  const backups = await readBackups(storage, listed, options);
+  const starts = backups.flatMap(({ startLsn, high, low }) =>
+    startLsn === undefined ? [] : { startLsn, high, low },
+  );
+  return {
+    storageName: storage.name,
+    backups,
+    unfinished: unfinishedOf(listed),
+    wal,
+    segmentBytes: sizeOfNames(starts) ?? (await readSegmentSize(storage, wal, options)),
+    histories: await readStoredHistories(storage, historyKeys, options),
+    ownKeys,
+    noteKeys,
+    unknownKeys: [...listed.unknownKeys, ...listedWal.unknownKeys],
+  };
+}
+
+/** The history of each timeline that has a readable one. */
+export function historiesByTimeline({
+  histories,
+}: Pick<Catalogue, "histories">): ReadonlyMap<number, TimelineHistory> {
+  const byTimeline = new Map<number, TimelineHistory>();
+  for (const { timeline, history } of histories) {
+    if (history !== undefined) byTimeline.set(timeline, history);
+  }
+  return byTimeline;
+}
+
+/** Ascending by timeline, position in it, and name: never by a clock's time. */
+export function compareBackups(
+  one: Pick<CatalogueBackup, "timeline" | "high" | "low" | "name">,
+  other: Pick<CatalogueBackup, "timeline" | "high" | "low" | "name">,
+): number {
+  return (
+    one.timeline - other.timeline ||
+    one.high - other.high ||
+    one.low - other.low ||
+    (one.name < other.name ? -1 : Number(one.name > other.name))
+  );
+}
+
+interface ListedBackups {
+  readonly sentinels: readonly { readonly name: BackupName; readonly modifiedAt: Date }[];
+  readonly folders: BackupFolders;
+  readonly unknownKeys: readonly ObjectKey[];
+}
+
+async function listBackupsFolder(storage: Storage, options: CallOptions): Promise<ListedBackups> {
+  const sentinels: { name: BackupName; modifiedAt: Date }[] = [];
+  const folders = new BackupFolders();
+  const unknownKeys: ObjectKey[] = [];
+  for await (const { key, sizeBytes, modifiedAt } of storage.list(BACKUPS_FOLDER, options)) {
+    const name = parseSentinelKey(key);
+    if (name !== undefined && isBackupName(name)) sentinels.push({ name, modifiedAt });
+    else if (!isBackupName(folderName(key)) || !folders.add(key, sizeBytes)) unknownKeys.push(key);
+  }
+  return { sentinels, folders, unknownKeys };
+}
+
+function folderName(key: ObjectKey): string {
+  const rest = key.slice(BACKUPS_FOLDER.length);
+  return rest.slice(0, Math.max(0, rest.indexOf("/")));
+}
+
+async function listWalFolder(storage: Storage, options: CallOptions) {
+  const wal = new WalObjects();
+  const historyKeys: ObjectKey[] = [];
+  const noteKeys: ObjectKey[] = [];
+  const unknownKeys: ObjectKey[] = [];
+  for await (const { key, sizeBytes } of storage.list(WAL_FOLDER, options)) {
+    if (wal.add(key, sizeBytes)) continue;
+    const name = parseWalKey(key)?.name ?? "";
+    if (parseWalFileName(name)?.kind === "history") historyKeys.push(key);
+    else if (GROUP_NOTE.test(name)) noteKeys.push(key);
+    else unknownKeys.push(key);
+  }
+  return { wal, historyKeys, noteKeys, unknownKeys };
+}
+
+async function readBackups(
+  storage: Storage,
+  { sentinels, folders }: ListedBackups,
+  { signal }: CallOptions,
+): Promise<readonly CatalogueBackup[]> {
+  const read = async ({ name, modifiedAt }: ListedBackups["sentinels"][number]) => {
+    const folder = folders.get(name);
+    const hasMetadata = folder?.has("metadata.json") ?? false;
+    const entry = await readCatalogueEntry(storage, name, { hasMetadata, modifiedAt, signal });
+    return toBackup(entry, { folder, hasMetadata });
+  };
+  const backups: CatalogueBackup[] = [];
+  for await (const backup of orderedJobs(iterate(sentinels), READ_JOBS, read, { signal })) {
+    backups.push(backup);
+  }
+  return backups.toSorted(compareBackups);
+}
+
+async function* iterate<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
+}
+
+function toBackup(
+  { name, sentinel, metadata, problems }: CatalogueEntry,
+  {
+    folder,
+    hasMetadata,
+  }: { readonly folder: BackupFolder | undefined; readonly hasMetadata: boolean },
+): CatalogueBackup {
+  const isMetadataLost = hasMetadata && metadata === undefined;
+  return {
+    name,
+    ...positionOf(name),
+    startLsn: sentinel?.startLsn ?? metadata?.startLsn,
+    finishLsn: sentinel?.finishLsn ?? metadata?.finishLsn,
+    startTimeNs: recorded(sentinel?.startTimeNs, metadata?.startTimeNs),
+    finishTimeNs: recorded(sentinel?.finishTimeNs, metadata?.finishTimeNs),
+    baseName: sentinel?.base?.name,
+    isPermanent: metadata?.isPermanent ?? (isMetadataLost || sentinel?.isPermanent === true),
+    systemId: sentinel?.systemId ?? metadata?.systemId,
+    pgVersion: sentinel?.pgVersion ?? metadata?.pgVersion,
+    userData: sentinel?.userData ?? metadata?.userData,
+    compressedBytes: sentinel?.compressedBytes,
+    uncompressedBytes: sentinel?.uncompressedBytes,
+    corruptPages: sentinel?.own?.corruptPages,
+    isReadable: sentinel !== undefined,
+    problems,
+    folder,
+  };
+}
+
+/** Years before 1 are Go's zero time: nothing was recorded. */
+const NOTHING_RECORDED_NS = -62_135_510_400n * 1_000_000_000n;
+
+function recorded(...times: readonly (TimeNs | undefined)[]): TimeNs | undefined {
+  return times.find((timeNs) => timeNs !== undefined && timeNs > NOTHING_RECORDED_NS);
+}
+
+function positionOf(name: BackupName): { timeline: number; high: number; low: number } {
+  const { segment } = parseBackupName(name);
+  const numbers = [0, 8, 16].map((start) => Number.parseInt(segment.slice(start, start + 8), 16));
+  return { timeline: numbers[0] ?? 0, high: numbers[1] ?? 0, low: numbers[2] ?? 0 };
+}
+
+function unfinishedOf({ sentinels, folders }: ListedBackups): readonly UnfinishedBackup[] {
+  const finished = new Set(sentinels.map(({ name }) => name));
+  return [...folders.all()]
+    .filter(({ name }) => !finished.has(name))
+    .map((folder) => {
+      const { name } = folder;
+      const { baseSegment } = parseBackupName(name);
+      return { name, ...positionOf(name), folder, baseSegment };
+    })
+    .toSorted(compareBackups);
+}
