@@ -18,8 +18,10 @@ export type ErrorCode =
   | "deadline"
   | "conflict"
   | "wrong-cluster"
+  | "wrong-key"
   | "not-in-archive"
   | "damaged"
+  | "unsound"
   | "database"
   | "refused"
   | "local-file"
@@ -58,9 +60,20 @@ export class FormatError extends OperationError {
   readonly code: "format" | "truncated" = "format";
 }
 
+export interface TruncatedDetails extends ErrorDetails {
+  /** How much of an object was there as it is stored, where that is not what its reader saw. */
+  readonly storedBytes?: number;
+}
+
 /** Bytes end before they are complete: an empty or cut-off object or file. */
 export class TruncatedError extends FormatError {
   override readonly code = "truncated";
+  readonly storedBytes: number | undefined;
+
+  constructor(message: string, details: TruncatedDetails = {}) {
+    super(message, details);
+    this.storedBytes = details.storedBytes;
+  }
 }
 
 /** No object has this key. */
@@ -121,6 +134,11 @@ export class WrongClusterError extends OperationError {
   readonly code = "wrong-cluster";
 }
 
+/** An object is encrypted, and none of our keys opens it; or we have a key, and it is not. */
+export class WrongKeyError extends OperationError {
+  readonly code = "wrong-key";
+}
+
 /** It is proved that the archive does not hold this WAL file. */
 export class NotInArchiveError extends OperationError {
   readonly code = "not-in-archive";
@@ -129,6 +147,11 @@ export class NotInArchiveError extends OperationError {
 /** A stored object exists but its content is damaged. */
 export class DamagedError extends OperationError {
   readonly code = "damaged";
+}
+
+/** A check has found damage or WAL that is missing; what exactly stands in its report. */
+export class UnsoundError extends OperationError {
+  readonly code = "unsound";
 }
 
 /** PostgreSQL is unreachable, ended the session, or answered with an error. */

@@ -58,7 +58,7 @@ export const backupList: Command<BackupListArguments> = {
     const sorted = isDetailed ? entries.toSorted(byStart) : entries;
     if (isJson) {
       const text = formatJson(
-        sorted.map((entry) => toJson(entry, isDetailed)),
+        sorted.map((entry) => backupJson(entry, isDetailed)),
         { escape: "go" },
       );
       await context.write(`${isPretty ? indentJson(text, "    ") : text}\n`);
@@ -168,7 +168,8 @@ function formatRfc850(timeNs: TimeNs): string {
   return `${WEEKDAYS[date.getUTCDay()] ?? ""}day, ${day}-${month}-${year.slice(-2)} ${time} UTC`;
 }
 
-function toJson(entry: CatalogueEntry, isDetailed: boolean): JsonObject {
+/** A backup as `--json` shows it; with `--detail` with the members of its metadata. */
+export function backupJson(entry: CatalogueEntry, isDetailed: boolean): JsonObject {
   return jsonObject([
     ["backup_name", entry.name],
     ["time", formatTimeUtc(entry.timeNs)],

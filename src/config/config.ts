@@ -87,6 +87,11 @@ export interface Config {
   /** Whether wal-fetch may give an unfinished segment where there is nothing else. */
   readonly isPartialFetched: boolean;
 
+  /** Of the newest segments: so many may be late without being lost. */
+  readonly integrityMaxDelayedWals: number;
+  /** wal-verify says FAILURE in words only. */
+  readonly isWalVerifyExitZero: boolean;
+
   /** Checksum of each file in our manifest. */
   readonly manifestHash: "xxh64" | "sha256";
   readonly isFilesMetadataWritten: boolean;

@@ -91,7 +91,6 @@ const wal = inert("prefixed", [
     "no restore needs these objects",
   ],
   ["PREFETCH_DIR", path, "Directory for WAL that is fetched ahead.", LATER],
-  ["INTEGRITY_MAX_DELAYED_WALS", integer(0), "Segments that may be late.", LATER],
   [
     "PG_WAL_SIZE",
     integer(1, 1024),

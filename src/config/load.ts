@@ -110,6 +110,9 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     },
     isPartialFetched: found.get(wal.fetchPartial),
 
+    integrityMaxDelayedWals: found.get(wal.integrityMaxDelayedWals),
+    isWalVerifyExitZero: found.get(wal.walVerifyExitZero),
+
     manifestHash: found.get(general.manifestHash),
     isFilesMetadataWritten: !found.get(general.withoutFilesMetadata),
     isPartialRestorePrepared: !found.get(postgres.disablePartialRestore),

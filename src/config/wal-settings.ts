@@ -1,6 +1,6 @@
 import { FormatError } from "../errors.ts";
 import { defaulted, setting, type SettingType } from "./setting.ts";
-import { boolean, bytes, duration, text } from "./value-types.ts";
+import { boolean, bytes, duration, integer, text } from "./value-types.ts";
 
 /** @source ReplicationSlotValidateName, src/backend/replication/slot.c */
 const slotName: SettingType<string> = {
@@ -45,5 +45,17 @@ export const wal = {
     boolean,
     "wal-fetch gives the unfinished segment at the end of the archive, where that is safe.",
     { form: "own", default: "true" },
+  ),
+  integrityMaxDelayedWals: defaulted(
+    "INTEGRITY_MAX_DELAYED_WALS",
+    integer(0),
+    "wal-verify integrity: so many of the newest segments may be missing without being lost.",
+    { default: "0" },
+  ),
+  walVerifyExitZero: defaulted(
+    "WAL_VERIFY_EXIT_ZERO",
+    boolean,
+    "wal-verify ends with 0 on FAILURE, too, as WAL-G's does.",
+    { form: "own", default: "false" },
   ),
 } as const;
