@@ -13,6 +13,7 @@ import {
   type ManifestHeader,
   type ManifestLine,
   type ManifestPart,
+  type ManifestUnchanged,
   parseManifest,
 } from "../layout/manifest.ts";
 import { parseSentinel, type Sentinel } from "../layout/sentinel.ts";
@@ -34,6 +35,8 @@ export interface ManifestIndex {
   readonly header: ManifestHeader;
   readonly parts: ReadonlyMap<string, ManifestPart>;
   readonly files: ReadonlyMap<string, ManifestFile>;
+  /** Files that are as they were in the base. */
+  readonly unchanged: ReadonlyMap<string, ManifestUnchanged>;
   /** Permission bits. */
   readonly directories: ReadonlyMap<string, number>;
   /** Targets. */
@@ -119,6 +122,7 @@ export async function indexManifest(lines: AsyncIterable<ManifestLine>): Promise
   let sizeBytes = 0;
   const parts = new Map<string, ManifestPart>();
   const files = new Map<string, ManifestFile>();
+  const unchanged = new Map<string, ManifestUnchanged>();
   const directories = new Map<string, number>();
   const links = new Map<string, string>();
   for await (const line of lines) {
@@ -131,6 +135,11 @@ export async function indexManifest(lines: AsyncIterable<ManifestLine>): Promise
         break;
       case "file":
         addOnce(files, parseEntryName(line.name), line);
+        break;
+      case "unchanged":
+        addOnce(unchanged, parseEntryName(line.name), line);
+        break;
+      case "database":
         break;
       case "directory":
         addOnce(directories, parseEntryName(line.name), line.mode);
@@ -146,7 +155,11 @@ export async function indexManifest(lines: AsyncIterable<ManifestLine>): Promise
   for (const { name, part } of files.values()) {
     if (!parts.has(part)) throw new FormatError(`manifest puts ${name} into unknown part ${part}`);
   }
-  return { header, parts, files, directories, links, sizeBytes };
+  for (const path of unchanged.keys()) {
+    if (!files.has(path)) continue;
+    throw new FormatError(`manifest says of ${path} that it is unchanged and that it is here`);
+  }
+  return { header, parts, files, unchanged, directories, links, sizeBytes };
 }
 
 function addOnce<T>(map: Map<string, T>, name: string, value: T): void {
@@ -155,12 +168,19 @@ function addOnce<T>(map: Map<string, T>, name: string, value: T): void {
 }
 
 function requireSameBackup(manifest: ManifestIndex, name: BackupName, sentinel: Sentinel): void {
-  const { backup, systemId } = manifest.header;
-  if (backup === name && (sentinel.systemId ?? systemId) === systemId) return;
-  throw new DamagedError(
-    `manifest of backup ${name} is that of ${backup} of the cluster ${systemId}`,
-    { hint: manifestHint(name) },
-  );
+  const { backup, systemId, base } = manifest.header;
+  if (backup !== name || (sentinel.systemId ?? systemId) !== systemId) {
+    throw new DamagedError(
+      `manifest of backup ${name} is that of ${backup} of the cluster ${systemId}`,
+      { hint: manifestHint(name) },
+    );
+  }
+  if (base !== sentinel.base?.name) {
+    throw new DamagedError(
+      `manifest of backup ${name} has the base ${base}, the sentinel ${sentinel.base?.name}`,
+      { hint: "Restore another backup." },
+    );
+  }
 }
 
 async function readFilesIndex(
@@ -182,6 +202,21 @@ async function readFilesIndex(
       throw error;
     }
   });
+}
+
+/** State of every file of a backup, as far as its documents tell. */
+export function* fileStates({
+  manifest,
+  files,
+}: BackupDocuments): Generator<readonly [path: string, state: FileState]> {
+  if (manifest === undefined) {
+    yield* files?.states ?? [];
+    return;
+  }
+  for (const [path, { fullBytes }] of manifest.files) {
+    yield [path, fullBytes === undefined ? "here" : "incremented"];
+  }
+  for (const path of manifest.unchanged.keys()) yield [path, "skipped"];
 }
 
 /** Collects the file list; undefined if it names no file. Throws FormatError for wrong names. */

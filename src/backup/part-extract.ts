@@ -4,6 +4,7 @@ import { DamagedError, FormatError, RefusedError } from "../errors.ts";
 import { type ByteStream, readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import type { ManifestFile } from "../layout/manifest.ts";
+import type { PageGaps } from "./page-gaps.ts";
 import type { Storage } from "../storage/storage.ts";
 import { readTar, type TarEntry } from "../tar/read.ts";
 import { isTablespaceMarker, judgeLink, parseEntryName } from "./extract-path.ts";
@@ -32,6 +33,8 @@ export interface PartResult {
   readonly hardLinks: ReadonlyMap<string, string>;
   /** Links of which WAL-G did not store the target. */
   readonly uselessLinks: readonly string[];
+  /** Pages that are still missing, of files of which this part gave some, by path. */
+  readonly gaps: ReadonlyMap<string, PageGaps>;
 }
 
 export interface ExtractContext {
@@ -42,6 +45,10 @@ export interface ExtractContext {
   readonly kept: ReadonlySet<string>;
   /** Which part of this backup gave a path; shared by all parts, so that none writes another's. */
   readonly owners: Map<string, string>;
+  /** Files begun from newer backups, by path, with what is missing of them; not changed here. */
+  readonly gaps: ReadonlyMap<string, PageGaps>;
+  /** Permission bits of the newest backup, by path, for files that only older ones hold. */
+  readonly modes: ReadonlyMap<string, number>;
   onProgress(bytes: number): void;
 }
 
@@ -88,6 +95,7 @@ class PartExtraction {
   readonly #links = new Map<string, string>();
   readonly #hardLinks = new Map<string, string>();
   readonly #uselessLinks: string[] = [];
+  readonly #gaps = new Map<string, PageGaps>();
   readonly #seen = new Set<string>();
   /** The entry that is being read, for messages. */
   #entryName: string | undefined;
@@ -124,6 +132,7 @@ class PartExtraction {
       links: this.#links,
       hardLinks: this.#hardLinks,
       uselessLinks: this.#uselessLinks,
+      gaps: this.#gaps,
     };
   }
 
@@ -208,24 +217,65 @@ class PartExtraction {
       this.#files.push(path);
       return;
     }
-    const { tree } = this.#context;
-    if (this.#step.increments.has(path)) {
-      await tree.patchFile(path, this.#counted(entry), entry.sizeBytes);
-    } else {
-      await this.#writeFile(path, entry, listed);
-    }
+    const missing = this.#context.gaps.get(path);
+    if (this.#step.increments.has(path)) await this.#addPages(path, entry, missing);
+    else if (missing !== undefined) await this.#fillFile(path, entry, { missing, listed });
+    else await this.#writeFile(path, entry, listed);
     this.#files.push(path);
   }
 
-  async #writeFile(path: string, entry: TarEntry, listed?: ManifestFile): Promise<void> {
-    const { content: hasher } = this.#hashers;
+  #modeOf(path: string, entry: TarEntry): number {
+    return this.#context.modes.get(path) ?? entry.mode;
+  }
+
+  async #addPages(path: string, entry: TarEntry, missing: PageGaps | undefined): Promise<void> {
     const { tree } = this.#context;
+    await this.#hashed(this.#step.manifest?.files.get(path), async (onChunk) => {
+      const content = observed(entry.content(), onChunk);
+      const mode = this.#modeOf(path, entry);
+      const gaps = await tree.addPages(path, mode, { ...entry, content }, missing);
+      this.#setGaps(path, gaps);
+    });
+  }
+
+  async #fillFile(
+    path: string,
+    entry: TarEntry,
+    { missing, listed }: { readonly missing: PageGaps; readonly listed?: ManifestFile | undefined },
+  ): Promise<void> {
+    const { tree } = this.#context;
+    await this.#hashed(listed, async (onChunk) => {
+      const content = { sizeBytes: entry.sizeBytes, content: entry.content() };
+      this.#setGaps(path, await tree.fillFile(path, content, missing, onChunk));
+    });
+  }
+
+  #setGaps(path: string, gaps: PageGaps): void {
+    if (this.#step.manifest !== undefined && gaps.zeroCount > 0) {
+      throw new FormatError(`it lacks ${gaps.zeroCount} pages that the backups on top of it need`);
+    }
+    this.#gaps.set(path, gaps);
+  }
+
+  async #writeFile(path: string, entry: TarEntry, listed?: ManifestFile): Promise<void> {
+    const { tree } = this.#context;
+    await this.#hashed(listed, async (onChunk) => {
+      await tree.writeFile(path, this.#modeOf(path, entry), entry.content(), onChunk);
+    });
+  }
+
+  /** Runs what reads the entry's whole content, and compares that with what is promised. */
+  async #hashed(
+    listed: ManifestFile | undefined,
+    work: (onChunk: (chunk: Uint8Array) => void) => Promise<void>,
+  ): Promise<void> {
+    const { content: hasher } = this.#hashers;
     const onChunk = (chunk: Uint8Array): void => {
       if (listed !== undefined) hasher.update(chunk);
       this.#context.onProgress(chunk.length);
     };
     try {
-      await tree.writeFile(path, entry.mode, entry.content(), onChunk);
+      await work(onChunk);
     } catch (error) {
       hasher.digest();
       throw error;
@@ -244,13 +294,6 @@ class PartExtraction {
     }
     this.#specials.set(path, { bytes, mode: entry.mode });
     this.#files.push(path);
-  }
-
-  async *#counted(entry: TarEntry): ByteStream {
-    for await (const chunk of entry.content()) {
-      this.#context.onProgress(chunk.length);
-      yield chunk;
-    }
   }
 
   /** What our manifest says about a file, if there is one; it must agree on everything. */
@@ -311,4 +354,11 @@ class PartExtraction {
 function requireHash(actual: string, algorithm: string, { hash }: ManifestFile): void {
   if (actual === hash) return;
   throw new FormatError(`its ${algorithm} is ${actual}, the manifest says ${hash}`);
+}
+
+async function* observed(stream: ByteStream, onChunk: (chunk: Uint8Array) => void): ByteStream {
+  for await (const chunk of stream) {
+    onChunk(chunk);
+    yield chunk;
+  }
 }

@@ -8,6 +8,7 @@ import {
   type PartHashers,
   type SpecialFile,
 } from "./part-extract.ts";
+import type { PageGaps } from "./page-gaps.ts";
 import type { PlannedPart, RestoreStep } from "./restore-plan.ts";
 import { isSpecialPath } from "./restore-plan.ts";
 
@@ -27,6 +28,8 @@ export interface StepResult {
   readonly uselessLinks: string[];
   /** All paths that an entry was for. */
   readonly delivered: Set<string>;
+  /** What is missing now of the files that got pages. */
+  readonly gaps: Map<string, PageGaps>;
 }
 
 export interface StepOptions {
@@ -50,6 +53,7 @@ export async function extractParts(
     hardLinks: new Map(),
     uselessLinks: [],
     delivered: new Set(),
+    gaps: new Map(),
   };
   const shared = { ...context, owners: new Map<string, string>() };
   const free: PartHashers[] = [];
@@ -77,6 +81,7 @@ export async function extractParts(
       for (const [path, target] of given.links) result.links.set(path, target);
       for (const [path, target] of given.hardLinks) result.hardLinks.set(path, target);
       result.uselessLinks.push(...given.uselessLinks);
+      for (const [path, gaps] of given.gaps) result.gaps.set(path, gaps);
       for (const path of given.directories) result.delivered.add(path);
     },
     { signal },

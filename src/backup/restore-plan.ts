@@ -3,7 +3,14 @@ import { type BackupName, parseBackupName, isBackupName } from "../layout/backup
 import { parsePartKey, type PartKey, tarFolder } from "../layout/keys.ts";
 import type { ManifestPart } from "../layout/manifest.ts";
 import type { ObjectKey } from "../storage/storage.ts";
-import type { BackupDocuments, FilesIndex, ManifestIndex } from "./backup-documents.ts";
+import {
+  type BackupDocuments,
+  type FilesIndex,
+  fileStates,
+  type ManifestIndex,
+} from "./backup-documents.ts";
+import { requireLink } from "./restore-chain-link.ts";
+import { expectedTree, type ExpectedTree } from "./expected-tree.ts";
 import { CONTROL_PATH } from "./restore-marker.ts";
 
 /** Files that are held back until all others are there; kept apart from the parts by backups. */
@@ -58,6 +65,8 @@ export interface RestorePlan {
   readonly isLabelRequired: boolean;
   /** Content of all wanted files; absent when it is not known. */
   readonly sizeBytes?: number | undefined;
+  /** What can be recognised when it is there already; absent when there is not our manifest. */
+  readonly expected?: ExpectedTree | undefined;
 }
 
 /** One backup of the chain with the keys below its folder of parts. */
@@ -81,7 +90,9 @@ export function planRestore(chain: readonly ChainMember[], options: PlanOptions 
   const mask = options.mask ?? (() => true);
   const steps: RestoreStep[] = [];
   let needed: ReadonlySet<string> | undefined;
-  for (const member of chain) {
+  for (const [index, member] of chain.entries()) {
+    const above = chain[index - 1];
+    if (above !== undefined) requireLink(above.documents, member.documents, needed ?? new Set());
     const step = planStep(member, member === newest, needed ?? mask);
     steps.unshift(step);
     needed = neededFromBase(member.documents, step);
@@ -94,6 +105,7 @@ export function planRestore(chain: readonly ChainMember[], options: PlanOptions 
     isStartable,
     isLabelRequired: isStartable && mask(LABEL_PATH) && !isWaleBackup(name),
     sizeBytes: sizeOf(chain, mask),
+    expected: expectedTree(chain.map(({ documents }) => documents)),
   };
 }
 
@@ -114,7 +126,10 @@ function planStep(member: ChainMember, isNewest: boolean, wanted: Wanted): Resto
       ? accepts
       : (path: string) => accepts(path) && states.has(path);
   const all = manifest === undefined ? findParts(member) : listParts(member, manifest);
-  const parts = all.filter((part) => isUseful(part, manifest, files, isWanted));
+  const needed = neededParts(manifest, isNewest, isWanted);
+  const parts = all.filter(
+    (part) => isUseful(part, manifest, files, isWanted) && needed?.has(part.name) !== false,
+  );
   const control = all.some(({ kind }) => kind === "control");
   if (isNewest && isWanted(CONTROL_PATH) && !control && !isWaleBackup(name)) {
     throw missing(name, "pg_control.tar");
@@ -138,12 +153,12 @@ export function isSpecialPart({ kind }: PlannedPart): boolean {
 }
 
 function pathsIn(
-  { files }: BackupDocuments,
+  documents: BackupDocuments,
   isWanted: (path: string) => boolean,
   states: readonly string[],
 ): ReadonlySet<string> {
   const paths = new Set<string>();
-  for (const [path, state] of files?.states ?? []) {
+  for (const [path, state] of fileStates(documents)) {
     if (states.includes(state) && isWanted(path)) paths.add(path);
   }
   return paths;
@@ -154,17 +169,9 @@ function expectedPaths(
   wanted: Wanted,
   isWanted: (path: string) => boolean,
 ): ReadonlySet<string> {
-  const { manifest, files, name } = documents;
-  if (manifest !== undefined) return new Set([...manifest.files.keys()].filter(isWanted));
-  if (files === undefined) return typeof wanted === "function" ? new Set() : wanted;
-  if (typeof wanted !== "function") {
-    for (const path of wanted) {
-      if (files.states.has(path)) continue;
-      throw new DamagedError(
-        `a backup on top of ${name} has only changes of file ${path}, which ${name} does not list`,
-        { hint: "The chain is broken: restore a backup from before this one." },
-      );
-    }
+  const { manifest, files } = documents;
+  if (manifest === undefined && files === undefined) {
+    return typeof wanted === "function" ? new Set() : wanted;
   }
   return pathsIn(documents, isWanted, ["here", "incremented"]);
 }
@@ -174,10 +181,10 @@ function neededFromBase(
   documents: BackupDocuments,
   step: RestoreStep,
 ): ReadonlySet<string> | undefined {
-  const { sentinel, files, name } = documents;
+  const { sentinel, files, manifest, name } = documents;
   const base = sentinel.base;
   if (base === undefined || base.name === "") return undefined;
-  if (files === undefined) {
+  if (files === undefined && manifest === undefined) {
     throw new DamagedError(
       `increment ${name} has no files_metadata.json: what it needs of ${base.name} is unknown`,
       { hint: `Restore its base: backup-fetch <destination> ${base.fullName ?? base.name}.` },
@@ -231,6 +238,19 @@ function isUseful(
   return files?.parts.get(part.name)?.some(isWanted) ?? true;
 }
 
+/** Names of the parts that hold a wanted file; undefined where our manifest does not tell. */
+function neededParts(
+  manifest: ManifestIndex | undefined,
+  isNewest: boolean,
+  isWanted: (path: string) => boolean,
+): ReadonlySet<string> | undefined {
+  // Directories are entries, too, but the manifest lists them.
+  if (manifest === undefined || isNewest) return undefined;
+  const names = new Set<string>();
+  for (const [path, { part }] of manifest.files) if (isWanted(path)) names.add(part);
+  return names;
+}
+
 function sizeOf(
   chain: readonly ChainMember[],
   mask: (path: string) => boolean,
@@ -238,7 +258,11 @@ function sizeOf(
   const newest = chain[0]?.documents;
   if (newest?.manifest !== undefined) {
     let sizeBytes = 0;
-    for (const [path, file] of newest.manifest.files) if (mask(path)) sizeBytes += file.sizeBytes;
+    const { files, unchanged } = newest.manifest;
+    for (const [path, { sizeBytes: storedBytes, fullBytes }] of files) {
+      if (mask(path)) sizeBytes += fullBytes ?? storedBytes;
+    }
+    for (const [path, file] of unchanged) if (mask(path)) sizeBytes += file.sizeBytes;
     return sizeBytes;
   }
   const { sentinel } = newest ?? {};

@@ -5,9 +5,8 @@ import { CHUNK_BYTES } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import { localFileError } from "../io/system-error.ts";
-import type { ManifestFile } from "../layout/manifest.ts";
-import type { ManifestIndex } from "./backup-documents.ts";
 import { isTablespaceMarker } from "./extract-path.ts";
+import type { ExpectedFile, ExpectedTree } from "./expected-tree.ts";
 import { isSpecialPath } from "./restore-plan.ts";
 import { RESTORE_MARKER_PATH } from "./restore-marker.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
@@ -25,18 +24,18 @@ export interface SurveyOptions {
 interface Candidate {
   readonly path: string;
   readonly absolute: string;
-  readonly listed: ManifestFile;
+  readonly listed: ExpectedFile;
 }
 
 /**
- * Compares what a killed restore left with our manifest. Removes every link, every file that is not
- * listed and every file that is not right (PostgreSQL would use neither, but nobody should have to
- * think about it); gives the paths of those that need not be fetched again.
+ * Compares what a killed restore left with what is expected. Removes every link, every file that is
+ * not expected and every file that is not right (PostgreSQL would use neither, but nobody should
+ * have to think about it); gives the paths of those that need not be fetched again.
  */
 export async function surveyDestination(
   destination: string,
   tablespaces: readonly TablespacePlan[],
-  manifest: ManifestIndex,
+  expected: ExpectedTree,
   options: SurveyOptions,
 ): Promise<ReadonlySet<string>> {
   const candidates: Candidate[] = [];
@@ -45,7 +44,7 @@ export async function surveyDestination(
     ...tablespaces.map(({ oid, location }) => ({ root: location, prefix: `pg_tblspc/${oid}/` })),
   ];
   for (const { root, prefix } of roots) {
-    await weed(root, prefix, manifest, candidates);
+    await weed(root, prefix, expected, candidates);
   }
   const kept = new Set<string>();
   const hashers: Hasher[] = [];
@@ -68,7 +67,7 @@ export async function surveyDestination(
 async function weed(
   directory: string,
   prefix: string,
-  manifest: ManifestIndex,
+  expected: ExpectedTree,
   candidates: Candidate[],
 ): Promise<number> {
   const before = candidates.length;
@@ -76,12 +75,12 @@ async function weed(
   for (const entry of entries) {
     const path = `${prefix}${entry.name}`;
     const absolute = join(directory, entry.name);
-    const listed = manifest.files.get(path);
+    const listed = expected.files.get(path);
     if (path === RESTORE_MARKER_PATH || isTablespaceMarker(path)) continue;
     let isUsed = false;
     if (entry.isDirectory() && listed === undefined) {
-      const count = await weed(absolute, `${path}/`, manifest, candidates);
-      isUsed = count > 0 || manifest.directories.has(path) || path === GLOBAL;
+      const count = await weed(absolute, `${path}/`, expected, candidates);
+      isUsed = count > 0 || expected.directories.has(path) || path === GLOBAL;
     } else if (entry.isFile() && listed !== undefined && !isSpecialPath(path)) {
       candidates.push({ path, absolute, listed });
       isUsed = true;

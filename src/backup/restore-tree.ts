@@ -1,11 +1,18 @@
-import { closeSync, constants, fchmodSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { closeSync, constants, fchmodSync, mkdirSync, openSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { FormatError, LocalFileError, OperationError, systemErrorCode } from "../errors.ts";
+import { FormatError, OperationError, systemErrorCode } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 import { BACKGROUND_FLUSH_BYTES, type BackgroundFlush } from "./background-flush.ts";
-import { applyIncrement } from "./increment.ts";
+import {
+  beginWithIncrement,
+  type EntryContent,
+  fillFromFile,
+  fillFromIncrement,
+} from "./increment.ts";
+import type { PageGaps } from "./page-gaps.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
+import { writeAllSync } from "./whole-write.ts";
 
 /** Only we may look into the directories until all is there and they get their own modes. */
 const NEW_DIRECTORY_MODE = 0o700;
@@ -126,17 +133,43 @@ export class RestoreTree {
     });
   }
 
-  /** Writes the pages of an increment into the file that the base gave. */
-  async patchFile(path: string, content: ByteStream, sizeBytes: number): Promise<void> {
+  /**
+   * Makes a file of an increment, or adds to one of which pages are missing. Gives those that still
+   * are; the file is whole when there are none.
+   */
+  async addPages(
+    path: string,
+    mode: number,
+    entry: EntryContent,
+    missing: PageGaps | undefined,
+  ): Promise<PageGaps> {
     const absolute = this.locate(path);
-    await this.#onEntry("write", absolute, () => applyIncrement(absolute, content, sizeBytes));
+    this.#makeDirectory(dirname(absolute));
+    const work = (): Promise<PageGaps> =>
+      missing === undefined
+        ? beginWithIncrement(absolute, mode & MODE_MASK, entry)
+        : fillFromIncrement(absolute, entry, missing);
+    const gaps = await this.#onEntry("write", absolute, work);
     this.#files.add(absolute);
+    return gaps;
+  }
+
+  /** Takes the missing pages from a whole older file, of which `onChunk` sees all bytes. */
+  async fillFile(
+    path: string,
+    entry: EntryContent,
+    missing: PageGaps,
+    onChunk: (chunk: Uint8Array) => void,
+  ): Promise<PageGaps> {
+    const absolute = this.locate(path);
+    const work = () => fillFromFile(absolute, entry, missing, onChunk);
+    return await this.#onEntry("write", absolute, work);
   }
 
   /** Runs what works on one entry's path; says it as a fault of the entry where it is one. */
-  async #onEntry(action: string, absolute: string, work: () => Promise<void>): Promise<void> {
+  async #onEntry<T>(action: string, absolute: string, work: () => Promise<T>): Promise<T> {
     try {
-      await work();
+      return await work();
     } catch (error) {
       throw entryError(action, absolute, error);
     }
@@ -186,13 +219,4 @@ const WRITE_BYTES = 128 * 1024;
 /** Hashing and copying one piece after the other also finds it in the processor's cache. */
 function* piecesOf(chunk: Uint8Array): Generator<Uint8Array> {
   for (let at = 0; at < chunk.length; at += WRITE_BYTES) yield chunk.subarray(at, at + WRITE_BYTES);
-}
-
-function writeAllSync(file: number, bytes: Uint8Array): void {
-  let offset = 0;
-  while (offset < bytes.length) {
-    const writtenBytes = writeSync(file, bytes, offset, bytes.length - offset);
-    if (writtenBytes === 0) throw new LocalFileError("the file system takes no more bytes");
-    offset += writtenBytes;
-  }
 }

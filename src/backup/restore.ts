@@ -6,6 +6,7 @@ import type { BackupName } from "../layout/backup-name.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { BackupDocuments } from "./backup-documents.ts";
 import { freeBytes, requireSpace } from "./free-space.ts";
+import type { PageGaps } from "./page-gaps.ts";
 import { partCodec, type SpecialFile } from "./part-extract.ts";
 import { BackgroundFlush } from "./background-flush.ts";
 import { readChain } from "./restore-chain.ts";
@@ -80,6 +81,8 @@ export interface RestoreReport {
   readonly isStartable: boolean;
 }
 
+const NO_MODES: ReadonlyMap<string, number> = new Map();
+
 /** Each part that is decompressed holds some frames: a bound on memory, whatever is asked for. */
 const MAX_PARTS_AT_ONCE = 12;
 
@@ -124,6 +127,9 @@ class Restore {
   readonly #flush: BackgroundFlush | undefined;
   readonly #tree: RestoreTree;
   readonly #specials = new Map<string, SpecialFile>();
+  /** Files begun from newer backups that need pages of older ones. */
+  readonly #gaps = new Map<string, PageGaps>();
+  readonly #modes: ReadonlyMap<string, number>;
   #kept: ReadonlySet<string> = new Set();
   #keptBytes = 0;
   #writtenBytes = 0;
@@ -135,6 +141,8 @@ class Restore {
     this.#options = options;
     this.#flush = options.fsync ? new BackgroundFlush(options.signal) : undefined;
     this.#tree = new RestoreTree(options.place, options.locations, this.#flush);
+    const unchanged = newest.manifest?.unchanged ?? new Map<string, { mode: number }>();
+    this.#modes = new Map([...unchanged].map(([path, { mode }]) => [path, mode]));
   }
 
   async run(): Promise<RestoreReport> {
@@ -200,16 +208,16 @@ class Restore {
     if (found === undefined) await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
     await takeDestination(place, this.#plan.backup, locations, { signal, found });
     if (found === undefined) return;
-    const { manifest } = this.#newest;
-    if (manifest === undefined || this.#plan.steps.length > 1) {
+    const expected = this.#plan.expected;
+    if (expected === undefined) {
       log.info("clearing what an interrupted restore left", { destination: place });
       await clearDestination(place, locations);
     } else {
       log.info("going on with an interrupted restore", { destination: place });
-      this.#kept = await surveyDestination(place, locations, manifest, {
+      this.#kept = await surveyDestination(place, locations, expected, {
         signal,
         jobs: this.#options.downloadConcurrency,
-        makeHasher: () => createHasher(manifest.header.hash),
+        makeHasher: () => createHasher(expected.hash),
         onProgress: (bytes) => this.#progress(bytes, "kept"),
       });
     }
@@ -219,20 +227,31 @@ class Restore {
 
   async #extract(): Promise<HeldBackLinks> {
     const links = { symbolic: new Map<string, string>(), hard: new Map<string, string>() };
-    for (const step of this.#plan.steps) {
+    for (const step of this.#plan.steps.toReversed()) {
       const result = await this.#extractParts(step, this.#missingParts(step));
       requireComplete(step, result, this.#options.log);
+      for (const [path, gaps] of result.gaps) this.#gaps.set(path, gaps);
       for (const [path, special] of result.specials) this.#addSpecial(path, special);
       for (const [path, target] of result.links) links.symbolic.set(path, target);
       for (const [path, other] of result.hardLinks) links.hard.set(path, other);
       this.#warnOfLinks(result.uselessLinks);
     }
+    this.#requireNoGaps();
     const { manifest } = this.#newest;
     for (const [path, mode] of manifest?.directories ?? []) this.#tree.addDirectory(path, mode);
     for (const [path, target] of manifest?.links ?? []) {
       if (this.#newestStep().isWanted(path)) links.symbolic.set(path, target);
     }
     return links;
+  }
+
+  #requireNoGaps(): void {
+    for (const [path, { missingCount }] of this.#gaps) {
+      if (missingCount === 0) continue;
+      throw new DamagedError(`increments are for ${path}, which no base holds whole`, {
+        hint: "The chain is broken: restore a backup from before this one.",
+      });
+    }
   }
 
   /** What comes in a part of its own counts; the same name elsewhere is a stale file. */
@@ -251,11 +270,12 @@ class Restore {
   }
 
   /** All parts of a step but those whose files are all there. */
-  #missingParts({ parts, manifest }: RestoreStep): readonly PlannedPart[] {
+  #missingParts(step: RestoreStep): readonly PlannedPart[] {
+    const { parts, manifest } = step;
     if (manifest === undefined || this.#kept.size === 0) return parts;
     const needed = new Set<string>();
     for (const [path, { part }] of manifest.files) {
-      if (!this.#kept.has(path) && !isSpecialPath(path)) needed.add(part);
+      if (step.isWanted(path) && !this.#kept.has(path) && !isSpecialPath(path)) needed.add(part);
     }
     return parts.filter(({ name }) => needed.has(name));
   }
@@ -270,7 +290,9 @@ class Restore {
       storage: this.#storage,
       tree: this.#tree,
       codecJobs: Math.max(1, Math.ceil(codecJobs / jobs)),
-      kept: step.isNewest ? this.#kept : new Set<string>(),
+      kept: this.#kept,
+      gaps: this.#gaps,
+      modes: step.isNewest ? NO_MODES : this.#modes,
       onProgress: (bytes: number) => this.#progress(bytes, "written"),
     };
     return await extractParts(step, parts, context, { jobs, log, signal });

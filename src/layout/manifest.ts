@@ -14,6 +14,10 @@ export interface ManifestHeader {
   readonly systemId: bigint;
   readonly hash: ManifestHash;
   readonly startLsn: bigint;
+  /** Whether the cluster had data checksums; absent where nobody recorded it. */
+  readonly hasChecksums?: boolean | undefined;
+  /** Increments only: the backup that what is missing here has to be taken from. */
+  readonly base?: BackupName | undefined;
 }
 
 /** A tar object of the backup; `name` is the last component of its key. */
@@ -42,6 +46,33 @@ export interface ManifestFile {
   readonly part: string;
   /** Where the content begins in the uncompressed tar. */
   readonly offsetBytes: number;
+  /** Only where the content is an increment: size of the file that it makes of the base's. */
+  readonly fullBytes?: number | undefined;
+  /** Pages with a wrong checksum in it; absent when there are none or nobody looked. */
+  readonly corruptPages?: number | undefined;
+}
+
+/** A regular file that is as it was in the base; no part of this backup holds it. */
+export interface ManifestUnchanged {
+  readonly kind: "unchanged";
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Permission bits, as they are now. */
+  readonly mode: number;
+  readonly mtimeNs: bigint;
+  /** Of the whole file, in the header's hash; absent where only increments of it were hashed. */
+  readonly hash?: string | undefined;
+}
+
+/**
+ * A database when the backup began. Two databases with equal oid and xmin are one and the same; a
+ * file of another one may have the same name and older pages.
+ */
+export interface ManifestDatabase {
+  readonly kind: "database";
+  readonly oid: number;
+  /** The transaction that wrote its row in pg_database. */
+  readonly xmin: number;
 }
 
 export interface ManifestDirectory {
@@ -64,10 +95,18 @@ export interface ManifestEnd {
   readonly partCount: number;
   /** Content of all files. */
   readonly sizeBytes: number;
+  /** Lines of unchanged files; absent = none. */
+  readonly unchangedCount?: number | undefined;
 }
 
 /** What may stand between header and end, in any order. */
-export type ManifestEntry = ManifestPart | ManifestFile | ManifestDirectory | ManifestLink;
+export type ManifestEntry =
+  | ManifestPart
+  | ManifestFile
+  | ManifestUnchanged
+  | ManifestDirectory
+  | ManifestLink
+  | ManifestDatabase;
 
 export type ManifestLine = ManifestHeader | ManifestEntry | ManifestEnd;
 
@@ -97,14 +136,32 @@ function bodyOf(line: ManifestEntry | ManifestEnd): object {
       hash: line.hash,
       part: line.part,
       at: line.offsetBytes,
+      full: line.fullBytes,
+      bad: line.corruptPages,
     };
   }
+  if (line.kind === "unchanged") {
+    return {
+      same: line.name,
+      size: line.sizeBytes,
+      mode: line.mode,
+      mtime: line.mtimeNs.toString(),
+      hash: line.hash,
+    };
+  }
+  if (line.kind === "database") return { database: line.oid, xmin: line.xmin };
   if (line.kind === "part") {
     return { part: line.name, size: line.sizeBytes, plain: line.plainBytes, xxh64: line.xxh64 };
   }
   if (line.kind === "directory") return { dir: line.name, mode: line.mode };
   if (line.kind === "link") return { link: line.name, to: line.target };
-  return { end: true, files: line.fileCount, parts: line.partCount, bytes: line.sizeBytes };
+  return {
+    end: true,
+    files: line.fileCount,
+    parts: line.partCount,
+    bytes: line.sizeBytes,
+    same: line.unchangedCount,
+  };
 }
 
 function formatHeader(header: ManifestHeader): string {
@@ -115,6 +172,8 @@ function formatHeader(header: ManifestHeader): string {
       ["system_identifier", header.systemId],
       ["hash", header.hash],
       ["start_lsn", header.startLsn],
+      ["checksums", header.hasChecksums],
+      ["base", header.base],
     ]),
   );
 }
@@ -127,7 +186,7 @@ function formatHeader(header: ManifestHeader): string {
 export async function* parseManifest(
   bytes: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<ManifestLine> {
-  const counts = { fileCount: 0, partCount: 0, sizeBytes: 0 };
+  const counts = { fileCount: 0, partCount: 0, sizeBytes: 0, unchangedCount: 0 };
   let number = 0;
   let hash: ManifestHash | undefined;
   let isEnded = false;
@@ -137,6 +196,7 @@ export async function* parseManifest(
     const line = parseLine(number, text, hash);
     if (line.kind === "header") hash = line.hash;
     if (line.kind === "part") counts.partCount += 1;
+    if (line.kind === "unchanged") counts.unchangedCount += 1;
     if (line.kind === "file") {
       counts.fileCount += 1;
       counts.sizeBytes += line.sizeBytes;
@@ -150,10 +210,11 @@ export async function* parseManifest(
   if (!isEnded) throw new TruncatedError(`manifest ends after line ${number} without its end`);
 }
 
-function requireCounts(end: ManifestEnd, counts: Omit<ManifestEnd, "kind">): void {
-  for (const name of ["fileCount", "partCount", "sizeBytes"] as const) {
-    if (end[name] === counts[name]) continue;
-    throw new FormatError(`manifest promises ${name} ${end[name]} but holds ${counts[name]}`);
+function requireCounts(end: ManifestEnd, counts: Required<Omit<ManifestEnd, "kind">>): void {
+  for (const name of ["fileCount", "partCount", "sizeBytes", "unchangedCount"] as const) {
+    const promised = end[name] ?? 0;
+    if (promised === counts[name]) continue;
+    throw new FormatError(`manifest promises ${name} ${promised} but holds ${counts[name]}`);
   }
 }
 
@@ -201,12 +262,17 @@ function parseHeader(what: string, text: string): ManifestHeader {
   if (!isBackupName(backup)) throw wrong(what, `names no backup: ${backup}`);
   const hash = fields.required("hash", fields.string("hash"));
   if (hash !== "xxh64" && hash !== "sha256") throw wrong(what, `has the unknown hash ${hash}`);
+  const base = fields.string("base");
+  if (base !== undefined && !isBackupName(base)) throw wrong(what, `has the base ${base}`);
+  const hasChecksums = fields.boolean("checksums");
   return {
     kind: "header",
     backup,
     systemId: fields.required("system_identifier", fields.uint64("system_identifier")),
     hash,
     startLsn: fields.required("start_lsn", fields.uint64("start_lsn")),
+    ...(hasChecksums === undefined ? {} : { hasChecksums }),
+    ...(base === undefined ? {} : { base }),
   };
 }
 
@@ -218,17 +284,10 @@ function parseBody(
 ): Exclude<ManifestLine, ManifestHeader> {
   const members = parseMembers(what, text);
   const body = { what, members };
-  if ("file" in members) {
-    return {
-      kind: "file",
-      name: textOf(body, "file"),
-      sizeBytes: countOf(body, "size"),
-      mode: modeOf(body),
-      mtimeNs: timeOf(body),
-      hash: hashOf(body, "hash", hash),
-      part: textOf(body, "part"),
-      offsetBytes: countOf(body, "at"),
-    };
+  if ("file" in members) return fileOf(body, hash);
+  if ("same" in members && !("end" in members)) return unchangedOf(body, hash);
+  if ("database" in members) {
+    return { kind: "database", oid: countOf(body, "database"), xmin: countOf(body, "xmin") };
   }
   if ("part" in members) {
     return {
@@ -251,6 +310,34 @@ function parseBody(
     fileCount: countOf(body, "files"),
     partCount: countOf(body, "parts"),
     sizeBytes: countOf(body, "bytes"),
+    ...("same" in members ? { unchangedCount: countOf(body, "same") } : {}),
+  };
+}
+
+function fileOf(body: Body, hash: ManifestHash): ManifestFile {
+  const { members } = body;
+  return {
+    kind: "file",
+    name: textOf(body, "file"),
+    sizeBytes: countOf(body, "size"),
+    mode: modeOf(body),
+    mtimeNs: timeOf(body),
+    hash: hashOf(body, "hash", hash),
+    part: textOf(body, "part"),
+    offsetBytes: countOf(body, "at"),
+    ...("full" in members ? { fullBytes: countOf(body, "full") } : {}),
+    ...("bad" in members ? { corruptPages: countOf(body, "bad") } : {}),
+  };
+}
+
+function unchangedOf(body: Body, hash: ManifestHash): ManifestUnchanged {
+  return {
+    kind: "unchanged",
+    name: textOf(body, "same"),
+    sizeBytes: countOf(body, "size"),
+    mode: modeOf(body),
+    mtimeNs: timeOf(body),
+    ...("hash" in body.members ? { hash: hashOf(body, "hash", hash) } : {}),
   };
 }
 

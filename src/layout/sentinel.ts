@@ -26,6 +26,16 @@ export interface IncrementBase {
   readonly stepCount?: number | undefined;
 }
 
+/** What only we record of a backup; WAL-G passes over it. */
+export interface OwnRecord {
+  /** How the changed blocks of an increment were found, in words: "page LSNs". */
+  readonly changeSource?: string | undefined;
+  /** Whether the checksum of every page that was read was verified; absent = nobody looked. */
+  readonly isPagesVerified?: boolean | undefined;
+  /** Pages of the cluster that were found damaged; absent = none, or nobody looked. */
+  readonly corruptPages?: number | undefined;
+}
+
 /**
  * The object whose presence makes a backup exist. What is absent was absent in the text: WAL-E and
  * old releases of WAL-G leave most of it out. LSNs are positions in bytes.
@@ -63,6 +73,7 @@ export interface Sentinel {
   readonly isPermanent: boolean;
   /** Files, TarFileSets and DatabasesByNames of a version 1 sentinel, as in files_metadata.json. */
   readonly embeddedFilesMetadata?: JsonObject | undefined;
+  readonly own?: OwnRecord | undefined;
 }
 
 /** Text of a version 2 sentinel: the bytes that WAL-G would write for these values. */
@@ -92,8 +103,29 @@ export function formatSentinel(sentinel: Sentinel): string {
     ["Hostname", sentinel.hostname ?? ""],
     ["DataDir", sentinel.dataDirectory ?? ""],
     ["IsPermanent", sentinel.isPermanent],
+    ["Walnut", formatOwn(sentinel.own)],
   ]);
   return formatJson(object, { escape: "go" });
+}
+
+function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
+  const object = jsonObject([
+    ["changes", own?.changeSource],
+    ["pages_verified", own?.isPagesVerified],
+    ["corrupt_pages", integer(own?.corruptPages)],
+  ]);
+  return object.size === 0 ? undefined : object;
+}
+
+function parseOwn(fields: Fields): OwnRecord | undefined {
+  const value = fields.object("Walnut");
+  if (value === undefined) return undefined;
+  const own = new Fields("Walnut in a sentinel", value);
+  return {
+    changeSource: own.string("changes"),
+    isPagesVerified: own.boolean("pages_verified"),
+    corruptPages: own.integer("corrupt_pages"),
+  };
 }
 
 function integer(value: number | undefined): bigint | undefined {
@@ -111,6 +143,7 @@ function time(value: TimeNs | undefined): string {
 export function parseSentinel(backup: BackupName, text: string): Sentinel {
   const fields = new Fields(`sentinel of ${backup}`, parseJson(text));
   const spec = fields.object("Spec");
+  const own = parseOwn(fields);
   return {
     startLsn: fields.uint64("LSN"),
     base: parseBase(fields),
@@ -132,6 +165,7 @@ export function parseSentinel(backup: BackupName, text: string): Sentinel {
     dataDirectory: fields.string("DataDir"),
     isPermanent: fields.boolean("IsPermanent") ?? false,
     embeddedFilesMetadata: parseEmbedded(fields),
+    ...(own === undefined ? {} : { own }),
   };
 }
 

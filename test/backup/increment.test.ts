@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { applyIncrement } from "../../src/backup/increment.ts";
+import { beginWithIncrement, fillFromFile, fillFromIncrement } from "../../src/backup/increment.ts";
 import { OperationError } from "../../src/errors.ts";
 import { incrementBytes } from "../support/increment-bytes.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
@@ -15,12 +15,29 @@ function page(fill: number): Buffer {
   return Buffer.alloc(PAGE, fill);
 }
 
-async function apply(base: Buffer, increment: Buffer, chunkBytes = 10_000): Promise<Buffer> {
+function entry(bytes: Buffer, chunkBytes = 777): EntryContent {
+  return { content: inChunks(bytes, chunkBytes), sizeBytes: bytes.length };
+}
+
+/** Restores from the newest increment to the base, in chunks that fit nothing. */
+async function applyChain(
+  base: Buffer,
+  increments: readonly Buffer[],
+  chunkBytes = 10_000,
+): Promise<Buffer> {
   using scratch = scratchDirectory();
   const path = join(scratch.path, "16384");
-  writeFileSync(path, base);
-  await applyIncrement(path, inChunks(increment, chunkBytes), increment.length);
+  const [newest, ...older] = increments.toReversed();
+  if (newest === undefined) throw new Error("no increment");
+  let gaps = await beginWithIncrement(path, 0o600, entry(newest, chunkBytes));
+  for (const bytes of older) gaps = await fillFromIncrement(path, entry(bytes, chunkBytes), gaps);
+  gaps = await fillFromFile(path, entry(base, chunkBytes), gaps, () => {});
+  assert.equal(gaps.missingCount, 0);
   return readFileSync(path);
+}
+
+async function apply(base: Buffer, increment: Buffer, chunkBytes = 10_000): Promise<Buffer> {
+  return await applyChain(base, [increment], chunkBytes);
 }
 
 test("pages go over those of the base, all-zero ones too", async () => {
@@ -127,11 +144,46 @@ for (const [what, increment, message] of bad) {
   });
 }
 
-test("refuses an increment without a file to change", async () => {
+test("a chain gives what its increments give one after the other", async () => {
+  const step = fc.record({ count: fc.nat(40), changed: fc.uniqueArray(fc.nat(39)) });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.nat(40),
+      fc.array(step, { minLength: 1, maxLength: 5 }),
+      async (baseCount, steps) => {
+        const base = Buffer.alloc(baseCount * PAGE, 1);
+        let wanted = base;
+        const increments = steps.map(({ count, changed }, index) => {
+          const next = Buffer.alloc(count * PAGE);
+          wanted.copy(next, 0, 0, Math.min(wanted.length, next.length));
+          const pages = changed
+            .filter((block) => block < count)
+            .toSorted((one, other) => one - other)
+            // Every other page of the second increment is one of zeros.
+            .map((block) => [block, page(index === 1 && block % 2 === 0 ? 0 : index + 2)] as const);
+          for (const [block, bytes] of pages) next.set(bytes, block * PAGE);
+          wanted = next;
+          return incrementBytes(count * PAGE, pages);
+        });
+        assert.ok((await applyChain(base, increments)).equals(wanted));
+      },
+    ),
+    { numRuns: 30 },
+  );
+});
+
+test("each page is written once, whatever older backups hold", async () => {
   using scratch = scratchDirectory();
-  const path = join(scratch.path, "absent");
-  await assert.rejects(applyIncrement(path, inChunks(whole, 1000), whole.length), {
-    name: "DamagedError",
-    message: `increment is for ${path}, which its base does not hold`,
-  });
+  const path = join(scratch.path, "1");
+  const newest = incrementBytes(2 * PAGE, [[0, page(5)]]);
+  const gaps = await beginWithIncrement(path, 0o640, entry(newest));
+  assert.deepEqual([gaps.missingCount, gaps.isMissing(0), gaps.isMissing(1)], [1, false, true]);
+  const kept = gaps.copy();
+  const older = incrementBytes(PAGE, [[0, page(4)]]);
+  const after = await fillFromIncrement(path, entry(older), gaps);
+  assert.deepEqual([after.missingCount, after.zeroCount], [0, 1], "the older file was shorter");
+  assert.deepEqual([gaps.missingCount, kept.missingCount], [1, 1], "a part can be read again");
+  await fillFromFile(path, entry(Buffer.alloc(9 * PAGE, 3)), after, () => {});
+  assert.deepEqual(readFileSync(path), Buffer.concat([page(5), page(0)]));
+  assert.equal(statSync(path).mode & 0o777, 0o640);
 });

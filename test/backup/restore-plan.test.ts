@@ -206,7 +206,7 @@ const broken: readonly { what: string; chain: readonly ChainMember[]; message: s
   {
     what: "a file that the base does not have",
     chain: chainOf({ files: { a: "here" } }, { files: { b: "skipped" } }),
-    message: `a backup on top of ${NAMES[0]} has only changes of file b, which ${NAMES[0]} does not list`,
+    message: `base ${NAMES[0]} of increment ${NAMES[1]} lacks b, of which the increment has only changes`,
   },
 ];
 
