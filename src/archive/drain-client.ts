@@ -15,7 +15,7 @@ export interface AskOptions {
   readonly signal: AbortSignal;
 }
 
-/** How long a drainer that lives may take to say that it heard us. */
+/** How long a process that lives may take to say that it heard us. */
 const FIRST_ANSWER_MS = 1000;
 
 /**
@@ -48,14 +48,42 @@ export async function askDrainer(
 export async function ask(
   socketPath: string,
   request: DrainRequest,
+  options: AskOptions,
+): Promise<DrainAnswer | Absent> {
+  return await converse(socketPath, { request, parse: parseAnswer }, options);
+}
+
+/** Nobody listens, or nobody answered. */
+export interface Absent {
+  readonly kind: "absent";
+  readonly reason: string;
+}
+
+/** No answer, though somebody is there. */
+interface Declined {
+  readonly kind: "declined";
+  readonly reason: string;
+}
+
+/** What is asked over a socket; `parse` gives undefined for what is no answer. */
+export interface Question<Answer> {
+  readonly request: object;
+  readonly parse: (line: string) => Answer | undefined;
+}
+
+/**
+ * The last answer of who listens at the socket: the first one that is not "taken". Rejects with the
+ * signal's reason.
+ */
+export async function converse<Answer extends { readonly kind: string }>(
+  socketPath: string,
+  { request, parse }: Question<Answer>,
   { timeoutMs, signal }: AskOptions,
-): Promise<DrainAnswer | { readonly kind: "absent"; readonly reason: string }> {
+): Promise<Answer | Absent | Declined> {
   signal.throwIfAborted();
   using address = openAddress(socketPath);
   if (address === undefined) return { kind: "absent", reason: "no spool directory" };
-  const { promise, resolve, reject } = Promise.withResolvers<
-    DrainAnswer | { readonly kind: "absent"; readonly reason: string }
-  >();
+  const { promise, resolve, reject } = Promise.withResolvers<Answer | Absent | Declined>();
   const socket = createConnection({ path: address.path });
   let isTaken = false;
   const leave = (reason: string): void =>
@@ -74,7 +102,7 @@ export async function ask(
   socket.on("error", (error) => leave(error.message));
   socket.on("close", () => leave("it closed the connection"));
   readLines(socket, (line) => {
-    const answer = parseAnswer(line);
+    const answer = parse(line);
     if (answer?.kind === "taken") isTaken = true;
     else resolve(answer ?? { kind: "declined", reason: "it said something else" });
   });

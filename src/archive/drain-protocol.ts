@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { closeSync, openSync } from "node:fs";
 import { dirname, join, basename } from "node:path";
 import { type ErrorCode, OperationError } from "../errors.ts";
+import type { LineProtocol } from "./line-server.ts";
 
 /** What wal-push says to the drainer: one line of JSON. */
 export type DrainRequest =
@@ -57,12 +58,12 @@ export class DrainError extends OperationError {
   }
 }
 
-export function formatLine(value: DrainRequest | DrainAnswer): string {
+export function formatLine(value: object): string {
   return `${JSON.stringify(value)}\n`;
 }
 
 /** Undefined for what is no request. */
-export function parseRequest(line: string): DrainRequest | undefined {
+function parseRequest(line: string): DrainRequest | undefined {
   const fields = parseFields(line);
   const kind = fields.get("kind");
   if (kind === "status") return { kind };
@@ -71,6 +72,17 @@ export function parseRequest(line: string): DrainRequest | undefined {
   const archiverPid = fields.get("archiverPid");
   if (kind !== "push" || typeof name !== "string" || typeof settings !== "string") return undefined;
   return { kind, name, settings, ...(typeof archiverPid === "number" ? { archiverPid } : {}) };
+}
+
+/** What the drainer's socket speaks. */
+export function drainLines(
+  handle: LineProtocol<DrainRequest, DrainAnswer>["handle"],
+): LineProtocol<DrainRequest, DrainAnswer> {
+  return {
+    parse: parseRequest,
+    unknown: { kind: "declined", reason: "unknown request" },
+    handle,
+  };
 }
 
 /** Undefined for what is no answer. */

@@ -16,13 +16,14 @@ import {
 import { FIRST_LEVEL, type LevelState, nextLevel } from "./drain-level.ts";
 import { planDrain } from "./drain-plan.ts";
 import {
+  drainLines,
   type DrainAnswer,
   type DrainRequest,
   type DrainStatus,
   failureAnswer,
 } from "./drain-protocol.ts";
-import { DrainServer } from "./drain-server.ts";
 import { forgetGap, shipGaps } from "./gaps.ts";
+import { LineServer } from "./line-server.ts";
 import { isTemporary } from "./outage.ts";
 import { pushWal } from "./push.ts";
 import { PushNotes, readFileIdentity } from "./push-note.ts";
@@ -77,7 +78,7 @@ type Answer = (answer: DrainAnswer) => void;
  */
 export async function drain(options: DrainOptions): Promise<string> {
   const drainer = new Drainer(options);
-  await using server = await DrainServer.listen(options.spool.socket, drainer.handle);
+  await using server = await LineServer.listen(options.spool.socket, drainLines(drainer.handle));
   if (server === undefined) return "another one runs";
   return await drainer.run(server);
 }
@@ -139,7 +140,7 @@ class Drainer {
     void this.#take(name, answer);
   };
 
-  async run(server: DrainServer): Promise<string> {
+  async run(server: LineServer): Promise<string> {
     const { queue, signal, log } = this.#options;
     const start = await serverStart(queue);
     await this.#checkNotes();

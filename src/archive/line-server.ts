@@ -1,28 +1,37 @@
 import { lstat, rm } from "node:fs/promises";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { systemErrorCode } from "../errors.ts";
-import { type DrainAnswer, type DrainRequest, formatLine } from "./drain-protocol.ts";
-import { parseRequest, readLines, socketAddress } from "./drain-protocol.ts";
+import { formatLine, readLines, socketAddress } from "./drain-protocol.ts";
 
-/** Takes one request; `answer` may be called several times, also when nobody listens any more. */
-export type DrainHandler = (request: DrainRequest, answer: (answer: DrainAnswer) => void) => void;
+/** What is said over a socket: lines of JSON, a request and its answers. */
+export interface LineProtocol<Request, Answer extends object> {
+  /** Undefined for what is no request. */
+  readonly parse: (line: string) => Request | undefined;
+  /** The answer to that. */
+  readonly unknown: Answer;
+  /** Takes one request; `answer` may be called several times, also when nobody listens any more. */
+  readonly handle: (request: Request, answer: (answer: Answer) => void) => void;
+}
 
-/** The drainer's socket, which is also its lock. */
-export class DrainServer implements AsyncDisposable {
+/** The socket of a process that there is once, which is also its lock. */
+export class LineServer implements AsyncDisposable {
   readonly #path: string;
   readonly #server: Server;
   readonly #sockets: Set<Socket>;
   readonly #inode: bigint;
 
   /**
-   * Undefined when another drainer listens there. A socket that nobody listens at is taken over.
+   * Undefined when another process listens there. A socket that nobody listens at is taken over.
    */
-  static async listen(path: string, handler: DrainHandler): Promise<DrainServer | undefined> {
+  static async listen<Request, Answer extends object>(
+    path: string,
+    protocol: LineProtocol<Request, Answer>,
+  ): Promise<LineServer | undefined> {
     using address = socketAddress(path);
     if (await isAlive(address.path)) return undefined;
     await rm(path, { force: true });
     const sockets = new Set<Socket>();
-    const server = createServer((socket) => serve(socket, { sockets, handler }));
+    const server = createServer((socket) => serve(socket, sockets, protocol));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     server.once("error", reject);
     server.listen(address.path, resolve);
@@ -33,7 +42,7 @@ export class DrainServer implements AsyncDisposable {
       throw error;
     }
     const { ino } = await lstat(path, { bigint: true });
-    return new DrainServer({ path, server, sockets, inode: ino });
+    return new LineServer({ path, server, sockets, inode: ino });
   }
 
   private constructor(parts: {
@@ -78,20 +87,21 @@ export class DrainServer implements AsyncDisposable {
 /** How long the other side may take to close. */
 const CLOSE_MS = 500;
 
-function serve(
+function serve<Request, Answer extends object>(
   socket: Socket,
-  { sockets, handler }: { readonly sockets: Set<Socket>; readonly handler: DrainHandler },
+  sockets: Set<Socket>,
+  { parse, unknown, handle }: LineProtocol<Request, Answer>,
 ): void {
   sockets.add(socket);
   socket.on("close", () => sockets.delete(socket));
   socket.on("error", () => socket.destroy());
-  const answer = (value: DrainAnswer): void => {
+  const answer = (value: Answer): void => {
     if (socket.writable) socket.write(formatLine(value));
   };
   readLines(socket, (line) => {
-    const request = parseRequest(line);
-    if (request === undefined) answer({ kind: "declined", reason: "unknown request" });
-    else handler(request, answer);
+    const request = parse(line);
+    if (request === undefined) answer(unknown);
+    else handle(request, answer);
   });
 }
 
