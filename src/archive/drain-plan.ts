@@ -9,6 +9,8 @@ export interface DrainState {
    * Whether a ready file has failed and is not to be tried again yet; it holds others back even so.
    */
   readonly isResting: (name: string) => boolean;
+  /** Segments that the archive has with other content: nothing behind them may be stored. */
+  readonly conflicts?: ReadonlySet<string>;
   /** Acknowledged, and not yet marked as done by PostgreSQL. */
   readonly aheadCount: number;
 }
@@ -26,7 +28,8 @@ const TIMELINE_DIGITS = 8;
 /**
  * The files to begin now: those that are waited for, then history files, then by name. A file of a
  * timeline waits for that timeline's history, and for older ones, as long as those are not
- * acknowledged.
+ * acknowledged; and for every earlier file of it that collided, because a timeline must not hold the
+ * WAL of two servers.
  *
  * @source ready_file_comparator, src/backend/postmaster/pgarch.c
  */
@@ -43,6 +46,7 @@ export function planDrain(state: DrainState, limits: DrainLimits): readonly stri
       if (isFull && !wanted.has(name)) continue;
       if (underWay.has(name) || chosen.includes(name) || state.isResting(name)) continue;
       if (!name.endsWith(HISTORY) && timelineOf(name) >= pendingTimeline) continue;
+      if (isBehindConflict(name, state.conflicts)) continue;
       best = name;
     }
     if (best === undefined) break;
@@ -60,6 +64,13 @@ function oldestPendingHistory({ ready, underWay }: DrainState): string {
     }
   }
   return oldest;
+}
+
+function isBehindConflict(name: string, conflicts: ReadonlySet<string> | undefined): boolean {
+  for (const conflict of conflicts ?? []) {
+    if (name > conflict && timelineOf(name) === timelineOf(conflict)) return true;
+  }
+  return false;
 }
 
 function timelineOf(name: string): string {

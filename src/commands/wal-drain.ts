@@ -49,7 +49,7 @@ export const walDrain: Command<Arguments> = {
       return await context.write(`${JSON.stringify(status ?? { running: false })}\n`);
     }
     if (self === undefined) throw new RefusedError("wal-drain can't run here");
-    const { aheadMax, isMarkingDone, isLevelByNeed } = config.archiveQueue;
+    const { aheadMax, isMarkingDone, isLevelByNeed, serverName } = config.archiveQueue;
     const reason = await drain({
       queue,
       spool,
@@ -57,6 +57,7 @@ export const walDrain: Command<Arguments> = {
       codec: codecOf(config.compressionMethod),
       level: config.compressionLevel,
       isLevelByNeed,
+      serverName,
       codecJobs: config.codecJobs,
       concurrency: config.uploadConcurrency,
       aheadMax,

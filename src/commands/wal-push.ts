@@ -146,6 +146,7 @@ async function pushDirectly(wal: Wal, context: Context): Promise<void> {
     level: config.compressionLevel,
     codecJobs: config.codecJobs,
     cacheDirectory: config.cacheDirectory,
+    serverName: config.archiveQueue.serverName,
     log,
   });
   log.info(outcome, { wal: wal.name, storage: storage.name });

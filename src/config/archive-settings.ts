@@ -1,8 +1,15 @@
 import { defaulted, setting } from "./setting.ts";
-import { boolean, bytes, choice, integer, path } from "./value-types.ts";
+import { boolean, bytes, choice, integer, path, text } from "./value-types.ts";
 
 /** How files are archived ahead, and what happens when they can't be. */
 export const archive = {
+  serverName: setting(
+    "SERVER_NAME",
+    text,
+    "What tells this server from the others of its cluster; host name and data directory unless set. " +
+      "Set it where the host name changes by itself.",
+    { form: "own" },
+  ),
   spoolDirectory: setting(
     "SPOOL_DIR",
     path,

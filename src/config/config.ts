@@ -29,6 +29,8 @@ export interface ReceiveConfig {
 
 /** How files are archived ahead, and what happens when they can't be. */
 export interface ArchiveQueueConfig {
+  /** Tells this server from the others; absent = host name and data directory do. */
+  readonly serverName?: string;
   /** A directory for the spools of any number of data directories; absent = beside each. */
   readonly spoolDirectory?: string;
   /** Files that may be archived before PostgreSQL asks for them. */

@@ -173,6 +173,7 @@ function readArchiveQueue(found: FoundSettings): ArchiveQueueConfig {
     );
   }
   return {
+    ...defined("serverName", found.get(archive.serverName)),
     ...defined("spoolDirectory", found.get(archive.spoolDirectory)),
     aheadMax: found.get(archive.aheadLimit),
     isMarkingDone: found.get(archive.readyRename),

@@ -44,6 +44,18 @@ test("a timeline waits for its history, whether that is ready, under way or rest
   ]);
 });
 
+test("nothing of a timeline is begun behind a file of it that collided", () => {
+  const conflicts = new Set([segment(1, 4)]);
+  const ready = [segment(1, 3), segment(1, 4), segment(1, 5), segment(2, 5)];
+  const wanted = new Set([segment(1, 5)]);
+  const limits = { concurrency: 9, ahead: 9 };
+  assert.deepEqual(planDrain(state(ready, { conflicts, wanted }), limits), [
+    segment(1, 3),
+    segment(1, 4),
+    segment(2, 5),
+  ]);
+});
+
 test("no plan goes beyond its limits, begins a file twice, or a segment before its history", () => {
   const name = fc.oneof(
     fc.tuple(fc.integer({ min: 1, max: 4 }), fc.nat(40)).map(([t, n]) => segment(t, n)),

@@ -279,6 +279,13 @@ async function changingServers(): Promise<{ readonly primary: Pusher; readonly s
   return { standby, primary: { push: (name) => primary.push(name, { codec }) } };
 }
 
+function isStored(pushed: Promise<unknown>): Promise<boolean> {
+  return pushed.then(
+    () => true,
+    () => false,
+  );
+}
+
 /** At which call of the one the whole push of the other happens. */
 const meetings = {
   primary: [/^get walnut_005\/writers/, /^put over/, /^list wal_/, /^put new wal_/],
@@ -289,11 +296,6 @@ for (const slow of ["primary", "standby"] as const) {
     test(`other content at ${meeting.source} of the ${slow} that changes: one of both sees it`, async () => {
       const servers = await changingServers();
       const quick = slow === "primary" ? servers.standby : servers.primary;
-      const isStored = (pushed: Promise<unknown>) =>
-        pushed.then(
-          () => true,
-          () => false,
-        );
       const outcomes: boolean[] = [];
       bench.storage.interceptOnce(meeting, async (next) => {
         outcomes.push(await isStored(quick.push(second)));
