@@ -14,6 +14,8 @@ const HEADER_BYTES = 24;
 const HEADER_CRC = 20;
 /** MaxAllocSize: no release can replay a longer record. */
 const RECORD_BYTES_MAX = 0x3fff_ffff;
+/** Two pages: most records that cross a page's border need no more. */
+const FIRST_KEPT_BYTES = 16_384;
 /** MAXIMUM_ALIGNOF: each record begins at a multiple of it. */
 const ALIGN = 8;
 /** RM_XLOG_ID with XLOG_SWITCH, which stands under XLR_RMGR_INFO_MASK. */
@@ -44,6 +46,22 @@ export interface OpenRecord {
   readonly crc: number;
   /** The first bytes of the record: its header, or what there is of that. */
   readonly head: Uint8Array;
+  /** With a sink: the record's first bytes, as many as the sink wants of it, `head` included. */
+  readonly kept?: Uint8Array;
+}
+
+/** Takes the records that a scan finds. Whatever it is given is overwritten after the call. */
+export interface RecordSink {
+  /**
+   * A whole record with a correct CRC, from `view[at]` on. `start` is its offset in the segment,
+   * -1 if it began in an earlier one. A record on one page is always there to its end, any other
+   * as far as `keptBytes` asked for.
+   */
+  record(view: DataView, at: number, start: number): void;
+  /** How much is wanted of a record that is on several pages, by its header at `head[0]`. */
+  keptBytes(head: DataView): number;
+  /** Bytes of a record whose beginning, in an earlier segment, is not known. */
+  rest(view: DataView, from: number, to: number): void;
 }
 
 /**
@@ -80,10 +98,13 @@ export class WalRecordScan {
   #pendingCrc = Crc32c.start;
   readonly #head = new DataView(new ArrayBuffer(HEADER_BYTES));
   #headFilled = 0;
+  readonly #sink: RecordSink | undefined;
+  readonly #kept = new KeptBytes();
 
   /** `previous` is what the segment before left open: this one must continue it, or void it. */
-  constructor(segment: SegmentHeader, previous?: OpenRecord) {
+  constructor(segment: SegmentHeader, previous?: OpenRecord, sink?: RecordSink) {
     this.#segment = segment;
+    this.#sink = sink;
     // A segment never crosses a multiple of 4 GiB, so that its high half is the same everywhere.
     this.#startHigh = Number(segment.startLsn >> 32n);
     this.#startLow = Number(segment.startLsn & 0xffff_ffffn);
@@ -94,6 +115,7 @@ export class WalRecordScan {
       this.#headFilled = previous.head.length;
       this.#pendingCrc = previous.crc;
       this.#isCrcKnown = true;
+      if (sink !== undefined) this.#kept.restore(requireKept(previous));
     }
   }
 
@@ -105,7 +127,8 @@ export class WalRecordScan {
       return undefined;
     }
     const head = new Uint8Array(this.#head.buffer).slice(0, this.#headFilled);
-    return { pendingBytes: this.#pendingBytes, crc: this.#pendingCrc, head };
+    const kept = this.#sink === undefined ? {} : { kept: this.#kept.copy() };
+    return { pendingBytes: this.#pendingBytes, crc: this.#pendingCrc, head, ...kept };
   }
 
   /**
@@ -187,20 +210,28 @@ export class WalRecordScan {
     const taken = Math.min(this.#pendingBytes, pageEnd - position);
     const end = position + taken;
     this.#pendingBytes -= taken;
+    if (!this.#isCrcKnown) this.#sink?.rest(view, position, end);
     if (this.#isCrcKnown) {
       const wasFilled = this.#headFilled;
       const data = this.#fillHead(view, position, end);
       if (wasFilled < HEADER_BYTES && this.#headFilled === HEADER_BYTES) {
         if (!this.#checkRecordHeader(this.#head, 0, this.#pendingStart)) return end;
       }
+      this.#keep(view, position, end);
       this.#pendingCrc = this.#crc.update(this.#pendingCrc, view, data, end);
     }
     if (this.#pendingBytes > 0) return end;
 
     const next = this.#aligned(end, pageEnd);
     const nextOffset = this.#pageOffset + this.#segment.pageBytes - (pageEnd - next);
-    if (!this.#isCrcKnown) this.endOfRecords = nextOffset;
-    else this.#completeRecord(this.#head, 0, this.#pendingCrc, [this.#pendingStart, nextOffset]);
+    if (!this.#isCrcKnown) {
+      this.endOfRecords = nextOffset;
+      return next;
+    }
+    const place = [this.#pendingStart, nextOffset] as const;
+    if (this.#completeRecord(this.#head, 0, this.#pendingCrc, place)) {
+      this.#sink?.record(this.#kept.view(), 0, this.#pendingStart);
+    }
     return next;
   }
 
@@ -226,7 +257,9 @@ export class WalRecordScan {
       const end = position + lengthBytes;
       const crc = this.#crc.update(Crc32c.start, view, position + HEADER_BYTES, end);
       const next = this.#aligned(end, pageEnd);
-      this.#completeRecord(view, position, crc, [start, next + toOffset]);
+      if (this.#completeRecord(view, position, crc, [start, next + toOffset])) {
+        this.#sink?.record(view, position, start);
+      }
       position = next;
     }
   }
@@ -235,6 +268,16 @@ export class WalRecordScan {
     this.#headFilled = 0;
     const data = this.#fillHead(view, position, pageEnd);
     this.#pendingCrc = this.#crc.update(Crc32c.start, view, data, pageEnd);
+    this.#kept.clear();
+    this.#keep(view, position, pageEnd);
+  }
+
+  /** Keeps what the sink wants of bytes that stand behind those kept before. */
+  #keep(view: DataView, from: number, to: number): void {
+    if (this.#sink === undefined) return;
+    // Until the header is whole, its own bytes are all there is to keep.
+    if (this.#headFilled === HEADER_BYTES) this.#kept.limit = this.#sink.keptBytes(this.#head);
+    this.#kept.add(view, from, to);
   }
 
   /** Collects the record's header, which may be split too; returns where its data goes on. */
@@ -269,21 +312,65 @@ export class WalRecordScan {
     at: number,
     dataCrc: number,
     place: readonly [start: number, next: number],
-  ): void {
+  ): boolean {
     const crc = Crc32c.finish(this.#crc.update(dataCrc, head, at, at + HEADER_CRC));
     if (crc !== head.getUint32(at + HEADER_CRC, true)) {
-      if (place[0] >= 0) this.#fail("record with a wrong CRC", place[0]);
-      else this.#fail("end of a record of the previous segment with a wrong CRC", 0);
-      return;
+      if (place[0] >= 0) return this.#fail("record with a wrong CRC", place[0]);
+      return this.#fail("end of a record of the previous segment with a wrong CRC", 0);
     }
     [this.#lastStart, this.endOfRecords] = place;
     if (place[0] >= 0) this.recordCount += 1;
     const isSwitch = (head.getUint8(at + 16) & INFO_MASK) === INFO_SWITCH;
     if (isSwitch && head.getUint8(at + 17) === RMGR_XLOG) this.#stop("switch", "");
+    return true;
   }
 
   /** Pages end at multiples of ALIGN in the segment, wherever they stand in the view. */
   #aligned(position: number, pageEnd: number): number {
     return position + ((pageEnd - position) % ALIGN);
+  }
+}
+
+function requireKept({ kept }: OpenRecord): Uint8Array {
+  if (kept === undefined) throw new RangeError("an open record of a walk without a sink");
+  return kept;
+}
+
+/** The first bytes of a record that is on several pages. */
+class KeptBytes {
+  /** No more than so many. */
+  limit = RECORD_BYTES_MAX;
+  #bytes = new Uint8Array(FIRST_KEPT_BYTES);
+  #length = 0;
+
+  clear(): void {
+    this.limit = RECORD_BYTES_MAX;
+    this.#length = 0;
+  }
+
+  restore(bytes: Uint8Array): void {
+    this.clear();
+    this.add(new DataView(bytes.buffer, bytes.byteOffset, bytes.length), 0, bytes.length);
+  }
+
+  add(view: DataView, from: number, to: number): void {
+    const taken = Math.min(to - from, this.limit - this.#length);
+    if (taken <= 0) return;
+    const needed = this.#length + taken;
+    if (needed > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(needed, 2 * this.#bytes.length));
+      grown.set(this.#bytes.subarray(0, this.#length));
+      this.#bytes = grown;
+    }
+    this.#bytes.set(new Uint8Array(view.buffer, view.byteOffset + from, taken), this.#length);
+    this.#length = needed;
+  }
+
+  view(): DataView {
+    return new DataView(this.#bytes.buffer, 0, this.#length);
+  }
+
+  copy(): Uint8Array {
+    return this.#bytes.slice(0, this.#length);
   }
 }

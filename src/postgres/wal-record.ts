@@ -1,4 +1,4 @@
-import { type OpenRecord, type WalEnd, WalRecordScan } from "./wal-record-scan.ts";
+import { type OpenRecord, type RecordSink, type WalEnd, WalRecordScan } from "./wal-record-scan.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES, type SegmentHeader } from "./wal-segment.ts";
 
 /** What a walk over a segment found. */
@@ -35,6 +35,7 @@ export function walkSegment(bytes: Uint8Array, options: { readonly name: string 
 export class WalWalker {
   readonly #name: string;
   readonly #previous: OpenRecord | undefined;
+  readonly #sink: RecordSink | undefined;
   /** The beginning of a page of which the rest has not been pushed yet. */
   #page = new Uint8Array(SEGMENT_HEADER_BYTES);
   #filled = 0;
@@ -44,10 +45,12 @@ export class WalWalker {
   /**
    * `name` is "X" or "X.partial"; the segment must be that one. `previous` is the `openRecord` of
    * the segment before: with it, the CRC of the record that this one continues is checked as well.
+   * `sink` is given every record on the way.
    */
-  constructor(name: string, previous?: OpenRecord) {
+  constructor(name: string, previous?: OpenRecord, sink?: RecordSink) {
     this.#name = name;
     this.#previous = previous;
+    this.#sink = sink;
   }
 
   /** After `finish`: the record that the next segment continues, if there is one. */
@@ -95,7 +98,7 @@ export class WalWalker {
 
   #start() {
     const header = checkSegmentStart(this.#page.subarray(0, this.#filled), this.#name);
-    this.#segment = { header, scan: new WalRecordScan(header, this.#previous) };
+    this.#segment = { header, scan: new WalRecordScan(header, this.#previous, this.#sink) };
     const page = new Uint8Array(header.pageBytes);
     page.set(this.#page);
     this.#page = page;

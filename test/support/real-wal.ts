@@ -1,7 +1,11 @@
 /** WAL files that a real PostgreSQL wrote a moment ago, in memory. */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { parseDataPageHeader } from "../../src/postgres/data-page.ts";
+import type { Lsn } from "../../src/postgres/lsn.ts";
+import { parseRelationPath, type RelationFile } from "../../src/postgres/relation-file.ts";
 import { type Major, startCluster } from "./postgres.ts";
+import { prepareWorkload, runWorkload, WORKLOAD_SETTINGS } from "./wal-workload.ts";
 
 export interface RealWal {
   readonly systemId: bigint;
@@ -48,14 +52,20 @@ export async function recordWal({
   }
   const last = await cluster.switchWal();
   await cluster.stop();
+  return await readWal(cluster.dataDirectory, { first, last, segmentMiB });
+}
 
-  const directory = join(cluster.dataDirectory, "pg_wal");
+async function readWal(
+  dataDirectory: string,
+  { first, last, segmentMiB }: { first: string; last: string; segmentMiB: number },
+): Promise<RealWal> {
+  const directory = join(dataDirectory, "pg_wal");
   const names = (await readdir(directory))
     .filter((name) => /^[0-9A-F]{24}$/.test(name) && name >= first && name <= last)
     .toSorted();
   const files = new Map<string, Buffer>();
   for (const name of names) files.set(name, await readFile(join(directory, name)));
-  const control = await readFile(join(cluster.dataDirectory, "global", "pg_control"));
+  const control = await readFile(join(dataDirectory, "global", "pg_control"));
   return {
     systemId: control.readBigUInt64LE(0),
     segmentBytes: segmentMiB * 1024 * 1024,
@@ -63,6 +73,58 @@ export async function recordWal({
     files,
     control,
   };
+}
+
+/** Records of all kinds, and the pages that they left in the data directory. */
+export interface RecordedWorkload extends RealWal {
+  readonly pages: readonly WrittenPage[];
+}
+
+/** A page of a main fork that is not all zeros. */
+export interface WrittenPage {
+  readonly file: RelationFile;
+  /** Number in the file. */
+  readonly block: number;
+  readonly lsn: Lsn;
+}
+
+/** Makes a cluster, runs wal-workload.ts in it, and removes it again. */
+export async function recordWorkload(major: Major): Promise<RecordedWorkload> {
+  await using cluster = await startCluster({
+    major,
+    segmentMiB: 1,
+    settings: {
+      ...WORKLOAD_SETTINGS,
+      archive_mode: "on",
+      archive_command: "false",
+      autovacuum: "off",
+    },
+  });
+  await prepareWorkload(cluster);
+  await cluster.switchWal();
+  await cluster.query("CHECKPOINT");
+  const first = await cluster.switchWal();
+  await runWorkload(cluster, await cluster.makeDirectory("elsewhere"));
+  const last = await cluster.switchWal();
+  await cluster.stop();
+  const wal = await readWal(cluster.dataDirectory, { first, last, segmentMiB: 1 });
+  return { ...wal, pages: await readPages(cluster.dataDirectory) };
+}
+
+/** Of a server that is stopped. */
+export async function readPages(dataDirectory: string): Promise<readonly WrittenPage[]> {
+  const pages: WrittenPage[] = [];
+  for (const path of await readdir(dataDirectory, { recursive: true })) {
+    const file = parseRelationPath(path);
+    if (file?.fork !== "main" || file.isTemporary) continue;
+    const content = await readFile(join(dataDirectory, path));
+    for (let at = 0; at + 8192 <= content.length; at += 8192) {
+      const page = content.subarray(at, at + 8192);
+      const { lsn } = parseDataPageHeader(page);
+      if (lsn !== 0n) pages.push({ file, block: at / 8192, lsn });
+    }
+  }
+  return pages;
 }
 
 /** The content of a WAL file that was recorded. */
