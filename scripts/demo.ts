@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { reachable } from "../test/support/reachable.ts";
 import { chownTree } from "../test/support/server-user.ts";
 import { type Cluster, restoreCluster, startCluster } from "../test/support/postgres.ts";
 import { type RunResult, runWalnut } from "../test/support/walnut.ts";
@@ -66,7 +67,8 @@ function build(): void {
 
 console.log(`\n${bold("walnut demo")}: lose a table, get every row back\n`);
 build();
-process.env["WALNUT_BINARY"] = binary;
+const program = reachable(binary);
+process.env["WALNUT_BINARY"] = program;
 say(`built dist/walnut, one file of ${megabytes(statSync(binary).size)}`);
 
 await using cluster = await startCluster({ major: MAJOR });
@@ -81,7 +83,7 @@ await writeFile(
     ...cluster.connection,
   }),
 );
-const walnut = `${binary} --config ${configFile}`;
+const walnut = `${program} --config ${configFile}`;
 await cluster.stop();
 await writeFile(
   join(cluster.dataDirectory, "postgresql.auto.conf"),

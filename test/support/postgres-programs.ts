@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { basename, join } from "node:path";
 import { systemErrorCode } from "../../src/errors.ts";
+import { reachable } from "./reachable.ts";
 
 export const MAJORS = [13, 14, 15, 16, 17, 18] as const;
 const CACHE = join(import.meta.dirname, "..", "..", ".cache");
@@ -22,7 +23,7 @@ export async function freePort(): Promise<number> {
 
 /** "initdb", "postgres" or "pg_ctl" of a release, with the links that npm leaves out. */
 export function serverProgram(major: Major, name: string): string {
-  const root = join(import.meta.dirname, "..", "..", "node_modules", `pg${major}`);
+  const root = reachable(join(import.meta.dirname, "..", "..", "node_modules", `pg${major}`));
   const program = join(root, "native", "bin", name);
   if (!existsSync(program)) throw new Error(`${program} is missing: run npm ci`);
   const links: unknown = JSON.parse(readFileSync(join(root, "native", "pg-symlinks.json"), "utf8"));

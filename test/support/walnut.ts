@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { reachable } from "./reachable.ts";
 import type { ServerUser } from "./server-user.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -13,9 +14,9 @@ const ROOT = join(import.meta.dirname, "..", "..");
  */
 export function walnutCommand(): readonly string[] {
   const wanted = process.env["WALNUT_BINARY"];
-  if (wanted !== undefined) return [wanted];
+  if (wanted !== undefined) return [reachable(wanted)];
   const built = join(ROOT, "dist", "walnut");
-  if (existsSync(built) && statSync(built).mtimeMs > newestChangeMs()) return [built];
+  if (existsSync(built) && statSync(built).mtimeMs > newestChangeMs()) return [reachable(built)];
   return [process.execPath, "run", join(ROOT, "src", "main.ts")];
 }
 
