@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Codec } from "../codec/codec.ts";
+import { ConflictError } from "../errors.ts";
 import { Bell } from "../io/bell.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
@@ -47,6 +48,7 @@ export interface DrainOptions {
   /** Rename `.ready` to `.done` ourselves. */
   readonly isMarkingDone: boolean;
   readonly cacheDirectory: string;
+  readonly serverName?: string | undefined;
   /** For one push. */
   readonly timeoutMs: number;
   /** Ends when there was nothing to do for so long. */
@@ -96,6 +98,7 @@ class Drainer {
   readonly #waiting = new Map<string, Answer[]>();
   /** When a file that failed may be tried again without being asked for. */
   readonly #notBeforeMs = new Map<string, number>();
+  readonly #conflicts = new Set<string>();
   #storage: Storage | undefined;
   /** 0 while all is well. */
   #failures = 0;
@@ -219,6 +222,7 @@ class Drainer {
   #gone(name: string): void {
     if (this.#waiting.has(name)) return;
     this.#ready.delete(name);
+    this.#conflicts.delete(name);
     if (this.#ahead.delete(name)) void this.#notes.remove(name).catch(() => {});
   }
 
@@ -243,6 +247,7 @@ class Drainer {
       underWay: new Set(this.#underWay.keys()),
       wanted: new Set(this.#waiting.keys()),
       isResting: (name: string) => (this.#notBeforeMs.get(name) ?? 0) > nowMs,
+      conflicts: this.#conflicts,
       aheadCount: this.#ahead.size,
     };
     for (const name of planDrain(state, limits)) {
@@ -299,6 +304,7 @@ class Drainer {
 
   #succeeded(name: string, isNoted: boolean): void {
     this.#storedCount += 1;
+    this.#conflicts.delete(name);
     if (!isNoted && isReady(this.#options.queue, name)) {
       this.#ready.add(name);
       this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
@@ -323,8 +329,9 @@ class Drainer {
     const reason = reasonOf(error);
     if (reason !== this.#lastError) log.error("push failed", { wal: name, reason });
     this.#lastError = reason;
-    // What waits behind a history that fails would wait for ever.
-    const isBlocking = name.endsWith(".history");
+    if (error instanceof ConflictError) this.#conflicts.add(name);
+    // What waits behind them would wait for ever.
+    const isBlocking = name.endsWith(".history") || this.#conflicts.has(name);
     const blocked = [...this.#waiting.keys()].filter((one) => !this.#underWay.has(one));
     for (const one of isBlocking ? [name, ...blocked] : [name]) {
       for (const answer of this.#takeWaiting(one)) answer(failureAnswer(error));
@@ -365,14 +372,9 @@ class Drainer {
   }
 
   async #pause(): Promise<void> {
-    const { clock, signal } = this.#options;
-    const over = new AbortController();
-    const either = AbortSignal.any([signal, over.signal]);
-    const rung = this.#bell.rung({ signal: either }).catch(() => {});
     const pausedMs = this.#pausedUntilMs - this.#now();
     const waitMs = pausedMs > 0 ? Math.min(pausedMs, RESCAN_MS) : RESCAN_MS;
-    await Promise.race([rung, clock.sleep(waitMs, { signal: either }).catch(() => {})]);
-    over.abort();
+    await this.#bell.rungWithin(waitMs, this.#options);
   }
 
   #status(): DrainStatus {
