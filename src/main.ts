@@ -35,6 +35,7 @@ async function main(): Promise<void> {
   const exitCode = await runProgram({
     ...readMachine(args),
     signal: stop.signal,
+    onSignal: stop.take,
     writeOutput: standardOutput(),
     stderr,
   });
@@ -52,7 +53,9 @@ function versionText(): string {
   return `walnut version ${version}\t${commit}\t${runtime}\tPostgreSQL 13-18\n`;
 }
 
-function readMachine(args: readonly string[]): Omit<Machine, "signal" | "writeOutput" | "stderr"> {
+type ReadMachine = Omit<Machine, "signal" | "onSignal" | "writeOutput" | "stderr">;
+
+function readMachine(args: readonly string[]): ReadMachine {
   const homeDirectory = findHomeDirectory();
   return {
     args,
@@ -69,6 +72,7 @@ function readMachine(args: readonly string[]): Omit<Machine, "signal" | "writeOu
     },
     programWords: programWords(),
     appendFile: (path, text) => appendFileSync(path, text),
+    processId: process.pid,
   };
 }
 
@@ -104,7 +108,12 @@ function findHomeDirectory(): string | undefined {
  * The first signal aborts, so that what is running can leave everything in order; the second one
  * ends the process at once.
  */
-function listenForStop(): { readonly signal: AbortSignal; endBySignal(): void } {
+function listenForStop(): {
+  readonly signal: AbortSignal;
+  readonly take: Machine["onSignal"];
+  endBySignal(): void;
+} {
+  const taken = new Map<string, () => void>();
   const controller = new AbortController();
   const received: StopSignal[] = [];
   const endBy = (signal: StopSignal) => {
@@ -114,6 +123,8 @@ function listenForStop(): { readonly signal: AbortSignal; endBySignal(): void } 
   };
   for (const signal of STOP_SIGNALS) {
     process.on(signal, () => {
+      const listener = taken.get(signal);
+      if (listener !== undefined) return listener();
       received.push(signal);
       if (received.length > 1) endBy(signal);
       else controller.abort(new InterruptedError(`stopped by ${signal}`));
@@ -121,6 +132,10 @@ function listenForStop(): { readonly signal: AbortSignal; endBySignal(): void } 
   }
   return {
     signal: controller.signal,
+    take(signal, listener) {
+      taken.set(signal, listener);
+      if (signal === "SIGUSR1") process.on(signal, listener);
+    },
     endBySignal() {
       const [first] = received;
       if (first !== undefined) endBy(first);

@@ -1,4 +1,5 @@
 import type { Config } from "../config/config.ts";
+import type { Launch } from "../daemon/service.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -22,7 +23,19 @@ export interface Context {
    * This program, for other processes that have to find it; absent where nothing may be started.
    */
   readonly self?: Self;
+  /** What this process was given by whoever started it; absent where it is none of its own. */
+  readonly launch?: Launch;
+  /** From now on the signal calls the listener and does nothing else. */
+  readonly onSignal?: (signal: TakenSignal, listener: () => void) => void;
+  /** Reads all settings once more. Rejects with ConfigError, and then nothing has changed. */
+  readonly reload?: () => Promise<Reloaded>;
 }
+
+/** Signals that a process which stays may use for itself. */
+export type TakenSignal = "SIGHUP" | "SIGUSR1";
+
+/** What depends on settings. */
+export type Reloaded = Pick<Context, "config" | "log" | "self">;
 
 /** How to start this program again. */
 export interface Self {

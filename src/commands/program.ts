@@ -13,7 +13,7 @@ import type { LogLevel } from "../io/log.ts";
 import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
 import { sha256Hex } from "../io/runtime.ts";
-import type { Self } from "./command.ts";
+import type { Context, Self } from "./command.ts";
 import { createContext } from "./context.ts";
 import { errorExitCode } from "./exit-codes.ts";
 import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
@@ -54,6 +54,8 @@ export interface Machine {
   readonly programWords: readonly string[];
   /** Appends to a file at once. Throws what the file system throws. */
   readonly appendFile: (path: string, text: string) => void;
+  readonly processId: number;
+  readonly onSignal: NonNullable<Context["onSignal"]>;
 }
 
 /** What a failure needs to be told, as far as the run has come. */
@@ -118,6 +120,8 @@ async function runCommand(
   for (const [name, value] of line.settings) flags.set(name, value);
   if (line.isHelp) return await machine.writeOutput(formatCommandHelp(command));
 
+  // As we were started: variables that we set ourselves must not outlive the file they come from.
+  const environment = { ...machine.environment };
   const found = await program.settings();
   const log = openLog(found, machine, terminal);
   state.log = log;
@@ -133,6 +137,14 @@ async function runCommand(
     const isPath = index.byFlag(name) === general.configFile;
     return `--${name}=${isPath ? resolve(workingDirectory, value) : value}`;
   });
+  const reload = async () => {
+    const again = await findSettings({ ...sources(machine), environment, flags }, index);
+    const config = program.configure(again);
+    state.log = openLog(again, machine, terminal);
+    for (const [name, value] of again.beside.sdkVariables) machine.exportVariable(name, value);
+    for (const warning of settingWarnings(again)) state.log.warning(warning);
+    return { config, log: state.log, self: describeSelf(settingWords, config, machine) };
+  };
   const isText = readOr(found, general.logFormat, "text") === "text";
   await command.run(
     args,
@@ -144,6 +156,9 @@ async function runCommand(
       workingDirectory,
       write: writeOutput,
       self: describeSelf(settingWords, config, machine),
+      launch: { processId: machine.processId, environment },
+      onSignal: machine.onSignal,
+      reload,
       progress: lazyProgress(() =>
         isText && terminal.isTerminal ? terminalProgress(terminal, clock) : logProgress(log, clock),
       ),
@@ -196,14 +211,16 @@ function createProgram(
   { machine, index }: Pick<RunParts, "machine" | "index">,
   flags: ReadonlyMap<string, string>,
 ): Program {
-  const { versionText, environment, homeDirectory } = machine;
-  const home = homeDirectory === undefined ? {} : { homeDirectory };
   return {
     commands,
-    versionText,
-    settings: () => findSettings({ flags, environment, ...home }, index),
+    versionText: machine.versionText,
+    settings: () => findSettings({ ...sources(machine), flags }, index),
     configure: (found) => makeConfig(found, machine),
   };
+}
+
+function sources({ environment, homeDirectory }: Machine) {
+  return { environment, ...(homeDirectory === undefined ? {} : { homeDirectory }) };
 }
 
 /** The log as it is configured; as far as that is wrong, and before it is read, with defaults. */

@@ -1,5 +1,5 @@
 import { defaulted, setting } from "./setting.ts";
-import { boolean, bytes, choice, integer, path, text } from "./value-types.ts";
+import { boolean, bytes, choice, duration, integer, path, text } from "./value-types.ts";
 
 /** How files are archived ahead, and what happens when they can't be. */
 export const archive = {
@@ -41,5 +41,11 @@ export const archive = {
     bytes(1),
     "With the policy drop: how much WAL may wait before segments are given up.",
     { form: "own", unit: "bytes" },
+  ),
+  daemonPushTimeout: defaulted(
+    "DAEMON_WAL_UPLOAD_TIMEOUT",
+    duration({ minMs: 1000 }),
+    "How long one push may take that a client asks the daemon for; WALNUT_WAL_TIMEOUT counts, too.",
+    { default: "60s" },
   ),
 } as const;

@@ -85,6 +85,8 @@ export interface Config {
   readonly aliveCheckIntervalMs: number;
 
   readonly archiveQueue: ArchiveQueueConfig;
+  /** For one push of the daemon's; `walTimeoutMs` counts, too. */
+  readonly daemonPushTimeoutMs: number;
   readonly receive: ReceiveConfig;
   /** Whether wal-fetch may give an unfinished segment where there is nothing else. */
   readonly isPartialFetched: boolean;

@@ -99,7 +99,6 @@ const wal = inert("prefixed", [
   ],
   ["PG_WAL_PAGE_SIZE", bytes(1), "Size of a WAL page.", "walnut reads it from the segments"],
   ["PG_BLOCK_SIZE", bytes(1), "Size of a data page.", "walnut reads it from the server"],
-  ["DAEMON_WAL_UPLOAD_TIMEOUT", duration({ minMs: 0 }), "Time limit of the daemon.", LATER],
 ]);
 
 const bareNames = inert("plain", [

@@ -102,6 +102,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     aliveCheckIntervalMs: found.get(postgres.aliveCheckInterval),
 
     archiveQueue: readArchiveQueue(found),
+    daemonPushTimeoutMs: found.get(archive.daemonPushTimeout),
     receive: {
       slot: found.get(wal.slot),
       isSynchronous: found.get(wal.receiveSynchronous),

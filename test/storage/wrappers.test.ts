@@ -4,6 +4,7 @@ import { readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { RateLimit } from "../../src/io/rate-limit.ts";
 import { systemRandom } from "../../src/io/retry.ts";
+import { BorrowedStorage } from "../../src/storage/borrowed.ts";
 import { CountedStorage } from "../../src/storage/counted.ts";
 import { DeadlineStorage } from "../../src/storage/deadline.ts";
 import { PrefixedStorage } from "../../src/storage/prefixed.ts";
@@ -28,6 +29,7 @@ const wrappers: Readonly<Record<string, (inner: Storage) => Storage>> = {
     ),
   deadline: (inner) => new DeadlineStorage(inner, 30_000, systemClock),
   "rate-limited": (inner) => new RateLimitedStorage(inner, new RateLimit(1e9, systemClock)),
+  borrowed: (inner) => new BorrowedStorage(inner),
   counted: (inner) => new CountedStorage(inner),
   prefixed: (inner) => new PrefixedStorage(inner, "main/cluster one"),
   faulty: (inner) => new FaultyStorage(inner),
