@@ -39,6 +39,7 @@ export async function compareWithStored(
   { stored, local }: { readonly stored: StoredWal; readonly local: LocalWal },
   options: ReadStoredOptions,
 ): Promise<Comparison> {
+  if (await isIdentical(storage, { stored, local }, options)) return { kind: "same" };
   const first = await readBoth(storage, { stored, local }, options);
   if (first.kind !== "cut-off") return judge(first, local);
   if (first.isDifferent) return { kind: "different", ...first.sides };
@@ -59,6 +60,33 @@ export async function compareWithStored(
       `then after ${second.storedBytes} bytes; the store says it has ${sizeBytes}`,
     { hint: "The store does not answer reliably; nothing was overwritten. Try again." },
   );
+}
+
+/**
+ * Whether both are there and the same to the last byte. A standby with archive_mode = always asks
+ * this for every segment: it takes a third of the time of what the other answers need.
+ */
+async function isIdentical(
+  storage: Storage,
+  { stored, local }: { readonly stored: StoredWal; readonly local: LocalWal },
+  { codecJobs, signal }: ReadStoredOptions,
+): Promise<boolean> {
+  const object = storage.get(stored.key, { signal });
+  const codec = requireCodec(storage, stored);
+  await using content = new StreamCursor(codec.decompress(object, { jobs: codecJobs, signal }));
+  try {
+    for await (const chunk of readLocalWal(local, { signal })) {
+      for (let at = 0; at < chunk.length;) {
+        const piece = await content.next(chunk.length - at);
+        if (piece === undefined || firstDifference(piece, chunk, at) !== undefined) return false;
+        at += piece.length;
+      }
+    }
+    return (await content.next(1)) === undefined && !content.isCutOff;
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
 }
 
 interface BothRead {
