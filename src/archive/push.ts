@@ -23,6 +23,8 @@ export interface PushOptions extends CallOptions {
   readonly cacheDirectory: string;
   /** For the whole push. */
   readonly timeoutMs: number;
+  /** Whose WAL it is; two levels above the file unless given. Absolute. */
+  readonly dataDirectory?: string | undefined;
   /** WALNUT_SERVER_NAME: who we are, where host and data directory can't tell. */
   readonly serverName?: string | undefined;
   readonly log: Log;
@@ -97,12 +99,13 @@ class Push {
   }
 
   async #enterTimeline(memory: ArchiveMemory): Promise<TimelineEntry> {
-    const { codec, serverName, log } = this.#options;
+    const { codec, serverName, dataDirectory, log } = this.#options;
     const request = {
       local: this.#local,
       memory,
       extension: codec.extension,
       serverName,
+      dataDirectory,
       log,
       pushHistory: async (wal: { readonly path: string; readonly name: string }) => {
         const history = await inspectLocalWal(wal, this.#scope);
@@ -212,7 +215,7 @@ class Push {
     { key }: StoredWal,
     sides: Extract<Comparison, { kind: "different" }>,
   ): Promise<ConflictError> {
-    const { serverName, log } = this.#options;
+    const { serverName, dataDirectory, log } = this.#options;
     this.#scope.begin(`keeping ${this.#local.name} in quarantine in ${this.#storage.name}`);
     const keptAs = await quarantine(
       this.#storage,
@@ -221,6 +224,7 @@ class Push {
         storedKey: key,
         sides,
         serverName,
+        dataDirectory,
         extension: this.#own.extension,
         body: () => this.#body(),
       },

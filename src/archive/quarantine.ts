@@ -17,6 +17,8 @@ export interface Collision {
   readonly sides: { readonly stored: Side; readonly local: Side };
   /** WALNUT_SERVER_NAME. */
   readonly serverName: string | undefined;
+  /** Two levels above the file unless given. */
+  readonly dataDirectory?: string | undefined;
   /** Of `body`, without dot. */
   readonly extension: string;
   /** The object of the local file. */
@@ -54,10 +56,10 @@ export async function quarantine(
 }
 
 async function describe(
-  { local, storedKey, sides, serverName }: Collision,
+  { local, storedKey, sides, serverName, dataDirectory }: Collision,
   contentKey: string,
 ): Promise<string> {
-  const writer = await describeWriter(dirname(dirname(local.path)), serverName);
+  const writer = await describeWriter(dataDirectory ?? dirname(dirname(local.path)), serverName);
   return `${formatJson(
     jsonObject([
       ["wal", local.name],

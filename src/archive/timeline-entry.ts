@@ -28,6 +28,8 @@ export interface EntryRequest {
   /** That is configured. */
   readonly extension: string;
   readonly serverName: string | undefined;
+  /** Two levels above the file unless given. */
+  readonly dataDirectory?: string | undefined;
   readonly log: Log;
   /** Resolves when the archive holds this history file. */
   readonly pushHistory: (wal: { readonly path: string; readonly name: string }) => Promise<void>;
@@ -65,8 +67,10 @@ class Entry {
     this.#storage = storage;
     this.#request = request;
     this.#scope = scope;
-    this.#walDirectory = dirname(request.local.path);
-    this.#dataDirectory = dirname(this.#walDirectory);
+    const { local, dataDirectory } = request;
+    const isElsewhere = dataDirectory !== undefined;
+    this.#walDirectory = isElsewhere ? join(dataDirectory, "pg_wal") : dirname(local.path);
+    this.#dataDirectory = dataDirectory ?? dirname(this.#walDirectory);
     this.#isHistory = request.local.kind === "history";
   }
 

@@ -34,6 +34,8 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     isFrequent: true,
   },
   "wal-drain": { load: async () => (await import("./wal-drain.ts")).walDrain },
+  backfill: { load: async () => (await import("./backfill.ts")).backfillCommand },
+  "take-over": { load: async () => (await import("./take-over.ts")).takeOver },
   "wal-receive": { load: async () => (await import("./wal-receive.ts")).walReceive },
   "backup-push": { load: async () => (await import("./backup-push.ts")).backupPush },
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },

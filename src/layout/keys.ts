@@ -14,6 +14,14 @@ export function gapKey(segment: string): string {
   return `walnut_005/gaps/${segment}.json`;
 }
 
+/** The segment whose gap has this key; undefined for all other keys. */
+export function parseGapKey(key: string): string | undefined {
+  return /^walnut_005\/gaps\/([0-9A-F]{24})\.json$/.exec(key)?.[1];
+}
+
+/** Folder of all gaps. */
+export const GAPS_FOLDER = "walnut_005/gaps/";
+
 /** Which server writes a timeline. Ours; see src/archive/FAILOVER.md. */
 export function writerKey(timeline: number): string {
   return `walnut_005/writers/${timeline.toString(16).toUpperCase().padStart(8, "0")}.json`;

@@ -1,0 +1,61 @@
+import { resolve } from "node:path";
+import { listLocalHistories, readLocalControl } from "../archive/local-control.ts";
+import { describeWriter, showWriter } from "../archive/writer.ts";
+import { takeTimelineOver } from "../archive/writer-claims.ts";
+import { ensureRepositoryIdentity } from "../archive/identity.ts";
+import { codecOf } from "../codec/table.ts";
+import { RefusedError, UsageError } from "../errors.ts";
+import { isAncestor } from "../postgres/timeline-history.ts";
+import type { Command } from "./command.ts";
+import { requireDirectory } from "./data-directory.ts";
+
+/** `walnut take-over`, when a server was moved without a new timeline. */
+export const takeOver: Command<{ readonly dataDirectory: string | undefined }> = {
+  name: "take-over",
+  usage: "take-over [<data directory>]",
+  summary: "Make this server the one that writes its timeline.",
+  details:
+    "Needed when a data directory was moved to another host and started there as it was: walnut " +
+    "can't tell such a server from a copy and refuses its WAL. Make sure that the old server never " +
+    "starts again. A promoted or restored server has a timeline of its own and needs this never.",
+  flags: [],
+  needsConfig: true,
+
+  parse(words) {
+    const [dataDirectory, ...surplus] = words.positionals;
+    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    return { dataDirectory };
+  },
+
+  async run({ dataDirectory }, context) {
+    const { config, log, signal, workingDirectory } = context;
+    const directory = resolve(
+      workingDirectory,
+      requireDirectory(dataDirectory ?? config.dataDirectory),
+    );
+    const control = await readLocalControl(directory);
+    if (control === undefined) {
+      throw new RefusedError(`${directory} is no data directory: it has no pg_control`);
+    }
+    if (control.state === "in archive recovery" || control.state === "shut down in recovery") {
+      throw new RefusedError("this server is a standby: it writes no timeline", {
+        hint: "Promote it; then it has a timeline of its own.",
+      });
+    }
+    const histories = await listLocalHistories(`${directory}/pg_wal`);
+    const newest = histories.find((history) => isAncestor(history, control.timeline));
+    const timeline = newest?.timeline ?? control.timeline;
+    const writer = await describeWriter(directory, config.archiveQueue.serverName);
+    const { extension } = codecOf(config.compressionMethod);
+
+    await using storage = await context.openStorage();
+    await ensureRepositoryIdentity(storage, control.systemId, { signal });
+    const own = { ...writer, systemId: control.systemId, timeline, extension };
+    const former = await takeTimelineOver(storage, own, { signal });
+    log.info("this server writes the timeline now", {
+      timeline,
+      writer: showWriter(writer),
+      former: former === undefined ? "nobody" : showWriter(former),
+    });
+  },
+};
