@@ -97,16 +97,28 @@ export async function readSentinel(
   });
 }
 
-async function readManifest(
+/**
+ * Our manifest line by line; rejects with ObjectNotFoundError when the backup has none, and with
+ * FormatError for a damaged one.
+ */
+export function readManifestLines(
   storage: Storage,
   name: BackupName,
   { zstd, signal }: ReadDocumentsOptions,
+): AsyncGenerator<ManifestLine> {
+  const stored = storage.get(manifestKey(name), { signal });
+  return parseManifest(zstd.decompress(stored, { jobs: 1, signal }));
+}
+
+async function readManifest(
+  storage: Storage,
+  name: BackupName,
+  options: ReadDocumentsOptions,
 ): Promise<ManifestIndex | undefined> {
   const key = manifestKey(name);
   return await undamaged(name, key, async () => {
     try {
-      const stored = storage.get(key, { signal });
-      return await indexManifest(parseManifest(zstd.decompress(stored, { jobs: 1, signal })));
+      return await indexManifest(readManifestLines(storage, name, options));
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return undefined;
       throw error;

@@ -2,13 +2,15 @@ import type { ByteStream } from "../io/bytes.ts";
 import { formatFileDescription, formatFilesMetadata } from "../layout/files-metadata.ts";
 import {
   formatManifestLine,
+  type ManifestDatabase,
   type ManifestFile,
   type ManifestHeader,
   type ManifestPart,
 } from "../layout/manifest.ts";
 import { timeMsOf } from "../layout/time.ts";
+import type { FileState } from "./backup-documents.ts";
 import { GroupedSpool, Spool } from "./spool.ts";
-import type { Walked } from "./walk.ts";
+import type { Walked, WalkedFile } from "./walk.ts";
 
 /** What was stored of a regular file. */
 export type StoredFile = Omit<ManifestFile, "kind" | "name" | "mode" | "mtimeNs">;
@@ -36,6 +38,7 @@ export class DocumentsSpool implements Disposable {
   #isFirstFile = true;
   #isFirstDatabase = true;
   #fileCount = 0;
+  #unchangedCount = 0;
   #partCount = 0;
   #contentBytes = 0;
 
@@ -54,14 +57,36 @@ export class DocumentsSpool implements Disposable {
     return this.#contentBytes;
   }
 
+  /** Files that are in parts. */
   get fileCount(): number {
     return this.#fileCount;
+  }
+
+  /** Files that are as they were in the base. */
+  get unchangedCount(): number {
+    return this.#unchangedCount;
   }
 
   /** A file of the data directory that is in a part now. */
   addFile(entry: Walked, stored: StoredFile): void {
     this.addOwnFile({ name: entry.name, mode: entry.mode, mtimeNs: entry.mtimeNs, ...stored });
-    this.#describe(entry, stored.part);
+    this.#describe(entry, stored.fullBytes === undefined ? "here" : "incremented");
+    this.addPartName(stored.part, entry.name);
+  }
+
+  /** A file that is as it was in the base; `hash` of its content where that is known. */
+  addUnchanged(entry: WalkedFile, hash: string | undefined): void {
+    const { name, sizeBytes, mode, mtimeNs } = entry;
+    this.#unchangedCount += 1;
+    this.#manifest.append(
+      formatManifestLine({ kind: "unchanged", name, sizeBytes, mode, mtimeNs, hash }),
+    );
+    this.#describe(entry, "skipped");
+  }
+
+  /** A database as it was when the backup began. */
+  addDatabase(database: Omit<ManifestDatabase, "kind">): void {
+    this.#manifest.append(formatManifestLine({ kind: "database", ...database }));
   }
 
   /** A file that files_metadata.json does not describe: pg_control and those that we make. */
@@ -81,7 +106,8 @@ export class DocumentsSpool implements Disposable {
           : { kind: "link", name, target: entry.target },
       ),
     );
-    this.#describe(entry, part);
+    this.#describe(entry, "here");
+    this.addPartName(part, entry.name);
   }
 
   /** A name in `TarFileSets`, for entries that are not in `Files`. */
@@ -110,6 +136,7 @@ export class DocumentsSpool implements Disposable {
       fileCount: this.#fileCount,
       partCount: this.#partCount,
       sizeBytes: this.#contentBytes,
+      unchangedCount: this.#unchangedCount === 0 ? undefined : this.#unchangedCount,
     };
     yield Buffer.from(formatManifestLine(end));
   }
@@ -129,19 +156,18 @@ export class DocumentsSpool implements Disposable {
     }
   }
 
-  #describe(entry: Walked, part: string): void {
+  #describe(entry: Walked, state: FileState): void {
     if (!this.#hasFilesMetadata) return;
     const description = {
       name: entry.name,
-      isIncremented: false,
-      isSkipped: false,
+      isIncremented: state === "incremented",
+      isSkipped: state === "skipped",
       mtimeNs: entry.mtimeNs,
       updatesCount: 0n,
     };
     const text = formatFileDescription(description, this.#zone.minutesAt(entry.mtimeNs));
     this.#files.append(this.#isFirstFile ? text : `,${text}`);
     this.#isFirstFile = false;
-    this.addPartName(part, entry.name);
   }
 
   async *#partSets(): ByteStream {

@@ -15,7 +15,7 @@ import {
 } from "../layout/keys.ts";
 import type { ManifestHash } from "../layout/manifest.ts";
 import { formatMetadata } from "../layout/metadata.ts";
-import { formatSentinel } from "../layout/sentinel.ts";
+import { formatSentinel, type IncrementBase, type OwnRecord } from "../layout/sentinel.ts";
 import type { Tablespace } from "../layout/tablespace-spec.ts";
 import type { TimeNs } from "../layout/time.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -40,6 +40,11 @@ export interface BackupDescription {
   readonly hasFilesMetadata: boolean;
   readonly isPermanent: boolean;
   readonly userData?: JsonValue | undefined;
+  /** Data checksums of the cluster. */
+  readonly hasChecksums: boolean;
+  /** Absent for a full backup. */
+  readonly base?: Required<IncrementBase> | undefined;
+  readonly own?: OwnRecord | undefined;
 }
 
 interface WriteOptions {
@@ -53,18 +58,16 @@ export async function writeDocuments(
   description: BackupDescription,
   { storage, zstd, signal }: WriteOptions & { readonly zstd: Codec },
 ): Promise<void> {
-  const { name, systemId, hash, startLsn } = description;
+  const { name, systemId, hash, startLsn, hasChecksums } = description;
+  const base = description.base?.name;
+  const header = { backup: name, systemId, hash, startLsn, hasChecksums, base };
   const puts: (readonly [key: string, body: ByteSource])[] = [
     [metadataKey(name), bytesSource(Buffer.from(metadataText(description)))],
     [
       manifestKey(name),
       {
         isReopenable: true,
-        open: () =>
-          zstd.compress(documents.manifest({ backup: name, systemId, hash, startLsn }), {
-            jobs: 1,
-            signal,
-          }),
+        open: () => zstd.compress(documents.manifest(header), { jobs: 1, signal }),
       },
     ],
   ];
@@ -123,6 +126,7 @@ function sentinelText(description: BackupDescription): string {
   const spec = { basePrefix: dataDirectory, tablespaces };
   return formatSentinel({
     startLsn: description.startLsn,
+    base: description.base,
     pgVersion: description.versionNumber,
     finishLsn: description.stopLsn,
     systemId: description.systemId,
@@ -137,6 +141,7 @@ function sentinelText(description: BackupDescription): string {
     hostname: hostname(),
     dataDirectory,
     isPermanent: description.isPermanent,
+    own: description.own,
   });
 }
 

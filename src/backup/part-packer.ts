@@ -5,10 +5,15 @@ import { BLOCK_BYTES } from "../tar/header.ts";
 import { formatTarHeader, TAR_END_BYTES, type TarMember, tarPaddingBytes } from "../tar/write.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import { type OpenFile, openForReading } from "./file-content.ts";
+import type { FileJudge, Verdict } from "./file-judge.ts";
+import { formatIncrementHeader, incrementBytes, PAGE_BYTES, runsOf } from "./increment-header.ts";
 import type { Walked, WalkedFile } from "./walk.ts";
 
 /** Files up to this size are read at once, without leaving the thread: that takes longer. */
 const SMALL_FILE_BYTES = 64 * 1024;
+
+/** Pages of an increment that are read at once where they are neighbours: 512 KiB. */
+const PAGES_PER_READ = 64;
 
 const NS_PER_S = 1_000_000_000n;
 
@@ -18,6 +23,8 @@ export interface PartPackerOptions {
   /** For this packer alone while it packs. */
   readonly hasher: Hasher;
   readonly documents: DocumentsSpool;
+  /** Absent for a full backup: every file is stored whole. */
+  readonly judge?: FileJudge | undefined;
   /** The part ends with the entry by which its content exceeds this. */
   readonly thresholdBytes: number;
   /** Of reading, shared by all packers. */
@@ -36,6 +43,8 @@ export class PartPacker {
   readonly #options: PartPackerOptions;
   readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   readonly #headerBlock = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  /** For looking at files before they are packed. */
+  #scanned: Buffer | undefined;
   #filled = 0;
   #flushedBytes = 0;
   #contentBytes = 0;
@@ -79,6 +88,69 @@ export class PartPacker {
     const file = openForReading(entry.path);
     if (file === undefined) return;
     using _closed = file;
+    const verdict = await this.#judge(entry, file);
+    if (verdict.kind === "unchanged") {
+      this.#options.documents.addUnchanged(entry, verdict.hash);
+    } else if (verdict.kind === "pages") {
+      yield* this.#appendPages(entry, file, verdict);
+    } else {
+      yield* this.#appendWhole(entry, file);
+    }
+  }
+
+  async #judge(entry: WalkedFile, file: OpenFile): Promise<Verdict> {
+    const { judge, hasher, rateLimit, signal, onContent } = this.#options;
+    if (judge === undefined) return { kind: "full" };
+    this.#scanned ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    let readBytes = 0;
+    const onRead = async (sizeBytes: number): Promise<void> => {
+      signal.throwIfAborted();
+      readBytes += sizeBytes;
+      await rateLimit?.take(sizeBytes, { signal });
+    };
+    const verdict = await judge.judge(entry, file, { hasher, buffer: this.#scanned, onRead });
+    // What is read again when it is packed is told then.
+    if (verdict.kind !== "full") onContent(readBytes);
+    return verdict;
+  }
+
+  /** The increment: its head, then the pages as they are now. */
+  async *#appendPages(
+    entry: WalkedFile,
+    file: OpenFile,
+    { fileBytes, blockNumbers }: Verdict & { readonly kind: "pages" },
+  ): ByteStream {
+    const { documents, hasher, part } = this.#options;
+    const sizeBytes = incrementBytes(blockNumbers.length);
+    const header = headerOf({ ...entry, sizeBytes }, this.#headerBlock);
+    if (header.length > CHUNK_BYTES - this.#filled) yield await this.#flush();
+    this.#write(header);
+    const offsetBytes = this.plainBytes;
+    const head = formatIncrementHeader({ fileBytes, blockNumbers });
+    for (let at = 0; at < head.length;) {
+      if (this.#filled === CHUNK_BYTES) yield await this.#flush();
+      const piece = head.subarray(at, at + CHUNK_BYTES - this.#filled);
+      hasher.update(piece);
+      this.#write(piece);
+      at += piece.length;
+    }
+    for (const { start, count } of runsOf(blockNumbers, PAGES_PER_READ)) {
+      if (count * PAGE_BYTES > CHUNK_BYTES - this.#filled) yield await this.#flush();
+      const target = this.#chunk.subarray(this.#filled, this.#filled + count * PAGE_BYTES);
+      if (target.length <= SMALL_FILE_BYTES) file.readSync(target, start * PAGE_BYTES);
+      else await file.read(target, start * PAGE_BYTES);
+      hasher.update(target);
+      this.#filled += target.length;
+    }
+    this.#contentBytes += sizeBytes;
+    const stored = { sizeBytes, hash: hasher.digest(), part, offsetBytes, fullBytes: fileBytes };
+    documents.addFile(entry, stored);
+    const padding = tarPaddingBytes(sizeBytes);
+    if (padding > CHUNK_BYTES - this.#filled) yield await this.#flush();
+    this.#zeros(padding);
+  }
+
+  async *#appendWhole(entry: WalkedFile, file: OpenFile): ByteStream {
     const header = headerOf(entry, this.#headerBlock);
     const isSmall = entry.sizeBytes <= SMALL_FILE_BYTES;
     const wanted =

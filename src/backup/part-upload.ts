@@ -8,6 +8,7 @@ import { partName, tarFolder } from "../layout/keys.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import type { OwnPart } from "./own-parts.ts";
+import type { FileJudge } from "./file-judge.ts";
 import { PartPacker } from "./part-packer.ts";
 import type { Walked } from "./walk.ts";
 
@@ -25,6 +26,8 @@ export interface PartUploadOptions {
   /** Of the files in the manifest. */
   readonly hash: HashAlgorithm;
   readonly documents: DocumentsSpool;
+  /** Increments only: what of each file has to be stored. */
+  readonly judge?: FileJudge | undefined;
   /** Of reading files. */
   readonly rateLimit?: RateLimit | undefined;
   readonly onContent: (sizeBytes: number) => void;

@@ -1,6 +1,5 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Codec } from "../codec/codec.ts";
 import {
   type BackupStart,
   type BackupStop,
@@ -19,18 +18,16 @@ import type { Session } from "../connection/session.ts";
 import { SessionWatch } from "../connection/session-watch.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
 import { OperationError } from "../errors.ts";
-import type { Clock } from "../io/clock.ts";
-import { createHasher, type HashAlgorithm } from "../io/hash.ts";
-import type { Log } from "../io/log.ts";
+import { createHasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import { RateLimit } from "../io/rate-limit.ts";
 import { localFileError } from "../io/system-error.ts";
-import { type BackupName, formatBackupName } from "../layout/backup-name.ts";
-import type { JsonValue } from "../layout/json-value.ts";
+import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
 import { timeNsOf, type TimeNs } from "../layout/time.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
-import type { Storage } from "../storage/storage.ts";
 import { requireArrival, type WalArchive } from "./arrival.ts";
+import type { LoadedBase } from "./increment-origin.ts";
+import { markPermanent } from "./chain-permanence.ts";
 import { readControlFile } from "./control-file.ts";
 import { collectDatabaseNames } from "./database-names.ts";
 import { DocumentsSpool } from "./documents-spool.ts";
@@ -52,62 +49,16 @@ import {
   statsDirectoryOf,
   tablespaceDirectoryOf,
 } from "./preflight.ts";
-import { PushProgress, type ProgressListener } from "./push-progress.ts";
+import { baseRecord, findPushBase, prepareReading, type Reading } from "./push-increment.ts";
+import { PushProgress } from "./push-progress.ts";
+import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 import type { SegmentRange } from "./segment-wait.ts";
 import { DataDirectoryWalk } from "./walk.ts";
 
-export interface PushSettings {
-  /** Absolute; must be the server's own. */
-  readonly dataDirectory: string;
-  readonly connection: ConnectionSettings;
-  readonly codec: Codec;
-  /** Writes our manifest. */
-  readonly zstd: Codec;
-  /** In the codec's own scale; absent = its default. */
-  readonly level?: number | undefined;
-  readonly codecJobs: number;
-  /** Parts packed at the same time. */
-  readonly partConcurrency: number;
-  readonly thresholdBytes: number;
-  /** Of reading the data directory. */
-  readonly diskRateBytesPerSecond?: number | undefined;
-  /** Of the files in our manifest. */
-  readonly hash: HashAlgorithm;
-  readonly hasFilesMetadata: boolean;
-  /** Whether files_metadata.json names the tables, for partial restores. */
-  readonly hasDatabaseNames: boolean;
-  readonly isPermanent: boolean;
-  readonly userData?: JsonValue | undefined;
-  /** How long the first segment may take to arrive in the repository. */
-  readonly archiveCheckTimeoutMs: number;
-  /** The same for the last one; 0 = without end. */
-  readonly stopTimeoutMs: number;
-  /** How often the session is asked whether it still lives; 0 = never. */
-  readonly aliveCheckIntervalMs: number;
-  /** For temporary files; made if it is not there. */
-  readonly spoolDirectory: string;
-}
-
-export interface PushWorld {
-  readonly storage: Storage;
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly onProgress: ProgressListener;
-  readonly signal: AbortSignal;
-}
-
-/** A backup that exists now: its sentinel is stored. */
-export interface PushedBackup {
-  readonly name: BackupName;
-  readonly startLsn: bigint;
-  readonly stopLsn: bigint;
-  readonly fileCount: number;
-  readonly contentBytes: number;
-  readonly storedBytes: number;
-}
+export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 
 /**
- * Takes a full backup of a running primary. Resolves when it exists, with every segment that it
+ * Takes a backup of a running primary. Resolves when it exists, with every segment that it
  * needs in the repository; rejects otherwise, and then there is no sentinel. See PUSH.md.
  */
 export async function pushBackup(settings: PushSettings, world: PushWorld): Promise<PushedBackup> {
@@ -119,16 +70,22 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   const dataDirectory = await requireDataDirectory(settings.dataDirectory, facts, world);
   await lockBackup(session, { signal });
   await requireRepository(storage, facts, { signal });
+  const base = await findPushBase(session, { facts, dataDirectory }, settings, world);
 
   const startTimeNs = timeNsOf(clock.now());
   const place = { facts, dataDirectory, archive: archiveOf(settings, world, dataDirectory) };
   const start = await startArchived(session, place, settings, world);
   await requireCheckpoint(dataDirectory, start, world);
-  const name = formatBackupName({ segment: start.segment });
+  const name = nameOf(start, base);
   await requireNewName(storage, name, { signal });
   log.info("backup started", { backup: name, server: session.address, storage: storage.name });
 
-  return await copyCluster(session, { ...place, name, start, startTimeNs }, settings, world);
+  return await copyCluster(session, { ...place, name, base, start, startTimeNs }, settings, world);
+}
+
+function nameOf({ segment }: BackupStart, base: LoadedBase | undefined): BackupName {
+  if (base === undefined) return formatBackupName({ segment });
+  return formatBackupName({ segment, baseSegment: parseBackupName(base.choice.name).segment });
 }
 
 /** What is known before the start. */
@@ -142,6 +99,7 @@ interface Place {
 /** A backup on its way. */
 interface Running extends Place {
   readonly name: BackupName;
+  readonly base: LoadedBase | undefined;
   readonly start: BackupStart;
   readonly startTimeNs: TimeNs;
 }
@@ -193,21 +151,40 @@ async function copyCluster(
     directory: settings.spoolDirectory,
     hasFilesMetadata: settings.hasFilesMetadata,
   });
-  const description = await withParts(running, settings, { documents, world }, async (copy) => {
+  const reading = await prepareReading(session, running.base, documents, world);
+  const context = { documents, reading, world };
+  const description = await withParts(running, settings, context, async (copy) => {
     const finished = await copyAll(session, copy, settings);
     await writeDocuments(documents, finished, { ...world, zstd: settings.zstd });
     return finished;
   });
+  // A permanent increment is worth nothing without its bases.
+  if (settings.isPermanent) await markPermanent(running.base?.choice.chain ?? [], world);
   await writeSentinel(description, world);
   const { startLsn, stopLsn, contentBytes, storedBytes } = description;
-  return { name, startLsn, stopLsn, contentBytes, storedBytes, fileCount: documents.fileCount };
+  const { fileCount, unchangedCount } = documents;
+  const baseName = running.base?.choice.name;
+  return {
+    name,
+    baseName,
+    startLsn,
+    stopLsn,
+    contentBytes,
+    storedBytes,
+    fileCount,
+    unchangedCount,
+  };
+}
+
+interface CopyContext {
+  readonly documents: DocumentsSpool;
+  readonly reading: Reading;
+  readonly world: PushWorld;
 }
 
 /** What the steps of copying share. */
-interface Copy extends Running {
-  readonly documents: DocumentsSpool;
+interface Copy extends Running, CopyContext {
   readonly upload: PartUpload;
-  readonly world: PushWorld;
   /** Ends uploads when the session is lost, as long as it is needed. */
   readonly lost: AbortController;
 }
@@ -216,7 +193,7 @@ interface Copy extends Running {
 async function withParts<T>(
   running: Running,
   settings: PushSettings,
-  { documents, world }: { readonly documents: DocumentsSpool; readonly world: PushWorld },
+  { documents, reading, world }: CopyContext,
   work: (copy: Copy) => Promise<T>,
 ): Promise<T> {
   const { storage, clock } = world;
@@ -228,13 +205,14 @@ async function withParts<T>(
     storage,
     backup: running.name,
     documents,
+    judge: reading.judge,
     rateLimit: rate === undefined ? undefined : new RateLimit(rate, clock),
     onContent: (sizeBytes) => progress.add(sizeBytes),
     signal: AbortSignal.any([world.signal, lost.signal]),
   });
   void estimateTotal(settings.connection, progress, world);
   try {
-    return await work({ ...running, documents, upload, world, lost });
+    return await work({ ...running, documents, reading, upload, world, lost });
   } catch (error) {
     await upload.settle();
     await removeObjects(running.name, error, world);
@@ -288,6 +266,9 @@ async function copyAll(
     storedBytes: upload.storedBytes,
     catalogBytes: walk.catalogBytes,
     tablespaces: walk.tablespaces,
+    hasChecksums: facts.hasDataChecksums,
+    base: copy.base === undefined ? undefined : baseRecord(copy.base),
+    own: { changeSource: copy.reading.changeSource },
   };
 }
 

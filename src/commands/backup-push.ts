@@ -145,6 +145,7 @@ function settingsOf(args: Arguments, config: Config, dataDirectory: string) {
     hasFilesMetadata: args.hasFilesMetadata && config.isFilesMetadataWritten,
     hasDatabaseNames: config.isPartialRestorePrepared,
     isPermanent: args.isPermanent,
+    increments: { maxSteps: 0, origin: "latest" as const },
     userData: args.userData ?? parseUserData(config.sentinelUserData),
     archiveCheckTimeoutMs: config.archiveCheckTimeoutMs,
     stopTimeoutMs: config.stopBackupTimeoutMs,

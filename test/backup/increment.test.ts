@@ -3,7 +3,12 @@ import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { beginWithIncrement, fillFromFile, fillFromIncrement } from "../../src/backup/increment.ts";
+import {
+  beginWithIncrement,
+  type EntryContent,
+  fillFromFile,
+  fillFromIncrement,
+} from "../../src/backup/increment.ts";
 import { OperationError } from "../../src/errors.ts";
 import { incrementBytes } from "../support/increment-bytes.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";

@@ -153,6 +153,7 @@ class World implements BackupWorld {
       hasFilesMetadata: true,
       hasDatabaseNames: true,
       isPermanent: false,
+      increments: { maxSteps: 0, origin: "latest" },
       archiveCheckTimeoutMs: 30_000,
       stopTimeoutMs: 30_000,
       aliveCheckIntervalMs: 1000,

@@ -1,0 +1,167 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Codec } from "../codec/codec.ts";
+import { FormatError, ObjectNotFoundError, RefusedError, systemErrorCode } from "../errors.ts";
+import type { HashAlgorithm } from "../io/hash.ts";
+import type { Log } from "../io/log.ts";
+import { localFileError } from "../io/system-error.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import { parsePartKey, tarFolder } from "../layout/keys.ts";
+import { parseTimelineHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import { formatHistoryName } from "../postgres/wal-file.ts";
+import type { Storage } from "../storage/storage.ts";
+import { readManifestLines } from "./backup-documents.ts";
+import {
+  type BaseRequest,
+  type BaseServer,
+  chooseBase,
+  type ChosenBase,
+} from "./increment-choice.ts";
+import { BaseFiles } from "./known-files.ts";
+import { listBackups } from "./catalogue.ts";
+
+/** A base with all that an increment has to know of it. */
+export interface LoadedBase {
+  readonly choice: ChosenBase;
+  readonly files: BaseFiles;
+  /** By oid the transaction that wrote its row in pg_database. */
+  readonly databases: ReadonlyMap<number, number>;
+}
+
+/** What has to be in the base as it will be in the new backup. */
+export interface NewBackup {
+  /** Data checksums of the cluster. */
+  readonly hasChecksums: boolean;
+  /** Of files, in our manifest. */
+  readonly hash: HashAlgorithm;
+}
+
+export interface FindBaseOptions {
+  readonly storage: Storage;
+  /** Decompresses our manifests. */
+  readonly zstd: Codec;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Finds the base of a new backup; undefined when it is to be a full one, and the log says why.
+ * Rejects with RefusedError when a base was named that can't be used.
+ */
+export async function findBase(
+  request: BaseRequest,
+  server: BaseServer & NewBackup,
+  options: FindBaseOptions,
+): Promise<LoadedBase | undefined> {
+  const { storage, log, signal } = options;
+  const isAsked = request.fullReason === undefined && request.maxSteps > 0;
+  const entries = isAsked ? await listBackups(storage, { hasMetadata: true, signal }) : [];
+  const faults = new Map<BackupName, string>();
+  for (;;) {
+    const candidates = entries.map((entry) => ({ ...entry, fault: faults.get(entry.name) }));
+    const choice = chooseBase(candidates, request, server);
+    if (choice.kind === "refused") {
+      throw new RefusedError(
+        `an increment can't be based on what was asked for: ${choice.reason}`,
+        {
+          hint: "backup-list --detail shows what there is. Without the name the newest fitting one is used.",
+        },
+      );
+    }
+    if (choice.kind === "increment") {
+      const loaded = await loadBase(choice, server, options);
+      if (typeof loaded !== "string") {
+        tellPassedOver(choice, log);
+        return loaded;
+      }
+      faults.set(choice.name, loaded);
+      continue;
+    }
+    tellPassedOver(choice, log);
+    if (isAsked) log.info(`Doing full backup: ${choice.reason}`);
+    return undefined;
+  }
+}
+
+function tellPassedOver({ passedOver }: Pick<ChosenBase, "passedOver">, log: Log): void {
+  for (const { name, reason } of passedOver) {
+    log.info("a backup can't be the base of an increment", { backup: name, reason });
+  }
+}
+
+/** Why the base can't be used after all, as a clause, or what it holds. */
+async function loadBase(
+  choice: ChosenBase,
+  server: NewBackup & { readonly systemId: bigint },
+  options: FindBaseOptions,
+): Promise<LoadedBase | string> {
+  const files = await BaseFiles.create(server.hash);
+  const databases = new Map<number, number>();
+  const parts = new Map<string, number>();
+  try {
+    for await (const line of readManifestLines(options.storage, choice.name, options)) {
+      if (line.kind === "header") {
+        const { hasChecksums } = line;
+        const isSame = line.backup === choice.name && line.systemId === server.systemId;
+        if (!isSame) return `has the manifest of backup ${line.backup}`;
+        if (hasChecksums === undefined) return "does not tell whether there were data checksums";
+        if (hasChecksums !== server.hasChecksums) return "was made before data checksums changed";
+        if (line.hash !== server.hash) return `has hashes by ${line.hash}`;
+      }
+      if (line.kind === "part") parts.set(line.name, line.sizeBytes);
+      if (line.kind === "database") databases.set(line.oid, line.xmin);
+      files.addLine(line);
+    }
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return "was not made by walnut";
+    if (error instanceof FormatError) return `has a damaged manifest: ${error.message}`;
+    throw error;
+  }
+  const missing = await findMissing(choice, parts, options);
+  return missing ?? { choice, files, databases };
+}
+
+/** The first object that a chain lacks; its older members are looked at from outside only. */
+async function findMissing(
+  { chain, name }: ChosenBase,
+  parts: ReadonlyMap<string, number>,
+  { storage, signal }: FindBaseOptions,
+): Promise<string | undefined> {
+  for (const member of chain) {
+    const found = new Map<string, number>();
+    const kinds = new Set<string>();
+    for await (const { key, sizeBytes } of storage.list(tarFolder(member), { signal })) {
+      const part = parsePartKey(key);
+      if (part === undefined) continue;
+      found.set(part.name, sizeBytes);
+      kinds.add(part.kind);
+    }
+    if (!kinds.has("control") || !kinds.has("label")) return `lacks parts of backup ${member}`;
+    if (member !== name) continue;
+    for (const [part, sizeBytes] of parts) {
+      if (found.get(part) !== sizeBytes) return `lacks its part ${part}, or that is cut off`;
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The history of a server's timeline, from its pg_wal. Where there is no file, nothing is known of
+ * the timelines before it.
+ *
+ * @source writeTimeLineHistory, src/backend/access/transam/timeline.c
+ */
+export async function readLocalHistory(
+  walDirectory: string,
+  timeline: number,
+): Promise<TimelineHistory> {
+  if (timeline === 1) return { timeline, ancestors: [] };
+  const path = join(walDirectory, formatHistoryName(timeline));
+  try {
+    return parseTimelineHistory(await readFile(path, "utf8"), timeline);
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return { timeline, ancestors: [] };
+    if (error instanceof FormatError) throw error;
+    throw localFileError("read", path, error);
+  }
+}

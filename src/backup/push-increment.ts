@@ -1,0 +1,109 @@
+import { join } from "node:path";
+import type { Codec } from "../codec/codec.ts";
+import {
+  type DatabaseIdentity,
+  readDatabaseIdentities,
+} from "../connection/database-identities.ts";
+import type { ServerFacts } from "../connection/server-facts.ts";
+import type { Session } from "../connection/session.ts";
+import { readWalPosition } from "../connection/wal-position.ts";
+import type { HashAlgorithm } from "../io/hash.ts";
+import type { Log } from "../io/log.ts";
+import type { IncrementBase } from "../layout/sentinel.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { BaseRequest } from "./increment-choice.ts";
+import { findBase, type LoadedBase, readLocalHistory } from "./increment-origin.ts";
+import type { DocumentsSpool } from "./documents-spool.ts";
+import { FileJudge } from "./file-judge.ts";
+
+interface World {
+  readonly storage: Storage;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** What the user wants of a new backup, apart from what counts for all backups. */
+export type IncrementRequest = Omit<BaseRequest, "isPermanent">;
+
+export interface IncrementSettings {
+  readonly increments: IncrementRequest;
+  readonly isPermanent: boolean;
+  readonly hasFilesMetadata: boolean;
+  readonly hash: HashAlgorithm;
+  readonly zstd: Codec;
+}
+
+/**
+ * Chooses and reads the base, before anything is changed; undefined for a full backup. Rejects with
+ * RefusedError for a named base that can't be used.
+ */
+export async function findPushBase(
+  session: Session,
+  { facts, dataDirectory }: { readonly facts: ServerFacts; readonly dataDirectory: string },
+  settings: IncrementSettings,
+  world: World,
+): Promise<LoadedBase | undefined> {
+  const { hasFilesMetadata, increments, isPermanent, zstd } = settings;
+  const position = await readWalPosition(session, world);
+  const server = {
+    systemId: facts.systemId,
+    majorVersion: facts.majorVersion,
+    history: await readLocalHistory(join(dataDirectory, "pg_wal"), position.timeline),
+    currentLsn: position.lsn,
+    hasChecksums: facts.hasDataChecksums,
+    hash: settings.hash,
+  };
+  const fullReason = hasFilesMetadata
+    ? increments.fullReason
+    : "without files_metadata.json WAL-G could not read an increment";
+  const request = { ...increments, isPermanent, fullReason };
+  return await findBase(request, server, { ...world, zstd });
+}
+
+/** How the files of a backup are read. */
+export interface Reading {
+  /** Absent for a full backup. */
+  readonly judge?: FileJudge | undefined;
+  /** How changed blocks are found, in words; absent for a full backup. */
+  readonly changeSource?: string | undefined;
+}
+
+/**
+ * Right after the backup has started: notes the databases, and prepares to find what changed. They
+ * are asked for before any file is read: one that is recreated later is so in the WAL of this
+ * backup.
+ */
+export async function prepareReading(
+  session: Session,
+  base: LoadedBase | undefined,
+  documents: DocumentsSpool,
+  { log, signal }: World,
+): Promise<Reading> {
+  const databases = await readDatabaseIdentities(session, { signal });
+  for (const database of databases) documents.addDatabase(database);
+  if (base === undefined) return {};
+  const { name, stepCount, startLsn } = base.choice;
+  const changeSource = PAGE_SCAN;
+  log.info(`Delta backup from ${name}`, { steps: stepCount, changes: changeSource });
+  const judge = new FileJudge({
+    files: base.files,
+    startLsn,
+    sameDatabases: sameDatabases(base, databases),
+  });
+  return { judge, changeSource };
+}
+
+const PAGE_SCAN = "page LSNs";
+
+function sameDatabases(
+  { databases: before }: LoadedBase,
+  now: readonly DatabaseIdentity[],
+): ReadonlySet<number> {
+  return new Set(now.filter(({ oid, xmin }) => before.get(oid) === xmin).map(({ oid }) => oid));
+}
+
+/** What the sentinel says of the base. */
+export function baseRecord({ choice }: LoadedBase): Required<IncrementBase> {
+  const { name, startLsn, fullName, stepCount } = choice;
+  return { name, startLsn, fullName, stepCount };
+}
