@@ -121,12 +121,17 @@ export class LzmaEncoder {
 
   /** Its `distance` is an index into the last distances. */
   #longestRepeat(): Match {
-    let longest = NO_MATCH;
-    for (const [index, distance] of this.#distances.entries()) {
-      const matchBytes = this.#matches.repeatedBytes(distance);
-      if (matchBytes > longest.matchBytes) longest = { matchBytes, distance: index };
+    let longestBytes = MIN_MATCH_BYTES - 1;
+    let longestIndex = 0;
+    // No objects on the way: this runs for every position, and memory grows faster than it is freed.
+    for (let index = 0; index < this.#distances.length; index += 1) {
+      const matchBytes = this.#matches.repeatedBytes(this.#distances[index] ?? 0);
+      if (matchBytes <= longestBytes) continue;
+      longestBytes = matchBytes;
+      longestIndex = index;
     }
-    return longest.matchBytes < MIN_MATCH_BYTES ? NO_MATCH : longest;
+    if (longestBytes < MIN_MATCH_BYTES) return NO_MATCH;
+    return { matchBytes: longestBytes, distance: longestIndex };
   }
 
   #isNextBetter(match: Match): boolean {
