@@ -1,7 +1,7 @@
 import type { Config } from "../config/config.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
 import type { Command } from "./command.ts";
-import { type ExitCodeRule, restoreExitCode } from "./exit-codes.ts";
+import { clientExitCode, type ExitCodeRule, restoreExitCode } from "./exit-codes.ts";
 
 /** What commands about walnut itself may use besides their Context. */
 export interface Program {
@@ -35,8 +35,14 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   },
   "wal-drain": { load: async () => (await import("./wal-drain.ts")).walDrain },
   backfill: { load: async () => (await import("./backfill.ts")).backfillCommand },
+  "wal-restore": { load: async () => (await import("./wal-restore.ts")).walRestore },
   "take-over": { load: async () => (await import("./take-over.ts")).takeOver },
   "wal-receive": { load: async () => (await import("./wal-receive.ts")).walReceive },
+  daemon: { load: async () => (await import("./daemon.ts")).daemon },
+  client: {
+    load: async () => (await import("./client.ts")).client,
+    exitCode: clientExitCode,
+  },
   "backup-push": { load: async () => (await import("./backup-push.ts")).backupPush },
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
