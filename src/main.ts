@@ -1,5 +1,6 @@
 import { appendFileSync, existsSync, readlinkSync, writeSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
+import { basename } from "node:path";
 import { errorExitCode } from "./commands/exit-codes.ts";
 import { commandEntry } from "./commands/index.ts";
 import type { Machine, Output } from "./commands/program.ts";
@@ -16,8 +17,28 @@ type StopSignal = (typeof STOP_SIGNALS)[number];
 /** How long what a library left open may keep the process after all is done and written. */
 const LINGER_MS = 500;
 
+/** Names under which the program is the daemon's client. */
+const CLIENT_NAMES: ReadonlySet<string> = new Set(["walnut-client", "walg-daemon-client"]);
+
 async function main(): Promise<void> {
-  const args = process.argv.slice(2);
+  const words = process.argv.slice(2);
+  const isClient = CLIENT_NAMES.has(basename(process.argv0)) || words[0] === "client";
+  if (!isClient) return await runMain(words);
+  // PostgreSQL calls it for each file: nothing else is loaded, and signals have their default.
+  const { runClient } = await import("./commands/client.ts");
+  const outcome = await runClient(words[0] === "client" ? words.slice(1) : words, {
+    versionText: versionText(),
+    workingDirectory: process.cwd(),
+    dataDirectory: process.env["PGDATA"],
+    fileExists: existsSync,
+    writeOutput: standardOutput(),
+    writeError: standardError().write,
+  });
+  if (outcome.kind === "exit") process.exit(outcome.code);
+  await runMain(outcome.args);
+}
+
+async function runMain(args: readonly string[]): Promise<void> {
   // Before anything else is loaded: monitoring asks often.
   if (args.length === 1 && ["--version", "-v", "version"].includes(args[0] ?? "")) {
     await standardOutput()(versionText());

@@ -93,6 +93,13 @@ export function restoreExitCode(error: unknown, place: ExitPlace): number {
   return isStandby(place) ? standbyRetryExitCode.code : recoveryStopExitCode.code;
 }
 
+/** The rule of a daemon's client: as WAL-G's, but a fetch that failed is no end of the archive. */
+export function clientExitCode(error: unknown, place: ExitPlace): number {
+  const verb = place.positionals.indexOf("wal-fetch");
+  if (verb < 0) return 1;
+  return restoreExitCode(error, { ...place, positionals: place.positionals.slice(verb + 1) });
+}
+
 /**
  * PostgreSQL starts restore_command in its data directory, with a destination below pg_wal.
  *

@@ -1,3 +1,4 @@
+import { systemErrorCode } from "../errors.ts";
 import { exchangeOverUnixSocket } from "../io/runtime.ts";
 import { type DaemonMessage, type DaemonReply, formatMessage } from "./protocol.ts";
 
@@ -17,7 +18,7 @@ export type CallResult =
   | { readonly kind: "lost"; readonly reason: string };
 
 const RETRY_MS = 100;
-/** sockaddr_un holds 108 bytes. */
+/** sockaddr_un holds 108 bytes, one of them a zero. */
 const SOCKET_PATH_BYTES_MAX = 107;
 
 /** Sends one message and waits for its answer. Throws FormatError for what no message can hold. */
@@ -27,15 +28,13 @@ export async function callDaemon(
   { connectMs, answerMs }: CallTimes,
 ): Promise<CallResult> {
   const request = formatMessage(message);
-  if (Buffer.byteLength(socketPath) > SOCKET_PATH_BYTES_MAX) {
-    const reason = `the path is longer than ${SOCKET_PATH_BYTES_MAX} bytes`;
-    return { kind: "absent", reason };
-  }
+  using address = await addressOf(socketPath);
+  if (address === undefined) return { kind: "absent", reason: "no such directory" };
   const attempts = Math.max(1, Math.ceil(connectMs / RETRY_MS));
   for (let attempt = 1; ; attempt += 1) {
     const over = new AbortController();
     const timer = setTimeout(() => over.abort(), answerMs);
-    const result = await exchangeOverUnixSocket(socketPath, request, { signal: over.signal });
+    const result = await exchangeOverUnixSocket(address.path, request, { signal: over.signal });
     clearTimeout(timer);
     if (over.signal.aborted) return { kind: "lost", reason: `no answer in ${answerMs} ms` };
     if (result.kind === "answer") return readReply(result.bytes);
@@ -53,4 +52,18 @@ function readReply(bytes: Uint8Array): CallResult {
   const reply = (["O", "N", "E"] as const).find((one) => one.charCodeAt(0) === bytes[0]);
   if (reply === undefined) return { kind: "lost", reason: `answer ${bytes[0]} is unknown` };
   return { kind: "reply", reply };
+}
+
+/** Undefined where the directory of a long path can't be opened. */
+async function addressOf(
+  path: string,
+): Promise<({ readonly path: string } & Disposable) | undefined> {
+  if (Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX) return { path, [Symbol.dispose]() {} };
+  const { socketAddress } = await import("../archive/drain-protocol.ts");
+  try {
+    return socketAddress(path);
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
 }

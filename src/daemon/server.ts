@@ -127,7 +127,9 @@ export class DaemonServer {
     });
     this.#connections.add(connection);
     if (this.#connections.size > this.#limits.clients) {
-      this.#options.log().warning("client is refused", { reason: "too many work already" });
+      this.#options
+        .log()
+        .warning("client is refused", { reason: "as many as there may be wait for an answer" });
       connection.end("E");
     }
   }
