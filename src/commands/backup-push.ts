@@ -2,11 +2,11 @@ import { resolve } from "node:path";
 import { type PushedBackup, pushBackup } from "../backup/push.ts";
 import { codecOf } from "../codec/table.ts";
 import type { Config } from "../config/config.ts";
-import { FormatError, RefusedError, UsageError } from "../errors.ts";
+import { RefusedError, UsageError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
-import { parseJson } from "../layout/json.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { Command, Flag, Words } from "./command.ts";
+import { type IncrementWish, increments, parseUserData, parseWish } from "./increment-wish.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -16,13 +16,31 @@ interface Arguments {
   readonly isPermanent: boolean;
   readonly userData: JsonValue | undefined;
   readonly hasFilesMetadata: boolean;
+  readonly wish: IncrementWish;
+  readonly isPageVerified: boolean;
+  readonly isEveryCorruptBlockListed: boolean;
   /** Flags that were given and change nothing yet. */
   readonly ignored: readonly string[];
 }
 
 const FLAGS: readonly Flag[] = [
-  { name: "permanent", short: "p", text: "Keep this backup until it is unmarked." },
-  { name: "full", short: "f", text: "Take a full backup; all backups are full ones so far." },
+  { name: "permanent", short: "p", text: "Keep this backup, and what it is based on." },
+  { name: "full", short: "f", text: "Take a full backup, as --type full." },
+  {
+    name: "type",
+    value: "<type>",
+    text: "full; incr, based on the newest backup; diff, on the newest full one.",
+  },
+  {
+    name: "delta-from-name",
+    value: "<name>",
+    text: "Base of the increment: a backup's name, or LATEST.",
+  },
+  {
+    name: "delta-from-user-data",
+    value: "<json>",
+    text: "Base of the increment: the one backup with this user data.",
+  },
   {
     name: "add-user-data",
     value: "<json>",
@@ -32,25 +50,17 @@ const FLAGS: readonly Flag[] = [
     name: "without-files-metadata",
     text: "Write no files_metadata.json, which WAL-G needs for increments and partial restores.",
   },
-  { name: "verify", short: "v", text: "Verify page checksums: not done yet." },
-  { name: "store-all-corrupt", short: "s", text: "Has no effect yet: see --verify." },
+  { name: "verify", short: "v", text: "Verify page checksums." },
+  { name: "store-all-corrupt", short: "s", text: "Name every damaged block, not only the first." },
   { name: "rating-composer", short: "r", text: "Has no effect: parts are filled in order." },
   { name: "database-composer", short: "b", text: "Has no effect: parts are filled in order." },
-  { name: "copy-composer", short: "c", text: "Has no effect: parts are filled in order." },
-  { name: "delta-from-name", value: "<name>", text: "Refused: increments are not supported yet." },
-  { name: "delta-from-user-data", value: "<json>", text: "Refused as --delta-from-name." },
+  { name: "copy-composer", short: "c", text: "Take a full backup; nothing is copied." },
   { name: "target-storage", value: "<name>", text: 'Only "default" exists so far.' },
 ];
 
-const WITHOUT_EFFECT = [
-  "verify",
-  "store-all-corrupt",
-  "rating-composer",
-  "database-composer",
-  "copy-composer",
-];
+const WITHOUT_EFFECT = ["rating-composer", "database-composer", "copy-composer"];
 
-/** Takes a full backup of the server whose data directory is on this host. */
+/** Takes a backup of the server whose data directory is on this host. */
 export const backupPush: Command<Arguments> = {
   name: "backup-push",
   usage: "backup-push [data-directory]",
@@ -59,6 +69,8 @@ export const backupPush: Command<Arguments> = {
     "Runs on the server's host as the user that the server runs as, and connects as PGUSER. " +
     "archive_command must already store WAL in the same repository: this is proved before anything " +
     "is copied. Exit 0 means that the backup and all WAL that it needs are stored.\n\n" +
+    "With WALG_DELTA_MAX_STEPS above 0, or --type incr or diff, it stores only what changed since an " +
+    "earlier backup of the same history, where there is one; else a full backup, and says why.\n\n" +
     "The data directory is that of PGDATA unless it is given.",
   flags: FLAGS,
   needsConfig: true,
@@ -71,6 +83,9 @@ export const backupPush: Command<Arguments> = {
       isPermanent: words.has("permanent"),
       userData: parseUserData(words.value("add-user-data")),
       hasFilesMetadata: !words.has("without-files-metadata"),
+      wish: parseWish(words),
+      isPageVerified: words.has("verify"),
+      isEveryCorruptBlockListed: words.has("store-all-corrupt"),
       ignored: WITHOUT_EFFECT.filter((flag) => words.has(flag)),
     };
   },
@@ -95,30 +110,9 @@ export const backupPush: Command<Arguments> = {
 };
 
 function requireSupported(words: Words): void {
-  const delta = ["delta-from-name", "delta-from-user-data"].find(
-    (flag) => (words.value(flag) ?? "") !== "",
-  );
-  if (delta !== undefined) {
-    throw new UsageError(`--${delta}: increments are not supported yet`, {
-      hint: "Without the flag a full backup is taken.",
-    });
-  }
   const storage = words.value("target-storage") ?? "default";
   if (storage !== "default" && storage !== "") {
     throw new UsageError(`--target-storage ${storage}: there is only the storage "default"`);
-  }
-}
-
-function parseUserData(text: string | undefined): JsonValue | undefined {
-  if (text === undefined || text === "") return undefined;
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
-    throw new UsageError(`user data is not JSON: ${error.message}`, {
-      hint: `A text needs double quotes within the shell's: --add-user-data '"monthly"'.`,
-      cause: error,
-    });
   }
 }
 
@@ -145,7 +139,7 @@ function settingsOf(args: Arguments, config: Config, dataDirectory: string) {
     hasFilesMetadata: args.hasFilesMetadata && config.isFilesMetadataWritten,
     hasDatabaseNames: config.isPartialRestorePrepared,
     isPermanent: args.isPermanent,
-    increments: { maxSteps: 0, origin: "latest" as const },
+    increments: increments(args.wish, config.increments),
     userData: args.userData ?? parseUserData(config.sentinelUserData),
     archiveCheckTimeoutMs: config.archiveCheckTimeoutMs,
     stopTimeoutMs: config.stopBackupTimeoutMs,
@@ -156,12 +150,13 @@ function settingsOf(args: Arguments, config: Config, dataDirectory: string) {
 
 function sayWritten(
   log: Log,
-  { name, fileCount, contentBytes, storedBytes }: PushedBackup,
+  { name, baseName, fileCount, unchangedCount, contentBytes, storedBytes }: PushedBackup,
   { storage, elapsedMs }: { readonly storage: string; readonly elapsedMs: number },
 ): void {
   log.info("backup written", {
     backup: name,
     storage,
+    ...(baseName === undefined ? {} : { base: baseName, unchanged: unchangedCount }),
     files: fileCount,
     size: formatBytes(contentBytes),
     stored: formatBytes(storedBytes),

@@ -17,6 +17,18 @@ export const archive = {
       "fetched ahead; beside the data directory unless set.",
     { form: "own" },
   ),
+  prefetchDirectory: setting(
+    "PREFETCH_DIR",
+    path,
+    "Where segments that are fetched ahead of recovery are kept, for any number of data directories; " +
+      "in WALNUT_SPOOL_DIR, or beside the data directory, unless set.",
+  ),
+  prefetchMax: defaulted(
+    "PREFETCH_MAX",
+    bytes(1),
+    "How many bytes of segments may be fetched ahead of recovery; one segment always may.",
+    { form: "own", default: "1GiB", unit: "bytes" },
+  ),
   aheadLimit: defaulted(
     "TOTAL_BG_UPLOADED_LIMIT",
     integer(0),

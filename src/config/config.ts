@@ -43,6 +43,26 @@ export interface ArchiveQueueConfig {
   readonly isLevelByNeed: boolean;
 }
 
+/** How segments are fetched ahead of recovery. */
+export interface PrefetchConfig {
+  /** A directory for those of any number of data directories; absent = in the spool. */
+  readonly directory?: string;
+  /** Segments; 1 = none. */
+  readonly aheadMax: number;
+  readonly aheadBytesMax: number;
+}
+
+/** Whether and on what backup-push bases an increment. */
+export interface IncrementConfig {
+  /** 0 = full backups only. */
+  readonly maxSteps: number;
+  readonly origin: "latest" | "latest-full";
+  /** A backup's name, or LATEST. */
+  readonly fromName?: string;
+  /** JSON. */
+  readonly fromUserData?: string;
+}
+
 /** Every effective setting, read once at the start and frozen. Made by `load.ts` from the table. */
 export interface Config {
   /** Absent when no storage is configured: `openStorage` says so. */
@@ -85,6 +105,7 @@ export interface Config {
   readonly aliveCheckIntervalMs: number;
 
   readonly archiveQueue: ArchiveQueueConfig;
+  readonly prefetch: PrefetchConfig;
   /** For one push of the daemon's; `walTimeoutMs` counts, too. */
   readonly daemonPushTimeoutMs: number;
   readonly receive: ReceiveConfig;
@@ -96,6 +117,10 @@ export interface Config {
   /** wal-verify says FAILURE in words only. */
   readonly isWalVerifyExitZero: boolean;
 
+  readonly increments: IncrementConfig;
+  /** Whether backup-push verifies the checksums of pages. */
+  readonly isPageVerified: boolean;
+  readonly isEveryCorruptBlockListed: boolean;
   /** Checksum of each file in our manifest. */
   readonly manifestHash: "xxh64" | "sha256";
   readonly isFilesMetadataWritten: boolean;

@@ -53,7 +53,8 @@ export const general = {
   downloadConcurrency: defaulted(
     "DOWNLOAD_CONCURRENCY",
     integer(1, 1024),
-    "Tar parts that backup-fetch downloads at the same time.",
+    "Tar parts that backup-fetch downloads at the same time; also the segments that may be fetched " +
+      "ahead of recovery, where 1 means none.",
     { default: "10" },
   ),
   tarSizeThreshold: defaulted(

@@ -5,8 +5,6 @@ import {
   choice,
   duration,
   integer,
-  json,
-  path,
   secret,
   secretJson,
   share,
@@ -25,9 +23,8 @@ function inert(form: NameForm, rows: readonly Row[]): readonly Setting[] {
 
 const OFF = /^(0|f|F|false|FALSE|False)$/;
 
-const FULL_ONLY = "this version makes full backups only";
 const DELTA_LATER = "delta backups come in a later version";
-const RESTORE = "walnut has one way to restore, which writes every file once";
+const RESTORE = "walnut has one way to restore, which writes every page once";
 const COMPOSER = "walnut fills parts by size; the restored files are the same";
 const RETRIES = "walnut repeats requests until their time limit, however often that is";
 const PAUSES = "walnut waits as long as the store asks, else with growing pauses";
@@ -39,33 +36,8 @@ const WALE_LOG = "WALNUT_LOG_DESTINATION counts";
 const IMAGE = "it belongs to a container image that starts WAL-G";
 
 const backups = inert("prefixed", [
-  [
-    "DELTA_MAX_STEPS",
-    integer(0),
-    "Deltas after a full backup.",
-    { kind: "warning", reason: FULL_ONLY, harmlessText: /^0+$/ },
-  ],
-  ["DELTA_ORIGIN", text, "What a delta is based on.", DELTA_LATER],
-  ["DELTA_FROM_NAME", text, "Base of a delta.", { kind: "warning", reason: FULL_ONLY }],
-  [
-    "DELTA_FROM_USER_DATA",
-    json,
-    "User data of the base of a delta.",
-    { kind: "warning", reason: FULL_ONLY },
-  ],
   ["USE_WAL_DELTA", boolean, "Note changed blocks while WAL is archived.", DELTA_LATER],
   ["FORCE_WAL_DELTA", boolean, "Fail where such notes are missing.", DELTA_LATER],
-  [
-    "VERIFY_PAGE_CHECKSUMS",
-    boolean,
-    "Verify page checksums during a backup.",
-    {
-      kind: "warning",
-      reason: "the check of page checksums comes in a later version",
-      harmlessText: OFF,
-    },
-  ],
-  ["STORE_ALL_CORRUPT_BLOCKS", boolean, "List every corrupt block.", LATER],
   ["USE_RATING_COMPOSER", boolean, "Group files by how often they change.", COMPOSER],
   ["USE_COPY_COMPOSER", boolean, "Copy unchanged parts within the store.", COMPOSER],
   ["USE_DATABASE_COMPOSER", boolean, "Group files by database.", COMPOSER],
@@ -90,7 +62,6 @@ const wal = inert("prefixed", [
     "Store a JSON object with times beside WAL.",
     "no restore needs these objects",
   ],
-  ["PREFETCH_DIR", path, "Directory for WAL that is fetched ahead.", LATER],
   [
     "PG_WAL_SIZE",
     integer(1, 1024),

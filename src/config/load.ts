@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { parseCompressionLevel } from "../codec/table.ts";
 import { ConfigError } from "../errors.ts";
 import { archive } from "./archive-settings.ts";
+import { backup } from "./backup-settings.ts";
 import type { ArchiveQueueConfig, Config, PostgresConfig } from "./config.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
@@ -102,6 +103,11 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     aliveCheckIntervalMs: found.get(postgres.aliveCheckInterval),
 
     archiveQueue: readArchiveQueue(found),
+    prefetch: {
+      ...defined("directory", found.get(archive.prefetchDirectory)),
+      aheadMax: found.get(general.downloadConcurrency),
+      aheadBytesMax: found.get(archive.prefetchMax),
+    },
     daemonPushTimeoutMs: found.get(archive.daemonPushTimeout),
     receive: {
       slot: found.get(wal.slot),
@@ -114,6 +120,14 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     integrityMaxDelayedWals: found.get(wal.integrityMaxDelayedWals),
     isWalVerifyExitZero: found.get(wal.walVerifyExitZero),
 
+    increments: {
+      maxSteps: found.get(backup.deltaMaxSteps),
+      origin: found.get(backup.deltaOrigin) === "LATEST_FULL" ? "latest-full" : "latest",
+      ...defined("fromName", found.get(backup.deltaFromName)),
+      ...defined("fromUserData", found.get(backup.deltaFromUserData)),
+    },
+    isPageVerified: found.get(backup.verifyPageChecksums),
+    isEveryCorruptBlockListed: found.get(backup.storeAllCorruptBlocks),
     manifestHash: found.get(general.manifestHash),
     isFilesMetadataWritten: !found.get(general.withoutFilesMetadata),
     isPartialRestorePrepared: !found.get(postgres.disablePartialRestore),

@@ -1,4 +1,5 @@
 import { archive } from "./archive-settings.ts";
+import { backup } from "./backup-settings.ts";
 import { encryptionSettings } from "./encryption-settings.ts";
 import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
@@ -18,6 +19,7 @@ export interface SettingGroup {
 export const settingGroups: readonly SettingGroup[] = [
   { title: "General", settings: Object.values(general) },
   { title: "PostgreSQL", settings: Object.values(postgres) },
+  { title: "Backups", settings: Object.values(backup) },
   { title: "Archiving", settings: Object.values(archive) },
   { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },

@@ -11,8 +11,11 @@ import { MemoryStorage } from "../support/memory-storage.ts";
 
 const misused = [
   [["a", "b"], /surplus argument "b"/],
-  [["--delta-from-name", "LATEST"], /^--delta-from-name: increments are not supported yet$/],
-  [["--delta-from-user-data", "{}"], /^--delta-from-user-data: increments/],
+  [["--delta-from-name", "LATEST", "--delta-from-user-data", "{}"], /not by both$/],
+  [["--delta-from-user-data", "x"], /^user data is not JSON/],
+  [["--type", "delta"], /^--type delta: there is no such type of backup$/],
+  [["--type", "incr", "--full"], /^--full and --type incr contradict each other$/],
+  [["--delta-from-name", "x", "--without-files-metadata"], /and a base contradict/],
   [["--target-storage", "other"], /^--target-storage other: there is only/],
   [["--add-user-data", "monthly"], /^user data is not JSON: /],
   [["--add-user-data"], /needs a value/],
@@ -63,7 +66,7 @@ describe("on a server", () => {
       ...config,
     });
     const written = result.log.find((line) => line.startsWith("info: backup written"));
-    const backup = /"backup":"(base_[0-9A-F]{24})"/.exec(written ?? "")?.[1];
+    const backup = /"backup":"(base_[0-9A-F]{24}(?:_D_[0-9A-F]{24})?)"/.exec(written ?? "")?.[1];
     assert.ok(backup !== undefined, result.log.join("\n"));
     return { ...result, backup };
   }
@@ -104,15 +107,38 @@ describe("on a server", () => {
     });
     assert.deepEqual(
       log.filter((line) => line.startsWith("warning")).map((line) => line.split(" ")[1]),
-      [
-        "--verify",
-        "--store-all-corrupt",
-        "--rating-composer",
-        "--database-composer",
-        "--copy-composer",
-      ],
+      ["--rating-composer", "--database-composer", "--copy-composer"],
     );
     assert.equal((await world().sentinel(backup)).userData, "from the settings");
+  });
+
+  test("takes increments by WAL-G's setting and by the words of other tools", async () => {
+    const { dataDirectory } = world().cluster;
+    const full = await run([dataDirectory, "--full"]);
+    const config = { increments: { maxSteps: 1, origin: "latest" as const } };
+    const first = await run([dataDirectory], config);
+    assert.equal((await world().sentinel(first.backup)).base?.name, full.backup);
+    assert.ok(first.log.some((line) => line.startsWith("info: Delta backup from ")));
+    const second = await run([dataDirectory], config);
+    assert.equal((await world().sentinel(second.backup)).base, undefined);
+    const reason = /Doing full backup: 1 increments after a full backup are reached/;
+    assert.ok(second.log.some((line) => reason.test(line)));
+
+    const third = await run([dataDirectory, "--type", "incr"]);
+    const words = [dataDirectory, "--type", "diff", "--add-user-data", '{"n":4}'];
+    const fourth = await run(words);
+    const base = { name: second.backup, fullName: second.backup, stepCount: 1 };
+    for (const { backup } of [third, fourth]) {
+      const sentinel = await world().sentinel(backup);
+      assert.deepEqual({ ...sentinel.base, startLsn: 0n }, { ...base, startLsn: 0n });
+    }
+    const named = ["--type", "incr", "--delta-from-user-data", '{"n":4}'];
+    const fifth = await run([dataDirectory, ...named]);
+    assert.equal((await world().sentinel(fifth.backup)).base?.stepCount, 2);
+    await assert.rejects(run([dataDirectory, "--type", "incr", "--delta-from-name", "none"]), {
+      name: "RefusedError",
+      message: "an increment can't be based on what was asked for: backup none does not exist",
+    });
   });
 
   test("a relative directory is looked up where the program was started", async () => {

@@ -37,9 +37,13 @@ test("without settings everything has its default", () => {
     stopBackupTimeoutMs: 0,
     aliveCheckIntervalMs: 5000,
     archiveQueue: { aheadMax: 32, isMarkingDone: false, isLevelByNeed: false },
+    prefetch: { aheadMax: 10, aheadBytesMax: 1024 ** 3 },
     daemonPushTimeoutMs: 60_000,
     receive: { slot: "walg", isSynchronous: false, partialIntervalMs: 10_000 },
     isPartialFetched: true,
+    increments: { maxSteps: 0, origin: "latest" },
+    isPageVerified: false,
+    isEveryCorruptBlockListed: false,
     manifestHash: "xxh64",
     isFilesMetadataWritten: true,
     isPartialRestorePrepared: true,
@@ -70,6 +74,8 @@ test("every setting arrives", async () => {
     WALG_UPLOAD_CONCURRENCY: "2",
     WALG_UPLOAD_DISK_CONCURRENCY: "3",
     WALG_DOWNLOAD_CONCURRENCY: "4",
+    WALG_PREFETCH_DIR: "/ahead",
+    WALNUT_PREFETCH_MAX: "32KiB",
     WALNUT_CODEC_JOBS: "5",
     WALG_TAR_SIZE_THRESHOLD: "1MiB",
     WALG_NETWORK_RATE_LIMIT: "10485760",
@@ -85,6 +91,12 @@ test("every setting arrives", async () => {
     WALNUT_RECEIVE_PARTIAL_INTERVAL: "3s",
     WALNUT_RECEIVE_PARTIAL_BYTES: "64KiB",
     WALNUT_FETCH_PARTIAL: "false",
+    WALG_DELTA_MAX_STEPS: "6",
+    WALG_DELTA_ORIGIN: "LATEST_FULL",
+    WALG_DELTA_FROM_NAME: "LATEST",
+    WALG_DELTA_FROM_USER_DATA: "{}",
+    WALG_VERIFY_PAGE_CHECKSUMS: "true",
+    WALG_STORE_ALL_CORRUPT_BLOCKS: "t",
     WALNUT_MANIFEST_HASH: "sha256",
     WALG_WITHOUT_FILES_METADATA: "1",
     WALG_DISABLE_PARTIAL_RESTORE: "t",
@@ -123,9 +135,13 @@ test("every setting arrives", async () => {
     stopBackupTimeoutMs: 3_600_000,
     aliveCheckIntervalMs: 0,
     archiveQueue: { aheadMax: 32, isMarkingDone: false, isLevelByNeed: false },
+    prefetch: { directory: "/ahead", aheadMax: 4, aheadBytesMax: 32_768 },
     daemonPushTimeoutMs: 60_000,
     receive: { slot: "s_1", isSynchronous: true, partialIntervalMs: 3000, partialBytes: 65_536 },
     isPartialFetched: false,
+    increments: { maxSteps: 6, origin: "latest-full", fromName: "LATEST", fromUserData: "{}" },
+    isPageVerified: true,
+    isEveryCorruptBlockListed: true,
     manifestHash: "sha256",
     isFilesMetadataWritten: false,
     isPartialRestorePrepared: false,
@@ -257,8 +273,6 @@ test("says what has no effect where the user may expect one", async () => {
   assert.deepEqual(settingWarnings(found), [
     "WALE_GPG_KEY_ID from the environment has no effect: " +
       "objects are not encrypted; WAL-G ignores it under this name, too",
-    "WALG_DELTA_MAX_STEPS from the environment has no effect: " +
-      "this version makes full backups only",
   ]);
 });
 
