@@ -282,6 +282,12 @@ test("and back again: the archive holds the whole history", async () => {
   const names = await archived();
   for (const timeline of [1, 2, 3]) assertNoHole(names, timeline);
   assert.ok(names.includes("00000003.history"));
+
+  const lsn = await a.value("SELECT pg_current_wal_lsn()");
+  const report = await must(
+    walnutA.run("wal-verify", "integrity", "--timeline", "3", "--lsn", lsn),
+  );
+  assert.match(report, /integrity check status: OK/);
 });
 
 test("a restore to the latest timeline is the live server, and archives on its own", async () => {
