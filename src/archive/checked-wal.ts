@@ -20,6 +20,8 @@ export interface WalExpectation {
   readonly mustCheckRecords: boolean;
   /** What the segment before left open, where that segment is at hand. */
   readonly findOpenRecord?: (header: SegmentHeader) => Promise<OpenRecord | undefined>;
+  /** Told at the end what the segment itself leaves open, where its records were followed. */
+  readonly onOpenRecord?: (openRecord: OpenRecord | undefined) => void;
 }
 
 /**
@@ -40,7 +42,7 @@ export function checkedWal(content: ByteStream, expectation: WalExpectation): By
 
 async function* checkedSegment(
   content: ByteStream,
-  { name, systemId, mustCheckRecords, findOpenRecord }: WalExpectation,
+  { name, systemId, mustCheckRecords, findOpenRecord, onOpenRecord }: WalExpectation,
 ): ByteStream {
   const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
   let header: SegmentHeader | undefined;
@@ -77,6 +79,7 @@ async function* checkedSegment(
       `the records of WAL segment ${name} break off after byte ${walk.endOfRecords}: ${walk.reason}`,
     );
   }
+  if (walker !== undefined) onOpenRecord?.(walker.openRecord);
 }
 
 function requireCluster(

@@ -4,12 +4,14 @@ import {
   FormatError,
   NotInArchiveError,
   ObjectNotFoundError,
+  type OperationError,
   StorageError,
 } from "../errors.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
 import { walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
+import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { checkedWal } from "./checked-wal.ts";
@@ -39,6 +41,22 @@ export interface FetchOptions extends CallOptions {
   readonly log: Log;
 }
 
+/** For a segment that nobody has asked for yet. */
+export interface AheadOptions extends Omit<FetchOptions, "checkRecords" | "usePartial"> {
+  /** Of the data directory that the segment is for. */
+  readonly systemId: bigint;
+  /**
+   * What the segment before leaves open, as far as that is known. `isProof`: nothing else proves
+   * the first record, so that it is worth waiting for.
+   */
+  readonly findOpenRecord: (
+    header: SegmentHeader,
+    isProof: boolean,
+  ) => Promise<OpenRecord | undefined>;
+  /** Told what this segment leaves open, before the file has its name. */
+  readonly onOpenRecord: (openRecord: OpenRecord | undefined) => void;
+}
+
 /** An object that looks damaged is read once more: the damage may have happened on the way. */
 const READ_ATTEMPTS = 2;
 /** An unfinished segment may be completed, and its object removed, under our hands. */
@@ -66,12 +84,31 @@ export async function fetchWal(
   });
 }
 
+/**
+ * Like fetchWal, for a segment that may be asked for soon: its records are followed whatever its
+ * compression, a `.partial` is never taken for it, and NotInArchiveError is no proof of anything.
+ */
+export async function fetchWalAhead(
+  storage: Storage,
+  name: string,
+  path: string,
+  ahead: AheadOptions,
+): Promise<void> {
+  const { systemId } = ahead;
+  await withinDeadline(ahead, async (scope) => {
+    const options = { ...ahead, usePartial: false };
+    await new Fetch(storage, { name, path, systemId, ahead }, options, scope).run();
+  });
+}
+
 interface Wanted {
   readonly name: string;
   /** Final path. */
   readonly path: string;
   /** Of the data directory that the file goes to. */
   readonly systemId: bigint | undefined;
+  /** Absent for a file that was asked for. */
+  readonly ahead?: Pick<AheadOptions, "findOpenRecord" | "onOpenRecord">;
 }
 
 class Fetch {
@@ -114,6 +151,9 @@ class Fetch {
     if (likelyExtension !== undefined) {
       const likely = { key: walKey(name, likelyExtension), extension: likelyExtension };
       if (await this.#take(likely)) return likely;
+      if (this.#wanted.ahead !== undefined && this.#failure === undefined) {
+        throw new NotInArchiveError(`object ${likely.key} is not in ${this.#storage.name}`);
+      }
     }
 
     this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
@@ -168,6 +208,9 @@ class Fetch {
   async #notInArchive(more = ""): Promise<NotInArchiveError | StorageError> {
     const { name } = this.#wanted;
     const place = this.#storage.name;
+    if (this.#wanted.ahead !== undefined) {
+      return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}`);
+    }
     this.#scope.begin(`looking for a repository in ${place}`);
     if (!(await holdsRepository(this.#storage, this.#scope))) {
       return new StorageError(`${place} holds no repository: neither WAL nor backups`, {
@@ -202,15 +245,22 @@ class Fetch {
   }
 
   async #land(stored: StoredWal): Promise<void> {
-    const { name, path, systemId } = this.#wanted;
+    const { name, path, systemId, ahead } = this.#wanted;
     const { codecJobs, checkRecords = true } = this.#options;
     const { signal } = this.#scope;
     const codec = requireCodec(this.#storage, stored);
     const content = readStoredWal(this.#storage, stored, { codecJobs, signal });
-    const mustCheckRecords = checkRecords && !codec.hasContentChecksum;
-    const findOpenRecord = (header: SegmentHeader) =>
-      readOpenRecord(dirname(path), header, { signal });
-    const checked = checkedWal(content, { name, systemId, mustCheckRecords, findOpenRecord });
+    const isProof = !codec.hasContentChecksum;
+    const checked = checkedWal(content, {
+      name,
+      systemId,
+      mustCheckRecords: ahead !== undefined || (checkRecords && isProof),
+      findOpenRecord: (header) =>
+        ahead === undefined
+          ? readOpenRecord(dirname(path), header, { signal })
+          : ahead.findOpenRecord(header, isProof),
+      onOpenRecord: (openRecord) => ahead?.onOpenRecord(openRecord),
+    });
     await writeFileDurably(path, checked, { signal });
   }
 

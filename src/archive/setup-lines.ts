@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type { Spool } from "./spool-directory.ts";
 
 /**
@@ -15,6 +16,40 @@ export function archiveCommandLine(program: readonly string[], spool: Spool): st
     "archive_command",
     `[ ${note} -nt "%p" ] && [ ${note} -nt postmaster.pid ] || ` +
       `exec ${escaped(walnut)} wal-push --archiver "$PPID" "%p"`,
+  );
+}
+
+/** What setup knows of the machine when it writes the restore_command. */
+export interface RestoreSetup {
+  /** Where segments are fetched ahead to; absent if none are. */
+  readonly spool: Spool | undefined;
+  /** The words that rename one file. */
+  readonly rename: readonly string[];
+  /** Where the settings come from: what was fetched before it changed does not count. */
+  readonly configFile: string | undefined;
+}
+
+/**
+ * `restore_command`: the shell itself renames a segment that was fetched ahead into its place, and
+ * starts us only for others. docs/decisions/0041 tells why it may.
+ */
+export function restoreCommandLine(
+  program: readonly string[],
+  { spool, rename, configFile }: RestoreSetup,
+): string {
+  const walnut = escaped(program.map(shellWord).join(" "));
+  if (spool?.isOnWalFileSystem !== true) {
+    return confLine("restore_command", `exec ${walnut} wal-fetch "%f" "%p"`);
+  }
+  const hash = createHash("sha256").update(program.join("\0")).digest("hex").slice(0, 8);
+  const recovery = `"$PPID"-${hash}`;
+  const tests = ['[ "$f" -nt postmaster.pid ]'];
+  if (configFile !== undefined) tests.push(`[ "$f" -nt ${escaped(shellWord(configFile))} ]`);
+  return confLine(
+    "restore_command",
+    `f=${escaped(shellWord(spool.prefetch))}/${recovery}/%f; ${tests.join(" && ")} && ` +
+      `${escaped(rename.map(shellWord).join(" "))} "$f" "%p" 2>/dev/null || ` +
+      `exec ${walnut} wal-fetch --recovery ${recovery} "%f" "%p"`,
   );
 }
 

@@ -18,6 +18,10 @@ export interface Spool {
   readonly gaps: string;
   /** Where the drainer listens. */
   readonly socket: string;
+  /** Where the prefetcher listens. */
+  readonly prefetchSocket: string;
+  /** A program that renames one file, for setup's restore_command; see rename-program.ts. */
+  readonly renameProgram: string;
   /**
    * Whether it is on the file system of pg_wal: then files can be renamed there, and the times of
    * both come from one clock.
@@ -94,6 +98,8 @@ export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
       prefetch: join(path, "prefetch"),
       gaps: join(path, "gaps"),
       socket: join(path, "drain.sock"),
+      prefetchSocket: join(path, "prefetch.sock"),
+      renameProgram: join(path, "take"),
       isOnWalFileSystem: device === dev,
     };
   }

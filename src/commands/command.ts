@@ -43,6 +43,8 @@ export interface Self {
   readonly words: readonly string[];
   /** Of the program and its settings: another one must not answer in its place. */
   readonly fingerprint: string;
+  /** The file that settings were read from, if there was one. */
+  readonly configFile?: string | undefined;
   /**
    * Starts a command with the same settings that outlives us; its output is appended to the file.
    * Throws what the file system throws for that.

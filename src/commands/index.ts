@@ -33,6 +33,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     exitCode: restoreExitCode,
     isFrequent: true,
   },
+  "wal-prefetch": { load: async () => (await import("./wal-prefetch.ts")).walPrefetch },
   "wal-drain": { load: async () => (await import("./wal-drain.ts")).walDrain },
   backfill: { load: async () => (await import("./backfill.ts")).backfillCommand },
   "wal-restore": { load: async () => (await import("./wal-restore.ts")).walRestore },

@@ -143,7 +143,11 @@ async function runCommand(
     state.log = openLog(again, machine, terminal);
     for (const [name, value] of again.beside.sdkVariables) machine.exportVariable(name, value);
     for (const warning of settingWarnings(again)) state.log.warning(warning);
-    return { config, log: state.log, self: describeSelf(settingWords, config, machine) };
+    return {
+      config,
+      log: state.log,
+      self: describeSelf(settingWords, { config, found: again }, machine),
+    };
   };
   const isText = readOr(found, general.logFormat, "text") === "text";
   await command.run(
@@ -155,7 +159,7 @@ async function runCommand(
       signal,
       workingDirectory,
       write: writeOutput,
-      self: describeSelf(settingWords, config, machine),
+      self: describeSelf(settingWords, { config, found }, machine),
       launch: { processId: machine.processId, environment },
       onSignal: machine.onSignal,
       reload,
@@ -166,7 +170,11 @@ async function runCommand(
   );
 }
 
-function describeSelf(settingWords: readonly string[], config: Config, machine: Machine): Self {
+function describeSelf(
+  settingWords: readonly string[],
+  { config, found }: { readonly config: Config; readonly found: FoundSettings },
+  machine: Machine,
+): Self {
   const { programWords, environment, workingDirectory, versionText } = machine;
   const words = [...programWords, ...settingWords];
   return {
@@ -175,6 +183,7 @@ function describeSelf(settingWords: readonly string[], config: Config, machine: 
       // The configuration holds secrets.
       return sha256Hex(`${versionText}${JSON.stringify(config)}`);
     },
+    configFile: found.beside.configFile,
     startDetached: (more, outputPath) =>
       startDetached([...words, ...more], { workingDirectory, environment, outputPath }),
   };

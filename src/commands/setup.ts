@@ -1,18 +1,20 @@
 import { resolve } from "node:path";
-import { archiveCommandLine } from "../archive/setup-lines.ts";
+import { canRename, installRenameProgram } from "../archive/rename-program.ts";
+import { archiveCommandLine, restoreCommandLine } from "../archive/setup-lines.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError, UsageError } from "../errors.ts";
-import type { Command } from "./command.ts";
+import type { Command, Context } from "./command.ts";
+import { prefetchSpool } from "./fetch-ahead.ts";
 
 /** `walnut setup`, once, as the owner of the data directory. */
 export const setup: Command<{ readonly dataDirectory: string | undefined }> = {
   name: "setup",
   usage: "setup [<data directory>]",
-  summary: "Print the lines of postgresql.conf that archive with these settings.",
+  summary: "Print the lines of postgresql.conf that archive and restore with these settings.",
   details:
-    "With the line that it prints, PostgreSQL's own shell sees that a file was archived ahead and " +
-    "calls nothing else. Run it as the owner of the data directory, with the flags that the server " +
-    "is to use; settings from the environment have to be in the server's environment, too.",
+    "With the lines that it prints, PostgreSQL's own shell sees that a file was archived or fetched " +
+    "ahead, and calls us for others only. Run it as the owner of the data directory, with the flags " +
+    "that the server is to use; settings from the environment have to be in the server's environment, too.",
   flags: [],
   needsConfig: true,
 
@@ -22,7 +24,8 @@ export const setup: Command<{ readonly dataDirectory: string | undefined }> = {
     return { dataDirectory };
   },
 
-  async run({ dataDirectory }, { config, self, workingDirectory, write }) {
+  async run({ dataDirectory }, context) {
+    const { config, self, workingDirectory, write } = context;
     const place = dataDirectory ?? config.dataDirectory;
     if (place === undefined) {
       throw new UsageError("the data directory is missing", {
@@ -30,12 +33,33 @@ export const setup: Command<{ readonly dataDirectory: string | undefined }> = {
       });
     }
     if (self === undefined) throw new RefusedError("setup can't run here");
+    const directory = resolve(workingDirectory, place);
     const spool = await spoolDirectory({
-      dataDirectory: resolve(workingDirectory, place),
+      dataDirectory: directory,
       configured: config.archiveQueue.spoolDirectory,
       cacheDirectory: config.cacheDirectory,
     });
-    const lines = ["archive_mode = on", archiveCommandLine(self.words, spool)];
+    const lines = [
+      "archive_mode = on",
+      archiveCommandLine(self.words, spool),
+      await restoreLine(directory, context),
+    ];
     await write(`${lines.join("\n")}\n`);
   },
 };
+
+async function restoreLine(dataDirectory: string, { config, self, log }: Context): Promise<string> {
+  const words = self?.words ?? [];
+  if (config.prefetch.aheadMax <= 1) {
+    return restoreCommandLine(words, { spool: undefined, rename: [], configFile: undefined });
+  }
+  const spool = await prefetchSpool(dataDirectory, config);
+  let rename = ["mv", "-f"];
+  try {
+    await installRenameProgram(spool.renameProgram);
+    if (await canRename(spool.renameProgram)) rename = [spool.renameProgram];
+  } catch (error) {
+    log.debug("no program to rename", { reason: String(error) });
+  }
+  return restoreCommandLine(words, { spool, rename, configFile: self?.configFile });
+}

@@ -1,15 +1,19 @@
 import { resolve } from "node:path";
-import { withinDeadline } from "../archive/deadline.ts";
-import { fetchWal } from "../archive/fetch.ts";
+import { isRecoveryName } from "../archive/prefetch-directory.ts";
 import { UsageError } from "../errors.ts";
-import type { Command } from "./command.ts";
+import type { Command, Context } from "./command.ts";
+import { recoveryOf, startPrefetcher, takeAhead } from "./fetch-ahead.ts";
 import { requirePositionals } from "./words.ts";
 
 interface WalFetchArguments {
   /** As PostgreSQL calls the file. */
   readonly name: string;
   readonly destination: string;
+  readonly recovery?: string | undefined;
 }
+
+/** Of the time for one fetch, that part is always left to our own. */
+const OWN_SHARE = 0.5;
 
 /** `restore_command = 'walnut wal-fetch %f %p'` */
 export const walFetch: Command<WalFetchArguments> = {
@@ -17,13 +21,16 @@ export const walFetch: Command<WalFetchArguments> = {
   usage: "wal-fetch <name> <destination>",
   summary: "Bring one WAL file from the archive; PostgreSQL's restore_command.",
   details:
-    "postgresql.conf: restore_command = 'walnut wal-fetch %f %p'\n\n" +
+    "postgresql.conf: restore_command = 'walnut wal-fetch %f %p'; `walnut setup` prints a faster " +
+    "one.\n\n" +
     "Exit code 74 means that the archive has proved not to hold the file. For any other failure " +
     "the server must not believe that the archive ends here: it is stopped by a code above 125, " +
     "and a standby, which asks again, is told 75.\n\n" +
     "At the end of an archive that wal-receive feeds, the unfinished segment is given, filled up " +
-    "with zeros: recovery gets every commit that was stored. WALNUT_FETCH_PARTIAL=false prevents it.",
-  flags: [],
+    "with zeros: recovery gets every commit that was stored. WALNUT_FETCH_PARTIAL=false prevents it.\n\n" +
+    "During a recovery a second process fetches the segments that come next, so that the calls for " +
+    "them return at once: WALG_DOWNLOAD_CONCURRENCY=1 turns that off.",
+  flags: [{ name: "recovery", value: "name", text: "The recovery, as setup's line names it." }],
   needsConfig: true,
 
   parse(words) {
@@ -36,23 +43,51 @@ export const walFetch: Command<WalFetchArguments> = {
         hint: "The name comes first, then the destination: wal-fetch %f %p.",
       });
     }
-    return { name, destination };
+    const recovery = words.value("recovery");
+    return {
+      name,
+      destination,
+      recovery: isRecoveryName(recovery ?? "") ? recovery : undefined,
+    };
   },
 
-  async run({ name, destination }, context) {
-    const { config, log, signal, workingDirectory } = context;
-    const limits = { timeoutMs: config.walTimeoutMs, signal };
-    await using storage = await withinDeadline(limits, ({ begin }) => {
-      begin("opening the storage");
-      return context.openStorage();
-    });
-    await fetchWal(storage, name, resolve(workingDirectory, destination), {
-      ...limits,
-      codecJobs: config.codecJobs,
-      cacheDirectory: config.cacheDirectory,
-      usePartial: config.isPartialFetched,
-      log,
-    });
-    log.debug("fetched", { wal: name, storage: storage.name });
+  async run({ name, destination, recovery }, context) {
+    const { config, clock, workingDirectory } = context;
+    const wanted = { name, destination: resolve(workingDirectory, destination), recovery };
+    const around = await recoveryOf(wanted, context);
+    if (around === undefined) return await fetchDirectly(wanted, context);
+
+    const startMs = clock.monotonicMs();
+    const answer = await takeAhead(wanted, around, context);
+    if (answer === "ready") return;
+    const { walTimeoutMs } = config;
+    const leftMs = walTimeoutMs - (clock.monotonicMs() - startMs);
+    const limited = { ...config, walTimeoutMs: Math.max(leftMs, walTimeoutMs * OWN_SHARE) };
+    await fetchDirectly(wanted, { ...context, config: limited });
+    if (answer === "absent") startPrefetcher(wanted, around, context);
   },
 };
+
+async function fetchDirectly(
+  { name, destination }: { readonly name: string; readonly destination: string },
+  context: Context,
+): Promise<void> {
+  const [{ fetchWal }, { withinDeadline }] = await Promise.all([
+    import("../archive/fetch.ts"),
+    import("../archive/deadline.ts"),
+  ]);
+  const { config, log, signal } = context;
+  const limits = { timeoutMs: config.walTimeoutMs, signal };
+  await using storage = await withinDeadline(limits, ({ begin }) => {
+    begin("opening the storage");
+    return context.openStorage();
+  });
+  await fetchWal(storage, name, destination, {
+    ...limits,
+    codecJobs: config.codecJobs,
+    cacheDirectory: config.cacheDirectory,
+    usePartial: config.isPartialFetched,
+    log,
+  });
+  log.debug("fetched", { wal: name, storage: storage.name });
+}

@@ -2,12 +2,13 @@ import { readFileSync } from "node:fs";
 import { systemErrorCode } from "../errors.ts";
 
 /**
- * Names this process so that nothing else ever has the name: process id, start time and the boot it
- * runs in. Undefined where the system does not tell (all but Linux).
+ * Names a process, ourselves unless told, so that nothing else ever has the name: process id, start
+ * time and the boot it runs in. Undefined where the system does not tell (all but Linux), and when
+ * there is no such process.
  */
-export function describeProcess(): string | undefined {
+export function describeProcess(pid = "self"): string | undefined {
   const boot = readProc("sys/kernel/random/boot_id")?.trim();
-  const stat = readStat("self");
+  const stat = /^(self|[1-9]\d{0,9})$/.test(pid) ? readStat(pid) : undefined;
   return boot === undefined || stat === undefined
     ? undefined
     : `${stat.pid}:${stat.startTime}:${boot}`;

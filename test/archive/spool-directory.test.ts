@@ -65,6 +65,8 @@ test("setup's line quotes what the shell and PostgreSQL would read", async () =>
     prefetch: "",
     gaps: "",
     socket: "",
+    prefetchSocket: "",
+    renameProgram: "",
     isOnWalFileSystem: true,
   };
   const line = archiveCommandLine(["/opt/wal nut"], spool);

@@ -1,0 +1,67 @@
+import { createReadStream } from "node:fs";
+import { open, rename, rm } from "node:fs/promises";
+import { FormatError } from "../errors.ts";
+import { writeFileDurably } from "../io/durable.ts";
+import { localFileError } from "../io/system-error.ts";
+import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
+import type { CallOptions } from "../storage/storage.ts";
+import { type AskOptions, converse } from "./drain-client.ts";
+import { parsePrefetchAnswer, type PrefetchRequest } from "./prefetch-protocol.ts";
+import type { Spool } from "./spool-directory.ts";
+
+/**
+ * Where a segment was fetched ahead to; "absent" where nobody listens, "declined" where the caller
+ * must fetch it itself. None of this says anything about the archive.
+ */
+export type TakeOutcome =
+  | { readonly kind: "ready"; readonly path: string }
+  | { readonly kind: "absent" | "declined"; readonly reason: string };
+
+/**
+ * Asks the prefetcher for a segment, and waits for it while it is being fetched. Rejects with the
+ * signal's reason only.
+ */
+export async function askPrefetcher(
+  { prefetchSocket }: Spool,
+  request: Extract<PrefetchRequest, { kind: "take" }>,
+  options: AskOptions,
+): Promise<TakeOutcome> {
+  const question = { request, parse: parsePrefetchAnswer };
+  const answer = await converse(prefetchSocket, question, options);
+  if (answer.kind === "ready" || answer.kind === "absent") return answer;
+  return { kind: "declined", reason: answer.kind === "declined" ? answer.reason : "other answer" };
+}
+
+/**
+ * Puts a segment that the prefetcher has ready to where recovery wants it: by a rename, or by a
+ * durable copy where that is another file system. Rejects with FormatError if it is not whole, and
+ * with LocalFileError: then nothing is there.
+ */
+export async function putReadySegment(
+  { name, path }: { readonly name: string; readonly path: string },
+  destination: string,
+  { isOnWalFileSystem, signal }: Pick<Spool, "isOnWalFileSystem"> & CallOptions,
+): Promise<void> {
+  await requireWhole(name, path);
+  try {
+    if (isOnWalFileSystem) return await rename(path, destination);
+    await writeFileDurably(destination, createReadStream(path), { signal });
+    await rm(path, { force: true });
+  } catch (error) {
+    throw localFileError("take", path, error);
+  }
+}
+
+/** It was checked when it was fetched; that it is still the same file costs one read. */
+async function requireWhole(name: string, path: string): Promise<void> {
+  try {
+    await using handle = await open(path, "r");
+    const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
+    const { bytesRead } = await handle.read(head, 0, head.length, 0);
+    const { segmentBytes } = checkSegmentStart(head.subarray(0, bytesRead), name);
+    const { size } = await handle.stat();
+    if (size !== segmentBytes) throw new FormatError(`${path} has ${size} bytes`);
+  } catch (error) {
+    throw error instanceof FormatError ? error : localFileError("read", path, error);
+  }
+}

@@ -1,0 +1,78 @@
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, rename, rm, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { localFileError } from "../io/system-error.ts";
+
+/** As setup's line calls a recovery: the startup process and a hash of the line's words. */
+const RECOVERY = /^\d{1,10}-[0-9a-f]{8}$/;
+
+/** Whether a text can be the name of a recovery. */
+export function isRecoveryName(text: string): boolean {
+  return RECOVERY.test(text);
+}
+
+/**
+ * Where one prefetcher puts its segments: a directory that no other process has had. The shell finds
+ * it through a link with the recovery's name. See FETCH.md.
+ */
+export class PrefetchDirectory implements AsyncDisposable {
+  readonly #parent: string;
+  readonly #own: string;
+  readonly path: string;
+  #recovery: string | undefined;
+
+  /**
+   * Makes it, and removes everything that earlier prefetchers left: only for who holds the socket.
+   * Rejects with LocalFileError.
+   */
+  static async make(parent: string): Promise<PrefetchDirectory> {
+    const own = `run-${randomBytes(8).toString("hex")}`;
+    try {
+      for (const name of await readdir(parent)) {
+        await rm(join(parent, name), { recursive: true, force: true });
+      }
+      await mkdir(join(parent, own), { mode: 0o700 });
+    } catch (error) {
+      throw localFileError("clear", parent, error);
+    }
+    return new PrefetchDirectory(parent, own);
+  }
+
+  private constructor(parent: string, own: string) {
+    this.#parent = parent;
+    this.#own = own;
+    this.path = join(parent, own);
+  }
+
+  pathOf(name: string): string {
+    return join(this.path, name);
+  }
+
+  /** Whether a segment is still there, or, without a name, the directory itself. */
+  holds(name = ""): boolean {
+    return existsSync(this.pathOf(name));
+  }
+
+  async remove(name: string): Promise<void> {
+    await rm(this.pathOf(name), { force: true });
+  }
+
+  /** Lets the shell of this recovery find what is here, and that of no other any more. */
+  async openTo(recovery: string): Promise<void> {
+    if (this.#recovery === recovery || !isRecoveryName(recovery)) return;
+    const before = this.#recovery;
+    const temporaryPath = `${this.path}.link`;
+    await symlink(this.#own, temporaryPath);
+    await rename(temporaryPath, join(this.#parent, recovery));
+    this.#recovery = recovery;
+    if (before !== undefined) await rm(join(this.#parent, before), { force: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#recovery !== undefined && this.holds()) {
+      await rm(join(this.#parent, this.#recovery), { force: true });
+    }
+    await rm(this.path, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,126 @@
+import { existsSync } from "node:fs";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
+import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
+import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
+import {
+  isAncestor,
+  parseTimelineHistory,
+  type TimelineHistory,
+} from "../postgres/timeline-history.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+import type { ArchiveQueue } from "./archive-status.ts";
+
+/**
+ * One of them is there as long as a recovery asks for WAL.
+ *
+ * @source STANDBY_SIGNAL_FILE, RECOVERY_SIGNAL_FILE, src/include/access/xlog.h
+ */
+const SIGNAL_FILES = ["recovery.signal", "standby.signal"];
+
+/** Sees when a recovery is over, and when what it was begun with has changed. */
+export class RecoveryWatch {
+  readonly #queue: ArchiveQueue;
+  readonly #configFile: string | undefined;
+  readonly #start: string | undefined;
+  readonly #process: string | undefined;
+  readonly #config: string | undefined;
+
+  static async begin(queue: ArchiveQueue, configFile?: string): Promise<RecoveryWatch> {
+    const server = await readServer(queue);
+    const process = server === undefined ? undefined : describeProcess(server.pid);
+    const config = await describeFile(configFile);
+    return new RecoveryWatch(queue, { configFile, start: server?.start, process, config });
+  }
+
+  private constructor(
+    queue: ArchiveQueue,
+    seen: Record<"configFile" | "start" | "process" | "config", string | undefined>,
+  ) {
+    this.#queue = queue;
+    this.#configFile = seen.configFile;
+    this.#start = seen.start;
+    this.#process = seen.process;
+    this.#config = seen.config;
+  }
+
+  /** Why nothing may be fetched for it any more; undefined while it goes on. */
+  async endReason(): Promise<string | undefined> {
+    const server = await readServer(this.#queue);
+    if (server === undefined || server.start !== this.#start) return "the server has ended";
+    if (this.#process !== undefined && !isProcessAlive(this.#process)) return "the server is dead";
+    const { dataDirectory } = this.#queue;
+    if (!SIGNAL_FILES.some((name) => existsSync(join(dataDirectory, name)))) {
+      return "recovery is over";
+    }
+    const config = await describeFile(this.#configFile);
+    return config === this.#config ? undefined : "the settings have changed";
+  }
+}
+
+interface RunningServer {
+  readonly pid: string;
+  /** Names this start. */
+  readonly start: string;
+}
+
+/** @source CreateLockFile, src/backend/utils/init/miscinit.c */
+async function readServer({ dataDirectory }: ArchiveQueue): Promise<RunningServer | undefined> {
+  try {
+    const lines = (await readFile(join(dataDirectory, "postmaster.pid"), "utf8")).split("\n");
+    const [pid = "", , start = ""] = lines;
+    return { pid, start: `${pid} ${start}` };
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+}
+
+async function describeFile(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    const { ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+    return [ino, size, mtimeNs, ctimeNs].join(" ");
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return "absent";
+  }
+}
+
+/** Rejects with LocalFileError, and with FormatError for what is none. */
+export async function readControl({ dataDirectory }: ArchiveQueue): Promise<PgControl> {
+  const path = join(dataDirectory, "global", "pg_control");
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    throw new LocalFileError(`${path} can't be read`, { cause: error });
+  }
+  return parsePgControl(bytes);
+}
+
+/**
+ * The history that recovery follows, coming from `timeline`: PostgreSQL keeps the file of its target
+ * in pg_wal before it asks for the first segment. Undefined if there is none, or none that can be read.
+ *
+ * @source readTimeLineHistory, src/backend/access/transam/timeline.c
+ */
+export async function readTargetHistory(
+  { walDirectory }: ArchiveQueue,
+  timeline: number,
+): Promise<TimelineHistory | undefined> {
+  try {
+    const names = (await readdir(walDirectory)).filter((name) => name.endsWith(".history"));
+    for (const name of names.toSorted().toReversed()) {
+      const file = parseWalFileName(name);
+      if (file?.kind !== "history" || file.timeline <= timeline) continue;
+      const text = await readFile(join(walDirectory, name), "utf8");
+      const history = parseTimelineHistory(text, file.timeline);
+      if (isAncestor(history, timeline)) return history;
+    }
+  } catch (error) {
+    if (!(error instanceof FormatError) && systemErrorCode(error) === undefined) throw error;
+  }
+  return undefined;
+}
