@@ -4,8 +4,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:f
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
 import { compare, formatTable } from "./figures.ts";
-import { type Peer, pgBackRestAsyncPeer, walnutPeer } from "./peers.ts";
+import { type Peer, pgBackRestAsyncPeer, pgBackRestPeer, walnutPeer } from "./peers.ts";
 import type { Measurement } from "./process.ts";
+import { LATENCY_MS, type SlowStore } from "./slow-store.ts";
 
 const TIMEOUT_MS = 600_000;
 const POLL_MS = 20;
@@ -16,9 +17,16 @@ const POLL_MS = 20;
 export async function drainTable(
   cluster: BenchCluster,
   binary: string,
-  { rounds, segmentCount }: { readonly rounds: number; readonly segmentCount: number },
+  options: {
+    readonly rounds: number;
+    readonly segmentCount: number;
+    /** Instead of a directory. */
+    readonly store?: SlowStore;
+  },
 ): Promise<string> {
-  const walnut = walnutPeer(cluster, binary, "walnut-drain");
+  const { rounds, segmentCount, store } = options;
+  const name = store === undefined ? "walnut-drain" : "walnut-drain-s3";
+  const walnut = walnutPeer(cluster, binary, { name, ...(store === undefined ? {} : { store }) });
   const setupLine = execFileSync(
     "setpriv",
     [
@@ -33,7 +41,8 @@ export async function drainTable(
   );
   const command = /^archive_command = '(.*)'$/m.exec(setupLine)?.[1]?.replaceAll("''", "'");
   if (command === undefined) throw new Error(`setup printed ${setupLine}`);
-  const pgBackRest = await pgBackRestAsyncPeer(cluster);
+  const pgBackRest = await pgBackRestAsyncPeer(cluster, store);
+  const pgBackRestSync = await pgBackRestPeer(cluster, store);
 
   const prepare = async () => prepareBacklog(cluster, segmentCount);
   const rows = await compare(
@@ -49,6 +58,11 @@ export async function drainTable(
         run: () => drained(cluster, pgBackRest.archiveCommand),
       },
       {
+        name: "pgBackRest archive-push",
+        prepare,
+        run: () => drained(cluster, pgBackRestSync.archiveCommand),
+      },
+      {
         name: "two zstd -1 -T1 and sync, no PostgreSQL",
         prepare,
         run: () => plainLimit(cluster, walnut),
@@ -56,7 +70,8 @@ export async function drainTable(
     ],
     rounds,
   );
-  return formatTable(`Drain of ${segmentCount} ready segments to a directory (zstd 1)`, rows);
+  const where = store === undefined ? "a directory" : `S3, ${LATENCY_MS} ms away`;
+  return formatTable(`Drain of ${segmentCount} ready segments to ${where} (zstd 1), each`, rows);
 }
 
 function statusDirectory({ dataDirectory }: BenchCluster): string {

@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
+import { startSlowStore } from "./slow-store.ts";
 import { startTable } from "./start-bench.ts";
 import { walTables } from "./wal-bench.ts";
 
@@ -41,7 +42,9 @@ if (wanted.has("wal") || wanted.has("backup") || wanted.has("drain")) {
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
   if (wanted.has("drain")) {
     const segmentCount = Number(values.segments);
+    await using store = await startSlowStore(cluster.home);
     tables.push(await drainTable(cluster, binary, { rounds, segmentCount }));
+    tables.push(await drainTable(cluster, binary, { rounds, segmentCount, store }));
   }
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
 }

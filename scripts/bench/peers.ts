@@ -2,6 +2,7 @@ import { chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
 import { measure, type ProcessOptions } from "./process.ts";
+import type { SlowStore } from "./slow-store.ts";
 
 /** One tool's repository and how to call it, set up for zstd level 1 and two workers. */
 export interface Peer {
@@ -20,11 +21,28 @@ function ownedDirectory(cluster: BenchCluster, name: string): string {
   return path;
 }
 
-export function walnutPeer(cluster: BenchCluster, binary: string, name = "walnut"): Peer {
+/** Its repository is a directory of this name, or a prefix of that name in the store. */
+export function walnutPeer(
+  cluster: BenchCluster,
+  binary: string,
+  { name = "walnut", store }: { readonly name?: string; readonly store?: SlowStore } = {},
+): Peer {
   const repository = ownedDirectory(cluster, name);
   const config = join(cluster.home, `${name}.json`);
+  const place =
+    store === undefined
+      ? { WALG_FILE_PREFIX: repository }
+      : {
+          WALG_S3_PREFIX: `s3://${store.bucket}/${name}`,
+          WALG_S3_CA_CERT_FILE: store.authorityFile,
+          AWS_ENDPOINT: `https://127.0.0.1:${store.port}`,
+          AWS_S3_FORCE_PATH_STYLE: "true",
+          AWS_REGION: "us-east-1",
+          AWS_ACCESS_KEY_ID: store.accessKeyId,
+          AWS_SECRET_ACCESS_KEY: store.secretAccessKey,
+        };
   const settings = {
-    WALG_FILE_PREFIX: repository,
+    ...place,
     WALG_COMPRESSION_METHOD: "zstd",
     WALG_ZSTD_LEVEL: "1",
     WALNUT_CODEC_JOBS: "2",
@@ -44,14 +62,30 @@ export function walnutPeer(cluster: BenchCluster, binary: string, name = "walnut
   };
 }
 
-export async function pgBackRestPeer(cluster: BenchCluster): Promise<Peer> {
+export async function pgBackRestPeer(cluster: BenchCluster, store?: SlowStore): Promise<Peer> {
   const repository = ownedDirectory(cluster, "pgbackrest");
-  const config = join(cluster.home, "pgbackrest.conf");
+  const config = join(cluster.home, store === undefined ? "pgbackrest.conf" : "pgbackrest-s3.conf");
+  const place =
+    store === undefined
+      ? [`repo1-path=${repository}`]
+      : [
+          "repo1-type=s3",
+          "repo1-path=/pgbackrest",
+          "repo1-s3-endpoint=127.0.0.1",
+          `repo1-storage-port=${store.port}`,
+          // It looks for host names only, and 127.0.0.1 has none.
+          "repo1-storage-verify-tls=n",
+          `repo1-s3-bucket=${store.bucket}`,
+          "repo1-s3-region=us-east-1",
+          "repo1-s3-uri-style=path",
+          `repo1-s3-key=${store.accessKeyId}`,
+          `repo1-s3-key-secret=${store.secretAccessKey}`,
+        ];
   writeFileSync(
     config,
     [
       "[global]",
-      `repo1-path=${repository}`,
+      ...place,
       `log-path=${ownedDirectory(cluster, "pgbackrest-log")}`,
       `spool-path=${ownedDirectory(cluster, "pgbackrest-spool")}`,
       `lock-path=${ownedDirectory(cluster, "pgbackrest-lock")}`,
@@ -76,8 +110,8 @@ export async function pgBackRestPeer(cluster: BenchCluster): Promise<Peer> {
 }
 
 /** The same repository and settings, with two processes that push ahead. */
-export async function pgBackRestAsyncPeer(cluster: BenchCluster): Promise<Peer> {
-  const peer = await pgBackRestPeer(cluster);
+export async function pgBackRestAsyncPeer(cluster: BenchCluster, store?: SlowStore): Promise<Peer> {
+  const peer = await pgBackRestPeer(cluster, store);
   const archiveCommand = `${peer.words.join(" ")} --archive-async archive-push %p`;
   return { ...peer, archiveCommand };
 }

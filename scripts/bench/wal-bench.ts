@@ -16,7 +16,7 @@ export async function walTables(
   const path = (round: number) => join(cluster.segmentDirectory, segmentAt(round));
   if (segments.length < rounds) throw new Error(`${segments.length} segments for ${rounds} rounds`);
 
-  const walnut = walnutPeer(cluster, binary, "walnut-wal");
+  const walnut = walnutPeer(cluster, binary, { name: "walnut-wal" });
   const pgBackRest = await pgBackRestPeer(cluster);
   const target = join(cluster.dataDirectory, "RECOVERYXLOG");
   const plain = join(walnut.repository, "plain.zst");
