@@ -35,6 +35,21 @@ export function quarantineKey(name: string, sha256: string): string {
   return `walnut_005/quarantine/${name}/${sha256.slice(0, 16)}`;
 }
 
+/** Folder of our change maps: what a group of segments changed. Ours. */
+export const CHANGES_FOLDER = "walnut_005/changes/";
+
+/** `segment` is the first of the group; `extension` without dot, "" for none. */
+export function changeMapKey(segment: string, extension: string): string {
+  return `${CHANGES_FOLDER}${withExtension(segment, extension)}`;
+}
+
+/** The segment and extension of a change map's key; undefined for any other key. */
+export function parseChangeMapKey(key: string): WalKey | undefined {
+  if (!key.startsWith(CHANGES_FOLDER)) return undefined;
+  const { stem, extension } = splitCompressed(key.slice(CHANGES_FOLDER.length));
+  return /^[0-9A-F]{24}$/.test(stem) ? { name: stem, extension } : undefined;
+}
+
 /**
  * Extensions of compressed objects, without dot, of all releases of WAL-G and WAL-E. "" (method
  * none) is not among them. We can't read `lzo`, but have to see that `X.lzo` is named X.

@@ -44,19 +44,6 @@ export class BlockSet {
     }
   }
 
-  /** Takes out every block from `end` on. */
-  cut(end: number): void {
-    const index = Math.floor(end / CHUNK_BLOCKS);
-    for (const key of this.#chunks.keys()) if (key > index) this.#chunks.delete(key);
-    const bits = this.#chunks.get(index);
-    if (bits === undefined) return;
-    const bit = end % CHUNK_BLOCKS;
-    const kept = bits[bit >>> 3];
-    if (kept !== undefined) bits[bit >>> 3] = kept & ((1 << (bit & 7)) - 1);
-    bits.fill(0, (bit >>> 3) + 1);
-    if (bits.every((byte) => byte === 0)) this.#chunks.delete(index);
-  }
-
   has(block: number): boolean {
     const bits = this.#chunks.get(Math.floor(block / CHUNK_BLOCKS));
     const bit = block % CHUNK_BLOCKS;

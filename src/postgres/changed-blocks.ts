@@ -1,5 +1,6 @@
 import { type BlockRange, BlockSet } from "./block-set.ts";
 import type { Lsn } from "./lsn.ts";
+import type { TimelineHistory } from "./timeline-history.ts";
 import type { RelationFile, RelationFork } from "./relation-file.ts";
 
 /** RELSEG_SIZE unless compiled otherwise, in blocks; WAL-G's format allows no other. */
@@ -47,19 +48,41 @@ export type ChangeAnswer =
 
 /**
  * The WAL between two backups: all records that begin in [startLsn, endLsn) on the way to
- * `timeline` (the history says where it left older ones). `startLsn` is the start of the base
- * backup (its redo position), `endLsn` that of the new one.
+ * `history.timeline`. `startLsn` is the start of the base backup (its redo position), which must
+ * be on that way, `endLsn` that of the new one.
  */
 export interface WalRange {
   readonly startLsn: Lsn;
   readonly endLsn: Lsn;
+  readonly history: TimelineHistory;
+}
+
+/** The part of a range that is on one timeline. */
+export interface TimelineRange {
   readonly timeline: number;
+  readonly startLsn: Lsn;
+  readonly endLsn: Lsn;
+}
+
+/** Cuts a range where timelines ended; oldest first, no part is empty. */
+export function timelineRanges({ startLsn, endLsn, history }: WalRange): readonly TimelineRange[] {
+  const ranges: TimelineRange[] = [];
+  let from = startLsn;
+  for (const ancestor of history.ancestors) {
+    const to = ancestor.endLsn < endLsn ? ancestor.endLsn : endLsn;
+    if (to <= from) continue;
+    ranges.push({ timeline: ancestor.timeline, startLsn: from, endLsn: to });
+    from = to;
+  }
+  if (from < endLsn) ranges.push({ timeline: history.timeline, startLsn: from, endLsn });
+  return ranges;
 }
 
 /** What is kept of one main fork. */
 interface Entry {
   /** Every block from here on may have changed; Infinity: only those in `blocks`. */
   changedFrom: number;
+  /** Those that records named, also behind `changedFrom`. */
   readonly blocks: BlockSet;
 }
 
@@ -71,7 +94,7 @@ export interface NotedFork {
   readonly relfilenode: number;
   /** Every block from here on may have changed; undefined: only those in `blocks`. */
   readonly changedFrom: number | undefined;
-  /** All below `changedFrom`. */
+  /** Those that records named, also behind `changedFrom`. */
   readonly blocks: BlockSet;
 }
 
@@ -94,15 +117,12 @@ export class ChangedBlocks {
   /** Notes that a block was written. Ignores forks other than main. */
   addBlock(place: ForkPlace, block: number): void {
     if (place.fork !== "main") return;
-    const entry = this.#entry(place);
-    if (block < entry.changedFrom) entry.blocks.add(block);
+    this.#entry(place).blocks.add(block);
   }
 
   addRange(place: ForkPlace, range: BlockRange): void {
     if (place.fork !== "main") return;
-    const entry = this.#entry(place);
-    const end = Math.min(range.end, entry.changedFrom);
-    if (range.start < end) entry.blocks.addRange({ start: range.start, end });
+    this.#entry(place).blocks.addRange(range);
   }
 
   /**
@@ -112,30 +132,23 @@ export class ChangedBlocks {
   cutFork(place: ForkPlace, blockCount: number): void {
     if (place.fork !== "main") return;
     const entry = this.#entry(place);
-    if (blockCount >= entry.changedFrom) return;
-    entry.changedFrom = blockCount;
-    entry.blocks.cut(blockCount);
+    entry.changedFrom = Math.min(entry.changedFrom, blockCount);
   }
 
   /** Notes that a database was made or removed in a tablespace, by whatever way. */
   replaceDatabase(tablespaceOid: number, databaseOid: number): void {
-    const relations = this.#database(tablespaceOid, databaseOid);
-    relations.clear();
-    relations.set(0, { changedFrom: 0, blocks: new BlockSet() });
+    this.#entry({ tablespaceOid, databaseOid, relfilenode: 0 }).changedFrom = 0;
   }
 
   /** Takes over all that `other` knows. */
   addAll(other: ChangedBlocks): void {
     for (const noted of other.entries()) {
-      const { tablespaceOid, databaseOid, relfilenode, changedFrom } = noted;
-      if (relfilenode === 0) {
-        this.replaceDatabase(tablespaceOid, databaseOid);
-        continue;
-      }
       const entry = this.#entry(noted);
       entry.blocks.addAll(noted.blocks);
-      entry.changedFrom = Math.min(entry.changedFrom, changedFrom ?? Number.POSITIVE_INFINITY);
-      if (entry.changedFrom < Number.POSITIVE_INFINITY) entry.blocks.cut(entry.changedFrom);
+      entry.changedFrom = Math.min(
+        entry.changedFrom,
+        noted.changedFrom ?? Number.POSITIVE_INFINITY,
+      );
     }
   }
 
@@ -143,7 +156,8 @@ export class ChangedBlocks {
   inFile(file: RelationFile, blockCount: number): FileChanges {
     if (file.fork !== "main") return { kind: "all" };
     const relations = this.#tablespaces.get(file.tablespaceOid)?.get(file.databaseOid);
-    const entry = relations?.get(0) ?? relations?.get(file.relfilenode);
+    if (relations?.get(0)?.changedFrom === 0) return { kind: "all" };
+    const entry = relations?.get(file.relfilenode);
     if (entry === undefined) return { kind: "none" };
 
     const first = file.relationSegment * RELATION_SEGMENT_BLOCKS;
@@ -176,7 +190,7 @@ export class ChangedBlocks {
   #entry(place: Omit<ForkPlace, "fork">): Entry {
     const { tablespaceOid, databaseOid, relfilenode } = place;
     const relations = this.#database(tablespaceOid, databaseOid);
-    let entry = relations.get(0) ?? relations.get(relfilenode);
+    let entry = relations.get(relfilenode);
     if (entry === undefined) {
       entry = { changedFrom: Number.POSITIVE_INFINITY, blocks: new BlockSet() };
       relations.set(relfilenode, entry);

@@ -4,8 +4,12 @@ import { neededBytes, noteRecord } from "./record-changes.ts";
 import { RecordDecoder } from "./record-decoder.ts";
 import type { RecordSink } from "./wal-record-scan.ts";
 
-/** Of records whose beginning is elsewhere. Longer ones are not worth their place. */
-const REST_BYTES_MAX = 4 * 1024 * 1024;
+export interface ChangeSinkOptions {
+  /** Added to; a new one unless told. */
+  readonly changes?: ChangedBlocks;
+  /** Of a record whose beginning is not known; a longer one makes a hole. */
+  readonly restBytesMax?: number;
+}
 
 /**
  * Notes what the records of WAL change, of any number of segments of one release that are walked
@@ -15,17 +19,30 @@ export class ChangeSink implements RecordSink {
   readonly changes: ChangedBlocks;
   /** Why `changes` do not tell all; "" while they do. */
   holeReason = "";
-  /** Bytes of a record that began before the first segment; `rest()` has the first of them. */
-  restBytes = 0;
 
   readonly #decoder: RecordDecoder;
   readonly #majorVersion: number;
+  readonly #restBytesMax: number;
   readonly #rest: Uint8Array[] = [];
+  #restLength = 0;
 
-  constructor(majorVersion: number, changes: ChangedBlocks = new ChangedBlocks()) {
+  constructor(majorVersion: number, options: ChangeSinkOptions = {}) {
+    const { changes = new ChangedBlocks(), restBytesMax = Number.POSITIVE_INFINITY } = options;
     this.changes = changes;
     this.#majorVersion = majorVersion;
+    this.#restBytesMax = restBytesMax;
     this.#decoder = new RecordDecoder({ majorVersion });
+  }
+
+  /** Bytes of a record that began before the first segment. */
+  get restBytes(): Uint8Array {
+    const rest = new Uint8Array(this.#restLength);
+    let at = 0;
+    for (const part of this.#rest) {
+      rest.set(part, at);
+      at += part.length;
+    }
+    return rest;
   }
 
   record(view: DataView, at: number): void {
@@ -45,21 +62,12 @@ export class ChangeSink implements RecordSink {
   }
 
   rest(view: DataView, from: number, to: number): void {
-    if (this.restBytes + to - from <= REST_BYTES_MAX) {
-      this.#rest.push(new Uint8Array(view.buffer, view.byteOffset + from, to - from).slice());
+    this.#restLength += to - from;
+    if (this.#restLength > this.#restBytesMax) {
+      this.#rest.length = 0;
+      this.holeReason = `an earlier record that goes on for more than ${this.#restBytesMax} bytes`;
+      return;
     }
-    this.restBytes += to - from;
-  }
-
-  /** Undefined when they were too many to keep. */
-  collectedRest(): Uint8Array | undefined {
-    if (this.restBytes > REST_BYTES_MAX) return undefined;
-    const rest = new Uint8Array(this.restBytes);
-    let at = 0;
-    for (const part of this.#rest) {
-      rest.set(part, at);
-      at += part.length;
-    }
-    return rest;
+    this.#rest.push(new Uint8Array(view.buffer, view.byteOffset + from, to - from).slice());
   }
 }

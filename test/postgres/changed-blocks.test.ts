@@ -46,23 +46,19 @@ test("a block set is a set of numbers", () => {
       block: blockNumber,
       count: fc.integer({ min: 0, max: 90 }),
     }),
-    fc.record({ kind: fc.constant("cut" as const), block: blockNumber }),
   );
   fc.assert(
     fc.property(fc.array(step, { maxLength: 30 }), blockNumber, blockNumber, (steps, a, b) => {
       const set = new BlockSet();
-      let model = new Set<number>();
+      const model = new Set<number>();
       for (const one of steps) {
         if (one.kind === "add") {
           set.add(one.block);
           model.add(one.block);
-        } else if (one.kind === "range") {
+        } else {
           const end = Math.min(one.block + one.count, 2 ** 32);
           set.addRange({ start: one.block, end });
           for (let block = one.block; block < end; block += 1) model.add(block);
-        } else {
-          set.cut(one.block);
-          model = new Set([...model].filter((block) => block < one.block));
         }
       }
       const expected = [...model].toSorted((x, y) => x - y);

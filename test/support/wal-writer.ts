@@ -1,5 +1,5 @@
 /** Writes WAL of any content as PostgreSQL would lay it out, for tests of those who read it. */
-import { crc32c } from "../../src/postgres/crc32c.ts";
+import { Crc32c, crc32c } from "../../src/postgres/crc32c.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { formatSegmentName } from "../../src/postgres/wal-file.ts";
 
@@ -17,6 +17,8 @@ export interface WalRecipe {
 export interface RecordRecipe {
   /** Behind the header. */
   readonly dataBytes: number;
+  /** What stands there, `dataBytes` of it; made up unless told. */
+  readonly data?: Uint8Array | undefined;
   readonly resourceManager?: number;
   readonly info?: number;
   /** Where the record claims that the one before it stands; the truth unless told. */
@@ -95,13 +97,16 @@ class WalWriter {
     const { dataBytes, resourceManager = 10, info = 0, previous = this.#previous } = record;
     const bytes = new Uint8Array(24 + dataBytes);
     for (let i = 24; i < bytes.length; i += 1) bytes[i] = (this.#length + i * 7) & 0xff;
+    if (record.data !== undefined) bytes.set(record.data, 24);
     const view = new DataView(bytes.buffer);
     view.setUint32(0, bytes.length, true);
     view.setBigUint64(8, previous, true);
     view.setUint8(16, info);
     view.setUint8(17, resourceManager);
-    const summed = new Uint8Array([...bytes.subarray(24), ...bytes.subarray(0, 20)]);
-    view.setUint32(20, crc32c(summed), true);
+    const summed = new Uint8Array(bytes.length - 4);
+    summed.set(bytes.subarray(24));
+    summed.set(bytes.subarray(0, 20), bytes.length - 24);
+    view.setUint32(20, checksum(summed), true);
     return bytes;
   }
 
@@ -123,6 +128,12 @@ class WalWriter {
     this.#pages.push(page);
     this.#length += isFirst ? 40 : 24;
   }
+}
+
+function checksum(bytes: Uint8Array): number {
+  if (bytes.length < 8192) return crc32c(bytes);
+  const view = new DataView(bytes.buffer);
+  return Crc32c.finish(new Crc32c().update(Crc32c.start, view, 0, bytes.length));
 }
 
 /** Writes the records one behind the other; WAL of PostgreSQL 15 unless told. */
