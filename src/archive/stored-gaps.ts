@@ -1,4 +1,5 @@
-import { GAPS_FOLDER, parseGapKey, parseWalKey, walKey } from "../layout/keys.ts";
+import { ObjectNotFoundError, RefusedError } from "../errors.ts";
+import { GAPS_FOLDER, gapKey, parseGapKey, parseWalKey, walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 
 /** Segments of which the store says that they were given up; some may have come since. */
@@ -12,6 +13,48 @@ export async function listGapRecords(
     if (name !== undefined) names.add(name);
   }
   return names;
+}
+
+/** Whether the repository says that it will never get the segment. */
+export async function isGivenUp(
+  storage: Storage,
+  segment: string,
+  { signal }: CallOptions,
+): Promise<boolean> {
+  if (parseGapKey(gapKey(segment)) === undefined) return false;
+  try {
+    await storage.stat(gapKey(segment), { signal });
+    return true;
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return false;
+    throw error;
+  }
+}
+
+/**
+ * Recovery asks for a segment that was given up. It must not take this for the end of the archive:
+ * it would open the database without the commits behind it.
+ */
+export function gapError(name: string, place: string): RefusedError {
+  return new RefusedError(
+    `WAL segment ${name} is not in the archive ${place}: it was given up while the store was away`,
+    {
+      hint:
+        "There is WAL behind it that recovery can't reach. Look for the segment in pg_wal of the " +
+        "server and its standbys (`walnut backfill` brings it), restore a backup that was taken " +
+        "after the gap, or set a recovery target before it. To open the database as it was before " +
+        `the gap, delete the object ${gapKey(name)}.`,
+    },
+  );
+}
+
+/**
+ * The first segment without which a backup can't be recovered further, if the WAL from `segment`
+ * on, in which it begins, has gaps. `gaps` in order, as `listOpenGaps` gives them.
+ */
+export function firstGapFrom(segment: string, gaps: readonly string[]): string | undefined {
+  // A gap of a newer timeline counts: LATEST may lead there.
+  return gaps.find((gap) => gap >= segment);
 }
 
 /**

@@ -1,6 +1,8 @@
 import { readFile, realpath } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { ensureRepositoryIdentity } from "../archive/identity.ts";
+import { describeWriter } from "../archive/writer.ts";
+import { readWriterClaim, requireSameWriter } from "../archive/writer-claims.ts";
 import type { BackupStart } from "../connection/backup-session.ts";
 import type { ServerFacts } from "../connection/server-facts.ts";
 import type { Session } from "../connection/session.ts";
@@ -110,13 +112,22 @@ export function requireArchivingPrimary(facts: ServerFacts): void {
   }
 }
 
-/** Rejects with WrongClusterError, or takes the repository for this cluster if it is nobody's. */
+/**
+ * Rejects with WrongClusterError, or takes the repository for this cluster if it is nobody's.
+ * Rejects with RefusedError for a clone: the WAL that arrives there is its parent's.
+ */
 export async function requireRepository(
   storage: Storage,
   facts: ServerFacts,
+  server: { readonly dataDirectory: string; readonly serverName?: string | undefined },
   { signal }: { readonly signal: AbortSignal },
 ): Promise<void> {
-  await ensureRepositoryIdentity(storage, facts.systemId, { signal });
+  const { systemId, timeline } = facts;
+  await ensureRepositoryIdentity(storage, systemId, { signal });
+  if (facts.isInRecovery) return;
+  const writer = await describeWriter(server.dataDirectory, server.serverName);
+  const known = await readWriterClaim(storage, timeline, { signal });
+  requireSameWriter(storage, { ...writer, systemId, timeline }, known);
 }
 
 /**

@@ -13,6 +13,8 @@ export interface PushSettings {
   /** Absolute; must be the server's own. */
   readonly dataDirectory: string;
   readonly connection: ConnectionSettings;
+  /** WALNUT_SERVER_NAME. */
+  readonly serverName?: string | undefined;
   readonly codec: Codec;
   /** Writes our manifest. */
   readonly zstd: Codec;

@@ -69,7 +69,8 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   requireArchivingPrimary(facts);
   const dataDirectory = await requireDataDirectory(settings.dataDirectory, facts, world);
   await lockBackup(session, { signal });
-  await requireRepository(storage, facts, { signal });
+  const { serverName } = settings;
+  await requireRepository(storage, facts, { dataDirectory, serverName }, { signal });
   const base = await findPushBase(session, { facts, dataDirectory }, settings, world);
 
   const startTimeNs = timeNsOf(clock.now());

@@ -1,9 +1,9 @@
 import { existsSync, watch } from "node:fs";
 import { join } from "node:path";
-import { ObjectNotFoundError } from "../errors.ts";
+import { isGivenUp } from "../archive/stored-gaps.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
-import { gapKey, parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
+import { parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 
@@ -90,21 +90,6 @@ export async function waitForSegments(
     const leftMs = timeoutMs > 0 ? timeoutMs - waitedMs : pollMs;
     await earliest(changed, Math.min(pollMs, Math.max(leftMs, 1)), { clock, signal });
     pollMs = Math.min(pollMs * 2, MAX_POLL_MS);
-  }
-}
-
-/** Whether the repository says that it will never get the segment. */
-async function isGivenUp(
-  storage: Storage,
-  segment: string,
-  { signal }: { readonly signal: AbortSignal },
-): Promise<boolean> {
-  try {
-    await storage.stat(gapKey(segment), { signal });
-    return true;
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return false;
-    throw error;
   }
 }
 

@@ -16,6 +16,7 @@ import type { JsonValue } from "../layout/json-value.ts";
 import type { TablespaceSpec } from "../layout/tablespace-spec.ts";
 import { requireKnownStorage } from "./backup-list.ts";
 import type { Command, Context, Words } from "./command.ts";
+import { warnOfGapBehind } from "./gap-warnings.ts";
 import { formatBytes } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -72,6 +73,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
     await using storage = await context.openStorage();
     const backup = await findBackup(storage, choice, { signal });
     if (choice.kind === "latest") log.info(`LATEST backup is: '${backup}'`);
+    await warnOfGapBehind(storage, backup, { log, signal });
     try {
       const report = await fetchBackup(
         storage,

@@ -7,6 +7,7 @@ import { type BackupMetadata, formatMetadata } from "../layout/metadata.ts";
 import { formatTimeUtc, timeMsOf, type TimeNs } from "../layout/time.ts";
 import { formatLsn, lsn } from "../postgres/lsn.ts";
 import type { Command } from "./command.ts";
+import { warnOfGaps } from "./gap-warnings.ts";
 import { indentJson } from "./indented-json.ts";
 import { formatBoxTable, formatPlainTable } from "./table.ts";
 import { requirePositionals } from "./words.ts";
@@ -67,6 +68,8 @@ export const backupList: Command<BackupListArguments> = {
     } else {
       await context.write((isPretty ? formatPretty : formatPlain)(sorted, isDetailed));
     }
+    const names = entries.map(({ name }) => name);
+    await warnOfGaps(storage, names, { log, signal });
   },
 };
 

@@ -128,6 +128,7 @@ function settingsOf(args: Arguments, config: Config, dataDirectory: string) {
   return {
     dataDirectory,
     connection: config.postgres,
+    serverName: config.archiveQueue.serverName,
     codec: codecOf(config.compressionMethod),
     zstd: codecOf("zstd"),
     level: config.compressionLevel,

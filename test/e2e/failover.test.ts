@@ -320,6 +320,10 @@ test("a clone is refused before its first byte, forks with a flag, or takes over
   await fill(clone, 1);
   await clone.waitForLog(/timeline 3 in .* is written by .*; this server is .*\/clone/);
   assert.deepEqual(await archived(), before);
+  const cloned = await installOn("clone", clone.connection);
+  const backup = await cloned.run("backup-push", dataDirectory);
+  assert.match(backup.stderr, /is written by .*; this server is .*\/clone/);
+  assert.equal(backup.code, 31);
 
   const fork = walnutA.archiveCommand.replace(" wal-push", " --storage-prefix fork wal-push");
   await clone.stop();

@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { firstGapFrom, isGivenUp, listOpenGaps } from "../../src/archive/stored-gaps.ts";
+import { bytesSource } from "../../src/io/bytes.ts";
+import type { Log, LogFields } from "../../src/io/log.ts";
+import { silentLog } from "../../src/io/log.ts";
+import { gapKey } from "../../src/layout/keys.ts";
+import { warnOfGapBehind, warnOfGaps } from "../../src/commands/gap-warnings.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+
+const { signal } = new AbortController();
+const segment = (timeline: number, number: number) =>
+  `0000000${timeline}00000000${number.toString(16).toUpperCase().padStart(8, "0")}`;
+
+async function archive(gaps: readonly string[], stored: readonly string[] = []) {
+  const storage = new MemoryStorage();
+  for (const name of gaps)
+    await storage.put(gapKey(name), bytesSource(Buffer.from("{}")), { signal });
+  for (const name of stored) {
+    await storage.put(`wal_005/${name}`, bytesSource(Buffer.from("x")), { signal });
+  }
+  return storage;
+}
+
+test("a gap is open until its segment is in the archive, in whatever form", async () => {
+  const gaps = [segment(1, 7), segment(1, 8), segment(1, 9), segment(2, 9)];
+  const storage = await archive(gaps, [`${segment(1, 7)}.zst`, segment(2, 9), segment(1, 200)]);
+  await storage.put(`wal_005/${segment(1, 8)}.lz4`, bytesSource(Buffer.of()), { signal });
+  assert.deepEqual(await listOpenGaps(storage, { signal }), [segment(1, 8), segment(1, 9)]);
+  assert.equal(await isGivenUp(storage, segment(1, 8), { signal }), true);
+  assert.equal(await isGivenUp(storage, segment(1, 1), { signal }), false);
+  assert.equal(await isGivenUp(storage, "00000002.history", { signal }), false);
+});
+
+test("unknown objects beside the gaps are none", async () => {
+  const storage = await archive([]);
+  for (const key of ["walnut_005/gaps/x.json", `walnut_005/gaps/${segment(1, 1)}.txt`]) {
+    await storage.put(key, bytesSource(Buffer.from("{}")), { signal });
+  }
+  assert.deepEqual(await listOpenGaps(storage, { signal }), []);
+});
+
+test("a gap concerns the backups before it, on its timeline and on older ones", () => {
+  const gaps = [segment(1, 9), segment(2, 20)];
+  assert.equal(firstGapFrom(segment(1, 5), gaps), segment(1, 9));
+  assert.equal(firstGapFrom(segment(1, 10), gaps), segment(2, 20));
+  assert.equal(firstGapFrom(segment(2, 21), gaps), undefined);
+});
+
+function listeningLog(): Log & { readonly lines: { text: string; fields: LogFields }[] } {
+  const lines: { text: string; fields: LogFields }[] = [];
+  return { ...silentLog, lines, warning: (text, fields = {}) => lines.push({ text, fields }) };
+}
+
+const backups = [`base_${segment(1, 2)}`, `base_${segment(1, 5)}`, `base_${segment(1, 12)}`];
+const cases = [
+  { name: "none", gaps: [], affected: undefined, asks: false },
+  { name: "before the newest backup", gaps: [segment(1, 9)], affected: 2, asks: false },
+  { name: "behind the newest backup", gaps: [segment(1, 20)], affected: 3, asks: true },
+];
+for (const { name, gaps, affected, asks } of cases) {
+  test(`a list of backups tells of gaps: ${name}`, async () => {
+    const log = listeningLog();
+    await warnOfGaps(await archive(gaps), backups, { log, signal });
+    const [line] = log.lines;
+    assert.equal(line?.fields["backups"], affected);
+    assert.equal(line?.fields["hint"] !== undefined, asks);
+  });
+}
+
+test("a restore says before it begins how far recovery will get", async () => {
+  const storage = await archive([segment(1, 9)]);
+  const log = listeningLog();
+  await warnOfGapBehind(storage, backups[2] ?? "", { log, signal });
+  assert.deepEqual(log.lines, []);
+  await warnOfGapBehind(storage, backups[1] ?? "", { log, signal });
+  assert.equal(log.lines[0]?.fields["segment"], segment(1, 9));
+});
