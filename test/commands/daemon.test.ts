@@ -11,6 +11,7 @@ import { defaultConfig } from "../../src/config/load.ts";
 import { formatMessage } from "../../src/daemon/protocol.ts";
 import { ConfigError, InterruptedError } from "../../src/errors.ts";
 import { systemClock } from "../../src/io/clock.ts";
+import { loadSystemCalls } from "../../src/io/runtime.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { listenForNotices, type Notices } from "../support/notices.ts";
 import { collectingLog } from "../support/restoring.ts";
@@ -104,7 +105,13 @@ for (const suite of suites) {
     assert.equal(await nextOf(notices, /WATCHDOG|0 under way/), begun);
     skippedMs += 1_000_000;
     const standstills = () => log.lines.filter((line) => /no call has ended for long/.test(line));
-    while (standstills().length < 3) await new Promise((resolve) => setTimeout(resolve, 20));
+    const calls = await loadSystemCalls();
+    for (const count of [1, 4]) {
+      while (standstills().length < count) await new Promise((resolve) => setTimeout(resolve, 20));
+      calls?.sendDatagram(address, `MARK=${count}`);
+    }
+    assert.equal(await nextOf(notices, /^WATCHDOG=/), "MARK=1");
+    assert.equal(await notices.next(), "MARK=4");
     client.destroy();
     const ended = "STATUS=0 done, 1 failed, 0 under way";
     assert.equal(await nextOf(notices, /^WATCHDOG=/), ended);
