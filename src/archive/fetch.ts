@@ -20,6 +20,7 @@ import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { holdsRepository } from "./identity.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
+import { gapError, isGivenUp } from "./stored-gaps.ts";
 import { listStoredSegment, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -205,7 +206,7 @@ class Fetch {
    * What a list without the file proves. In a place without any repository it proves nothing: a
    * file system that is not mounted and a wrong prefix look empty, and recovery would end here.
    */
-  async #notInArchive(more = ""): Promise<NotInArchiveError | StorageError> {
+  async #notInArchive(more = ""): Promise<OperationError> {
     const { name } = this.#wanted;
     const place = this.#storage.name;
     if (this.#wanted.ahead !== undefined) {
@@ -220,6 +221,7 @@ class Fetch {
           "system mounted? `walnut config` shows where each setting comes from.",
       });
     }
+    if (await isGivenUp(this.#storage, name, this.#scope)) return gapError(name, place);
     return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}${more}`);
   }
 

@@ -103,6 +103,7 @@ for (const isWarm of [false, true]) {
       "stat walnut_005/cluster.json",
       "list basebackups_005/",
       "list wal_005/",
+      `stat walnut_005/gaps/${name}.json`,
     ]);
     await assertNothingFetched();
 
@@ -112,6 +113,19 @@ for (const isWarm of [false, true]) {
     await assertFetched();
   });
 }
+
+test("a segment that was given up is not the end of the archive", async () => {
+  await put(`walnut_005/gaps/${name}.json`, Buffer.from("{}"));
+  await put(`wal_005/${name}.00000028.backup.zst`, Buffer.from("another file"));
+  await assert.rejects(bench.fetch(name, destination), {
+    name: "RefusedError",
+    message: /is not in the archive memory:\/\/test: it was given up/,
+  });
+  await assertNothingFetched();
+  await put(key, await bench.compress("zstd", content));
+  await bench.fetch(name, destination);
+  await assertFetched();
+});
 
 test("an empty place proves nothing: it may be a file system that is not mounted", async () => {
   await assert.rejects(bench.fetch(name, destination), {

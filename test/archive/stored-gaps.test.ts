@@ -74,5 +74,6 @@ test("a restore says before it begins how far recovery will get", async () => {
   await warnOfGapBehind(storage, backups[2] ?? "", { log, signal });
   assert.deepEqual(log.lines, []);
   await warnOfGapBehind(storage, backups[1] ?? "", { log, signal });
-  assert.equal(log.lines[0]?.fields["segment"], segment(1, 9));
+  const told: readonly { readonly fields: LogFields }[] = log.lines;
+  assert.equal(told[0]?.fields["segment"], segment(1, 9));
 });
