@@ -48,6 +48,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
   "wal-show": { load: async () => (await import("./wal-show.ts")).walShow },
+  verify: { load: async () => (await import("./verify.ts")).verify },
   "wal-verify": { load: async () => (await import("./wal-verify.ts")).walVerify },
   setup: { load: async () => (await import("./setup.ts")).setup },
   config: { load: async (program) => (await import("./config.ts")).configCommand(program) },

@@ -1,0 +1,205 @@
+import {
+  type BackupDocuments,
+  readBackupDocuments,
+  readSentinel,
+} from "../backup/backup-documents.ts";
+import { readMetadata } from "../backup/catalogue.ts";
+import { codecOf } from "../codec/table.ts";
+import { ObjectNotFoundError } from "../errors.ts";
+import { readAll } from "../io/bytes.ts";
+import type { Hasher } from "../io/hash.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import { parseFilesMetadata } from "../layout/files-metadata.ts";
+import { isJsonEqual, type JsonValue } from "../layout/json-value.ts";
+import { filesMetadataKey, manifestKey, metadataKey, sentinelKey } from "../layout/keys.ts";
+import { type BackupMetadata, formatMetadata } from "../layout/metadata.ts";
+import { formatSentinel, type Sentinel } from "../layout/sentinel.ts";
+import { parseEntryName } from "../backup/extract-path.ts";
+import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import { type Finding, faultText } from "./finding.ts";
+import type { StoredHash } from "./verify-memory.ts";
+
+/** What the documents of a backup say, and what is wrong with them. */
+export interface DocumentsVerdict {
+  /** Undefined when they can't be read: then nothing can be said of its parts. */
+  readonly documents: BackupDocuments | undefined;
+  readonly findings: readonly Finding[];
+  /** By key, of the documents that never change after the backup. */
+  readonly hashes: ReadonlyMap<ObjectKey, StoredHash>;
+}
+
+/** Reads all documents of a backup and holds them against each other. */
+export async function verifyDocuments(
+  storage: Storage,
+  name: BackupName,
+  { hasher, signal }: CallOptions & { readonly hasher: Hasher },
+): Promise<DocumentsVerdict> {
+  const check = new DocumentsCheck(storage, name, { signal });
+  const documents = await check.attempt(sentinelKey(name), () =>
+    readBackupDocuments(storage, name, { zstd: codecOf("zstd"), signal }),
+  );
+  if (documents !== undefined) {
+    await check.compareSentinel(documents);
+    await check.compareFiles(documents);
+  }
+  return { documents, findings: check.findings, hashes: await check.hashAll(hasher) };
+}
+
+class DocumentsCheck {
+  readonly findings: Finding[] = [];
+  readonly #storage: Storage;
+  readonly #name: BackupName;
+  readonly #options: CallOptions;
+
+  constructor(storage: Storage, name: BackupName, options: CallOptions) {
+    this.#storage = storage;
+    this.#name = name;
+    this.#options = options;
+  }
+
+  /** What is wrong becomes a finding about `key`. */
+  async attempt<T>(key: ObjectKey, read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      this.#options.signal.throwIfAborted();
+      this.#add(key, faultText(error));
+      return undefined;
+    }
+  }
+
+  async compareSentinel({ manifest }: BackupDocuments): Promise<void> {
+    const name = this.#name;
+    const [sentinelPlace, metadataPlace] = [sentinelKey(name), metadataKey(name)];
+    const sentinel = await this.attempt(sentinelPlace, () =>
+      readSentinel(this.#storage, name, this.#options),
+    );
+    const metadata = await this.attempt(metadataPlace, () => this.#readMetadata());
+    if (sentinel === undefined) return;
+    if (metadata !== undefined) {
+      for (const member of differences(sentinel, metadata)) {
+        this.#add(metadataPlace, `its ${member} is not that of the sentinel`);
+      }
+    }
+    if (manifest === undefined) return;
+    const { systemId, startLsn } = manifest.header;
+    if (sentinel.systemId !== systemId || sentinel.startLsn !== startLsn) {
+      this.#add(sentinelPlace, "it is not of the backup that the manifest describes");
+    }
+    // What we wrote ourselves can only be written in one way.
+    await this.#requireText(sentinelPlace, formatSentinel(sentinel));
+    if (metadata !== undefined) await this.#requireText(metadataPlace, formatMetadata(metadata));
+  }
+
+  async #readMetadata(): Promise<BackupMetadata | undefined> {
+    try {
+      return await readMetadata(this.#storage, this.#name, this.#options.signal);
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    }
+  }
+
+  async #requireText(key: ObjectKey, expected: string): Promise<void> {
+    const text = (await readAll(this.#storage.get(key, this.#options))).toString("utf8");
+    if (text !== expected) this.#add(key, "it is not as it was written");
+  }
+
+  /** files_metadata.json says the same as our manifest, where there are both. */
+  async compareFiles({ manifest, sentinel }: BackupDocuments): Promise<void> {
+    const key = filesMetadataKey(this.#name);
+    if (sentinel.isFilesMetadataDisabled || sentinel.embeddedFilesMetadata !== undefined) return;
+    await this.attempt(key, async () => {
+      let fileCount = 0;
+      try {
+        const stored = this.#storage.get(key, this.#options);
+        for await (const item of parseFilesMetadata(this.#name, stored)) {
+          if (item.kind !== "file" || manifest === undefined) continue;
+          const path = parseEntryName(item.name);
+          const listed = manifest.files.get(path);
+          fileCount += listed === undefined ? 0 : 1;
+          if (listed !== undefined && listed.mtimeNs !== 0n && listed.mtimeNs !== item.mtimeNs) {
+            this.#add(key, `its time of ${path} is not that of the manifest`);
+          }
+        }
+      } catch (error) {
+        // Restores do without it.
+        if (!(error instanceof ObjectNotFoundError)) throw error;
+        this.findings.push({
+          kind: manifest === undefined ? "missing" : "note",
+          subject: key,
+          text: "the list of files is not there",
+          backup: this.#name,
+        });
+        return;
+      }
+      const listedCount = [...(manifest?.files.keys() ?? [])].filter(isInFilesMetadata).length;
+      if (manifest !== undefined && fileCount !== listedCount) {
+        this.#add(key, `it names ${fileCount} files of the ${listedCount} in the manifest`);
+      }
+    });
+  }
+
+  async hashAll(hasher: Hasher): Promise<ReadonlyMap<ObjectKey, StoredHash>> {
+    const hashes = new Map<ObjectKey, StoredHash>();
+    const name = this.#name;
+    for (const key of [sentinelKey(name), filesMetadataKey(name), manifestKey(name)]) {
+      const hash = await hashObject(this.#storage, key, { ...this.#options, hasher });
+      if (hash !== undefined) hashes.set(key, hash);
+    }
+    return hashes;
+  }
+
+  #add(subject: ObjectKey, text: string): void {
+    this.findings.push({ kind: "damaged", subject, text, backup: this.#name });
+  }
+}
+
+/** Files that files_metadata.json leaves out. */
+function isInFilesMetadata(path: string): boolean {
+  return !["global/pg_control", "backup_label", "tablespace_map"].includes(path);
+}
+
+/** XXH64 and size of an object as it is stored; undefined if there is none. */
+export async function hashObject(
+  storage: Storage,
+  key: ObjectKey,
+  { hasher, signal }: CallOptions & { readonly hasher: Hasher },
+): Promise<StoredHash | undefined> {
+  let sizeBytes = 0;
+  try {
+    for await (const chunk of storage.get(key, { signal })) {
+      sizeBytes += chunk.length;
+      hasher.update(chunk);
+    }
+  } catch (error) {
+    hasher.digest();
+    if (error instanceof ObjectNotFoundError) return undefined;
+    throw error;
+  }
+  return { sizeBytes, xxh64: hasher.digest() };
+}
+
+/** Members that both documents hold; whether the backup is permanent may differ. */
+function differences(sentinel: Sentinel, metadata: BackupMetadata): readonly string[] {
+  const pairs: readonly (readonly [string, JsonValue | undefined, JsonValue | undefined])[] = [
+    ["start_time", sentinel.startTimeNs, metadata.startTimeNs],
+    ["finish_time", sentinel.finishTimeNs, metadata.finishTimeNs],
+    ["hostname", sentinel.hostname, metadata.hostname],
+    ["data_dir", sentinel.dataDirectory, metadata.dataDirectory],
+    ["pg_version", big(sentinel.pgVersion), big(metadata.pgVersion)],
+    ["start_lsn", sentinel.startLsn, metadata.startLsn],
+    ["finish_lsn", sentinel.finishLsn, metadata.finishLsn],
+    ["system_identifier", sentinel.systemId, metadata.systemId],
+    ["uncompressed_size", big(sentinel.uncompressedBytes), big(metadata.uncompressedBytes)],
+    ["compressed_size", big(sentinel.compressedBytes), big(metadata.compressedBytes)],
+    ["user_data", sentinel.userData, metadata.userData],
+  ];
+  return pairs
+    .filter(([, one, other]) => one !== undefined && !isJsonEqual(one, other ?? null))
+    .map(([member]) => member);
+}
+
+function big(value: number | undefined): bigint | undefined {
+  return value === undefined ? undefined : BigInt(value);
+}

@@ -1,0 +1,67 @@
+import type { BackupName } from "../layout/backup-name.ts";
+import type { ProvedBackup, ProvedRun, VerifyMemory } from "./verify-memory.ts";
+
+/** Something that is read as a whole: a part of a backup, or neighbouring segments. */
+export type VerifyItem =
+  | {
+      readonly kind: "part";
+      readonly backup: BackupName;
+      /** Last component of its key. */
+      readonly part: string;
+      readonly sizeBytes: number;
+    }
+  | {
+      readonly kind: "wal";
+      readonly timeline: number;
+      /** Numbers of the first and the last segment. */
+      readonly first: number;
+      readonly last: number;
+      /** Rows of the listing, half-open. */
+      readonly rows: { readonly start: number; readonly end: number };
+      readonly sizeBytes: number;
+    };
+
+/** When an item was proved last, in milliseconds since 1970; 0 = never. */
+export function provedAtMs(memory: VerifyMemory, item: VerifyItem): number {
+  if (item.kind === "wal") return walProvedAtMs(memory.wal, item);
+  const backup: ProvedBackup | undefined = memory.backups.get(item.backup);
+  return backup?.partsAtMs.get(item.part) ?? backup?.allAtMs ?? 0;
+}
+
+function walProvedAtMs(
+  wal: readonly ProvedRun[],
+  { timeline, first, last }: Extract<VerifyItem, { kind: "wal" }>,
+): number {
+  let oldest = Number.POSITIVE_INFINITY;
+  let next = first;
+  for (const run of wal) {
+    if (run.timeline !== timeline || run.last < next || run.first > last) continue;
+    if (run.first > next) return 0;
+    oldest = Math.min(oldest, run.atMs);
+    next = run.last + 1;
+  }
+  return next > last ? oldest : 0;
+}
+
+/**
+ * Chooses what to read with a budget: what was never proved, then what was proved longest ago; of
+ * those alike the newest, which are the most likely to be needed. At least one item, so that a
+ * budget smaller than every item proves all in the end. `items` are in order of age, oldest first.
+ */
+export function chooseSample(
+  items: readonly VerifyItem[],
+  memory: VerifyMemory,
+  budgetBytes: number,
+): readonly VerifyItem[] {
+  const ranked = items
+    .map((item, index) => ({ item, index, atMs: provedAtMs(memory, item) }))
+    .toSorted((one, other) => one.atMs - other.atMs || other.index - one.index);
+  const chosen: typeof ranked = [];
+  let leftBytes = budgetBytes;
+  for (const candidate of ranked) {
+    if (chosen.length > 0 && candidate.item.sizeBytes > leftBytes) continue;
+    chosen.push(candidate);
+    leftBytes -= candidate.item.sizeBytes;
+  }
+  return chosen.map(({ item }) => item);
+}

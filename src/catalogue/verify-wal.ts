@@ -1,0 +1,159 @@
+import type { StoredWal } from "../archive/stored-wal.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { CallOptions, Storage } from "../storage/storage.ts";
+import type { Catalogue } from "./catalogue.ts";
+import { type CommitIndex, groupStart } from "./commit-index.ts";
+import type { Finding } from "./finding.ts";
+import type { HasherPool } from "./hasher-pool.ts";
+import { readSegments, type SegmentObject, type SegmentReading } from "./segment-reader.ts";
+import { judgeSegment } from "./segment-verdict.ts";
+import type { ProvedRun } from "./verify-memory.ts";
+import type { VerifyItem } from "./verify-plan.ts";
+import { segmentsPerHigh } from "./wal-objects.ts";
+import type { WalView } from "./wal-view.ts";
+
+type WalItem = Extract<VerifyItem, { kind: "wal" }>;
+
+/** All segments of an archive, in groups of neighbours; by timeline and position. */
+export function walItems({ wal }: Catalogue, { segmentBytes }: WalView): readonly WalItem[] {
+  const items: WalItem[] = [];
+  for (const { timeline, start, end } of wal.timelineRanges()) {
+    let open: { first: number; last: number; start: number; sizeBytes: number } | undefined;
+    const close = (row: number): void => {
+      if (open === undefined) return;
+      const { first, last, sizeBytes } = open;
+      items.push({
+        kind: "wal",
+        timeline,
+        first,
+        last,
+        rows: { start: open.start, end: row },
+        sizeBytes,
+      });
+      open = undefined;
+    };
+    for (let row = start; row < end; row += 1) {
+      const kind = wal.kindAt(row);
+      if (kind !== "segment" && kind !== "partial") continue;
+      if (wal.lowAt(row) >= segmentsPerHigh(segmentBytes)) continue;
+      const number = wal.segmentNumberAt(row, segmentBytes);
+      const isNeighbour =
+        open !== undefined &&
+        number <= open.last + 1 &&
+        groupStart(number) === groupStart(open.first);
+      if (!isNeighbour) close(row);
+      open ??= { first: number, last: number, start: row, sizeBytes: 0 };
+      open.last = number;
+      open.sizeBytes += wal.sizeAt(row);
+    }
+    close(end);
+  }
+  return items;
+}
+
+export interface WalCheckOptions extends CallOptions {
+  readonly items: readonly WalItem[];
+  readonly index: CommitIndex;
+  readonly hashers: HasherPool;
+  readonly jobs: number;
+  readonly codecJobs: number;
+  readonly isRelearning: boolean;
+  readonly atMs: number;
+  readonly isInTime: () => boolean;
+  readonly onBytes: (count: number) => void;
+}
+
+export interface WalCheckResult {
+  readonly findings: readonly Finding[];
+  readonly proved: readonly ProvedRun[];
+  readonly objectCount: number;
+}
+
+/** Reads segments and follows their records from one to the next. */
+export async function verifyWal(
+  storage: Storage,
+  {
+    catalogue,
+    view,
+    systemId,
+  }: {
+    readonly catalogue: Catalogue;
+    readonly view: WalView;
+    readonly systemId: bigint | undefined;
+  },
+  options: WalCheckOptions,
+): Promise<WalCheckResult> {
+  const findings: Finding[] = [];
+  const proved: ProvedRun[] = [];
+  let objectCount = 0;
+  const inOrder = options.items.toSorted((one, other) => one.rows.start - other.rows.start);
+  const objects = segmentObjects(catalogue, view, { ...options, items: inOrder });
+  const reader = { ...options, segmentBytes: view.segmentBytes };
+  for await (const reading of readSegments(storage, objects, reader)) {
+    objectCount += 1;
+    options.onBytes(reading.readBytes);
+    const fault =
+      judgeSegment(reading, { view, systemId }) ?? (await compareWithIndex(reading, options));
+    const { timeline, number, stored, name } = reading.object;
+    if (fault !== undefined) {
+      findings.push({ kind: "damaged", subject: stored.key, text: fault });
+      continue;
+    }
+    if (name.endsWith(".partial")) continue;
+    proved.push({ timeline, first: number, last: number, atMs: options.atMs });
+    await options.index.note(timeline, number, {
+      segment: name,
+      commits: reading.commits,
+      isExact: reading.isExact,
+      key: stored.key,
+      stored: reading.stored,
+    });
+  }
+  await options.index.flush();
+  return { findings, proved: joinRuns(proved), objectCount };
+}
+
+/** Also what decompresses alike is not as it was stored when its bytes are others. */
+async function compareWithIndex(
+  { object, stored }: SegmentReading,
+  { index, isRelearning }: WalCheckOptions,
+): Promise<string | undefined> {
+  if (isRelearning || object.name.endsWith(".partial")) return undefined;
+  const known = await index.find(object.timeline, object.number);
+  const isOther =
+    known?.key === object.stored.key &&
+    known.stored !== undefined &&
+    known.stored.xxh64 !== stored?.xxh64;
+  return isOther ? "its stored bytes are not those that an earlier verify read" : undefined;
+}
+
+async function* segmentObjects(
+  { wal }: Catalogue,
+  { segmentBytes }: WalView,
+  { items, isInTime }: Pick<WalCheckOptions, "items" | "isInTime">,
+): AsyncGenerator<SegmentObject> {
+  for (const { timeline, rows } of items) {
+    if (!isInTime()) return;
+    for (let row = rows.start; row < rows.end; row += 1) {
+      const kind = wal.kindAt(row);
+      if (kind !== "segment" && kind !== "partial") continue;
+      const number = wal.segmentNumberAt(row, segmentBytes);
+      const segment = formatSegmentName(timeline, BigInt(number), segmentBytes);
+      const stored: StoredWal = { key: wal.keyAt(row), extension: wal.extensionAt(row) };
+      const name = kind === "partial" ? `${segment}.partial` : segment;
+      yield { name, timeline, number, stored };
+    }
+  }
+}
+
+/** Ascending runs, neighbours joined: so many single segments would be slow to add. */
+function joinRuns(runs: readonly ProvedRun[]): readonly ProvedRun[] {
+  const joined: ProvedRun[] = [];
+  for (const run of runs) {
+    const last = joined.at(-1);
+    if (last?.timeline === run.timeline && run.first <= last.last + 1) {
+      joined[joined.length - 1] = { ...last, last: run.last };
+    } else joined.push(run);
+  }
+  return joined;
+}

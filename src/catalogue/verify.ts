@@ -1,0 +1,378 @@
+import { readRepositoryIdentity } from "../archive/identity.ts";
+import type { BackupDocuments } from "../backup/backup-documents.ts";
+import { FormatError } from "../errors.ts";
+import type { Clock } from "../io/clock.ts";
+import { createHasher, type Hasher } from "../io/hash.ts";
+import { boundedParallel } from "../io/ordered.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import { parsePartKey, tarFolder } from "../layout/keys.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import { type Catalogue, readCatalogue } from "./catalogue.ts";
+import { CommitIndex } from "./commit-index.ts";
+import { HasherPool } from "./hasher-pool.ts";
+import { faultText, type Finding } from "./finding.ts";
+import { verifyDocuments } from "./verify-documents.ts";
+import {
+  addProof,
+  NOTHING_PROVED,
+  type ProvedBackup,
+  type ProvedRun,
+  readVerifyMemory,
+  type StoredHash,
+  type VerifyMemory,
+  verifyMemoryKey,
+  writeVerifyMemory,
+} from "./verify-memory.ts";
+import { pathsByPart, verifyPart } from "./verify-part.ts";
+import { chooseSample, provedAtMs, type VerifyItem } from "./verify-plan.ts";
+import { verifySmallObjects } from "./verify-small.ts";
+import { verifyWal, walItems } from "./verify-wal.ts";
+import { planWindows, type TimelinePlan } from "./wal-windows.ts";
+import { type WalView, walView } from "./wal-view.ts";
+
+/**
+ * How much is read.
+ *
+ * - "quick": names, sizes and the documents of the backups.
+ * - "sample": the same, and parts and segments within the budget, what was proved longest ago first.
+ * - "full": everything.
+ */
+export type VerifyLevel = "quick" | "sample" | "full";
+
+export interface VerifyOptions extends CallOptions {
+  readonly level: VerifyLevel;
+  /** Of "sample": stored bytes to read... */
+  readonly budgetBytes?: number | undefined;
+  /** ... and when to begin nothing more. */
+  readonly budgetMs?: number | undefined;
+  /** Objects read at the same time. */
+  readonly jobs: number;
+  readonly codecJobs: number;
+  /** Take objects that are sound but not as they were for the new truth. */
+  readonly isRelearning: boolean;
+  readonly clock: Clock;
+  readonly onProgress: (state: { readonly doneBytes: number; readonly totalBytes: number }) => void;
+}
+
+export interface VerifyReport {
+  readonly level: VerifyLevel;
+  readonly startedAtMs: number;
+  readonly findings: readonly Finding[];
+  /** What was read, and what there is. */
+  readonly read: { readonly objects: number; readonly bytes: number };
+  readonly there: { readonly items: number; readonly bytes: number };
+  /** Proof that is older, for what was not read this time: the oldest, 0 = never. */
+  readonly oldestProofMs: number | undefined;
+  readonly catalogue: Catalogue;
+  readonly plans: readonly TimelinePlan[];
+}
+
+/** Checks a repository as far as the level says. A store that fails rejects; damage never does. */
+export async function verifyRepository(
+  storage: Storage,
+  options: VerifyOptions,
+): Promise<VerifyReport> {
+  return await new Verification(storage, options, await createHasher("xxh64")).run();
+}
+
+/** A backup whose documents were read. */
+interface CheckedBackup {
+  readonly documents: BackupDocuments;
+  readonly paths: ReadonlyMap<string, readonly string[]>;
+}
+
+class Verification {
+  readonly #storage: Storage;
+  readonly #options: VerifyOptions;
+  readonly #hasher: Hasher;
+  readonly #hashers = new HasherPool();
+  readonly #findings: Finding[] = [];
+  readonly #backups = new Map<BackupName, CheckedBackup>();
+  readonly #documents = new Map<ObjectKey, StoredHash>();
+  readonly #provedParts = new Map<BackupName, string[]>();
+  #provedWal: readonly ProvedRun[] = [];
+  #memory: VerifyMemory = NOTHING_PROVED;
+  #readBytes = 0;
+  #readObjects = 0;
+  #totalBytes = 0;
+
+  constructor(storage: Storage, options: VerifyOptions, hasher: Hasher) {
+    this.#storage = storage;
+    this.#options = options;
+    this.#hasher = hasher;
+  }
+
+  async run(): Promise<VerifyReport> {
+    const { clock, level } = this.#options;
+    const startedAtMs = clock.now();
+    await this.#readMemory();
+    const catalogue = await readCatalogue(this.#storage, this.#options);
+    const view = walView(catalogue);
+    const plans = planWindows(view, catalogue.backups);
+    this.#judgeNames(catalogue, plans, view);
+    const systemId = await this.#readIdentity(catalogue);
+    const parts = await this.#checkBackups(catalogue);
+    await this.#checkSmallObjects(catalogue);
+
+    const items = [...walItems(catalogue, view), ...parts];
+    const chosen = this.#choose(items);
+    this.#totalBytes = sumBytes(chosen);
+    await this.#checkParts(chosen, startedAtMs);
+    await this.#checkWal({ catalogue, view, systemId }, chosen, startedAtMs);
+    const memory = this.#newMemory(catalogue, startedAtMs);
+    if (level !== "quick") await this.#writeMemory(memory);
+    return {
+      level,
+      startedAtMs,
+      findings: this.#findings,
+      read: { objects: this.#readObjects, bytes: this.#readBytes },
+      there: { items: items.length, bytes: sumBytes(items) },
+      oldestProofMs: oldestProof(items, memory),
+      catalogue,
+      plans,
+    };
+  }
+
+  async #readMemory(): Promise<void> {
+    try {
+      this.#memory = await readVerifyMemory(this.#storage, this.#hasher, this.#options);
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      this.#add("damaged", verifyMemoryKey, `${error.message}; it is written anew`);
+    }
+  }
+
+  #judgeNames(catalogue: Catalogue, plans: readonly TimelinePlan[], view: WalView): void {
+    for (const { key, problem } of catalogue.histories) {
+      if (problem !== undefined) this.#add("damaged", key, problem);
+    }
+    const names = new Set(catalogue.backups.map(({ name }) => name));
+    for (const { name, baseName } of catalogue.backups) {
+      if (baseName === undefined || baseName === "" || names.has(baseName)) continue;
+      this.#add("missing", baseName, "it is the base of a backup", name);
+    }
+    const nameOf = (timeline: number, number: number) =>
+      formatSegmentName(timeline, BigInt(number), view.segmentBytes);
+    for (const { backups, holes } of plans) {
+      for (const { name, missing } of backups) {
+        for (const { timeline, first, last } of missing) {
+          const text = `${last - first + 1} segments are missing that it needs to become consistent`;
+          this.#add(
+            "missing",
+            rangeText(nameOf(timeline, first), nameOf(timeline, last)),
+            text,
+            name,
+          );
+        }
+      }
+      for (const { timeline, first, last, isIntended } of holes) {
+        const subject = rangeText(nameOf(timeline, first), nameOf(timeline, last));
+        const count = `${last - first + 1} segments are missing`;
+        if (isIntended) this.#add("note", subject, `${count}, as retention leaves it`);
+        else this.#add("hole", subject, `${count}: what follows can't be reached from before`);
+      }
+    }
+  }
+
+  async #readIdentity(catalogue: Catalogue): Promise<bigint | undefined> {
+    let systemId: bigint | undefined;
+    try {
+      systemId = await readRepositoryIdentity(this.#storage, this.#options);
+    } catch (error) {
+      this.#options.signal.throwIfAborted();
+      this.#add("damaged", "walnut_005/cluster.json", faultText(error));
+    }
+    const [first] = catalogue.backups.flatMap(({ systemId: own }) => own ?? []);
+    const expected = systemId ?? first;
+    for (const { name, systemId: own } of catalogue.backups) {
+      if (own === undefined || own === expected) continue;
+      this.#add("damaged", name, `it is of cluster ${own}, not of ${expected}`, name);
+    }
+    return expected;
+  }
+
+  /** Reads the documents of all backups and compares the list of parts; gives the parts. */
+  async #checkBackups(catalogue: Catalogue): Promise<readonly VerifyItem[]> {
+    const parts = new Map<BackupName, readonly VerifyItem[]>();
+    const check = async ({ name }: { readonly name: BackupName }, { signal }: CallOptions) => {
+      const verdict = await this.#hashers.use("xxh64", (hasher) =>
+        verifyDocuments(this.#storage, name, { hasher, signal }),
+      );
+      this.#findings.push(...verdict.findings);
+      for (const [key, hash] of verdict.hashes) this.#compareHash(key, hash, name);
+      this.#readObjects += verdict.hashes.size;
+      if (verdict.documents === undefined) return;
+      const { documents } = verdict;
+      this.#backups.set(name, { documents, paths: pathsByPart(documents) });
+      parts.set(name, await this.#listParts(documents, signal));
+    };
+    await boundedParallel(catalogue.backups, this.#options.jobs, check, this.#options);
+    return catalogue.backups.flatMap(({ name }) => parts.get(name) ?? []);
+  }
+
+  async #listParts(
+    { name, manifest }: BackupDocuments,
+    signal: AbortSignal,
+  ): Promise<readonly VerifyItem[]> {
+    const items: Extract<VerifyItem, { kind: "part" }>[] = [];
+    for await (const { key, sizeBytes } of this.#storage.list(tarFolder(name), { signal })) {
+      const part = parsePartKey(key)?.name;
+      if (part !== undefined) items.push({ kind: "part", backup: name, part, sizeBytes });
+    }
+    const found = new Map(items.map(({ part, sizeBytes }) => [part, sizeBytes]));
+    for (const [part, promised] of manifest?.parts ?? []) {
+      const sizeBytes = found.get(part);
+      const key = `${tarFolder(name)}${part}`;
+      if (sizeBytes === undefined) this.#add("missing", key, "the manifest lists it", name);
+      else if (sizeBytes !== promised.sizeBytes) {
+        const text = `it has ${sizeBytes} bytes, the manifest says ${promised.sizeBytes}`;
+        this.#add("damaged", key, text, name);
+      }
+    }
+    // What the manifest does not list, a restore does not read.
+    return manifest === undefined ? items : items.filter(({ part }) => manifest.parts.has(part));
+  }
+
+  async #checkSmallObjects(catalogue: Catalogue): Promise<void> {
+    const options = { ...this.#options, hasher: this.#hasher };
+    const objects = { catalogue, hasIndexes: this.#options.level === "full" };
+    const verdict = await verifySmallObjects(this.#storage, objects, options);
+    this.#findings.push(...verdict.findings);
+    this.#readObjects += verdict.hashes.size;
+    for (const [key, hash] of verdict.hashes) this.#compareHash(key, hash, undefined);
+  }
+
+  /** What never changes is as it was when it was first read. */
+  #compareHash(key: ObjectKey, hash: StoredHash, backup: BackupName | undefined): void {
+    const known = this.#memory.documents.get(key);
+    const isSame = known === undefined || known.xxh64 === hash.xxh64;
+    if (isSame || this.#options.isRelearning) {
+      this.#documents.set(key, hash);
+      return;
+    }
+    this.#documents.set(key, known);
+    this.#add("damaged", key, "it is not what an earlier verify read", backup);
+  }
+
+  #choose(items: readonly VerifyItem[]): readonly VerifyItem[] {
+    const { level, budgetBytes } = this.#options;
+    if (level === "quick") return [];
+    if (level === "full") return items;
+    return chooseSample(items, this.#memory, budgetBytes ?? Number.POSITIVE_INFINITY);
+  }
+
+  #isInTime(startedAtMs: number): boolean {
+    const { level, budgetMs, clock } = this.#options;
+    if (level !== "sample" || budgetMs === undefined) return true;
+    return clock.now() - startedAtMs < budgetMs;
+  }
+
+  async #checkParts(chosen: readonly VerifyItem[], startedAtMs: number): Promise<void> {
+    const { codecJobs, jobs } = this.#options;
+    const parts = chosen.filter((item) => item.kind === "part");
+    const check = async (item: (typeof parts)[number], { signal }: CallOptions): Promise<void> => {
+      const backup = this.#backups.get(item.backup);
+      if (backup === undefined || !this.#isInTime(startedAtMs)) return;
+      const { documents, paths } = backup;
+      const key = `${tarFolder(item.backup)}${item.part}`;
+      const parsed = parsePartKey(key);
+      if (parsed === undefined) return;
+      const { kind, extension } = parsed;
+      const stored = documents.manifest?.parts.get(item.part);
+      const part = { key, name: item.part, kind, extension, stored };
+      const wanted = paths.get(item.part) ?? [];
+      const options = { codecJobs, signal, wanted, onBytes: this.#onBytes };
+      const algorithm = documents.manifest?.header.hash ?? "xxh64";
+      const fault = await this.#hashers.use("xxh64", (stored) =>
+        this.#hashers.use(algorithm, (content) =>
+          verifyPart(this.#storage, documents, part, { ...options, stored, content }),
+        ),
+      );
+      this.#readObjects += 1;
+      if (fault !== undefined) return this.#add("damaged", key, fault, item.backup);
+      const proved = this.#provedParts.get(item.backup) ?? [];
+      this.#provedParts.set(item.backup, [...proved, item.part]);
+    };
+    await boundedParallel(parts, Math.max(1, Math.min(jobs, parts.length)), check, this.#options);
+  }
+
+  async #checkWal(
+    place: {
+      readonly catalogue: Catalogue;
+      readonly view: WalView;
+      readonly systemId: bigint | undefined;
+    },
+    chosen: readonly VerifyItem[],
+    startedAtMs: number,
+  ): Promise<void> {
+    const { signal } = this.#options;
+    const hasher = await this.#hashers.take("xxh64");
+    const index = new CommitIndex(this.#storage, place.view.segmentBytes, { hasher, signal });
+    index.onDamage = (key, reason) => {
+      if (this.#findings.some(({ subject }) => subject === key)) return;
+      this.#add("damaged", key, `${reason}; it is written anew`);
+    };
+    const result = await verifyWal(this.#storage, place, {
+      ...this.#options,
+      hashers: this.#hashers,
+      items: chosen.filter((item) => item.kind === "wal"),
+      index,
+      atMs: startedAtMs,
+      isInTime: () => this.#isInTime(startedAtMs),
+      onBytes: this.#onBytes,
+    });
+    this.#findings.push(...result.findings);
+    this.#readObjects += result.objectCount;
+    this.#provedWal = result.proved;
+    this.#hashers.give(hasher);
+  }
+
+  readonly #onBytes = (count: number): void => {
+    this.#readBytes += count;
+    this.#options.onProgress({ doneBytes: this.#readBytes, totalBytes: this.#totalBytes });
+  };
+
+  #newMemory({ backups }: Catalogue, atMs: number): VerifyMemory {
+    const proved = new Map<BackupName, ProvedBackup>();
+    for (const { name } of backups) {
+      const known = this.#memory.backups.get(name);
+      const fresh = this.#provedParts.get(name) ?? [];
+      const count = this.#backups.get(name)?.documents.manifest?.parts.size;
+      if (count !== undefined && fresh.length === count) {
+        proved.set(name, { allAtMs: atMs, partsAtMs: new Map() });
+      } else if (known !== undefined || fresh.length > 0) {
+        const partsAtMs = new Map([
+          ...(known?.partsAtMs ?? []),
+          ...fresh.map((part) => [part, atMs] as const),
+        ]);
+        proved.set(name, { allAtMs: known?.allAtMs, partsAtMs });
+      }
+    }
+    const wal = addProof(this.#memory.wal, this.#provedWal);
+    return { documents: this.#documents, backups: proved, wal };
+  }
+
+  /** Proof that can't be kept is proved again next time: a store that is read only is no damage. */
+  async #writeMemory(memory: VerifyMemory): Promise<void> {
+    const { signal } = this.#options;
+    await writeVerifyMemory(this.#storage, memory, { hasher: this.#hasher, signal });
+  }
+
+  #add(kind: Finding["kind"], subject: string, text: string, backup?: BackupName): void {
+    this.#findings.push({ kind, subject, text, ...(backup === undefined ? {} : { backup }) });
+  }
+}
+
+function rangeText(first: string, last: string): string {
+  return first === last ? first : `${first} to ${last}`;
+}
+
+function sumBytes(items: readonly VerifyItem[]): number {
+  return items.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}
+
+function oldestProof(items: readonly VerifyItem[], memory: VerifyMemory): number | undefined {
+  if (items.length === 0) return undefined;
+  return Math.min(...items.map((item) => provedAtMs(memory, item)));
+}

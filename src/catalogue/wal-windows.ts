@@ -1,0 +1,225 @@
+import { type Lsn, lsn } from "../postgres/lsn.ts";
+import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-file.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import type { CatalogueBackup } from "./catalogue.ts";
+import type { SegmentRun } from "./segment-set.ts";
+import { segmentTimeline } from "./wal-integrity.ts";
+import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
+
+/** Segments of one timeline's files. */
+export interface TimelineRun extends SegmentRun {
+  readonly timeline: number;
+}
+
+/** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
+export interface BackupReach {
+  readonly name: BackupName;
+  readonly timeline: number;
+  readonly startLsn: Lsn;
+  readonly finishLsn: Lsn;
+  /** Segments that it needs to become consistent and the archive lacks. */
+  readonly missing: readonly TimelineRun[];
+  /** The backup itself, and all its bases, are there as far as names tell. */
+  readonly isChainWhole: boolean;
+}
+
+/** Positions of one timeline to which a restore can go: all of `[fromLsn, endLsn)`. */
+export interface RestoreWindow {
+  readonly timeline: number;
+  readonly fromLsn: Lsn;
+  /** The start of the first segment that is not there: the records may end earlier. */
+  readonly endLsn: Lsn;
+  /** What it can be reached from, by position. */
+  readonly backups: readonly BackupName[];
+  readonly end: "hole" | "archive-end";
+}
+
+/** Missing segments on the way to a timeline. */
+export interface WalHole extends TimelineRun {
+  /**
+   * The backups before it were kept with just their own WAL and there is a backup behind it: as
+   * retention leaves it.
+   */
+  readonly isIntended: boolean;
+  /** Backups from which nothing behind the hole can be reached. */
+  readonly cutBackups: readonly BackupName[];
+}
+
+/** What can be restored on one timeline. */
+export interface TimelinePlan {
+  readonly timeline: number;
+  /** 0 for a timeline without known ancestors. */
+  readonly parentTimeline: number;
+  /** Where it left its parent; 0 without one. */
+  readonly forkLsn: Lsn;
+  /** Where a newer timeline left it, as far as the archive knows, the first to do so first. */
+  readonly leftAt: readonly { readonly timeline: number; readonly lsn: Lsn }[];
+  readonly backups: readonly BackupReach[];
+  readonly windows: readonly RestoreWindow[];
+  readonly holes: readonly WalHole[];
+}
+
+/**
+ * What can be restored, by the names of what is there. Timelines ascend. Backups whose documents do
+ * not say where they began and ended are left out.
+ */
+export function planWindows(
+  view: WalView,
+  backups: readonly CatalogueBackup[],
+): readonly TimelinePlan[] {
+  const names = new Set(backups.map(({ name }) => name));
+  const reaches = backups.flatMap((backup) => reachOf(view, backup, names) ?? []);
+  const timelines = new Set([...view.timelines, ...reaches.map(({ timeline }) => timeline)]);
+  return [...timelines]
+    .toSorted((one, other) => one - other)
+    .map((timeline) => planTimeline(view, timeline, reaches));
+}
+
+function reachOf(
+  view: WalView,
+  { name, timeline, startLsn, finishLsn, baseName }: CatalogueBackup,
+  names: ReadonlySet<BackupName>,
+): BackupReach | undefined {
+  if (startLsn === undefined || finishLsn === undefined || finishLsn <= startLsn) return undefined;
+  const { segmentBytes } = view;
+  const history = historyOf(view, timeline);
+  const needed = {
+    first: Number(segmentNumberOf(lsn(startLsn), segmentBytes)),
+    last: Number(segmentOfEnd(lsn(finishLsn), segmentBytes)),
+  };
+  return {
+    name,
+    timeline,
+    startLsn: lsn(startLsn),
+    finishLsn: lsn(finishLsn),
+    missing: missingOnLine(view, history, needed),
+    isChainWhole: baseName === undefined || baseName === "" || names.has(baseName),
+  };
+}
+
+/** A line of history, cut where another timeline's files take over. */
+function* lineParts(
+  { segmentBytes }: WalView,
+  history: TimelineHistory,
+  range: SegmentRun,
+): Generator<TimelineRun> {
+  let { first } = range;
+  while (first <= range.last) {
+    const timeline = segmentTimeline(history, first, segmentBytes);
+    const end = history.ancestors.find((ancestor) => ancestor.timeline === timeline)?.endLsn;
+    // The segment in which a timeline is left belongs to the next one.
+    const limit = end === undefined ? range.last : Number(end / BigInt(segmentBytes)) - 1;
+    const last = Math.max(first, Math.min(range.last, limit));
+    yield { timeline, first, last };
+    first = last + 1;
+  }
+}
+
+function missingOnLine(
+  view: WalView,
+  history: TimelineHistory,
+  range: SegmentRun,
+): readonly TimelineRun[] {
+  return [...lineParts(view, history, range)].flatMap((part) =>
+    missingRuns(view.sets.get(part.timeline)?.runs ?? [], part).map((run) => ({
+      timeline: part.timeline,
+      ...run,
+    })),
+  );
+}
+
+function planTimeline(
+  view: WalView,
+  timeline: number,
+  reaches: readonly BackupReach[],
+): TimelinePlan {
+  const history = historyOf(view, timeline);
+  const parent = history.ancestors.at(-1);
+  const onLine = reaches
+    .filter(({ timeline: own, finishLsn }) => isOnHistory(history, own, finishLsn))
+    .toSorted((one, other) => (one.startLsn < other.startLsn ? -1 : 1));
+  const line = { view, history, forkLsn: parent?.endLsn ?? lsn(0n), onLine };
+  return {
+    timeline,
+    parentTimeline: parent?.timeline ?? 0,
+    forkLsn: line.forkLsn,
+    leftAt: leavers(view, timeline),
+    backups: onLine.filter((reach) => reach.timeline === timeline),
+    windows: planTimelineWindows(line),
+    holes: planHoles(line),
+  };
+}
+
+interface Line {
+  readonly view: WalView;
+  readonly history: TimelineHistory;
+  readonly forkLsn: Lsn;
+  /** By start. */
+  readonly onLine: readonly BackupReach[];
+}
+
+function leavers({ histories }: WalView, timeline: number): TimelinePlan["leftAt"] {
+  return [...histories]
+    .flatMap(([newer, { ancestors }]) => {
+      const parent = ancestors.at(-1);
+      return parent?.timeline === timeline ? [{ timeline: newer, lsn: parent.endLsn }] : [];
+    })
+    .toSorted((one, other) => one.timeline - other.timeline);
+}
+
+/** Number of the last whole segment of the line's own timeline; -1 without any. */
+function lastOwnSegment({ view, history }: Line): number {
+  return view.sets.get(history.timeline)?.runs.at(-1)?.last ?? -1;
+}
+
+function planTimelineWindows(line: Line): readonly RestoreWindow[] {
+  const { view, history, forkLsn, onLine } = line;
+  const { segmentBytes } = view;
+  const lastOwn = lastOwnSegment(line);
+  const windows: RestoreWindow[] = [];
+  for (const reach of onLine) {
+    if (reach.missing.length > 0 || !reach.isChainWhole) continue;
+    const first = Number(segmentNumberOf(reach.startLsn, segmentBytes));
+    const last = Math.max(lastOwn, Number(segmentOfEnd(reach.finishLsn, segmentBytes)));
+    const [hole] = missingOnLine(view, history, { first, last });
+    const endLsn = segmentStart(BigInt(hole?.first ?? last + 1), segmentBytes);
+    const fromLsn = reach.finishLsn > forkLsn ? reach.finishLsn : forkLsn;
+    if (endLsn <= fromLsn) continue;
+    const before = windows.at(-1);
+    // Whatever is reached from an older backup ends at the same hole as what is reached from here.
+    if (before !== undefined && before.endLsn === endLsn) {
+      windows[windows.length - 1] = { ...before, backups: [...before.backups, reach.name] };
+      continue;
+    }
+    const end = hole === undefined ? "archive-end" : "hole";
+    windows.push({ timeline: history.timeline, fromLsn, endLsn, backups: [reach.name], end });
+  }
+  return windows;
+}
+
+function planHoles(line: Line): readonly WalHole[] {
+  const { view, history, forkLsn, onLine } = line;
+  const { segmentBytes } = view;
+  const lastOwn = lastOwnSegment(line);
+  const [firstRun] = view.sets.get(history.timeline)?.runs ?? [];
+  if (firstRun === undefined) return [];
+  const starts = onLine.map(({ startLsn }) => Number(segmentNumberOf(startLsn, segmentBytes)));
+  const fork = Number(segmentNumberOf(forkLsn, segmentBytes));
+  const first = Math.max(fork, Math.min(firstRun.first, ...starts));
+  return missingRuns(view.sets.get(history.timeline)?.runs ?? [], { first, last: lastOwn }).map(
+    (run) => judgeHole({ timeline: history.timeline, ...run }, line),
+  );
+}
+
+function judgeHole(hole: TimelineRun, { view, onLine }: Line): WalHole {
+  const { segmentBytes } = view;
+  const holeStart = segmentStart(BigInt(hole.first), segmentBytes);
+  const holeEnd = segmentStart(BigInt(hole.last) + 1n, segmentBytes);
+  const before = onLine.filter(({ startLsn }) => startLsn < holeStart);
+  const isFollowed = onLine.some(({ startLsn }) => startLsn >= holeEnd);
+  const ownEnds = before.map(({ finishLsn }) => Number(segmentOfEnd(finishLsn, segmentBytes)));
+  const isIntended =
+    isFollowed && (before.length === 0 || ownEnds.some((last) => last + 1 === hole.first));
+  return { ...hole, isIntended, cutBackups: before.map(({ name }) => name) };
+}
