@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { canRename, installRenameProgram } from "../archive/rename-program.ts";
 import { archiveCommandLine, restoreCommandLine } from "../archive/setup-lines.ts";
@@ -6,25 +7,30 @@ import { RefusedError, UsageError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
 import { prefetchSpool } from "./fetch-ahead.ts";
 
+interface Arguments {
+  readonly dataDirectory: string | undefined;
+  readonly isUnit: boolean;
+}
+
 /** `walnut setup`, once, as the owner of the data directory. */
-export const setup: Command<{ readonly dataDirectory: string | undefined }> = {
+export const setup: Command<Arguments> = {
   name: "setup",
-  usage: "setup [<data directory>]",
+  usage: "setup [<data directory>] [--systemd]",
   summary: "Print the lines of postgresql.conf that archive and restore with these settings.",
   details:
     "With the lines that it prints, PostgreSQL's own shell sees that a file was archived or fetched " +
     "ahead, and calls us for others only. Run it as the owner of the data directory, with the flags " +
     "that the server is to use; settings from the environment have to be in the server's environment, too.",
-  flags: [],
+  flags: [{ name: "systemd", text: "Print a unit for walnut daemon instead." }],
   needsConfig: true,
 
   parse(words) {
     const [dataDirectory, ...surplus] = words.positionals;
     if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
-    return { dataDirectory };
+    return { dataDirectory, isUnit: words.has("systemd") };
   },
 
-  async run({ dataDirectory }, context) {
+  async run({ dataDirectory, isUnit }, context) {
     const { config, self, workingDirectory, write } = context;
     const place = dataDirectory ?? config.dataDirectory;
     if (place === undefined) {
@@ -34,6 +40,11 @@ export const setup: Command<{ readonly dataDirectory: string | undefined }> = {
     }
     if (self === undefined) throw new RefusedError("setup can't run here");
     const directory = resolve(workingDirectory, place);
+    if (isUnit) {
+      const { systemdUnit } = await import("./daemon-unit.ts");
+      const { uid } = await stat(directory);
+      return await write(systemdUnit({ ...self, dataDirectory: directory, userId: uid }));
+    }
     const spool = await spoolDirectory({
       dataDirectory: directory,
       configured: config.archiveQueue.spoolDirectory,
