@@ -16,7 +16,7 @@ export interface DrainState {
 }
 
 export interface DrainLimits {
-  /** Files under way at the same time. */
+  /** Files under way at the same time; history files are begun even beyond it. */
   readonly concurrency: number;
   /** Files that are ahead of PostgreSQL: under way, or acknowledged and not done. */
   readonly ahead: number;
@@ -24,6 +24,8 @@ export interface DrainLimits {
 
 const HISTORY = ".history";
 const TIMELINE_DIGITS = 8;
+/** They are short, and must not wait for segments that are slow to compress. */
+const HISTORIES_AT_ONCE = 2;
 
 /**
  * The files to begin now: those that are waited for, then history files, then by name. A file of a
@@ -37,22 +39,31 @@ export function planDrain(state: DrainState, limits: DrainLimits): readonly stri
   const { underWay, wanted, aheadCount } = state;
   const pendingTimeline = oldestPendingHistory(state);
   const chosen: string[] = [];
+  const busy = { histories: 0, others: 0 };
+  for (const name of underWay) busy[kindOf(name)] += 1;
   // A backlog has thousands of files and a plan a few: no sorting.
-  while (underWay.size + chosen.length < limits.concurrency) {
+  for (;;) {
     const isFull = underWay.size + chosen.length + aheadCount >= limits.ahead;
     let best: string | undefined;
     for (const name of state.ready) {
       if (best !== undefined && !isBefore(name, best, wanted)) continue;
-      if (isFull && !wanted.has(name)) continue;
+      const kind = kindOf(name);
+      if (kind === "histories" && busy.histories >= HISTORIES_AT_ONCE) continue;
+      if (kind === "others" && busy.histories + busy.others >= limits.concurrency) continue;
+      if (kind === "others" && isFull && !wanted.has(name)) continue;
       if (underWay.has(name) || chosen.includes(name) || state.isResting(name)) continue;
-      if (!name.endsWith(HISTORY) && timelineOf(name) >= pendingTimeline) continue;
+      if (kind === "others" && timelineOf(name) >= pendingTimeline) continue;
       if (isBehindConflict(name, state.conflicts)) continue;
       best = name;
     }
-    if (best === undefined) break;
+    if (best === undefined) return chosen;
     chosen.push(best);
+    busy[kindOf(best)] += 1;
   }
-  return chosen;
+}
+
+function kindOf(name: string): "histories" | "others" {
+  return name.endsWith(HISTORY) ? "histories" : "others";
 }
 
 /** In the eight digits of a name; a text behind all of them if no history is pending. */

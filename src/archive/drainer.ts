@@ -25,7 +25,7 @@ import {
 } from "./drain-protocol.ts";
 import { forgetGap, shipGaps } from "./gaps.ts";
 import { LineServer } from "./line-server.ts";
-import { isTemporary } from "./outage.ts";
+import { isTemporary, reasonOf } from "./outage.ts";
 import { pushWal } from "./push.ts";
 import { PushNotes, readFileIdentity } from "./push-note.ts";
 import type { Spool } from "./spool-directory.ts";
@@ -99,6 +99,8 @@ class Drainer {
   /** When a file that failed may be tried again without being asked for. */
   readonly #notBeforeMs = new Map<string, number>();
   readonly #conflicts = new Set<string>();
+  /** They don't wait for a place. */
+  #isHistoryReady = false;
   #storage: Storage | undefined;
   /** 0 while all is well. */
   #failures = 0;
@@ -183,7 +185,7 @@ class Drainer {
     }
     this.#ahead.delete(name);
     this.#waiting.set(name, [...(this.#waiting.get(name) ?? []), answer]);
-    if (!this.#underWay.has(name)) this.#ready.add(name);
+    this.#found(name);
     this.#notBeforeMs.clear();
     this.#pausedUntilMs = 0;
     this.#bell.ring();
@@ -216,7 +218,9 @@ class Drainer {
   }
 
   #found(name: string): void {
-    if (!this.#underWay.has(name) && !this.#ahead.has(name)) this.#ready.add(name);
+    if (this.#underWay.has(name) || this.#ahead.has(name)) return;
+    this.#ready.add(name);
+    this.#isHistoryReady ||= name.endsWith(".history");
   }
 
   #gone(name: string): void {
@@ -241,7 +245,8 @@ class Drainer {
       ahead: aheadMax,
       concurrency: isCareful ? 1 : Math.min(concurrency, CONCURRENCY_MAX),
     };
-    if (this.#underWay.size >= limits.concurrency) return;
+    if (this.#underWay.size >= limits.concurrency && !this.#isHistoryReady) return;
+    this.#isHistoryReady = false;
     const state = {
       ready: this.#ready,
       underWay: new Set(this.#underWay.keys()),
@@ -392,8 +397,4 @@ class Drainer {
   #now(): number {
     return this.#options.clock.monotonicMs();
   }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -80,3 +80,8 @@ export function isTemporary(error: unknown): boolean {
     error instanceof DatabaseError
   );
 }
+
+/** What a failure says, for a log line. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -18,6 +18,7 @@ export interface PackerOptions {
 /** As in codec/zstd.ts, whose objects these can't be told from. */
 const FRAME_BYTES = 4 * 1024 * 1024;
 const DEFAULT_ZSTD_LEVEL = 3;
+const SMALL_BYTES = 64 * 1024;
 
 /**
  * Compresses many WAL files at the same time with as many jobs as there are cores in all, in
@@ -78,14 +79,15 @@ export class WalPacker {
     }
   }
 
-  /** One job a file. */
+  /** One job a file. History files and labels don't wait for segments. */
   async *#other(local: LocalWal, level: number | undefined, { signal }: CallOptions): ByteStream {
-    await this.#turns.acquire({ signal });
+    const settings = { jobs: 1, signal, ...(level === undefined ? {} : { level }) };
+    const mustWait = local.sizeBytes > SMALL_BYTES;
+    if (mustWait) await this.#turns.acquire({ signal });
     try {
-      const settings = { jobs: 1, signal, ...(level === undefined ? {} : { level }) };
       yield* this.#codec.compress(readLocalWal(local, { signal }), settings);
     } finally {
-      this.#turns.release();
+      if (mustWait) this.#turns.release();
     }
   }
 }

@@ -44,6 +44,15 @@ test("a timeline waits for its history, whether that is ready, under way or rest
   ]);
 });
 
+test("a history file waits for no segment that is slow to store", () => {
+  const underWay = new Set([segment(1, 3), segment(1, 4)]);
+  const ready = [segment(1, 5), history(2), history(3), history(4)];
+  assert.deepEqual(planDrain(state(ready, { underWay }), { concurrency: 2, ahead: 2 }), [
+    history(2),
+    history(3),
+  ]);
+});
+
 test("nothing of a timeline is begun behind a file of it that collided", () => {
   const conflicts = new Set([segment(1, 4)]);
   const ready = [segment(1, 3), segment(1, 4), segment(1, 5), segment(2, 5)];
@@ -55,6 +64,8 @@ test("nothing of a timeline is begun behind a file of it that collided", () => {
     segment(2, 5),
   ]);
 });
+
+const isHistory = (name: string) => name.endsWith(".history");
 
 test("no plan goes beyond its limits, begins a file twice, or a segment before its history", () => {
   const name = fc.oneof(
@@ -75,8 +86,11 @@ test("no plan goes beyond its limits, begins a file twice, or a segment before i
         const plan = planDrain(state(ready, { underWay, wanted, aheadCount: 2 }), limits);
         assert.equal(new Set(plan).size, plan.length);
         assert.ok(plan.every((one) => ready.includes(one)));
-        assert.ok(plan.length === 0 || underWay.size + plan.length <= limits.concurrency);
-        const unasked = plan.filter((one) => !wanted.has(one)).length;
+        const others = plan.filter((one) => !isHistory(one));
+        const busy = [...underWay].filter((one) => !isHistory(one)).length;
+        assert.ok(others.length === 0 || busy + others.length <= limits.concurrency);
+        assert.ok([...underWay, ...plan].filter(isHistory).length <= Math.max(2, underWayCount));
+        const unasked = others.filter((one) => !wanted.has(one)).length;
         assert.ok(unasked === 0 || underWay.size + 2 + unasked <= limits.ahead);
         for (const one of plan.filter((file) => !file.endsWith(".history"))) {
           const older = all.filter((file) => file.endsWith(".history") && file < one);

@@ -7,9 +7,11 @@ import { queueIn } from "../../src/archive/archive-status.ts";
 import { ask, askDrainer } from "../../src/archive/drain-client.ts";
 import { drain, type DrainOptions } from "../../src/archive/drainer.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
+import type { DrainStatus } from "../../src/archive/drain-protocol.ts";
+import type { Codec } from "../../src/codec/codec.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
-import type { ByteSource } from "../../src/io/bytes.ts";
+import { type ByteSource, bytesSource, readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
@@ -48,8 +50,18 @@ async function addReady(...names: readonly string[]): Promise<void> {
   for (const name of names) {
     const content = name === HISTORY ? "1\t0/3000000\tno recovery target specified\n" : name;
     await writeFile(join(directory, "data", "pg_wal", name), content);
-    await writeFile(join(directory, "data", "pg_wal", "archive_status", `${name}.ready`), "");
+    await addMark(name);
   }
+}
+
+async function addMark(name: string): Promise<void> {
+  await writeFile(join(directory, "data", "pg_wal", "archive_status", `${name}.ready`), "");
+}
+
+async function status(): Promise<DrainStatus> {
+  const answer = await ask(spool.socket, { kind: "status" }, options);
+  if (answer.kind !== "status") throw new Error("no drainer");
+  return answer.status;
 }
 
 function start(store: Store, change: Partial<DrainOptions> = {}): Promise<string> {
@@ -142,5 +154,37 @@ test("there is one drainer; a socket that nobody listens at is taken over", asyn
   const running = start(new Store());
   await listening();
   assert.equal(await start(new Store()), "another one runs");
+  assert.equal(await running, "nothing to do");
+});
+
+test("a slow codec delays neither a history file nor a file that is stored", async () => {
+  await addReady(LABEL_1);
+  const store = new Store();
+  const released = Promise.withResolvers<void>();
+  const brotli = codecOf("brotli");
+  const slow: Codec = {
+    ...brotli,
+    async *compress(input, settings) {
+      const content = await readAll(input);
+      if (content.includes("big")) await released.promise;
+      yield* brotli.compress(bytesSource(content).open(), settings);
+    },
+  };
+  const running = start(store, { codec: slow, codecJobs: 1, concurrency: 1 });
+  await listening();
+  assert.equal((await push(LABEL_1)).kind, "stored");
+
+  const big = "000000010000000000000004.00000028.backup";
+  const path = join(directory, "data", "pg_wal", big);
+  await writeFile(path, Buffer.alloc(100_000, "big "));
+  await addMark(big);
+  const bigPush = push(big);
+  while ((await status()).underWay === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await addReady(HISTORY);
+  assert.equal((await push(HISTORY)).kind, "stored");
+  assert.equal((await push(LABEL_1)).kind, "stored");
+  assert.equal((await status()).underWay, 1);
+  released.resolve();
+  assert.equal((await bigPush).kind, "stored");
   assert.equal(await running, "nothing to do");
 });

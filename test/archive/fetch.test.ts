@@ -114,19 +114,6 @@ for (const isWarm of [false, true]) {
   });
 }
 
-test("a segment that was given up is not the end of the archive", async () => {
-  await put(`walnut_005/gaps/${name}.json`, Buffer.from("{}"));
-  await put(`wal_005/${name}.00000028.backup.zst`, Buffer.from("another file"));
-  await assert.rejects(bench.fetch(name, destination), {
-    name: "RefusedError",
-    message: /is not in the archive memory:\/\/test: it was given up/,
-  });
-  await assertNothingFetched();
-  await put(key, await bench.compress("zstd", content));
-  await bench.fetch(name, destination);
-  await assertFetched();
-});
-
 test("an empty place proves nothing: it may be a file system that is not mounted", async () => {
   await assert.rejects(bench.fetch(name, destination), {
     name: "StorageError",

@@ -6,6 +6,7 @@ import type { Log, LogFields } from "../../src/io/log.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { gapKey } from "../../src/layout/keys.ts";
 import { warnOfGapBehind, warnOfGaps } from "../../src/commands/gap-warnings.ts";
+import { openWorkbench } from "./workbench.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 
 const { signal } = new AbortController();
@@ -76,4 +77,17 @@ test("a restore says before it begins how far recovery will get", async () => {
   await warnOfGapBehind(storage, backups[1] ?? "", { log, signal });
   const told: readonly { readonly fields: LogFields }[] = log.lines;
   assert.equal(told[0]?.fields["segment"], segment(1, 9));
+});
+
+test("a segment that was given up is not the end of the archive", async () => {
+  await using bench = await openWorkbench();
+  const [gap, end] = [segment(1, 9), segment(1, 10)];
+  await bench.put(gapKey(gap), Buffer.from("{}"));
+  await bench.put(`wal_005/${segment(1, 8)}`, Buffer.from("x"));
+  const destination = `${bench.directory}/RECOVERYXLOG`;
+  await assert.rejects(bench.fetch(gap, destination), {
+    name: "RefusedError",
+    message: `WAL segment ${gap} is not in the archive memory://test: it was given up while the store was away`,
+  });
+  await assert.rejects(bench.fetch(end, destination), { name: "NotInArchiveError" });
 });
