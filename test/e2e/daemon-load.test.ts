@@ -11,9 +11,9 @@ import { scratchDirectory } from "../support/scratch-directory.ts";
 import { writeWal } from "../support/wal-writer.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
-const KILL_ROUNDS = IS_LONG ? 60 : 4;
+const KILL_ROUNDS = IS_LONG ? 60 : 3;
 const SEGMENT_COUNT = 24;
-const CALLS = IS_LONG ? 20_000 : 2000;
+const CALLS = IS_LONG ? 20_000 : 1500;
 const CLIENTS = 8;
 const { signal } = new AbortController();
 
