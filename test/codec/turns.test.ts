@@ -35,8 +35,8 @@ test("lzma lets others work for each 64 KiB", async () => {
   assert.ok((await unpacking).equals(content));
 });
 
-test("brotli at its slowest works elsewhere", async () => {
-  const settings = { ...options, level: 11 };
+test("brotli works elsewhere", async () => {
+  const settings = { ...options, level: 9 };
   const packing = readAll(codecOf("brotli").compress(bytesSource(content).open(), settings));
   assert.ok((await turnsDuring(packing)) >= 16);
 });
