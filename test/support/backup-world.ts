@@ -54,6 +54,11 @@ export async function startBackupWorld(options: ClusterOptions): Promise<BackupW
   return world;
 }
 
+/** Backups of a server that is there already and archives into `repository`. */
+export function backupWorldOf(cluster: Cluster, repository: string): BackupWorld {
+  return new World(cluster, repository);
+}
+
 class World implements BackupWorld {
   readonly cluster: Cluster;
   readonly repository: string;
