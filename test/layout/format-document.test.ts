@@ -8,17 +8,21 @@ import { isJsonObject } from "../../src/layout/json-value.ts";
 import {
   controlKey,
   filesMetadataKey,
+  gapKey,
   identityKey,
   labelKey,
   manifestKey,
   metadataKey,
   partKey,
+  quarantineKey,
   sentinelKey,
   walKey,
+  writerKey,
 } from "../../src/layout/keys.ts";
 import { formatManifestLine, parseManifest } from "../../src/layout/manifest.ts";
 import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
 import { formatSentinel, parseSentinel } from "../../src/layout/sentinel.ts";
+import { formatWriterClaim, parseWriterClaim } from "../../src/layout/writer-claim.ts";
 
 const text = readFileSync(join(import.meta.dirname, "..", "..", "docs", "FORMAT.md"), "utf8");
 
@@ -51,7 +55,16 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${labelKey("<B>", "")}[.ext]`,
     manifestKey("<B>"),
     identityKey,
+    writerKey(0).replace("00000000", "<8 hex digits>"),
+    gapKey("<W>"),
+    `${quarantineKey("<name>", "<16 hex digits>")}[.ext]`,
+    `${quarantineKey("<name>", "<16 hex digits>")}.json`,
   ]);
+});
+
+test("the writer's claim in docs/FORMAT.md is what we write", () => {
+  const claim = formatJson(parseJson(block("writer")));
+  assert.equal(formatWriterClaim(parseWriterClaim(claim)), claim);
 });
 
 test("the sentinel in docs/FORMAT.md is what we write", () => {
