@@ -188,33 +188,6 @@ async function listNames(path: string): Promise<readonly string[]> {
   return await readdir(path);
 }
 
-/** Ways to give a key; what WAL-G would do with each does not matter while there is no cipher. */
-const keys: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  "64 hexadecimal digits": { WALG_LIBSODIUM_KEY: "0123456789abcdef".repeat(4) },
-  "31 bytes": { WALG_LIBSODIUM_KEY: "x".repeat(31) },
-  "with a line end": { WALG_LIBSODIUM_KEY: `${"x".repeat(32)}\n` },
-  "by its path": { WALG_LIBSODIUM_KEY_PATH: "/no/such/key" },
-  "OpenPGP by its path": { WALG_PGP_KEY_PATH: "/no/such/key" },
-  "of a key management service": { WALG_CSE_KMS_ID: "arn:aws:kms:x" },
-};
-
-for (const [name, env] of Object.entries(keys)) {
-  test(`with an encryption key (${name}) nothing is stored in plain text`, async () => {
-    using directory = scratchDirectory();
-    const store = join(directory.path, "store");
-    mkdirSync(store);
-    writeFileSync(join(directory.path, "file"), "content");
-    const { code, stderr } = await runWalnut(["wal-push", "file"], {
-      cwd: directory.path,
-      env: { WALG_FILE_PREFIX: store, ...env },
-    });
-    assert.equal(code, 3);
-    assert.match(stderr, /is not supported: this version does not encrypt yet/);
-    assert.ok(!/x{31}|0123456789abcdef/.test(stderr), stderr);
-    assert.deepEqual(await listNames(store), []);
-  });
-}
-
 /** Ways in which wal-fetch can fail before and while it runs. */
 const fetchFailures: Readonly<
   Record<string, readonly [readonly string[], Record<string, string>]>

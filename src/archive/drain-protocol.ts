@@ -166,6 +166,7 @@ const ERROR_CODES = [
   "deadline",
   "conflict",
   "wrong-cluster",
+  "wrong-key",
   "not-in-archive",
   "damaged",
   "database",

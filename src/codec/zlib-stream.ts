@@ -1,4 +1,11 @@
-import type { BrotliCompress, BrotliDecompress, Gunzip, ZstdDecompress } from "node:zlib";
+import type {
+  BrotliCompress,
+  BrotliDecompress,
+  Gunzip,
+  Inflate,
+  InflateRaw,
+  ZstdDecompress,
+} from "node:zlib";
 import { FormatError, TruncatedError, systemErrorCode } from "../errors.ts";
 import { abortable } from "../io/abort.ts";
 import { CHUNK_BYTES } from "../io/bytes.ts";
@@ -29,7 +36,7 @@ export async function* compressedByZlib(
  */
 export async function* decompressedByZlib(
   input: ByteStream,
-  engine: BrotliDecompress | Gunzip | ZstdDecompress,
+  engine: BrotliDecompress | Gunzip | Inflate | InflateRaw | ZstdDecompress,
   options: StreamOptions,
 ): ByteStream {
   const pump = new ZlibPump(engine, options);
@@ -41,7 +48,7 @@ export async function* decompressedByZlib(
   }
 }
 
-type Engine = BrotliCompress | BrotliDecompress | Gunzip | ZstdDecompress;
+type Engine = BrotliCompress | BrotliDecompress | Gunzip | Inflate | InflateRaw | ZstdDecompress;
 
 /** Moves bytes through a node:stream without a queue: one chunk is in it at a time. */
 class ZlibPump {

@@ -1,4 +1,6 @@
+import type { OpenedKeys } from "../crypto/open.ts";
 import { ConfigError } from "../errors.ts";
+import { isSecretKey } from "../layout/secrecy.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
 
@@ -9,7 +11,8 @@ export function createContext(parts: ContextParts): Context {
   return { ...parts, openStorage: () => openConfigured(parts) };
 }
 
-async function openConfigured({ config, log, signal }: ContextParts): Promise<Storage> {
+async function openConfigured(parts: ContextParts): Promise<Storage> {
+  const { config, log, signal } = parts;
   if (config.storage === undefined) {
     throw new ConfigError("no storage is configured", {
       hint:
@@ -17,6 +20,7 @@ async function openConfigured({ config, log, signal }: ContextParts): Promise<St
         "too) in the environment or in a config file; `walnut config` shows what was read.",
     });
   }
+  const keys = await openConfiguredKeys(parts);
   const { openStorage } = await import("../storage/open.ts");
   const storage = await openStorage(config.storage, {
     signal,
@@ -27,7 +31,22 @@ async function openConfigured({ config, log, signal }: ContextParts): Promise<St
       ? {}
       : { rateLimitBytesPerSecond: config.networkRateLimitBytesPerSecond }),
   });
-  if (config.storageFolder === undefined) return storage;
+  const { EncryptedStorage } = await import("../storage/encrypted.ts");
+  const isPlainRead = config.encryption?.isPlainRead ?? false;
+  const rules = { ...keys, isSecret: isSecretKey, isPlainRead };
+  if (config.storageFolder === undefined) return new EncryptedStorage(storage, rules);
   const { PrefixedStorage } = await import("../storage/prefixed.ts");
-  return new PrefixedStorage(storage, config.storageFolder);
+  return new EncryptedStorage(new PrefixedStorage(storage, config.storageFolder), rules);
+}
+
+/** Before the store is asked for anything: a key that can't be used refuses every command. */
+async function openConfiguredKeys({
+  config: { encryption },
+  clock,
+  log,
+  signal,
+}: ContextParts): Promise<OpenedKeys> {
+  if (encryption === undefined) return { decrypters: [] };
+  const { openKeys } = await import("../crypto/open.ts");
+  return await openKeys(encryption, { clock, log, signal });
 }

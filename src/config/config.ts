@@ -1,4 +1,5 @@
 import type { CompressionMethod } from "../codec/codec.ts";
+import type { EncryptionConfig } from "../crypto/open.ts";
 import type { StorageConfig } from "../storage/open.ts";
 
 /** How to reach PostgreSQL: libpq's names and meanings; what is absent has libpq's default. */
@@ -69,6 +70,10 @@ export interface Config {
   readonly storage?: StorageConfig;
   /** One more folder below `storage` that holds everything; segments joined by "/". */
   readonly storageFolder?: string;
+  /** Absent when no key is configured. */
+  readonly encryption?: EncryptionConfig;
+  /** Store without a key even where objects are encrypted. */
+  readonly isUnencryptedWritten: boolean;
   readonly postgres: PostgresConfig;
   /** PGDATA, where a command needs it and has no argument for it. */
   readonly dataDirectory?: string;

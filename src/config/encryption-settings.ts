@@ -1,10 +1,19 @@
-import { type Effect, type NameForm, type Setting, type SettingType, setting } from "./setting.ts";
-import { path, secret, text } from "./value-types.ts";
+import { HEADER_FORMS } from "../crypto/libsodium-header.ts";
+import { KEY_TRANSFORMS } from "../crypto/libsodium-key.ts";
+import {
+  defaulted,
+  type Effect,
+  type NameForm,
+  type Setting,
+  type SettingType,
+  setting,
+} from "./setting.ts";
+import { boolean, choice, path, secret, text } from "./value-types.ts";
 
 /** Whoever sets one of these counts on encrypted objects: nothing may be stored or read without. */
 const REFUSED: Effect = {
   kind: "refused",
-  reason: "this version does not encrypt yet, and must not store in plain text instead",
+  reason: "walnut does not encrypt by Yandex KMS, and must not store in plain text instead",
 };
 
 function refused<T>(
@@ -16,19 +25,77 @@ function refused<T>(
   return setting(name, type, about, { form, effect: REFUSED });
 }
 
-/** Client-side encryption: known, and refused by every command that would touch a store. */
-export const encryptionSettings: readonly Setting[] = [
-  refused("LIBSODIUM_KEY", secret, "Key of 32 bytes for libsodium."),
-  refused("LIBSODIUM_KEY_PATH", path, "File with that key."),
-  refused(
-    "LIBSODIUM_KEY_TRANSFORM",
-    text,
-    "How the text of the key becomes its bytes: none, base64 or hex.",
+/** Client-side encryption. */
+export const encryption = {
+  libsodiumKey: setting(
+    "LIBSODIUM_KEY",
+    secret,
+    "Key of 32 bytes: new objects are encrypted with libsodium.",
   ),
-  refused("PGP_KEY", secret, "Armored OpenPGP key."),
-  refused("PGP_KEY_PATH", path, "File with that key."),
-  refused("PGP_KEY_PASSPHRASE", secret, "Passphrase of that key."),
-  refused("GPG_KEY_ID", text, "Key in the key ring of gpg.", "plain"),
+  libsodiumKeyPath: setting("LIBSODIUM_KEY_PATH", path, "File with that key, instead of it."),
+  libsodiumKeyTransform: defaulted(
+    "LIBSODIUM_KEY_TRANSFORM",
+    choice(KEY_TRANSFORMS),
+    "How the text of the key, and of the old ones, becomes its bytes.",
+    { default: "none" },
+  ),
+  libsodiumOldKeyPaths: setting(
+    "LIBSODIUM_OLD_KEY_PATHS",
+    text,
+    "Files with keys that older objects were encrypted with, with commas between; only read with.",
+    { form: "own" },
+  ),
+  libsodiumHeader: defaulted(
+    "LIBSODIUM_HEADER",
+    choice(HEADER_FORMS),
+    "What the first 24 bytes of an object tell walnut, and WAL-G ignores: the id of the key and, " +
+      "with named, a keyed digest of the object's name, by which a swapped object is found.",
+    { form: "own", default: "named" },
+  ),
+  pgpKey: setting(
+    "PGP_KEY",
+    secret,
+    "Armored OpenPGP keys: new objects are encrypted for all of them. Public keys are enough to " +
+      "store; reading takes a private one.",
+  ),
+  pgpKeyPath: setting("PGP_KEY_PATH", path, "File with those keys, instead of them."),
+  pgpKeyPassphrase: setting("PGP_KEY_PASSPHRASE", secret, "Passphrase of the private keys."),
+  pgpOldKeyPaths: setting(
+    "PGP_OLD_KEY_PATHS",
+    text,
+    "Files with private OpenPGP keys of older objects, with commas between; only read with.",
+    { form: "own" },
+  ),
+  gpgKeyId: setting(
+    "GPG_KEY_ID",
+    text,
+    "Key in the key ring of gpg, which is asked for it: OpenPGP without a file.",
+    { form: "plain" },
+  ),
+  cseKmsId: setting(
+    "CSE_KMS_ID",
+    text,
+    "Key of AWS KMS: new objects are encrypted with a data key that it guards.",
+  ),
+  cseKmsRegion: setting("CSE_KMS_REGION", text, "Region of that key."),
+  readUnencrypted: defaulted(
+    "READ_UNENCRYPTED",
+    boolean,
+    "Also read objects that are not encrypted although a key is configured: those from before " +
+      "encryption was turned on.",
+    { form: "own", default: "false" },
+  ),
+  writeUnencrypted: defaulted(
+    "WRITE_UNENCRYPTED",
+    boolean,
+    "Without a key, store in a repository that holds encrypted objects all the same.",
+    { form: "own", default: "false" },
+  ),
+} as const;
+
+/** Client-side encryption: what works, and what every command refuses that would touch a store. */
+export const encryptionSettings: readonly Setting[] = [
+  ...Object.values(encryption),
   setting("WALE_GPG_KEY_ID", text, "Key in the key ring of gpg, by the name that WAL-E read.", {
     form: "foreign",
     aliases: ["WALG_GPG_KEY_ID"],
@@ -43,8 +110,6 @@ export const encryptionSettings: readonly Setting[] = [
   refused("ENVELOPE_PGP_YC_SERVICE_ACCOUNT_KEY_FILE", path, "Account for Yandex KMS."),
   refused("ENVELOPE_PGP_YC_ENDPOINT", text, "Endpoint of Yandex KMS."),
   refused("ENVELOPE_CACHE_EXPIRATION", text, "How long that key may be kept in memory."),
-  refused("CSE_KMS_ID", text, "Key of AWS KMS."),
-  refused("CSE_KMS_REGION", text, "Region of that key."),
   refused("YC_CSE_KMS_KEY_ID", text, "Key of Yandex KMS.", "plain"),
   setting("YC_SERVICE_ACCOUNT_KEY_FILE", path, "Account for Yandex KMS.", {
     form: "plain",

@@ -5,6 +5,8 @@ import { ConfigError } from "../errors.ts";
 import { archive } from "./archive-settings.ts";
 import { backup } from "./backup-settings.ts";
 import type { ArchiveQueueConfig, Config, PostgresConfig } from "./config.ts";
+import { readEncryptionConfig } from "./encryption-config.ts";
+import { encryption } from "./encryption-settings.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
@@ -78,6 +80,8 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
   return {
     ...defined("storage", readStorageConfig(found)),
     ...defined("storageFolder", readStorageFolder(found)),
+    ...defined("encryption", readEncryptionConfig(found)),
+    isUnencryptedWritten: found.get(encryption.writeUnencrypted),
     postgres: readPostgres(found),
     ...defined("dataDirectory", found.get(postgres.dataDirectory)),
     cacheDirectory: found.get(general.cacheDirectory) ?? defaultCacheDirectory(surroundings),

@@ -22,6 +22,7 @@ async function load(environment: Readonly<Record<string, string>>): Promise<Conf
 
 test("without settings everything has its default", () => {
   assert.deepEqual(defaultConfig(surroundings), {
+    isUnencryptedWritten: false,
     postgres: { applicationName: "walnut" },
     cacheDirectory: "/home/x/.cache/walnut",
     compressionMethod: "zstd",
@@ -117,6 +118,7 @@ test("every setting arrives", async () => {
       sslCertificateFile: "/cert",
       sslRootCertificateFile: "/root",
     },
+    isUnencryptedWritten: false,
     dataDirectory: "/data",
     cacheDirectory: "/cache",
     compressionMethod: "brotli",
@@ -210,7 +212,7 @@ for (const [environment, expected] of levels) {
   });
 }
 
-test("every encryption setting is refused, whatever its value", async () => {
+test("every setting of Yandex KMS is refused, whatever its value", async () => {
   for (const setting of encryptionSettings) {
     if (setting.effect.kind !== "refused") continue;
     const [, name = settingNames(setting)[0] ?? ""] = settingNames(setting);
@@ -223,16 +225,12 @@ test("every encryption setting is refused, whatever its value", async () => {
       );
     }
   }
-  assert.equal(encryptionSettings.filter(({ effect }) => effect.kind === "refused").length, 16);
+  assert.equal(encryptionSettings.filter(({ effect }) => effect.kind === "refused").length, 7);
 });
 
 const refused: readonly (readonly [Readonly<Record<string, string>>, RegExp])[] = [
-  [{ WALG_LIBSODIUM_KEY: "k" }, /^WALG_LIBSODIUM_KEY from the environment is not supported: .*enc/],
-  [{ WALG_LIBSODIUM_KEY_PATH: "/k" }, /not supported: .*encrypt/],
-  [{ WALG_PGP_KEY_PATH: "/k" }, /not supported: .*encrypt/],
-  [{ GPG_KEY_ID: "k" }, /not supported: .*encrypt/],
-  [{ WALG_CSE_KMS_ID: "k" }, /not supported: .*encrypt/],
-  [{ YC_CSE_KMS_KEY_ID: "k" }, /not supported: .*encrypt/],
+  [{ WALG_ENVELOPE_PGP_KEY: "k" }, /^WALG_ENVELOPE_PGP_KEY from .* is not supported: .*Yandex KMS/],
+  [{ YC_CSE_KMS_KEY_ID: "k" }, /not supported: .*Yandex KMS/],
   [{ WALG_GS_PREFIX: "gs://b/f" }, /^WALG_GS_PREFIX from .* not supported: this store comes/],
   [{ WALE_AZ_PREFIX: "azure://b/f" }, /this store comes/],
   [{ WALG_OSS_PREFIX: "oss://b/f" }, /this store comes/],
@@ -277,14 +275,17 @@ test("says what has no effect where the user may expect one", async () => {
 });
 
 test("says all that is wrong at once", async () => {
-  await assert.rejects(load({ WALG_S3_PREFX: "x", WALG_PGP_KEY: "k", WALG_UPLOAD_QUEUE: "x" }), {
-    code: "config",
-    message:
-      "3 settings are wrong: unknown setting WALG_S3_PREFX from the environment; " +
-      'WALG_UPLOAD_QUEUE = "x" from the environment is not a whole number; ' +
-      "WALG_PGP_KEY from the environment is not supported: " +
-      "this version does not encrypt yet, and must not store in plain text instead",
-  });
+  await assert.rejects(
+    load({ WALG_S3_PREFX: "x", YC_CSE_KMS_KEY_ID: "k", WALG_UPLOAD_QUEUE: "x" }),
+    {
+      code: "config",
+      message:
+        "3 settings are wrong: unknown setting WALG_S3_PREFX from the environment; " +
+        'WALG_UPLOAD_QUEUE = "x" from the environment is not a whole number; ' +
+        "YC_CSE_KMS_KEY_ID from the environment is not supported: " +
+        "walnut does not encrypt by Yandex KMS, and must not store in plain text instead",
+    },
+  );
 });
 
 test("a config file of WAL-G works unchanged", async () => {

@@ -9,6 +9,8 @@ import { chownTree, serverUser } from "../support/server-user.ts";
 import {
   type KnownRestore,
   unpackWalgFixture,
+  ENCRYPTED_WALG_CASES,
+  type EncryptedWalgCase,
   WALG_CASES,
   type WalgCase,
   type WalgFixture,
@@ -16,7 +18,7 @@ import {
 import { runWalnut, walnutShellCommand } from "../support/walnut.ts";
 
 /** Every known restore of these; of the others the first and the last, unless WALNUT_LONG is 1. */
-const WHOLE: readonly WalgCase[] = ["lz4-chain", "timelines"];
+const WHOLE: readonly (WalgCase | EncryptedWalgCase)[] = ["lz4-chain", "timelines"];
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 
 async function digests(
@@ -43,6 +45,7 @@ async function restoreAndCompare(fixture: WalgFixture, known: KnownRestore): Pro
     await chownTree(directory, user);
     const destination = join(directory, "data");
     const env = {
+      ...fixture.env,
       WALG_FILE_PREFIX: fixture.repository,
       WALNUT_CACHE_DIR: join(directory, "cache"),
     };
@@ -68,7 +71,7 @@ async function restoreAndCompare(fixture: WalgFixture, known: KnownRestore): Pro
   }
 }
 
-for (const name of WALG_CASES) {
+for (const name of [...WALG_CASES, ...ENCRYPTED_WALG_CASES]) {
   test(`what WAL-G wrote is restored to every recorded state: ${name}`, async () => {
     await using fixture = await unpackWalgFixture(name);
     chmodSync(dirname(fixture.directory), 0o755);
@@ -84,7 +87,7 @@ for (const name of WALG_CASES) {
 
   test(`what WAL-G wrote is listed as it lists it: ${name}`, async () => {
     await using fixture = await unpackWalgFixture(name);
-    const env = { WALG_FILE_PREFIX: fixture.repository };
+    const env = { ...fixture.env, WALG_FILE_PREFIX: fixture.repository };
     const list = async (...flags: string[]): Promise<string> => {
       const result = await runWalnut(["backup-list", ...flags], { env });
       assert.equal(result.code, 0, result.stderr);

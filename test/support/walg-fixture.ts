@@ -8,6 +8,9 @@ import { readTar } from "../../src/tar/read.ts";
 
 export const WALG_CASES = ["zstd-full", "brotli-full", "timelines", "lz4-chain"] as const;
 export type WalgCase = (typeof WALG_CASES)[number];
+/** The same kind of repository, encrypted. */
+export const ENCRYPTED_WALG_CASES = ["sodium", "pgp"] as const;
+export type EncryptedWalgCase = (typeof ENCRYPTED_WALG_CASES)[number];
 
 /** A restore that is known to work, and what the tables hold after it. */
 export interface KnownRestore {
@@ -23,6 +26,8 @@ export interface WalgFixture extends AsyncDisposable {
   readonly directory: string;
   /** A directory store. */
   readonly repository: string;
+  /** Settings that reading takes. */
+  readonly env: Readonly<Record<string, string>>;
   readonly restores: readonly KnownRestore[];
   /** By name, then by "database.schema.table". */
   readonly digests: Readonly<Record<string, Readonly<Record<string, string>>>>;
@@ -31,7 +36,7 @@ export interface WalgFixture extends AsyncDisposable {
 }
 
 /** Unpacks one of test/fixtures/walg into a temporary directory. */
-export async function unpackWalgFixture(name: WalgCase): Promise<WalgFixture> {
+export async function unpackWalgFixture(name: WalgCase | EncryptedWalgCase): Promise<WalgFixture> {
   const root = mkdtempSync(join(tmpdir(), "walnut-walg-"));
   const packed = join(import.meta.dirname, "..", "fixtures", "walg", `${name}.tar.zst`);
   const tar = zstdDecompressSync(readFileSync(packed));
@@ -46,12 +51,15 @@ export async function unpackWalgFixture(name: WalgCase): Promise<WalgFixture> {
     utimesSync(path, entry.modifiedAtSeconds, entry.modifiedAtSeconds);
   }
   const directory = join(root, name);
-  const described: Pick<WalgFixture, "restores" | "digests"> = JSON.parse(
+  const described: Pick<WalgFixture, "env" | "restores" | "digests"> = JSON.parse(
     readFileSync(join(directory, "case.json"), "utf8"),
   );
   return {
     directory,
     repository: join(directory, "repo"),
+    env: Object.fromEntries(
+      Object.entries(described.env).map(([key, text]) => [key, text.replace("@CASE@", directory)]),
+    ),
     restores: described.restores,
     digests: described.digests,
     expected: (file) => readFileSync(join(directory, "expected", file), "utf8"),

@@ -1,0 +1,201 @@
+import { randomBytes } from "node:crypto";
+import type { KMSClient } from "@aws-sdk/client-kms";
+import {
+  ConfigError,
+  FormatError,
+  StorageAccessError,
+  StorageError,
+  TruncatedError,
+  WrongKeyError,
+} from "../errors.ts";
+import { ByteCursor } from "../io/byte-cursor.ts";
+import { type ByteStream, CHUNK_BYTES } from "../io/bytes.ts";
+import type { CryptOptions, Crypter } from "./crypter.ts";
+import { dareBytes, openDare, type OpenPackage, sealDare } from "./dare.ts";
+import type { AwsKmsMethod } from "./open.ts";
+
+/** What KMS makes of a data key of 32 bytes; WAL-G reads exactly so many. */
+const SEALED_KEY_BYTES = 184;
+const DATA_KEY_BYTES = 32;
+/** Data keys that are kept: one for each process that wrote. */
+const OPENED_KEYS_MAX = 64;
+const DARE_VERSION = 0x20;
+
+export interface AwsKmsOptions {
+  readonly signal: AbortSignal;
+  /** Where KMS itself answers with another length, as its emulators do. */
+  readonly sealedKeyBytes?: number;
+}
+
+/** Loads the SDK. KMS is asked when the first object is written or read. */
+export async function openAwsKms(method: AwsKmsMethod, options: AwsKmsOptions): Promise<Crypter> {
+  const { KMSClient } = await import("@aws-sdk/client-kms");
+  const { region, accessKeyId, secretAccessKey, sessionToken, profile } = method;
+  const client = new KMSClient({
+    ...(region === undefined ? {} : { region }),
+    ...(profile === undefined ? {} : { profile }),
+    ...(accessKeyId === undefined || secretAccessKey === undefined
+      ? {}
+      : {
+          credentials: {
+            accessKeyId,
+            secretAccessKey,
+            ...(sessionToken === undefined ? {} : { sessionToken }),
+          },
+        }),
+  });
+  return new AwsKmsCrypter(client, method.keyId, options);
+}
+
+interface DataKey {
+  readonly plain: Uint8Array;
+  readonly sealed: Uint8Array;
+}
+
+/** A data key, encrypted by KMS, and a DARE 2.0 stream; WAL-G's WALG_CSE_KMS_ID. */
+class AwsKmsCrypter implements Crypter {
+  readonly kind = "aws-kms";
+  readonly canDecrypt = true;
+  readonly keyIds: readonly string[];
+  readonly ownKeyIds: readonly string[];
+  readonly #client: KMSClient;
+  readonly #keyId: string;
+  readonly #sealedKeyBytes: number;
+  readonly #opened = new Map<string, Promise<Uint8Array>>();
+  #dataKey: Promise<DataKey> | undefined;
+
+  constructor(client: KMSClient, keyId: string, { sealedKeyBytes }: AwsKmsOptions) {
+    this.#client = client;
+    this.#keyId = keyId;
+    this.#sealedKeyBytes = sealedKeyBytes ?? SEALED_KEY_BYTES;
+    this.keyIds = [keyId];
+    this.ownKeyIds = [keyId];
+  }
+
+  recognises(head: Uint8Array): boolean {
+    const [version, cipher = 0] = head.subarray(this.#sealedKeyBytes);
+    return head.length <= this.#sealedKeyBytes || (version === DARE_VERSION && cipher <= 1);
+  }
+
+  neededKeyIds(): readonly string[] {
+    return [];
+  }
+
+  encryptedBytes(plainBytes: number): number {
+    return this.#sealedKeyBytes + dareBytes(plainBytes);
+  }
+
+  async *encrypt(plain: ByteStream, { signal }: CryptOptions): ByteStream {
+    const { plain: key, sealed } = await (this.#dataKey ??= this.#makeDataKey(signal));
+    yield sealed;
+    yield* sealDare(plain, { key, signal });
+  }
+
+  async *decrypt(stored: ByteStream, { signal }: CryptOptions): ByteStream {
+    const cursor = new ByteCursor(stored, "encrypted data");
+    try {
+      const sealed = await cursor.readExactly(this.#sealedKeyBytes);
+      const key = await this.#openDataKey(sealed, signal);
+      yield* openDare(rest(cursor), { key, signal, openChaCha: loadChaCha });
+    } catch (error) {
+      if (!(error instanceof TruncatedError)) throw error;
+      throw new TruncatedError(error.message, { cause: error, storedBytes: cursor.position });
+    } finally {
+      await cursor.close();
+    }
+  }
+
+  async #makeDataKey(signal: AbortSignal): Promise<DataKey> {
+    const plain = randomBytes(DATA_KEY_BYTES);
+    const { EncryptCommand } = await import("@aws-sdk/client-kms");
+    const command = new EncryptCommand({ KeyId: this.#keyId, Plaintext: plain });
+    const sealed = await this.#ask("encrypt", async () => {
+      const answer = await this.#client.send(command, { abortSignal: signal });
+      return answer.CiphertextBlob;
+    }).catch((error: unknown) => {
+      // The next object asks again.
+      this.#dataKey = undefined;
+      signal.throwIfAborted();
+      throw error;
+    });
+    if (sealed?.length !== this.#sealedKeyBytes) {
+      throw new ConfigError(
+        `AWS KMS key ${this.#keyId} encrypts a data key to ${sealed?.length ?? 0} bytes, and the ` +
+          `format has ${this.#sealedKeyBytes}`,
+        { hint: "Nothing was stored. Use a symmetric key of AWS KMS itself." },
+      );
+    }
+    return { plain, sealed };
+  }
+
+  async #openDataKey(sealed: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+    const name = Buffer.from(sealed).toString("base64");
+    const known = this.#opened.get(name);
+    if (known !== undefined) return await known;
+    const opening = this.#decryptDataKey(sealed, signal).catch((error: unknown) => {
+      this.#opened.delete(name);
+      signal.throwIfAborted();
+      throw error;
+    });
+    this.#opened.set(name, opening);
+    const [oldest] = this.#opened.keys();
+    if (this.#opened.size > OPENED_KEYS_MAX && oldest !== undefined) this.#opened.delete(oldest);
+    return await opening;
+  }
+
+  async #decryptDataKey(sealed: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+    const { DecryptCommand } = await import("@aws-sdk/client-kms");
+    const command = new DecryptCommand({ CiphertextBlob: sealed });
+    const plain = await this.#ask("decrypt", async () => {
+      const answer = await this.#client.send(command, { abortSignal: signal });
+      return answer.Plaintext;
+    });
+    if (plain?.length === DATA_KEY_BYTES) return plain;
+    throw new FormatError(`its data key has ${plain?.length ?? 0} bytes, not ${DATA_KEY_BYTES}`);
+  }
+
+  async #ask<T>(what: "encrypt" | "decrypt", ask: () => Promise<T>): Promise<T> {
+    try {
+      return await ask();
+    } catch (error) {
+      const [name, reason] = error instanceof Error ? [error.name, error.message] : ["", ""];
+      const message = `AWS KMS can't ${what} a data key with ${this.#keyId}: ${reason}`;
+      if (what === "decrypt" && WRONG_KEY_ERRORS.has(name)) {
+        throw new WrongKeyError(`wrong key, or it is damaged: ${message}`, { cause: error });
+      }
+      if (ACCESS_ERRORS.test(name)) throw new StorageAccessError(message, { cause: error });
+      if (SETUP_ERRORS.has(name)) throw new ConfigError(message, { cause: error });
+      throw new StorageError(message, { isRetryable: true, cause: error });
+    }
+  }
+}
+
+const WRONG_KEY_ERRORS: ReadonlySet<string> = new Set([
+  "IncorrectKeyException",
+  "InvalidCiphertextException",
+]);
+const ACCESS_ERRORS = /AccessDenied|Credentials|UnrecognizedClient|Signature|ExpiredToken/;
+const SETUP_ERRORS: ReadonlySet<string> = new Set([
+  "NotFoundException",
+  "DisabledException",
+  "InvalidKeyUsageException",
+  "KMSInvalidStateException",
+  "ValidationException",
+]);
+
+async function* rest(cursor: ByteCursor): ByteStream {
+  while (await cursor.hasMore()) yield cursor.takeSome(CHUNK_BYTES);
+}
+
+/** What sio writes where the processor has no AES: node:crypto of Bun does not know it. */
+async function loadChaCha(): Promise<OpenPackage> {
+  const sodium = await import("libsodium-wrappers");
+  await sodium.ready;
+  return (sealed, nonce, header, key) => {
+    try {
+      return sodium.crypto_aead_chacha20poly1305_ietf_decrypt(null, sealed, header, nonce, key);
+    } catch {
+      return undefined;
+    }
+  };
+}
