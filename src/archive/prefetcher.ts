@@ -47,6 +47,8 @@ export interface PrefetchOptions {
   readonly timeoutMs: number;
   /** Ends when recovery took and asked for nothing for so long. */
   readonly idleMs: number;
+  /** How often is looked whether all that may end it is as it was. */
+  readonly inspectMs: number;
   /** Of the settings; calls with others are declined. */
   readonly settings: string;
   /** Where they come from: a change ends us. */
@@ -60,7 +62,6 @@ export interface PrefetchOptions {
   readonly signal: AbortSignal;
 }
 
-const INSPECT_MS = 1000;
 const STATUS_LOG_MS = 60_000;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
@@ -133,7 +134,7 @@ class Prefetcher {
   };
 
   async run(server: LineServer, directory: PrefetchDirectory): Promise<string> {
-    const { queue, configFile, signal, clock, log, after, recovery } = this.#options;
+    const { queue, configFile, inspectMs, signal, clock, log, after, recovery } = this.#options;
     const recoveryWatch = await RecoveryWatch.begin(queue, configFile);
     if (this.#isSegment(after)) this.#history = await readTargetHistory(queue, timelineOf(after));
     this.#cursor ??= this.#isSegment(after) ? this.#following(after) : undefined;
@@ -146,7 +147,7 @@ class Prefetcher {
     try {
       while (this.#endReason === undefined) {
         signal.throwIfAborted();
-        if (this.#now() - inspectedAtMs >= INSPECT_MS) {
+        if (this.#now() - inspectedAtMs >= inspectMs) {
           inspectedAtMs = this.#now();
           this.#lookForTaken(directory);
           if (!(await server.isOwn())) this.#endReason = "another one took over";
@@ -158,7 +159,7 @@ class Prefetcher {
           log.info("fetching ahead", { ...this.#status() });
         }
         if (this.#endReason !== undefined) break;
-        if (!this.#isDue) await this.#bell.rungWithin(INSPECT_MS, { clock, signal });
+        if (!this.#isDue) await this.#bell.rungWithin(inspectMs, { clock, signal });
         this.#isDue = false;
         await this.#step(directory);
       }

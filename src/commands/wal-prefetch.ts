@@ -15,6 +15,7 @@ interface Arguments {
 }
 
 const IDLE_MS = 5 * 60_000;
+const INSPECT_MS = 1000;
 const STATUS_TIMEOUT_MS = 2000;
 
 /** Started by wal-fetch; by hand only to look at it. */
@@ -71,6 +72,7 @@ export const walPrefetch: Command<Arguments> = {
       ...config.prefetch,
       timeoutMs: config.walTimeoutMs,
       idleMs: IDLE_MS,
+      inspectMs: INSPECT_MS,
       settings: self.fingerprint,
       configFile: self.configFile,
       after,

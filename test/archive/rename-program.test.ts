@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { arch, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import {
+  canRename,
+  installRenameProgram,
+  renameProgram,
+} from "../../src/archive/rename-program.ts";
+
+let directory: string;
+let program: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "walnut-rename-"));
+  program = join(directory, "take");
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+const run = (...words: string[]) => spawnSync(program, words, { encoding: "utf8" });
+
+test("it renames one file, says by its exit code whether it did, and nothing else", async () => {
+  await installRenameProgram(program);
+  const from = join(directory, "from with a blank");
+  const to = join(directory, "to");
+  await writeFile(from, "content");
+  assert.deepEqual(
+    [run(from, to)].map(({ status, stdout, stderr }) => ({ status, stdout, stderr })),
+    [{ status: 0, stdout: "", stderr: "" }],
+  );
+  assert.equal(await readFile(to, "utf8"), "content");
+  assert.equal(run(from, to).status, 1);
+  assert.equal(await readFile(to, "utf8"), "content");
+  for (const words of [[], [from], [from, to, to]]) assert.equal(run(...words).status, 2);
+  assert.ok(await canRename(program));
+  assert.deepEqual((await readdir(directory)).toSorted(), ["take", "to"]);
+});
+
+test("it is installed once, for its owner, and again when it is another file", async () => {
+  await installRenameProgram(program);
+  const first = await stat(program);
+  assert.equal(first.mode & 0o777, 0o700);
+  assert.ok(first.size < 300, String(first.size));
+  await installRenameProgram(program);
+  assert.equal((await stat(program)).ino, first.ino);
+  await writeFile(program, "something else");
+  await installRenameProgram(program);
+  assert.deepEqual(await readFile(program), renameProgram(arch()));
+  assert.deepEqual(await readdir(directory), ["take"]);
+});
+
+test("a program that can't run here is found out", async () => {
+  assert.ok(!(await canRename(program)));
+  await installRenameProgram(program);
+  await chmod(program, 0o600);
+  assert.ok(!(await canRename(program)));
+  await rm(program);
+  // Of the other kind of machine.
+  const other = renameProgram(arch() === "arm64" ? "x64" : "arm64");
+  await writeFile(program, other ?? "", { mode: 0o700 });
+  assert.ok(!(await canRename(program)));
+  assert.equal(renameProgram("s390x"), undefined);
+});

@@ -1,0 +1,170 @@
+/** The restore_command that setup prints, in the shell that PostgreSQL would start. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { installRenameProgram } from "../../src/archive/rename-program.ts";
+import { restoreCommandLine } from "../../src/archive/setup-lines.ts";
+import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
+
+const NAME = "000000010000000000000007";
+const now = Date.now() / 1000;
+
+let directory: string;
+let data: string;
+let spool: Spool;
+let walnut: string;
+let configFile: string;
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), "walnut-setup it's-"));
+  data = join(directory, "da ta");
+  mkdirSync(join(data, "pg_wal"), { recursive: true });
+  spool = await spoolDirectory({ dataDirectory: data, cacheDirectory: "/none" });
+  await installRenameProgram(spool.renameProgram);
+  configFile = join(directory, "100%.json");
+  walnut = join(directory, "wal nut");
+  write(configFile, -1000);
+  write(join(data, "postmaster.pid"), -100);
+  writeFileSync(walnut, `#!/bin/sh\necho "$@" >> called\nexit 74\n`, { mode: 0o755 });
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+function write(path: string, ageSeconds: number, content = ""): void {
+  writeFileSync(path, content);
+  utimesSync(path, now + ageSeconds, now + ageSeconds);
+}
+
+interface Called {
+  readonly status: number | null;
+  /** The words of the program, if the shell started it. */
+  readonly called: string | undefined;
+  readonly arrived: string | undefined;
+  readonly stderr: string;
+}
+
+/** As PostgreSQL does it: the shell's parent is this very process. */
+function call(shell: string, words: readonly string[] = [spool.renameProgram]): Called {
+  const line = restoreCommandLine([walnut], { spool, rename: words, configFile });
+  const text = /^restore_command = '(.*)'$/.exec(line)?.[1] ?? "";
+  const replaced = text
+    .replaceAll("''", "'")
+    .replaceAll("\\\\", "\\")
+    .replaceAll(/%([fp%])/g, (_, letter: string) =>
+      letter === "f" ? NAME : letter === "p" ? "pg_wal/RECOVERYXLOG" : "%",
+    );
+  const { status, stderr } = spawnSync(shell, ["-c", replaced], { cwd: data, encoding: "utf8" });
+  const read = (path: string) =>
+    statSync(join(data, path), { throwIfNoEntry: false })?.isFile() === true
+      ? readFileSync(join(data, path), "utf8")
+      : undefined;
+  return { status, called: read("called"), arrived: read("pg_wal/RECOVERYXLOG"), stderr };
+}
+
+/** What a prefetcher does for the shells that this process starts. */
+function prefetched(ageSeconds: number, { pid = process.pid, run = "run-1" } = {}): void {
+  const line = restoreCommandLine([walnut], { spool, rename: ["x"], configFile });
+  const hash = /"\$PPID"-([0-9a-f]{8})/.exec(line)?.[1];
+  mkdirSync(join(spool.prefetch, run));
+  symlinkSync(run, join(spool.prefetch, `${pid}-${hash}`));
+  write(join(spool.prefetch, run, NAME), ageSeconds, "segment");
+}
+
+const shells = ["/bin/sh", "/bin/bash", "/bin/dash"].filter((shell) => existsSync(shell));
+for (const shell of shells) {
+  const missed = (result: Called): void => {
+    assert.equal(result.status, 74, result.stderr);
+    assert.match(
+      result.called ?? "",
+      /^wal-fetch --recovery \d+-[0-9a-f]{8} \d+ pg_wal\/RECOVERYXLOG\n$/,
+    );
+    assert.equal(result.arrived, undefined);
+    assert.equal(result.stderr, "");
+  };
+
+  test(`${shell} takes a segment that is newer than this start of the server, without us`, () => {
+    prefetched(0);
+    assert.deepEqual(call(shell), {
+      status: 0,
+      called: undefined,
+      arrived: "segment",
+      stderr: "",
+    });
+    assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), []);
+    rmSync(join(data, "pg_wal", "RECOVERYXLOG"));
+    missed(call(shell));
+  });
+
+  test(`${shell} takes it with mv, too`, () => {
+    prefetched(0);
+    assert.equal(call(shell, ["mv", "-f"]).arrived, "segment");
+  });
+
+  test(`${shell} calls us for one that is not there`, () => missed(call(shell)));
+
+  test(`${shell} calls us for one from before this start of the server`, () => {
+    prefetched(-200);
+    missed(call(shell));
+  });
+
+  test(`${shell} calls us for one of another recovery`, () => {
+    prefetched(0, { pid: process.pid + 1 });
+    missed(call(shell));
+  });
+
+  test(`${shell} calls us for one that was fetched before the settings changed`, () => {
+    prefetched(0);
+    write(configFile, 100);
+    missed(call(shell));
+  });
+
+  test(`${shell} calls us where the program is missing, or can't rename`, () => {
+    prefetched(0);
+    missed(call(shell, [join(directory, "missing")]));
+    rmSync(join(data, "called"));
+    rmSync(join(spool.prefetch, "run-1"), { recursive: true });
+    missed(call(shell));
+    rmSync(join(data, "called"));
+    mkdirSync(join(spool.prefetch, "run-1"));
+    write(join(spool.prefetch, "run-1", NAME), 0, "segment");
+    // Something that nothing can be renamed to.
+    mkdirSync(join(data, "pg_wal", "RECOVERYXLOG", "x"), { recursive: true });
+    missed(call(shell));
+    assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), [NAME]);
+  });
+}
+
+function hashOf(program: string): string | undefined {
+  return /PPID"-([0-9a-f]{8})/.exec(
+    restoreCommandLine([program], { spool, rename: ["x"], configFile: undefined }),
+  )?.[1];
+}
+
+test("another line of the same server is another recovery", () => {
+  assert.notEqual(hashOf("/a"), hashOf("/b"));
+  assert.equal(hashOf("/a"), hashOf("/a"));
+});
+
+test("without a spool beside pg_wal the line only calls us", () => {
+  const plain = `restore_command = 'exec /w --s3-prefix=a%%b wal-fetch "%f" "%p"'`;
+  const words = ["/w", "--s3-prefix=a%b"];
+  const far = { ...spool, isOnWalFileSystem: false };
+  for (const one of [undefined, far]) {
+    assert.equal(
+      restoreCommandLine(words, { spool: one, rename: ["x"], configFile }).replaceAll("''", ""),
+      plain,
+    );
+  }
+});
