@@ -17,3 +17,8 @@ export function nodeCrypto() {
 export function childProcess() {
   return process.getBuiltinModule("node:child_process");
 }
+
+/** 2 ms. */
+export function util() {
+  return process.getBuiltinModule("node:util");
+}

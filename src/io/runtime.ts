@@ -2,9 +2,8 @@
  * Everything that differs between Bun, which we ship, and Node.js, which we can fall back to.
  * No other module may ask which of the two it runs on.
  */
-import { promisify } from "node:util";
 import { FormatError, systemErrorCode } from "../errors.ts";
-import { nodeCrypto, zlib } from "./builtin.ts";
+import { nodeCrypto, util, zlib } from "./builtin.ts";
 import { free } from "./freed.ts";
 
 /** What we use of Bun's own API. */
@@ -43,7 +42,7 @@ export async function zstdCompressFrame(bytes: Uint8Array, level: number): Promi
     return withZstdChecksum(await bun.zstdCompress(bytes, { level }), hash);
   }
   const { constants, zstdCompress } = zlib();
-  return await promisify(zstdCompress)(bytes, {
+  return await util().promisify(zstdCompress)(bytes, {
     // Without it the frame would not tell its content size.
     pledgedSrcSize: bytes.length,
     params: {
@@ -78,7 +77,7 @@ function decompressed(frame: Uint8Array, contentBytes: number): Promise<Uint8Arr
   if (bun !== undefined) return bun.zstdDecompress(frame);
   const { constants, zstdDecompress } = zlib();
   const chunkSize = Math.max(contentBytes, constants.Z_MIN_CHUNK);
-  return promisify(zstdDecompress)(frame, { chunkSize, maxOutputLength: chunkSize });
+  return util().promisify(zstdDecompress)(frame, { chunkSize, maxOutputLength: chunkSize });
 }
 
 /** XXH64 with seed 0 of all of `bytes`, or undefined where the runtime has no native one. */

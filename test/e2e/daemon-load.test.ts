@@ -105,7 +105,7 @@ test(`${KILL_ROUNDS} kills lose nothing that was acknowledged`, async () => {
           seen.lost += 1;
         }
         if (acknowledged.size >= killAfter) {
-          setTimeout(() => daemon.kill("SIGKILL"), random.next() * 20);
+          setTimeout(() => daemon.kill("SIGKILL"), random.next() * 5);
         }
       });
     } finally {
