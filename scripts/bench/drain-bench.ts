@@ -27,20 +27,7 @@ export async function drainTable(
   const { rounds, segmentCount, store } = options;
   const name = store === undefined ? "walnut-drain" : "walnut-drain-s3";
   const walnut = walnutPeer(cluster, binary, { name, ...(store === undefined ? {} : { store }) });
-  const setupLine = execFileSync(
-    "setpriv",
-    [
-      `--reuid=${cluster.user}`,
-      `--regid=${cluster.user}`,
-      "--clear-groups",
-      ...walnut.words,
-      "setup",
-      cluster.dataDirectory,
-    ],
-    { encoding: "utf8", cwd: cluster.dataDirectory },
-  );
-  const command = /^archive_command = '(.*)'$/m.exec(setupLine)?.[1]?.replaceAll("''", "'");
-  if (command === undefined) throw new Error(`setup printed ${setupLine}`);
+  const command = setupCommand(cluster, walnut);
   const pgBackRest = await pgBackRestAsyncPeer(cluster, store);
   const pgBackRestSync = await pgBackRestPeer(cluster, store);
 
@@ -72,6 +59,25 @@ export async function drainTable(
   );
   const where = store === undefined ? "a directory" : `S3, ${LATENCY_MS} ms away`;
   return formatTable(`Drain of ${segmentCount} ready segments to ${where} (zstd 1), each`, rows);
+}
+
+/** The archive_command that `walnut setup` prints for the cluster. */
+export function setupCommand(cluster: BenchCluster, walnut: Peer): string {
+  const setupLine = execFileSync(
+    "setpriv",
+    [
+      `--reuid=${cluster.user}`,
+      `--regid=${cluster.user}`,
+      "--clear-groups",
+      ...walnut.words,
+      "setup",
+      cluster.dataDirectory,
+    ],
+    { encoding: "utf8", cwd: cluster.dataDirectory },
+  );
+  const command = /^archive_command = '(.*)'$/m.exec(setupLine)?.[1]?.replaceAll("''", "'");
+  if (command === undefined) throw new Error(`setup printed ${setupLine}`);
+  return command;
 }
 
 function statusDirectory({ dataDirectory }: BenchCluster): string {

@@ -1,9 +1,10 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only wal,backup,drain] [--scale 150] [--rounds 5] [--write]
+ *   npm run bench -- [--only start,wal,backup,drain,sustained] [--scale 150] [--rounds 5]
+ *     [--segments 200] [--minutes 10] [--directory /tmp] [--write]
  *
- * `--write` puts the tables into docs/performance.md.
+ * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -14,7 +15,11 @@ import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
 import { startSlowStore } from "./slow-store.ts";
 import { startTable } from "./start-bench.ts";
+import { sustainedTable } from "./sustained-bench.ts";
 import { walTables } from "./wal-bench.ts";
+
+/** In docs/performance.md: what follows is written by this program. */
+const MARK = "<!-- bench -->";
 
 const root = dirname(dirname(import.meta.dirname));
 const { values } = parseArgs({
@@ -22,6 +27,7 @@ const { values } = parseArgs({
     only: { type: "string", default: "start,wal,backup" },
     scale: { type: "string", default: "150" },
     rounds: { type: "string", default: "5" },
+    minutes: { type: "string", default: "10" },
     segments: { type: "string", default: "200" },
     directory: { type: "string" },
     write: { type: "boolean", default: false },
@@ -37,7 +43,7 @@ const wanted = new Set(values.only.split(","));
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
-if (wanted.has("wal") || wanted.has("backup") || wanted.has("drain")) {
+if (["wal", "backup", "drain", "sustained"].some((name) => wanted.has(name))) {
   using cluster = startBenchCluster(Number(values.scale), values.directory);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
   if (wanted.has("drain")) {
@@ -47,17 +53,22 @@ if (wanted.has("wal") || wanted.has("backup") || wanted.has("drain")) {
     tables.push(await drainTable(cluster, binary, { rounds, segmentCount, store }));
   }
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
+  if (wanted.has("sustained")) {
+    tables.push(await sustainedTable(cluster, binary, { minutes: Number(values.minutes) }));
+  }
 }
 
-const command = `npm run bench -- --scale ${values.scale} --rounds ${values.rounds}`;
-const text =
-  `Made by \`${command}\` on ${availableParallelism()} cores. ` +
-  "Every cell: minimum / median / maximum over the rounds; the contenders run in turn.\n\n" +
-  tables.join("\n");
-console.log(text);
+const command = ["npm run bench --", ...process.argv.slice(2).filter((word) => word !== "--write")];
+const source = `Made by \`${command.join(" ")}\` on ${availableParallelism()} cores.`;
+const sections = tables.map((table) => `${table.trimEnd()}\n\n${source}\n`);
+console.log(sections.join("\n"));
 
 if (values.write) {
   const page = join(root, "docs", "performance.md");
-  const [before = ""] = readFileSync(page, "utf8").split("<!-- bench -->");
-  writeFileSync(page, `${before}<!-- bench -->\n\n${text}`);
+  const [before = "", rest = ""] = readFileSync(page, "utf8").split(MARK);
+  const byTitle = new Map<string, string>();
+  for (const section of [...rest.split(/^(?=### )/m).slice(1), ...sections]) {
+    byTitle.set(section.split("\n")[0] ?? "", section.trimEnd());
+  }
+  writeFileSync(page, `${before}${MARK}\n\n${[...byTitle.values()].join("\n\n")}\n`);
 }

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readAll } from "../../src/io/bytes.ts";
 import { openStorage } from "../../src/storage/open.ts";
-import { FaultProxy, type HttpFault, type ProxiedRequest } from "../support/fault-proxy.ts";
+import { FaultProxy, type HttpFault } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { type Random, seededRandom } from "../support/random.ts";
 import { s3Config } from "../support/s3-config.ts";
@@ -48,7 +48,7 @@ const FAULTS: readonly ((random: Random) => HttpFault)[] = [
 /** One request of ten fails, each kind of fault in its turn. */
 function faultRule(random: Random) {
   let count = 0;
-  return (_: ProxiedRequest): HttpFault | undefined => {
+  return (): HttpFault | undefined => {
     if (random.next() >= FAULT_SHARE) return undefined;
     const fault = FAULTS[count % FAULTS.length];
     count += 1;
