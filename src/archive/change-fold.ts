@@ -48,6 +48,11 @@ export class ChangeFold {
     return typeof this.#edge?.open === "object" ? this.#edge.open : undefined;
   }
 
+  /** Up to where segments were added; undefined before the first. */
+  get endLsn(): Lsn | undefined {
+    return this.#edge?.endLsn;
+  }
+
   add(map: ChangeMap): void {
     if (this.#holeReason !== "") return;
     const first = (this.#first ??= map);

@@ -13,7 +13,7 @@ import { type ChangeMap, mapSegment, parseChangeMap } from "../layout/change-map
 import { CHANGES_FOLDER, parseChangeMapKey } from "../layout/keys.ts";
 import { DELTA_GROUP_SEGMENTS } from "../layout/wal-delta.ts";
 import type { ChangeAnswer, WalRange } from "../postgres/changed-blocks.ts";
-import { lsn } from "../postgres/lsn.ts";
+import { formatLsn, lsn } from "../postgres/lsn.ts";
 import { timelineOf } from "../postgres/timeline-history.ts";
 import {
   formatSegmentName,
@@ -86,11 +86,19 @@ export async function readArchivedChanges(
       for (const map of maps) fold.add(map);
       if (fold.holeReason !== "") return { kind: "hole", source, reason: fold.holeReason };
     }
+    const reason = whyUnfinished(fold, range);
+    if (reason !== undefined) return { kind: "hole", source, reason };
     return { kind: "changes", source, changes: fold.changes };
   } catch (error) {
     if (!(error instanceof Hole)) throw error;
     return { kind: "hole", source, reason: error.message };
   }
+}
+
+/** A record that begins in the range has to be read to its end. */
+function whyUnfinished({ open, endLsn }: ChangeFold, range: WalRange): string | undefined {
+  if (open === undefined || endLsn === undefined || endLsn > range.endLsn) return undefined;
+  return `a record goes on behind ${formatLsn(endLsn)}, where the range ends`;
 }
 
 async function* streamOf<T>(items: readonly T[]): AsyncGenerator<T, void, undefined> {

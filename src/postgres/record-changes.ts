@@ -14,8 +14,11 @@ const SPECIAL_UPDATE = 0x01;
 const INFO_MASK = 0xf0;
 const FORKS = ["main", "fsm", "vm", "init"] as const;
 
-/** Enough for the headers of any record: 33 blocks of 27 bytes and some. */
-const HEADERS_BYTES = 4096;
+/**
+ * For the headers of a record a thousandth would do; but WAL-G's deltas want the beginning of a
+ * record in full, and few records are longer.
+ */
+const KEPT_BYTES = 1024 * 1024;
 
 /**
  * How many of a record's first bytes `noteRecord` needs. Records whose main data tells something
@@ -24,7 +27,7 @@ const HEADERS_BYTES = 4096;
 export function neededBytes(head: DataView): number {
   const rmgr = head.getUint8(17);
   const isWholeWanted = rmgr <= RMGR_SMGR || rmgr === RMGR_DBASE;
-  return isWholeWanted ? head.getUint32(0, true) : HEADERS_BYTES;
+  return isWholeWanted ? head.getUint32(0, true) : KEPT_BYTES;
 }
 
 /**
