@@ -25,6 +25,8 @@ async function main(): Promise<void> {
   const isClient = CLIENT_NAMES.has(basename(process.argv0)) || words[0] === "client";
   if (!isClient) return await runMain(words);
   // PostgreSQL calls it for each file: nothing else is loaded, and signals have their default.
+  process.on("uncaughtException", (error) => endByBug(words, error));
+  process.on("unhandledRejection", (error) => endByBug(words, error));
   const { runClient } = await import("./commands/client.ts");
   const outcome = await runClient(words[0] === "client" ? words.slice(1) : words, {
     versionText: versionText(),
@@ -35,6 +37,8 @@ async function main(): Promise<void> {
     writeError: standardError().write,
   });
   if (outcome.kind === "exit") process.exit(outcome.code);
+  process.removeAllListeners("uncaughtException");
+  process.removeAllListeners("unhandledRejection");
   await runMain(outcome.args);
 }
 
@@ -204,7 +208,7 @@ function endByBug(args: readonly string[], error: unknown): never {
   const entry = commandEntry(args.find((word) => commandEntry(word) !== undefined));
   const exitCode = (entry?.exitCode ?? errorExitCode)(error, {
     workingDirectory: ".",
-    positionals: [],
+    positionals: args,
     fileExists: existsSync,
   });
   process.exit(exitCode);

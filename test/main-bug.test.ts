@@ -44,6 +44,8 @@ for (const bug of ["thrown", "rejected"] as const) {
     const cases = [
       [["wal-fetch", SEGMENT, "pg_wal/RECOVERYXLOG"], 200],
       [["wal-push", "00000002.history"], 70],
+      [["client", "no.sock", "wal-fetch", SEGMENT, "pg_wal/RECOVERYXLOG"], 200],
+      [["client", "no.sock", "wal-push", SEGMENT], 1],
     ] as const;
     for (const [words, expected] of cases) {
       const { code, stderr } = await runWithBug(bug, words);
