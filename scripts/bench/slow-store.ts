@@ -38,8 +38,15 @@ export async function startSlowStore(home: string): Promise<SlowStore> {
   const gateway = startChildServer(
     GATEWAY,
     [
-      ...["--port", `127.0.0.1:${ownPort}`, "--cert", certificate, "--key", key, "--quiet"],
-      ...["posix", join(directory, "objects")],
+      "--port",
+      `127.0.0.1:${ownPort}`,
+      "--cert",
+      certificate,
+      "--key",
+      key,
+      "--quiet",
+      "posix",
+      join(directory, "objects"),
     ],
     { cwd: directory, env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey } },
   );
