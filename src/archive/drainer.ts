@@ -98,11 +98,10 @@ class Drainer {
   readonly #waiting = new Map<string, Answer[]>();
   /** When a file that failed may be tried again without being asked for. */
   readonly #notBeforeMs = new Map<string, number>();
+  /** Collided, or may: somebody else pushes it. */
   readonly #conflicts = new Set<string>();
-  /** They don't wait for a place. */
   #isHistoryReady = false;
   #storage: Storage | undefined;
-  /** 0 while all is well. */
   #failures = 0;
   #pausedUntilMs = 0;
   /** Until the first success, one file at a time finds out whose repository it is. */
@@ -122,6 +121,7 @@ class Drainer {
     this.#activeAtMs = options.clock.monotonicMs();
     if (options.except !== undefined) {
       this.#notBeforeMs.set(options.except, this.#activeAtMs + EXCEPT_MS);
+      this.#conflicts.add(options.except);
     }
   }
 
@@ -210,7 +210,6 @@ class Drainer {
     }
   }
 
-  /** A mark may have changed. */
   #look(name: string): void {
     if (isReady(this.#options.queue, name)) this.#found(name);
     else this.#gone(name);
@@ -232,7 +231,8 @@ class Drainer {
 
   async #rescan(): Promise<void> {
     const marked = await listReady(this.#options.queue);
-    for (const name of [...this.#ready, ...this.#ahead]) if (!marked.has(name)) this.#gone(name);
+    const known = [...this.#ready, ...this.#ahead, ...this.#conflicts];
+    for (const name of known) if (!marked.has(name)) this.#gone(name);
     for (const name of marked) this.#found(name);
   }
 
@@ -334,7 +334,7 @@ class Drainer {
     const reason = reasonOf(error);
     if (reason !== this.#lastError) log.error("push failed", { wal: name, reason });
     this.#lastError = reason;
-    if (error instanceof ConflictError) this.#conflicts.add(name);
+    this.#conflicts[error instanceof ConflictError ? "add" : "delete"](name);
     // What waits behind them would wait for ever.
     const isBlocking = name.endsWith(".history") || this.#conflicts.has(name);
     const blocked = [...this.#waiting.keys()].filter((one) => !this.#underWay.has(one));
