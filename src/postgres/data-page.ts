@@ -83,10 +83,11 @@ export function isPlausibleDataPage(view: DataView, at: number, pageBytes: numbe
 
 const LANES = 32;
 const LANE_ROW_BYTES = LANES * 4;
-const FNV_PRIME = 16_777_619;
+/** FNV_PRIME, src/include/storage/checksum_impl.h */
+export const FNV_PRIME = 16_777_619;
 
-/** checksumBaseOffsets, src/include/storage/checksum_impl.h */
-const BASE_OFFSETS = [
+/** checksumBaseOffsets, src/include/storage/checksum_impl.h: one for each of the 32 lanes. */
+export const CHECKSUM_BASE_OFFSETS = [
   0x5b1f36e9, 0xb8525960, 0x02ab50aa, 0x1de66d2a, 0x79ff467a, 0x9bb9f8a3, 0x217e7cd2, 0x83e13d2c,
   0xf8d4474f, 0xe39eb970, 0x42c6ae16, 0x993216fa, 0x7b093b5d, 0x98daff3c, 0xf718902a, 0x0b1c9cdb,
   0xe58f764b, 0x187636bc, 0x5d7b3bb1, 0xe73de7de, 0x92bec979, 0xcca6c0b2, 0x304a0979, 0x85aa43d4,
@@ -96,7 +97,7 @@ const BASE_OFFSETS = [
 /** Computes data checksums, of any number of pages. @source src/include/storage/checksum_impl.h */
 export class DataPageChecksum {
   readonly #pageBytes: number;
-  readonly #base = Int32Array.from(BASE_OFFSETS);
+  readonly #base = Int32Array.from(CHECKSUM_BASE_OFFSETS);
   readonly #sums = new Int32Array(LANES);
 
   constructor(pageBytes = DEFAULT_BLOCK_BYTES) {
