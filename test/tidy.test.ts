@@ -40,6 +40,7 @@ const layers: Readonly<Record<string, readonly string[]>> = {
     "archive",
     "backup",
   ],
+  retention: ["errors", "io", "storage", "layout", "postgres", "backup", "catalogue"],
   daemon: ["errors", "io", "archive"],
   config: ["errors", "io", "codec", "crypto", "storage"],
   commands: [
@@ -55,6 +56,7 @@ const layers: Readonly<Record<string, readonly string[]>> = {
     "archive",
     "backup",
     "catalogue",
+    "retention",
     "daemon",
     "config",
   ],

@@ -7,6 +7,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 /** A storage that is somebody else's: who disposes of it closes nothing. */
@@ -37,6 +38,10 @@ export class BorrowedStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
     await this.#inner.delete(keys, options);
+  }
+
+  get upkeep(): Upkeep | undefined {
+    return this.#inner.upkeep;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

@@ -8,6 +8,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 /** Calls by method, begun until now, whether they succeeded or not, and the bytes that passed. */
@@ -62,6 +63,10 @@ export class CountedStorage implements Storage {
   async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
     this.#counts.delete++;
     await this.#inner.delete(keys, options);
+  }
+
+  get upkeep(): Upkeep | undefined {
+    return this.#inner.upkeep;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -11,6 +11,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 /**
@@ -59,6 +60,10 @@ export class DeadlineStorage implements Storage {
     using watchdog = this.#watch(`delete of ${keys.length} objects in`, options);
     const { signal } = watchdog;
     await untilAborted(this.#inner.delete(keys, { signal }), signal);
+  }
+
+  get upkeep(): Upkeep | undefined {
+    return this.#inner.upkeep;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

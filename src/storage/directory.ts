@@ -14,6 +14,7 @@ import { createFileDurably, fsyncDirectory, writeFileDurably } from "../io/durab
 import { randomHex } from "../io/random.ts";
 import { directoryError, isMissing } from "./directory-errors.ts";
 import { listDirectory } from "./directory-list.ts";
+import { directoryUpkeep } from "./directory-upkeep.ts";
 import { formatTemporaryName, requireValidKey, requireValidRange } from "./key.ts";
 import type {
   CallOptions,
@@ -23,11 +24,13 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 /** Objects as files below a directory: WAL-G's file storage. */
 export class DirectoryStorage implements Storage {
   readonly name: string;
+  readonly upkeep: Upkeep;
   readonly #root: string;
   readonly #clock: Clock;
 
@@ -35,6 +38,7 @@ export class DirectoryStorage implements Storage {
     this.#root = resolve(root);
     this.name = `file://${this.#root}`;
     this.#clock = clock;
+    this.upkeep = directoryUpkeep(this.#root);
   }
 
   /** Rejects with StorageError unless the root is a directory; it is never made. */

@@ -17,6 +17,18 @@ export function isTemporaryName(name: string): boolean {
   return TEMPORARY_NAME.test(name);
 }
 
+/** Takes the name of a half-written file apart; undefined for any other name. */
+export function temporaryNameParts(
+  name: string,
+): { readonly name: string; readonly startedAt: Date } | undefined {
+  const match = /^(.+)\.tmp\.(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-[0-9a-f]{16}$/.exec(name);
+  if (match === null) return undefined;
+  const [, final = "", ...digits] = match;
+  const [year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = digits.map(Number);
+  const startedAt = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
+  return { name: final, startedAt };
+}
+
 /** Why a key can't be stored everywhere, or undefined if it can. */
 function keyProblem(key: ObjectKey): string | undefined {
   if (key === "") return "it is empty";

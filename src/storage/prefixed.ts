@@ -9,6 +9,8 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  UnfinishedPut,
+  Upkeep,
 } from "./storage.ts";
 
 /** The objects whose keys begin with a folder, under the rest of their keys. */
@@ -62,6 +64,24 @@ export class PrefixedStorage implements Storage {
   async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
     const inside = keys.map((key) => this.#folder + key);
     await this.#inner.delete(inside, options);
+  }
+
+  get upkeep(): Upkeep | undefined {
+    const { upkeep } = this.#inner;
+    if (upkeep === undefined) return undefined;
+    const folder = this.#folder;
+    const outside = (put: UnfinishedPut): UnfinishedPut => ({ ...put, key: folder + put.key });
+    return {
+      async *listUnfinished(prefix, options) {
+        for await (const put of upkeep.listUnfinished(folder + prefix, options)) {
+          yield { ...put, key: put.key.slice(folder.length) };
+        }
+      },
+      removeUnfinished: (put, options) => upkeep.removeUnfinished(outside(put), options),
+      ...(upkeep.readHold === undefined
+        ? {}
+        : { readHold: async (key, options) => await upkeep.readHold?.(folder + key, options) }),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -10,6 +10,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 /** Bytes put and got, all calls together, keep to a rate. A body read again counts again. */
@@ -43,6 +44,10 @@ export class RateLimitedStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
     await this.#inner.delete(keys, options);
+  }
+
+  get upkeep(): Upkeep | undefined {
+    return this.#inner.upkeep;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -12,6 +12,7 @@ import type {
   OpenedObject,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 /**
@@ -82,6 +83,10 @@ export class RetryingStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
     await this.#retry(options, () => this.#inner.delete(keys, options));
+  }
+
+  get upkeep(): Upkeep | undefined {
+    return this.#inner.upkeep;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -11,6 +11,7 @@ import { S3Put } from "./s3-put.ts";
 import type { S3PutContext } from "./s3-put.ts";
 import { headObject, readObject } from "./s3-read.ts";
 import { S3Transport } from "./s3-transport.ts";
+import { s3Upkeep } from "./s3-upkeep.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -19,6 +20,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "./storage.ts";
 
 export interface S3Options extends RetryContext {
@@ -51,6 +53,7 @@ export async function openS3Storage(config: S3Config, options: S3Options): Promi
 
 class S3Storage implements Storage {
   readonly name: string;
+  readonly upkeep: Upkeep;
   readonly #transport: S3Transport;
   readonly #config: S3Config;
   readonly #options: S3Options;
@@ -63,6 +66,7 @@ class S3Storage implements Storage {
     this.#transport = transport;
     this.#config = config;
     this.#options = options;
+    this.upkeep = s3Upkeep(transport, (signal, work) => this.#retry(signal, work));
     this.#puts = {
       ...options,
       transport,

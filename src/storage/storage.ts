@@ -78,4 +78,32 @@ export interface Storage extends AsyncDisposable {
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo>;
   /** Rejects if any of the keys could not be removed, naming the first and how many. */
   delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void>;
+  /** What a store can do besides; absent where it can do none of it. */
+  readonly upkeep?: Upkeep | undefined;
+}
+
+/** A put that was begun and not finished: no list shows it, but it takes room. */
+export interface UnfinishedPut {
+  /** Of the object that it was to be. */
+  readonly key: ObjectKey;
+  /** Tells it from other puts of the same key. */
+  readonly id: string;
+  /** By the clock of the writer, or of the store. */
+  readonly startedAt: Date;
+}
+
+/** Why the store does not let an object be removed, or would keep its bytes if it were. */
+export interface ObjectHold {
+  readonly isLegalHold: boolean;
+  readonly lockedUntil?: Date | undefined;
+}
+
+/** What retention needs of a store, as far as the store can do it. Repeats failed requests. */
+export interface Upkeep {
+  /** Unfinished puts of keys that begin with `prefix`. */
+  listUnfinished(prefix: string, options: CallOptions): AsyncIterable<UnfinishedPut>;
+  /** Ends one for good; one that is gone already is no error. */
+  removeUnfinished(put: UnfinishedPut, options: CallOptions): Promise<void>;
+  /** Absent where objects can't be held. Undefined for an object that is not held, or not there. */
+  readHold?(key: ObjectKey, options: CallOptions): Promise<ObjectHold | undefined>;
 }

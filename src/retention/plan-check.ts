@@ -1,0 +1,120 @@
+import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { type SegmentSet, segmentSets } from "../catalogue/segment-set.ts";
+import { RefusedError } from "../errors.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { RetentionPlan } from "./plan.ts";
+import { isFull, isSound } from "./policy.ts";
+import type { Survey } from "./survey.ts";
+import { findFault } from "./wholeness.ts";
+
+/** Violations that are named at most. */
+const MAX_SHOWN = 5;
+
+/**
+ * Looks at the repository as the plan would leave it, and asks of that the same as of any other:
+ * not how the plan came about. Throws RefusedError if a kept backup would lose what it needs, if a
+ * promised time would not be reachable, or if too few backups would be left. What was broken
+ * before is not the plan's fault.
+ */
+export function checkPlan(plan: RetentionPlan, minimumFulls = 0): void {
+  const after = surveyAfter(plan);
+  const violations = [
+    ...brokenBackups(plan, after),
+    ...removedProtected(plan),
+    ...missingReplay(plan),
+    ...brokenPromise(plan, after),
+    ...tooFew(plan, after, minimumFulls),
+  ];
+  if (violations.length === 0) return;
+  const more = violations.length > MAX_SHOWN ? `, and ${violations.length - MAX_SHOWN} more` : "";
+  throw new RefusedError(
+    `the plan is refused: ${violations.slice(0, MAX_SHOWN).join("; ")}${more}`,
+    { hint: "Nothing was removed. This is a fault of walnut's planning: please report it." },
+  );
+}
+
+/** As a listing would show the repository when the plan is carried out. */
+function surveyAfter({ survey, backups, wal }: RetentionPlan): Survey {
+  const kept = backups.filter(({ isKept }) => isKept).map(({ backup }) => backup);
+  return {
+    ...survey,
+    byName: new Map(kept.map((backup) => [backup.name, backup])),
+    sets: segmentSets(survey.catalogue.wal, survey.segmentBytes, (row) => wal.isKept(row)),
+  };
+}
+
+function brokenBackups({ survey, backups }: RetentionPlan, after: Survey): readonly string[] {
+  return backups.flatMap(({ backup, isKept }) => {
+    if (!isKept || findFault(survey, backup) !== undefined) return [];
+    const fault = findFault(after, backup);
+    return fault === undefined ? [] : `kept backup ${backup.name} would be broken: ${fault}`;
+  });
+}
+
+function removedProtected({ backups, selection, unfinished }: RetentionPlan): readonly string[] {
+  const permanent = backups.filter(({ backup, isKept }) => backup.isPermanent && !isKept);
+  const running = unfinished.filter(({ isKept, mayBeRunning }) => mayBeRunning && !isKept);
+  return [
+    ...(selection.scope.isForced === true ? [] : permanent).map(
+      ({ backup }) => `permanent backup ${backup.name} would be removed`,
+    ),
+    ...running.map(({ unfinished: one }) => `${one.name}, which may run, would be removed`),
+  ];
+}
+
+/** Removed WAL that a replay could come to which is to stay possible. */
+function missingReplay(plan: RetentionPlan): readonly string[] {
+  const { survey, selection, wal } = plan;
+  const isRemoved = (row: number): boolean => !wal.isKept(row);
+  const removed = segmentSets(survey.catalogue.wal, survey.segmentBytes, isRemoved);
+  return plan.backups.flatMap(({ backup, isKept }) => {
+    const isReplayed = isKept && selection.replayFrom.has(backup.name);
+    const lost = isReplayed ? firstLost(survey, backup, removed) : undefined;
+    return lost === undefined ? [] : `WAL ${lost} behind ${backup.name} would be removed`;
+  });
+}
+
+function firstLost(
+  survey: Survey,
+  backup: CatalogueBackup,
+  removed: ReadonlyMap<number, SegmentSet>,
+): string | undefined {
+  const size = BigInt(survey.segmentBytes);
+  const start = Number((backup.startLsn ?? 0n) / size) || survey.nameSegment(backup);
+  const consistent = backup.finishLsn ?? backup.startLsn ?? 0n;
+  const ranges = [{ timeline: backup.timeline, first: start, last: Infinity }];
+  for (const { timeline, history } of survey.descendants(backup.timeline)) {
+    const left = history.ancestors.find((one) => one.timeline === backup.timeline)?.endLsn ?? 0n;
+    if (left < consistent) continue;
+    ranges.push({ timeline, first: 0, last: Infinity });
+    for (const { timeline: between, endLsn } of history.ancestors) {
+      if (between <= backup.timeline) continue;
+      ranges.push({ timeline: between, first: 0, last: Number(endLsn / size) });
+    }
+  }
+  for (const { timeline, first, last } of ranges) {
+    const run = removed.get(timeline)?.runs.find((one) => one.last >= first && one.first <= last);
+    if (run === undefined) continue;
+    return formatSegmentName(timeline, BigInt(Math.max(run.first, first)), survey.segmentBytes);
+  }
+  return undefined;
+}
+
+function brokenPromise({ selection }: RetentionPlan, after: Survey): readonly string[] {
+  const { promise, replayFrom } = selection;
+  if (promise === undefined) return [];
+  const { backup } = promise;
+  if (!after.byName.has(backup)) return [`${backup}, which the promised time needs, would go`];
+  return replayFrom.has(backup) ? [] : [`the WAL behind ${backup} would not be kept`];
+}
+
+function tooFew(plan: RetentionPlan, after: Survey, minimumFulls: number): readonly string[] {
+  const before = countFulls(plan.survey, plan.survey.byName.values());
+  const left = countFulls(after, after.byName.values());
+  const wanted = Math.min(before, minimumFulls);
+  return left >= wanted ? [] : [`${left} full backups would be left, ${wanted} are to stay`];
+}
+
+function countFulls(survey: Survey, backups: Iterable<CatalogueBackup>): number {
+  return [...backups].filter((backup) => isFull(backup) && isSound(survey, backup)).length;
+}

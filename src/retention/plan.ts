@@ -1,0 +1,254 @@
+import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
+import { gapKey, parseWalKey } from "../layout/keys.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+import type { ObjectKey } from "../storage/storage.ts";
+import { type ReplayStart, KeptWal } from "./kept-wal.ts";
+import { leadsToNewest } from "./policy.ts";
+import { Reasons, type Selection } from "./selection.ts";
+import type { Survey } from "./survey.ts";
+import { type AbandonRules, judgeUnfinished, type JudgedUnfinished } from "./unfinished.ts";
+import { decideWal, type WalDecisions } from "./wal-decisions.ts";
+import { chainOf } from "./wholeness.ts";
+
+/** What happens to one backup, and why. */
+export interface PlannedBackup {
+  readonly backup: CatalogueBackup;
+  readonly isKept: boolean;
+  /** Why it stays; empty when it goes. */
+  readonly reasons: readonly string[];
+}
+
+/** What is kept and what is removed, each with its reason. Nothing else is ever touched. */
+export interface RetentionPlan {
+  readonly survey: Survey;
+  readonly selection: Selection;
+  /** By position. */
+  readonly backups: readonly PlannedBackup[];
+  readonly unfinished: readonly JudgedUnfinished[];
+  /** For each object of the WAL folder that is named after a segment. */
+  readonly wal: WalDecisions;
+  /** WAL-G's notes of 16 segments, and our records of gaps, of which nothing is kept. */
+  readonly removedKeys: readonly ObjectKey[];
+  /** When everything goes: histories and our own objects, after all else. */
+  readonly lastKeys: readonly ObjectKey[];
+}
+
+export interface PlanRules extends AbandonRules {
+  /** Backups that stay whatever the selection says, with the reason: a legal hold, a lock. */
+  readonly pins: ReadonlyMap<BackupName, string>;
+  /** The same for objects of the WAL folder. */
+  readonly heldWal: ReadonlyMap<ObjectKey, string>;
+}
+
+/**
+ * Completes a selection: bases of what is kept, permanent and pinned backups, what a running backup
+ * needs, and the WAL of all of them stay as well. Pure.
+ */
+export function planRetention(
+  survey: Survey,
+  selection: Selection,
+  rules: PlanRules,
+): RetentionPlan {
+  const unfinished = judgeAll(survey, selection, rules);
+  const way = selection.scope.hasWal ? findWayToNewest(survey, selection) : undefined;
+  const reasons = keptBackups(survey, selection, { rules, unfinished, way });
+  const backups = survey.catalogue.backups.map((backup) => {
+    const all = reasons.get(backup.name) ?? [];
+    return { backup, isKept: all.length > 0, reasons: all };
+  });
+  const kept = keptWal(survey, selection, { backups, unfinished, way });
+  const { hasWal, isForced } = selection.scope;
+  const wal = decideWal(survey, { kept, isAsked: hasWal, held: rules.heldWal });
+  // A timeline's number must not come again while anything of it is left.
+  const isAllGone = isForced === true && ![...backups, ...unfinished].some((one) => one.isKept);
+  return {
+    survey,
+    selection,
+    backups,
+    unfinished,
+    wal,
+    removedKeys: hasWal ? removedNotes(survey, wal, kept) : [],
+    lastKeys: isAllGone ? keysOfNothing(survey) : [],
+  };
+}
+
+function keysOfNothing({ catalogue }: Survey): readonly ObjectKey[] {
+  return [...catalogue.histories.map(({ key }) => key), ...catalogue.ownKeys];
+}
+
+function judgeAll(
+  survey: Survey,
+  { scope }: Selection,
+  rules: PlanRules,
+): readonly JudgedUnfinished[] {
+  return survey.catalogue.unfinished.map((unfinished) => {
+    const judged = judgeUnfinished(survey, unfinished, rules);
+    if (scope.hasRunning === true) {
+      return { unfinished, isKept: false, mayBeRunning: false, reason: "everything goes" };
+    }
+    const isLeft = !judged.isKept && !scope.hasUnfinished;
+    return isLeft ? { ...judged, isKept: true, reason: "leftovers are not asked for" } : judged;
+  });
+}
+
+interface PlanParts {
+  readonly rules: PlanRules;
+  readonly unfinished: readonly JudgedUnfinished[];
+  readonly way: CatalogueBackup | undefined;
+}
+
+function keptBackups(
+  survey: Survey,
+  { kept, scope, named }: Selection,
+  { rules, unfinished, way }: PlanParts,
+): ReadonlyMap<BackupName, readonly string[]> {
+  const reasons = new Reasons();
+  for (const backup of survey.catalogue.backups) {
+    if (!scope.hasBackups) reasons.add(backup, "backups are not asked for");
+    for (const reason of kept.get(backup.name) ?? []) reasons.add(backup, reason);
+    if (backup.isPermanent && scope.isForced !== true) reasons.add(backup, "permanent");
+    const pin = rules.pins.get(backup.name);
+    if (pin !== undefined) reasons.add(backup, pin);
+  }
+  if (scope.isForced !== true) {
+    keepUnreadable(survey, reasons, named);
+    if (way !== undefined) reasons.add(way, wayReason(survey));
+    for (const judged of unfinished) if (judged.mayBeRunning) keepBases(survey, reasons, judged);
+  }
+  keepChains(survey, reasons);
+  return reasons.all;
+}
+
+/** What it needs is not known, nor whether it is permanent; who wants it gone can name it. */
+function keepUnreadable(
+  survey: Survey,
+  reasons: Reasons,
+  named: ReadonlySet<BackupName> | undefined,
+): void {
+  for (const backup of survey.catalogue.backups) {
+    if (backup.isReadable || named?.has(backup.name) === true) continue;
+    reasons.add(backup, "its sentinel can't be read");
+    const { baseSegment } = parseBackupName(backup.name);
+    if (baseSegment !== undefined) keepSegment(survey, reasons, [baseSegment, backup.name]);
+  }
+}
+
+/**
+ * The timeline that is written now must not lose the last backup that leads to it: the one that
+ * stays for that alone, if the selection keeps none with all WAL behind it.
+ */
+function findWayToNewest(
+  survey: Survey,
+  { replayFrom, scope }: Selection,
+): CatalogueBackup | undefined {
+  if (scope.isForced === true || scope.isBare === true) return undefined;
+  const leading = survey.catalogue.backups.filter((backup) => leadsToNewest(survey, backup));
+  return leading.some(({ name }) => replayFrom.has(name)) ? undefined : leading.at(-1);
+}
+
+function wayReason({ timelines }: Survey): string {
+  return `the newest that leads to timeline ${timelines.at(-1) ?? 1}, the newest timeline`;
+}
+
+function keepBases(survey: Survey, reasons: Reasons, { unfinished }: JudgedUnfinished): void {
+  const { baseSegment, name } = unfinished;
+  if (baseSegment !== undefined) keepSegment(survey, reasons, [baseSegment, name]);
+}
+
+/** Increments name the segment of their base, not the base. */
+function keepSegment(
+  survey: Survey,
+  reasons: Reasons,
+  [baseSegment, increment]: readonly [baseSegment: string, increment: BackupName],
+): void {
+  for (const backup of survey.catalogue.backups) {
+    if (parseBackupName(backup.name).segment !== baseSegment) continue;
+    reasons.add(backup, `may be the base of ${increment}`);
+  }
+}
+
+function keepChains(survey: Survey, reasons: Reasons): void {
+  const kept = survey.catalogue.backups.filter((backup) => reasons.has(backup));
+  for (const backup of kept) {
+    let increment = backup;
+    for (const base of chainOf(survey, backup).slice(1)) {
+      if (typeof base === "string") break;
+      reasons.add(base, `base of increment ${increment.name}`);
+      increment = base;
+    }
+  }
+}
+
+function keptWal(
+  survey: Survey,
+  { replayFrom, scope }: Selection,
+  {
+    backups,
+    unfinished,
+    way,
+  }: Pick<RetentionPlan, "backups" | "unfinished"> & Pick<PlanParts, "way">,
+): KeptWal {
+  const wal = new KeptWal(survey);
+  for (const { backup, isKept } of backups) {
+    if (!isKept) continue;
+    const reason =
+      backup === way
+        ? `WAL for point-in-time recovery since ${backup.name}`
+        : replayFrom.get(backup.name);
+    if (reason !== undefined) wal.keepFrom(startOf(survey, backup, reason));
+    wal.keepOwn(backup);
+  }
+  for (const { unfinished: one, mayBeRunning, isKept } of unfinished) {
+    if (!isKept || !mayBeRunning) continue;
+    const segmentNumber = survey.nameSegment(one);
+    const reason = `WAL for ${one.name}, which may be being taken`;
+    wal.keepFrom({ timeline: one.timeline, segmentNumber, consistentLsn: 0n, reason });
+  }
+  const newest = survey.timelines.at(-1);
+  const isAnchored = scope.isForced !== true && scope.isBare !== true;
+  if (newest !== undefined && isAnchored && !wal.touches(newest)) {
+    wal.keepTimeline(newest, `timeline ${newest} is the newest, and has no backup yet`);
+  }
+  return wal;
+}
+
+function startOf(survey: Survey, backup: CatalogueBackup, reason: string): ReplayStart {
+  const { timeline, startLsn, finishLsn } = backup;
+  const named = survey.nameSegment(backup);
+  const recorded = Number((startLsn ?? 0n) / BigInt(survey.segmentBytes));
+  return {
+    timeline,
+    segmentNumber: startLsn === undefined ? named : Math.min(named, recorded),
+    consistentLsn: finishLsn ?? startLsn ?? 0n,
+    reason,
+  };
+}
+
+/** What speaks of segments of which nothing is left goes with them. */
+function removedNotes(survey: Survey, wal: WalDecisions, kept: KeptWal): readonly ObjectKey[] {
+  const { noteKeys, ownKeys } = survey.catalogue;
+  const notes = noteKeys.filter((key) => {
+    const group = (parseWalKey(key)?.name ?? "").replace(/\.json$/, "");
+    return wal.groups.get(group) === "removed";
+  });
+  const gaps = ownKeys.filter((key) => {
+    const name = /^walnut_005\/gaps\/([0-9A-F]{24})\.json$/.exec(key)?.[1] ?? "";
+    const file = parseWalFileName(name);
+    if (file?.kind !== "segment" || gapKey(name) !== key) return false;
+    return isBehindAll(survey, kept, file);
+  });
+  return [...notes, ...gaps];
+}
+
+/** Whether nothing that is kept of the timeline holds the segment. */
+function isBehindAll(
+  survey: Survey,
+  kept: KeptWal,
+  file: { readonly timeline: number; readonly high: number; readonly low: number },
+): boolean {
+  const segmentNumber = survey.nameSegment(file);
+  return !kept
+    .segmentsOf(file.timeline)
+    .some(({ first, last }) => first <= segmentNumber && segmentNumber <= last);
+}

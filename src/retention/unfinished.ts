@@ -1,0 +1,69 @@
+import { compareBackups, type UnfinishedBackup } from "../catalogue/catalogue.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import type { TimeNs } from "../layout/time.ts";
+import type { Survey } from "./survey.ts";
+
+const NS_PER_MS = 1_000_000n;
+
+/** What decides about folders without sentinel. */
+export interface AbandonRules {
+  readonly nowNs: TimeNs;
+  /** How long ago a later backup must have begun. */
+  readonly abandonedAfterMs: number;
+  /** Backups whose removal an earlier run decided. */
+  readonly removing: ReadonlySet<BackupName>;
+}
+
+export interface JudgedUnfinished {
+  readonly unfinished: UnfinishedBackup;
+  readonly isKept: boolean;
+  /** Whether it may be a backup that is being taken. */
+  readonly mayBeRunning: boolean;
+  readonly reason: string;
+}
+
+/**
+ * Tells what an interrupted backup left from one that is being taken right now. No object's time is
+ * asked: who copies a repository changes those. What counts is where a backup began, by its name,
+ * and when others began, by their own record.
+ */
+export function judgeUnfinished(
+  survey: Survey,
+  unfinished: UnfinishedBackup,
+  rules: AbandonRules,
+): JudgedUnfinished {
+  const { backups } = survey.catalogue;
+  const remove = (reason: string) => ({ unfinished, isKept: false, mayBeRunning: false, reason });
+  if (rules.removing.has(unfinished.name)) return remove("its removal was begun before");
+
+  if (isDescribed(unfinished)) {
+    // All it lacks is the sentinel, which somebody may have taken away and may bring back.
+    const oldest = backups.find(({ isPermanent }) => !isPermanent);
+    return oldest !== undefined && compareBackups(unfinished, oldest) < 0
+      ? remove(`it has no sentinel, and is older than the oldest backup, ${oldest.name}`)
+      : {
+          unfinished,
+          isKept: true,
+          mayBeRunning: true,
+          reason: "it lacks nothing but its sentinel, which may come any moment",
+        };
+  }
+  const limitNs = rules.nowNs - BigInt(Math.ceil(rules.abandonedAfterMs)) * NS_PER_MS;
+  const later = backups.find(
+    (backup) =>
+      compareBackups(backup, unfinished) > 0 &&
+      backup.startTimeNs !== undefined &&
+      backup.startTimeNs <= limitNs,
+  );
+  return later === undefined
+    ? { unfinished, isKept: true, mayBeRunning: true, reason: "it may be being taken right now" }
+    : remove(`it was never finished, and ${later.name} began later and long ago`);
+}
+
+/** Documents are written after all parts. */
+function isDescribed({ folder }: UnfinishedBackup): boolean {
+  return (
+    folder.has("metadata.json") &&
+    (folder.has("files_metadata.json") || folder.has("walnut_manifest.jsonl.zst"))
+  );
+}

@@ -1,0 +1,104 @@
+import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import type { SegmentSet } from "../catalogue/segment-set.ts";
+import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { Survey } from "./survey.ts";
+
+/** Bases after which a chain is taken for a circle. */
+const MAX_CHAIN_LENGTH = 10_000;
+
+/**
+ * Why the backup could not be restored, as far as a listing shows; undefined if nothing speaks
+ * against it. What its objects hold is not looked at.
+ */
+export function findFault(survey: Survey, backup: CatalogueBackup): string | undefined {
+  for (const member of chainOf(survey, backup)) {
+    if (typeof member === "string") return member;
+    const fault = findOwnFault(survey, member);
+    if (fault !== undefined) return member === backup ? fault : `its base ${member.name}: ${fault}`;
+  }
+  return findMissingWal(survey, backup);
+}
+
+/** The backup, its base, and so on; a text in the place of what is missing. */
+export function chainOf(
+  { byName }: Pick<Survey, "byName">,
+  backup: CatalogueBackup,
+): readonly (CatalogueBackup | string)[] {
+  const chain: (CatalogueBackup | string)[] = [backup];
+  const seen = new Set<BackupName>([backup.name]);
+  let baseName = backup.baseName;
+  while (baseName !== undefined && baseName !== "") {
+    const base = byName.get(baseName);
+    if (base === undefined) return [...chain, `its base ${baseName} is missing`];
+    if (seen.has(baseName) || chain.length > MAX_CHAIN_LENGTH) {
+      return [...chain, `its chain of bases is a circle`];
+    }
+    seen.add(baseName);
+    chain.push(base);
+    baseName = base.baseName;
+  }
+  return chain;
+}
+
+function findOwnFault(_survey: Survey, backup: CatalogueBackup): string | undefined {
+  if (!backup.isReadable) return "its sentinel can't be read";
+  const { folder } = backup;
+  if (folder === undefined) return "it has no objects but its sentinel";
+  // WAL-E's backups have pg_control in an ordinary part.
+  if (parseBackupName(backup.name).offset !== undefined) return undefined;
+  for (const relativeKey of folder.relativeKeys()) {
+    if (/^tar_partitions\/[^/]*pg_control\.tar/.test(relativeKey)) return undefined;
+  }
+  return "its pg_control.tar is missing";
+}
+
+/** What of a backup's own WAL is missing, with a name. */
+function findMissingWal(survey: Survey, backup: CatalogueBackup): string | undefined {
+  const range = ownSegments(survey, backup);
+  if (range === undefined) return undefined;
+  const missing = missingOnAPath(survey, backup, range);
+  return missing === undefined ? undefined : `its WAL segment ${missing} is missing`;
+}
+
+/** Segments that a restore of the backup replays to be consistent, by number. */
+export interface OwnSegments {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** Undefined where the backup does not record its end, as WAL-E's do not. */
+export function ownSegments(
+  { segmentBytes, nameSegment }: Pick<Survey, "segmentBytes" | "nameSegment">,
+  backup: CatalogueBackup,
+): OwnSegments | undefined {
+  const { startLsn, finishLsn } = backup;
+  if (finishLsn === undefined || finishLsn === 0n) return undefined;
+  const named = nameSegment(backup);
+  const size = BigInt(segmentBytes);
+  // A start on the border of two segments may be named after either.
+  const first = startLsn === undefined ? named : Math.min(named, Number(startLsn / size));
+  return { first, last: Math.max(first, Number((finishLsn - 1n) / size)) };
+}
+
+/** A backup of a standby may have followed its primary to another timeline while it was taken. */
+function missingOnAPath(
+  survey: Survey,
+  backup: CatalogueBackup,
+  { first, last }: OwnSegments,
+): string | undefined {
+  const set = survey.sets.get(backup.timeline);
+  const missing = firstMissing(set, first, last);
+  if (missing === undefined) return undefined;
+  for (const { timeline, history } of survey.descendants(backup.timeline)) {
+    const leftLsn = history.ancestors.find((one) => one.timeline === backup.timeline)?.endLsn;
+    const left = Number((leftLsn ?? 0n) / BigInt(survey.segmentBytes));
+    if (left < first || left > missing) continue;
+    if (firstMissing(survey.sets.get(timeline), left, last) === undefined) return undefined;
+  }
+  return formatSegmentName(backup.timeline, BigInt(missing), survey.segmentBytes);
+}
+
+function firstMissing(set: SegmentSet | undefined, first: number, last: number) {
+  return set === undefined ? first : set.firstMissing(first, last);
+}

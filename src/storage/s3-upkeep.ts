@@ -1,0 +1,97 @@
+import {
+  AbortMultipartUploadCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+} from "@aws-sdk/client-s3";
+import { ObjectNotFoundError } from "../errors.ts";
+import type { S3Transport } from "./s3-transport.ts";
+import type { CallOptions, ObjectKey, UnfinishedPut, Upkeep } from "./storage.ts";
+
+/** Repeats a request that failed for a passing reason. */
+export type Repeat = <T>(signal: AbortSignal, work: () => Promise<T>) => Promise<T>;
+
+interface Page {
+  readonly puts: readonly UnfinishedPut[];
+  readonly next?: { readonly key: string; readonly id: string } | undefined;
+}
+
+/** Uploads in parts that nobody completed, and what keeps objects from being removed. */
+export function s3Upkeep(transport: S3Transport, repeat: Repeat): Upkeep {
+  return {
+    async *listUnfinished(prefix, options) {
+      let next: Page["next"];
+      do {
+        const from = next;
+        const page = await repeat(options.signal, () =>
+          readPage(transport, { prefix, from }, options),
+        );
+        yield* page.puts;
+        next = page.next;
+      } while (next !== undefined);
+    },
+    async removeUnfinished(put, options) {
+      await repeat(options.signal, () => abortUpload(transport, put, options));
+    },
+    readHold: (key, options) => repeat(options.signal, () => readHold(transport, key, options)),
+  };
+}
+
+async function readPage(
+  transport: S3Transport,
+  { prefix, from }: { readonly prefix: string; readonly from: Page["next"] },
+  options: CallOptions,
+): Promise<Page> {
+  const command = new ListMultipartUploadsCommand({
+    Bucket: transport.bucket,
+    Prefix: prefix,
+    ...(from === undefined ? {} : { KeyMarker: from.key, UploadIdMarker: from.id }),
+  });
+  const answer = await transport.send("list uploads below", prefix, options, (http) =>
+    transport.client.send(command, http),
+  );
+  const puts = (answer.Uploads ?? []).flatMap(({ Key, UploadId, Initiated }) =>
+    Key === undefined || UploadId === undefined || Initiated === undefined
+      ? []
+      : { key: Key, id: UploadId, startedAt: Initiated },
+  );
+  const { IsTruncated, NextKeyMarker: key, NextUploadIdMarker: id = "" } = answer;
+  if (IsTruncated !== true) return { puts };
+  if (key === undefined) throw transport.unclear("list uploads below", prefix, "the next page");
+  return { puts, next: { key, id } };
+}
+
+async function abortUpload(
+  transport: S3Transport,
+  { key, id }: UnfinishedPut,
+  options: CallOptions,
+): Promise<void> {
+  const command = new AbortMultipartUploadCommand({ ...transport.object(key), UploadId: id });
+  try {
+    await transport.send("abort the upload of", key, options, (http) =>
+      transport.client.send(command, http),
+    );
+  } catch (error) {
+    if (!(error instanceof ObjectNotFoundError) && !isNoSuchUpload(error)) throw error;
+  }
+}
+
+function isNoSuchUpload(error: unknown): boolean {
+  return error instanceof Error && error.cause instanceof Error
+    ? error.cause.name === "NoSuchUpload"
+    : false;
+}
+
+async function readHold(transport: S3Transport, key: ObjectKey, options: CallOptions) {
+  try {
+    const command = new HeadObjectCommand(transport.object(key));
+    const answer = await transport.send("stat", key, options, (http) =>
+      transport.client.send(command, http),
+    );
+    const isLegalHold = answer.ObjectLockLegalHoldStatus === "ON";
+    const lockedUntil = answer.ObjectLockRetainUntilDate;
+    return isLegalHold || lockedUntil !== undefined ? { isLegalHold, lockedUntil } : undefined;
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return undefined;
+    throw error;
+  }
+}
