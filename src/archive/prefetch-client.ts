@@ -1,12 +1,15 @@
 import { createReadStream } from "node:fs";
-import { open, rename, rm } from "node:fs/promises";
+import { open, readdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import { localFileError } from "../io/system-error.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
 import type { CallOptions } from "../storage/storage.ts";
+import type { ArchiveQueue } from "./archive-status.ts";
 import { type AskOptions, converse } from "./drain-client.ts";
 import { parsePrefetchAnswer, type PrefetchRequest } from "./prefetch-protocol.ts";
+import { isRecovering } from "./recovery-watch.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /**
@@ -49,6 +52,31 @@ export async function putReadySegment(
     await rm(path, { force: true });
   } catch (error) {
     throw localFileError("take", path, error);
+  }
+}
+
+/**
+ * Removes what a prefetcher left that was killed, once the recovery that it was for is over. Rejects
+ * with LocalFileError.
+ */
+export async function sweepPrefetched(
+  queue: ArchiveQueue,
+  spool: Spool,
+  options: AskOptions,
+): Promise<void> {
+  if (isRecovering(queue) || (await listed(spool.prefetch)).length === 0) return;
+  const question = { request: { kind: "status" }, parse: parsePrefetchAnswer };
+  if ((await converse(spool.prefetchSocket, question, options)).kind !== "absent") return;
+  for (const name of await listed(spool.prefetch)) {
+    await rm(join(spool.prefetch, name), { recursive: true, force: true });
+  }
+}
+
+async function listed(directory: string): Promise<readonly string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    throw localFileError("list", directory, error);
   }
 }
 

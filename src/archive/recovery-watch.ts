@@ -19,6 +19,11 @@ import type { ArchiveQueue } from "./archive-status.ts";
  */
 const SIGNAL_FILES = ["recovery.signal", "standby.signal"];
 
+/** Whether the server, if one runs there, recovers from an archive or follows one. */
+export function isRecovering({ dataDirectory }: ArchiveQueue): boolean {
+  return SIGNAL_FILES.some((name) => existsSync(join(dataDirectory, name)));
+}
+
 /** Sees when a recovery is over, and when what it was begun with has changed. */
 export class RecoveryWatch {
   readonly #queue: ArchiveQueue;
@@ -50,10 +55,7 @@ export class RecoveryWatch {
     const server = await readServer(this.#queue);
     if (server === undefined || server.start !== this.#start) return "the server has ended";
     if (this.#process !== undefined && !isProcessAlive(this.#process)) return "the server is dead";
-    const { dataDirectory } = this.#queue;
-    if (!SIGNAL_FILES.some((name) => existsSync(join(dataDirectory, name)))) {
-      return "recovery is over";
-    }
+    if (!isRecovering(this.#queue)) return "recovery is over";
     const config = await describeFile(this.#configFile);
     return config === this.#config ? undefined : "the settings have changed";
   }

@@ -103,3 +103,20 @@ export function startPrefetcher(
     log.debug("no prefetcher", { name: basename(name), reason: String(error) });
   }
 }
+
+const SWEEP_TIMEOUT_MS = 1000;
+
+/** Removes what a killed prefetcher left after the recovery. Rejects only with the signal's reason. */
+export async function sweepAhead(
+  queue: ArchiveQueue,
+  { config, log, signal }: Context,
+): Promise<void> {
+  try {
+    const spool = await prefetchSpool(queue.dataDirectory, config);
+    const { sweepPrefetched } = await import("../archive/prefetch-client.ts");
+    await sweepPrefetched(queue, spool, { timeoutMs: SWEEP_TIMEOUT_MS, signal });
+  } catch (error) {
+    if (signal.aborted || !(error instanceof OperationError)) throw error;
+    log.debug("nothing is swept", { reason: error.message });
+  }
+}

@@ -6,6 +6,7 @@ import { spoolDirectory } from "../archive/spool-directory.ts";
 import { codecOf } from "../codec/table.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
+import { sweepAhead } from "./fetch-ahead.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -49,6 +50,7 @@ export const walDrain: Command<Arguments> = {
       return await context.write(`${JSON.stringify(status ?? { running: false })}\n`);
     }
     if (self === undefined) throw new RefusedError("wal-drain can't run here");
+    await sweepAhead(queue, context);
     const { aheadMax, isMarkingDone, isLevelByNeed, serverName } = config.archiveQueue;
     const reason = await drain({
       queue,

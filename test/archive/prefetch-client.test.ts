@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { existsSync, readdirSync } from "node:fs";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { putReadySegment } from "../../src/archive/prefetch-client.ts";
+import { queueIn } from "../../src/archive/archive-status.ts";
+import { putReadySegment, sweepPrefetched } from "../../src/archive/prefetch-client.ts";
+import { spoolDirectory } from "../../src/archive/spool-directory.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import { openWorkbench } from "./workbench.ts";
 
@@ -33,3 +35,18 @@ for (const isOnWalFileSystem of [true, false]) {
     assert.ok(!existsSync(path));
   });
 }
+
+test("what a killed prefetcher left is swept once the recovery is over, not before", async () => {
+  await using bench = await openWorkbench();
+  const data = join(bench.directory, "data");
+  await mkdir(join(data, "pg_wal"), { recursive: true });
+  const spool = await spoolDirectory({ dataDirectory: data, cacheDirectory: "/none" });
+  await bench.file(`data.walnut/prefetch/run-1/${name}`, bytes);
+  await bench.file("data/standby.signal", Buffer.of());
+  const sweep = () => sweepPrefetched(queueIn(data), spool, { ...bench, timeoutMs: 5000 });
+  await sweep();
+  assert.deepEqual(readdirSync(spool.prefetch), ["run-1"]);
+  await rm(join(data, "standby.signal"));
+  await sweep();
+  assert.deepEqual(readdirSync(spool.prefetch), []);
+});
