@@ -28,7 +28,7 @@ const CONCURRENCY_MAX = 8;
 
 /**
  * The daemon's work: the commands themselves, wal-push and wal-fetch, with a store that stays open,
- * and the drainer as a task where they would start it as a process. DAEMON.md tells the whole story.
+ * and the drainer as a task where they would start a process. DAEMON.md tells the whole story.
  */
 export class DaemonArchive implements DaemonWork {
   readonly #context: Context;
