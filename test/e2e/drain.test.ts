@@ -126,8 +126,12 @@ test("a store that hangs does not fill the disk under the policy drop", async ()
   const ready = (await readyNames(walDirectory)).toSorted();
   assert.ok(ready.length >= 7, `${ready.length} are left`);
   await walnut.mustRun("wal-push", join(walDirectory, ready[0] ?? ""));
+  // It may have been archived ahead already: then the drainer copies the records.
+  while ((await readdir(gaps)).length > 0) {
+    assert.ok(performance.now() < endsAt, "the gaps are not recorded");
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
   const recorded = await readdir(join(repository, "walnut_005", "gaps"));
   assert.ok(recorded.includes(`${given[0]}.json`), String(recorded));
-  assert.deepEqual(await readdir(gaps), []);
   await stopAll(cluster);
 });
