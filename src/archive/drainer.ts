@@ -26,12 +26,12 @@ import {
 import { forgetGap, shipGaps } from "./gaps.ts";
 import { LineServer } from "./line-server.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
-import { pushWal } from "./push.ts";
+import { type PushWitness, pushWal } from "./push.ts";
 import { PushNotes, readFileIdentity } from "./push-note.ts";
 import type { Spool } from "./spool-directory.ts";
 import { WalPacker } from "./wal-packer.ts";
 
-export interface DrainOptions {
+export interface DrainOptions extends PushWitness {
   readonly queue: ArchiveQueue;
   readonly spool: Spool;
   /** Called until it succeeds; the storage is kept and closed at the end. */

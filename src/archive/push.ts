@@ -4,6 +4,7 @@ import type { ByteSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
 import { walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
+import type { ChangeNotes } from "./change-notes.ts";
 import { type ArchiveMemory, readArchiveMemory, rememberArchive } from "./cache.ts";
 import { type Comparison, compareWithStored } from "./comparison.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
@@ -13,7 +14,13 @@ import { quarantine } from "./quarantine.ts";
 import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
 
-export interface PushOptions extends CallOptions {
+/** Who else is to know what was pushed. */
+export interface PushWitness {
+  /** Notes what the file changed, once it is stored. */
+  readonly changeNotes?: ChangeNotes | undefined;
+}
+
+export interface PushOptions extends CallOptions, PushWitness {
   /** What a new object is compressed with. */
   readonly codec: Codec;
   /** In the codec's scale. */
@@ -53,11 +60,14 @@ export async function pushWal(
   wal: { readonly path: string; readonly name: string },
   options: PushOptions,
 ): Promise<PushOutcome> {
-  return await withinDeadline(options, async (scope) => {
-    scope.begin(`reading ${wal.path}`);
-    const local = await inspectLocalWal(wal, scope);
-    return await new Push(storage, local, options, scope).run();
-  });
+  const push = async (): Promise<PushOutcome> =>
+    await withinDeadline(options, async (scope) => {
+      scope.begin(`reading ${wal.path}`);
+      const local = await inspectLocalWal(wal, scope);
+      return await new Push(storage, local, options, scope).run();
+    });
+  const { changeNotes } = options;
+  return changeNotes === undefined ? await push() : await changeNotes.around(wal, push, options);
 }
 
 class Push {

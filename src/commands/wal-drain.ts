@@ -6,6 +6,7 @@ import { spoolDirectory } from "../archive/spool-directory.ts";
 import { codecOf } from "../codec/table.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
+import { openChangeNotes } from "./noting.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
 
 interface Arguments {
@@ -60,6 +61,7 @@ export const walDrain: Command<Arguments> = {
       level: config.compressionLevel,
       isLevelByNeed,
       serverName,
+      changeNotes: await openChangeNotes(context, { ...queue, spool }),
       codecJobs: config.codecJobs,
       concurrency: config.uploadConcurrency,
       aheadMax,

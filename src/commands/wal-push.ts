@@ -6,6 +6,7 @@ import { PushNotes } from "../archive/push-note.ts";
 import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
+import { openChangeNotes } from "./noting.ts";
 import { onePath } from "./words.ts";
 
 interface Arguments {
@@ -88,16 +89,17 @@ async function lookAround(wal: Wal, { config, log }: Context): Promise<Surroundi
 
 async function pushQueued(
   wal: Wal,
-  { queue, spool }: Surroundings,
+  around: Surroundings,
   context: Context,
   archiverPid: number | undefined,
 ): Promise<void> {
+  const { queue, spool } = around;
   const { config, log, clock, self } = context;
   const isAlone = config.uploadConcurrency <= 1 || config.archiveQueue.aheadMax <= 1;
-  if (isAlone || self === undefined) return await pushDirectly(wal, context);
+  if (isAlone || self === undefined) return await pushDirectly(wal, context, around);
 
   const startMs = clock.monotonicMs();
-  const answer = await callDrainer(wal, { queue, spool }, context, archiverPid);
+  const answer = await callDrainer(wal, around, context, archiverPid);
   if (answer.kind === "stored") {
     log.info(answer.outcome, { wal: wal.name });
     return;
@@ -112,7 +114,8 @@ async function pushQueued(
     }
   }
   const leftMs = Math.max(config.walTimeoutMs - (clock.monotonicMs() - startMs), 1000);
-  await pushDirectly(wal, { ...context, config: { ...config, walTimeoutMs: leftMs } });
+  const limited = { ...context, config: { ...config, walTimeoutMs: leftMs } };
+  await pushDirectly(wal, limited, around);
 }
 
 async function callDrainer(
@@ -128,13 +131,17 @@ async function callDrainer(
   return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
 }
 
-async function pushDirectly(wal: Wal, context: Context): Promise<void> {
+async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): Promise<void> {
   const [{ pushWal }, { withinDeadline }, { codecOf }] = await Promise.all([
     import("../archive/push.ts"),
     import("../archive/deadline.ts"),
     import("../codec/table.ts"),
   ]);
   const { config, log, signal } = context;
+  const changeNotes =
+    around === undefined
+      ? undefined
+      : await openChangeNotes(context, { ...around.queue, ...around });
   const limits = { timeoutMs: config.walTimeoutMs, signal };
   await using storage = await withinDeadline(limits, ({ begin }) => {
     begin("opening the storage");
@@ -147,6 +154,7 @@ async function pushDirectly(wal: Wal, context: Context): Promise<void> {
     codecJobs: config.codecJobs,
     cacheDirectory: config.cacheDirectory,
     serverName: config.archiveQueue.serverName,
+    changeNotes,
     log,
   });
   log.info(outcome, { wal: wal.name, storage: storage.name });

@@ -41,6 +41,12 @@ export const archive = {
     "Mark files that were archived ahead as done, so that PostgreSQL does not ask for them.",
     { form: "plain", default: "false" },
   ),
+  useWalDelta: defaulted(
+    "USE_WAL_DELTA",
+    boolean,
+    "Note which blocks change while WAL is archived, so that increments need not read the others.",
+    { default: "false" },
+  ),
   queuePolicy: defaulted(
     "ARCHIVE_QUEUE_POLICY",
     choice(["stop", "drop"]),

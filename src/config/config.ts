@@ -42,6 +42,8 @@ export interface ArchiveQueueConfig {
   readonly dropAboveBytes?: number;
   /** zstd's level follows the backlog. */
   readonly isLevelByNeed: boolean;
+  /** Whether what each segment changes is noted while it is pushed. */
+  readonly isNotingChanges: boolean;
 }
 
 /** How segments are fetched ahead of recovery. */

@@ -36,7 +36,6 @@ const WALE_LOG = "WALNUT_LOG_DESTINATION counts";
 const IMAGE = "it belongs to a container image that starts WAL-G";
 
 const backups = inert("prefixed", [
-  ["USE_WAL_DELTA", boolean, "Note changed blocks while WAL is archived.", DELTA_LATER],
   ["FORCE_WAL_DELTA", boolean, "Fail where such notes are missing.", DELTA_LATER],
   ["USE_RATING_COMPOSER", boolean, "Group files by how often they change.", COMPOSER],
   ["USE_COPY_COMPOSER", boolean, "Copy unchanged parts within the store.", COMPOSER],

@@ -198,6 +198,7 @@ function readArchiveQueue(found: FoundSettings): ArchiveQueueConfig {
     isMarkingDone: found.get(archive.readyRename),
     ...(isDropping ? defined("dropAboveBytes", queueMaxBytes) : {}),
     isLevelByNeed: isLevelByNeed(found),
+    isNotingChanges: found.get(archive.useWalDelta),
   };
 }
 
