@@ -33,6 +33,8 @@ export interface CommitSummary {
   readonly last: CommitPoint | undefined;
   /** Latest time of any: clocks may go back. */
   readonly latestNs: bigint | undefined;
+  /** How many of them remove files of relations. */
+  readonly removingCount: number;
 }
 
 /**
@@ -47,6 +49,7 @@ export class CommitScan implements RecordSink {
   #first: CommitPoint | undefined;
   #last: CommitPoint | undefined;
   #latestNs: bigint | undefined;
+  #removingCount = 0;
 
   /** `header` is asked when the first record comes: a walker knows it by then. */
   constructor(onEnd: (end: PlacedEnd) => void = () => {}) {
@@ -65,6 +68,7 @@ export class CommitScan implements RecordSink {
       first: this.#first,
       last: this.#last,
       latestNs: this.#latestNs,
+      removingCount: this.#removingCount,
     };
   }
 
@@ -92,9 +96,10 @@ export class CommitScan implements RecordSink {
     this.#onEnd(placed);
   }
 
-  #note({ lsn: at, timeNs, xid }: PlacedEnd): void {
+  #note({ lsn: at, timeNs, xid, removedFiles }: PlacedEnd): void {
     const point = { lsn: at, timeNs, xid };
     this.#count += 1;
+    if (removedFiles.length > 0) this.#removingCount += 1;
     this.#first ??= point;
     this.#last = point;
     if (this.#latestNs === undefined || timeNs > this.#latestNs) this.#latestNs = timeNs;

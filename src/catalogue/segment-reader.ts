@@ -59,6 +59,7 @@ const NO_COMMITS: CommitSummary = {
   first: undefined,
   last: undefined,
   latestNs: undefined,
+  removingCount: 0,
 };
 
 /**

@@ -1,0 +1,69 @@
+import type { BackupName } from "../layout/backup-name.ts";
+import { formatLsn, type Lsn } from "../postgres/lsn.ts";
+import type { TimelinePlan } from "./wal-windows.ts";
+
+/** How to restore to just before a record. */
+export interface RecoveryRecipe {
+  readonly backup: BackupName;
+  readonly timeline: number;
+  readonly lsn: Lsn;
+}
+
+/**
+ * The newest backup that is consistent before `lsn` and from which the WAL up to there is archived;
+ * undefined if there is none.
+ */
+export function planRecovery(
+  plan: TimelinePlan | undefined,
+  backups: readonly { readonly name: BackupName; readonly finishLsn?: bigint | undefined }[],
+  lsn: Lsn,
+): RecoveryRecipe | undefined {
+  const window = plan?.windows.find(({ fromLsn, endLsn }) => fromLsn <= lsn && lsn < endLsn);
+  const finishes = new Map(backups.map(({ name, finishLsn }) => [name, finishLsn]));
+  const usable = (window?.backups ?? []).filter((name) => {
+    const finishLsn = finishes.get(name);
+    return finishLsn !== undefined && finishLsn <= lsn;
+  });
+  const backup = usable.at(-1);
+  return plan === undefined || backup === undefined
+    ? undefined
+    : { backup, timeline: plan.timeline, lsn };
+}
+
+/** PostgreSQL's settings for it; `program` starts walnut, quoted for a shell. */
+export function recoverySettings(
+  { timeline, lsn }: RecoveryRecipe,
+  program: string,
+): readonly (readonly [name: string, value: string])[] {
+  return [
+    ["restore_command", `${program} wal-fetch "%f" "%p"`],
+    ["recovery_target_lsn", formatLsn(lsn)],
+    ["recovery_target_inclusive", "false"],
+    ["recovery_target_timeline", String(timeline)],
+    ["recovery_target_action", "promote"],
+  ];
+}
+
+/** Commands for a POSIX shell that restore into `directory`. */
+export function recoveryCommands(
+  recipe: RecoveryRecipe,
+  program: string,
+  directory: string,
+): readonly string[] {
+  const place = shellWord(directory);
+  const lines = recoverySettings(recipe, program).map(
+    ([name, value]) => `${name} = '${value.replaceAll("'", "''")}'`,
+  );
+  return [
+    `${program} backup-fetch ${place} ${recipe.backup}`,
+    `cat >> ${place}/postgresql.auto.conf <<'WALNUT'`,
+    ...lines,
+    "WALNUT",
+    `touch ${place}/recovery.signal`,
+  ];
+}
+
+/** Quotes one word for a POSIX shell. */
+export function shellWord(word: string): string {
+  return /^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
