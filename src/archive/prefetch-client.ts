@@ -6,10 +6,8 @@ import { writeFileDurably } from "../io/durable.ts";
 import { localFileError } from "../io/system-error.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
 import type { CallOptions } from "../storage/storage.ts";
-import type { ArchiveQueue } from "./archive-status.ts";
 import { type AskOptions, converse } from "./drain-client.ts";
 import { parsePrefetchAnswer, type PrefetchRequest } from "./prefetch-protocol.ts";
-import { isRecovering } from "./recovery-watch.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /**
@@ -56,20 +54,19 @@ export async function putReadySegment(
 }
 
 /**
- * Removes what a prefetcher left that was killed, once the recovery that it was for is over. Rejects
- * with LocalFileError.
+ * Removes what a prefetcher left that was killed; nothing while one lives. Rejects with
+ * LocalFileError.
  */
 export async function sweepPrefetched(
-  queue: ArchiveQueue,
-  spool: Spool,
+  { prefetch, prefetchSocket }: Spool,
   options: AskOptions,
 ): Promise<void> {
-  if (isRecovering(queue) || (await listed(spool.prefetch)).length === 0) return;
+  // Listed first: one that begins now makes other names.
+  const names = await listed(prefetch);
+  if (names.length === 0) return;
   const question = { request: { kind: "status" }, parse: parsePrefetchAnswer };
-  if ((await converse(spool.prefetchSocket, question, options)).kind !== "absent") return;
-  for (const name of await listed(spool.prefetch)) {
-    await rm(join(spool.prefetch, name), { recursive: true, force: true });
-  }
+  if ((await converse(prefetchSocket, question, options)).kind !== "absent") return;
+  for (const name of names) await rm(join(prefetch, name), { recursive: true, force: true });
 }
 
 async function listed(directory: string): Promise<readonly string[]> {

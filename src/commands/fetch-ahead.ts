@@ -22,27 +22,44 @@ export interface Recovery {
   readonly spool: Spool;
 }
 
-/** How PostgreSQL calls what it has restored. @source XLogFileRead, xlogrecovery.c */
-const DESTINATION = "RECOVERYXLOG";
+/**
+ * How PostgreSQL calls what it restores, by what it is.
+ *
+ * @source XLogFileRead, src/backend/access/transam/xlogrecovery.c; readTimeLineHistory, timeline.c
+ */
+const DESTINATIONS: ReadonlyMap<string, string> = new Map([
+  ["segment", "RECOVERYXLOG"],
+  ["history", "RECOVERYHISTORY"],
+]);
 
 /**
  * The recovery that asks; undefined when nothing is to be fetched ahead: for other files than
- * segments, for who is no server (pg_rewind, a person), and when the settings say so. Never rejects.
+ * segments, for who is no server (pg_rewind, a person), and when the settings say so. Rejects only
+ * with the signal's reason.
  */
 export async function recoveryOf(
-  { name, destination }: WantedSegment,
-  { config, log, self }: Context,
+  wanted: WantedSegment,
+  context: Context,
 ): Promise<Recovery | undefined> {
+  const { config, log, self } = context;
   if (config.prefetch.aheadMax <= 1 || self === undefined) return undefined;
-  if (parseWalFileName(name)?.kind !== "segment") return undefined;
-  const queue = queueIn(dirname(dirname(destination)));
-  if (destination !== join(queue.walDirectory, DESTINATION)) return undefined;
-  if (!existsSync(join(queue.dataDirectory, "postmaster.pid"))) return undefined;
+  const queue = queueIn(dirname(dirname(wanted.destination)));
+  const kind = parseWalFileName(wanted.name)?.kind;
+  const isServer =
+    wanted.destination === join(queue.walDirectory, DESTINATIONS.get(kind ?? "") ?? "none") &&
+    existsSync(join(queue.dataDirectory, "postmaster.pid"));
+  if (!isServer) return undefined;
+  if (kind === "history") {
+    // With it a recovery begins: nothing that is left of another one may meet it.
+    await sweepAhead(queue, context);
+    return undefined;
+  }
   try {
     return { queue, spool: await prefetchSpool(queue.dataDirectory, config) };
   } catch (error) {
+    if (!(error instanceof OperationError)) throw error;
     // To be fast is no reason to fail.
-    log.debug("nothing is fetched ahead", { reason: String(error) });
+    log.debug("nothing is fetched ahead", { reason: error.message });
     return undefined;
   }
 }
@@ -106,15 +123,15 @@ export function startPrefetcher(
 
 const SWEEP_TIMEOUT_MS = 1000;
 
-/** Removes what a killed prefetcher left after the recovery. Rejects only with the signal's reason. */
+/** Removes what a killed prefetcher left. Rejects only with the signal's reason. */
 export async function sweepAhead(
-  queue: ArchiveQueue,
+  { dataDirectory }: ArchiveQueue,
   { config, log, signal }: Context,
 ): Promise<void> {
   try {
-    const spool = await prefetchSpool(queue.dataDirectory, config);
+    const spool = await prefetchSpool(dataDirectory, config);
     const { sweepPrefetched } = await import("../archive/prefetch-client.ts");
-    await sweepPrefetched(queue, spool, { timeoutMs: SWEEP_TIMEOUT_MS, signal });
+    await sweepPrefetched(spool, { timeoutMs: SWEEP_TIMEOUT_MS, signal });
   } catch (error) {
     if (signal.aborted || !(error instanceof OperationError)) throw error;
     log.debug("nothing is swept", { reason: error.message });

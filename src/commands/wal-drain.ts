@@ -2,12 +2,13 @@ import { resolve } from "node:path";
 import { queueIn } from "../archive/archive-status.ts";
 import { ask } from "../archive/drain-client.ts";
 import { drain } from "../archive/drainer.ts";
+import { isRecovering } from "../archive/recovery-watch.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { codecOf } from "../codec/table.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
-import { openChangeNotes } from "./noting.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
+import { openChangeNotes } from "./noting.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -51,7 +52,7 @@ export const walDrain: Command<Arguments> = {
       return await context.write(`${JSON.stringify(status ?? { running: false })}\n`);
     }
     if (self === undefined) throw new RefusedError("wal-drain can't run here");
-    await sweepAhead(queue, context);
+    if (!isRecovering(queue)) await sweepAhead(queue, context);
     const { aheadMax, isMarkingDone, isLevelByNeed, serverName } = config.archiveQueue;
     const reason = await drain({
       queue,

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { queueIn } from "../../src/archive/archive-status.ts";
+import { LineServer } from "../../src/archive/line-server.ts";
 import { putReadySegment, sweepPrefetched } from "../../src/archive/prefetch-client.ts";
+import { prefetchLines } from "../../src/archive/prefetch-protocol.ts";
 import { spoolDirectory } from "../../src/archive/spool-directory.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import { openWorkbench } from "./workbench.ts";
@@ -36,17 +37,20 @@ for (const isOnWalFileSystem of [true, false]) {
   });
 }
 
-test("what a killed prefetcher left is swept once the recovery is over, not before", async () => {
+test("what a killed prefetcher left is swept, not what a living one has", async () => {
   await using bench = await openWorkbench();
   const data = join(bench.directory, "data");
   await mkdir(join(data, "pg_wal"), { recursive: true });
   const spool = await spoolDirectory({ dataDirectory: data, cacheDirectory: "/none" });
+  const sweep = () => sweepPrefetched(spool, { ...bench, timeoutMs: 5000 });
   await bench.file(`data.walnut/prefetch/run-1/${name}`, bytes);
-  await bench.file("data/standby.signal", Buffer.of());
-  const sweep = () => sweepPrefetched(queueIn(data), spool, { ...bench, timeoutMs: 5000 });
+  const living = await LineServer.listen(
+    spool.prefetchSocket,
+    prefetchLines((_, answer) => answer({ kind: "declined", reason: "any" })),
+  );
   await sweep();
   assert.deepEqual(readdirSync(spool.prefetch), ["run-1"]);
-  await rm(join(data, "standby.signal"));
+  await living?.[Symbol.asyncDispose]();
   await sweep();
   assert.deepEqual(readdirSync(spool.prefetch), []);
 });
