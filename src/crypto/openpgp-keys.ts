@@ -52,16 +52,22 @@ async function readRing(
   openpgp: OpenPgpModule,
   { text, origin }: OpenPgpKeyText,
 ): Promise<readonly AnyKey[]> {
-  // In a variable a line's end is often written as backslash and n.
-  const armoredKeys = text.replaceAll("\\n", "\n");
-  try {
-    const keys = await openpgp.readKeys({ armoredKeys });
-    if (keys.length > 0) return keys;
-  } catch (error) {
-    throw unusable(origin, `holds no armored OpenPGP key: ${reasonOf(error)}`);
+  // In a variable a line's end is often written as backslash and n. Files may hold several blocks,
+  // of which the library reads the first.
+  const blocks = text.replaceAll("\\n", "\n").match(ARMORED_BLOCK) ?? [];
+  const keys: AnyKey[] = [];
+  for (const armoredKeys of blocks) {
+    try {
+      keys.push(...(await openpgp.readKeys({ armoredKeys })));
+    } catch (error) {
+      throw unusable(origin, `holds no armored OpenPGP key: ${reasonOf(error)}`);
+    }
   }
+  if (keys.length > 0) return keys;
   throw unusable(origin, "holds no armored OpenPGP key");
 }
+
+const ARMORED_BLOCK = /-----BEGIN PGP [^-]*-----[\s\S]*?(-----END PGP [^-]*-----|$(?![\s\S]))/g;
 
 async function unlocked(
   openpgp: OpenPgpModule,

@@ -223,30 +223,48 @@ async function readUpToData(
       return { sessionKeys: Buffer.concat(packets), data: header };
     }
     const body = await readSmallBody(cursor, header);
-    if (header.tag === TAG.sessionKey) requireExactNumber(body);
+    if (header.tag === TAG.sessionKey) requireExactBits(body);
     packets.push(Buffer.concat([header.bytes, body]));
   }
   throw new FormatError(`the message has more than ${SESSION_KEYS_MAX} session keys`);
 }
 
-/** Of X25519, and later ones, no number stands in the packet. */
+/** The algorithms up to this one have a number in front: RSA, Elgamal, ECDH. */
 const LAST_ALGORITHM_WITH_NUMBER = 18;
+const X25519 = 25;
+const NUMBER_AT = 10;
+const POINT_BYTES = 32;
+/** The length of a point of Curve25519 behind the byte that says so. */
+const POINT_BITS = 263;
 
 /**
- * The length in bits of the first number in a session key's packet could be changed unnoticed: it
- * must be exact.
+ * A few bits of a session key's packet could be changed unnoticed, because nothing depends on them:
+ * those of the length of its first number, and the highest one of a point of Curve25519. They must
+ * be as everybody writes them.
  *
- * @source RFC 4880, 3.2 and 5.1
+ * @source RFC 4880, 3.2 and 5.1; RFC 7748, 5
  */
-function requireExactNumber(body: Buffer): void {
+function requireExactBits(body: Buffer): void {
   const [version, algorithm = 0] = [body[0], body[9]];
-  if (version !== 3 || algorithm > LAST_ALGORITHM_WITH_NUMBER || body.length < 13) return;
-  const bits = body.readUInt16BE(10);
-  const leading = body[12] ?? 0;
-  const topBits = bits === 0 ? 0 : ((bits - 1) % 8) + 1;
-  if (leading >> topBits !== 0 || leading >> Math.max(0, topBits - 1) !== 1) {
+  if (version !== 3 || body.length < NUMBER_AT + 3) return;
+  const isNumber = algorithm <= LAST_ALGORITHM_WITH_NUMBER;
+  const bits = body.readUInt16BE(NUMBER_AT);
+  if (isNumber && !hasExactLength(bits, body[NUMBER_AT + 2] ?? 0)) {
     throw new FormatError(`a session key of the message has not the ${bits} bits that it says`);
   }
+  const isPoint = isNumber
+    ? algorithm === LAST_ALGORITHM_WITH_NUMBER && bits === POINT_BITS
+    : false;
+  const pointAt = isPoint ? NUMBER_AT + 3 : NUMBER_AT;
+  const highest = body[pointAt + POINT_BYTES - 1] ?? 0;
+  if ((isPoint || algorithm === X25519) && (highest & 0x80) !== 0) {
+    throw new FormatError("a session key of the message has a point that nobody writes");
+  }
+}
+
+function hasExactLength(bits: number, leadingByte: number): boolean {
+  const topBits = bits === 0 ? 0 : ((bits - 1) % 8) + 1;
+  return leadingByte >> topBits === 0 && leadingByte >> Math.max(0, topBits - 1) === 1;
 }
 
 async function* bodyBehindVersion(cursor: ByteCursor, data: PacketHeader): ByteStream {
