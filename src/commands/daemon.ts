@@ -98,7 +98,8 @@ async function supervise(parts: Parts, context: Context): Promise<void> {
     }
     const { done, failed } = server.counts;
     notifier.status(`${done} done, ${failed} failed, ${server.runningCount} under way`);
-    if (clock.monotonicMs() - toldAtMs >= watchdogMs / 2 && (await getsOn(parts))) {
+    const isDue = clock.monotonicMs() - toldAtMs >= watchdogMs / 2;
+    if (Number.isFinite(watchdogMs) && isDue && (await getsOn(parts))) {
       toldAtMs = clock.monotonicMs();
       notifier.alive();
     }

@@ -271,6 +271,8 @@ class Connection {
         if (next.kind !== "check") return this.#work(next);
         this.#socket.write("O");
         this.idleSinceMs = nowMs();
+        clearTimeout(this.#timer);
+        this.#timer = undefined;
       }
     } catch (error) {
       if (!(error instanceof OperationError)) throw error;
@@ -278,15 +280,11 @@ class Connection {
       return this.end("E");
     }
     if (this.#socket.writableLength > UNREAD_BYTES_MAX) return this.destroy();
-    if (!this.#reader.isInside) {
-      clearTimeout(this.#timer);
-      this.#timer = undefined;
-    } else {
-      this.#timer ??= setTimeout(() => {
-        onWrong("its message does not get complete");
-        this.end("E");
-      }, limits.messageMs);
-    }
+    if (!this.#reader.isInside) return;
+    this.#timer ??= setTimeout(() => {
+      onWrong("its message does not get complete");
+      this.end("E");
+    }, limits.messageMs);
   }
 
   #work(message: DaemonMessage): void {

@@ -1,7 +1,15 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { leaveOut } from "../support/left-out.ts";
@@ -57,6 +65,18 @@ function checkSelfContained(binary: string, runtime: RegExp): void {
     /^walnut version \d+\.\d+\.\d+\t([0-9a-f]{12}|unknown)\t\w+ [\d.]+\tPostgreSQL 13-18\n$/,
   );
   assert.match(version.stdout, runtime);
+
+  for (const name of ["walnut-client", "walg-daemon-client"]) {
+    const link = join(directory, name);
+    symlinkSync(binary, link);
+    assert.match(run(link, ["--version"], directory).stdout, /^walnut-client\t\d/);
+    assert.equal(
+      run(link, ["no.sock", "wal-push", "X", "-connection-timeout=0s"], directory).status,
+      1,
+    );
+    const fetch = ["no.sock", "wal-fetch", "X", "Y", "-connection-timeout", "0s"];
+    assert.equal(run(link, fetch, directory).status, 200);
+  }
 
   const config = run(binary, ["config"], directory);
   assert.equal(config.status, 0, config.stderr);
