@@ -6,6 +6,7 @@ import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
 import { isJsonObject } from "../../src/layout/json-value.ts";
 import {
+  changeMapKey,
   controlKey,
   filesMetadataKey,
   gapKey,
@@ -22,6 +23,7 @@ import {
 import { formatManifestLine, parseManifest } from "../../src/layout/manifest.ts";
 import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
 import { formatSentinel, parseSentinel } from "../../src/layout/sentinel.ts";
+import { deltaName } from "../../src/layout/wal-delta.ts";
 import { formatWriterClaim, parseWriterClaim } from "../../src/layout/writer-claim.ts";
 
 const text = readFileSync(join(import.meta.dirname, "..", "..", "docs", "FORMAT.md"), "utf8");
@@ -47,6 +49,7 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${walKey("<8 hex digits>.history", "")}[.ext]`,
     `${walKey("<W>.partial", "")}[.ext]`,
     `${walKey("<W>.<8 hex digits>.backup", "")}[.ext]`,
+    `${walKey(deltaName("<W>"), "")}[.ext]`,
     sentinelKey("<B>"),
     metadataKey("<B>"),
     filesMetadataKey("<B>"),
@@ -57,6 +60,7 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     identityKey,
     writerKey(0).replace("00000000", "<8 hex digits>"),
     gapKey("<W>"),
+    `${changeMapKey("<W>", "")}[.ext]`,
     `${quarantineKey("<name>", "<16 hex digits>")}[.ext]`,
     `${quarantineKey("<name>", "<16 hex digits>")}.json`,
   ]);
