@@ -30,8 +30,8 @@ const HISTORIES_AT_ONCE = 2;
 /**
  * The files to begin now: those that are waited for, then history files, then by name. A file of a
  * timeline waits for that timeline's history, and for older ones, as long as those are not
- * acknowledged; and for every earlier file of it that collided, because a timeline must not hold the
- * WAL of two servers.
+ * acknowledged; and for every earlier file of it that collided, because a timeline must not hold
+ * the WAL of two servers.
  *
  * @source ready_file_comparator, src/backend/postmaster/pgarch.c
  */

@@ -1,6 +1,6 @@
 /**
- * E12 and E09 with a real server: a segment is archived, a crash takes the server back to before its
- * end, and it writes the segment anew, and longer.
+ * E12 and E09 with a real server: a segment is archived, a crash takes the server back to before
+ * its end, and it writes the segment anew, and longer.
  */
 import assert from "node:assert/strict";
 import { cp, readdir, readFile, rm } from "node:fs/promises";
