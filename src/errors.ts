@@ -22,6 +22,7 @@ export type ErrorCode =
   | "not-in-archive"
   | "damaged"
   | "unsound"
+  | "corrupt-pages"
   | "database"
   | "refused"
   | "local-file"
@@ -152,6 +153,11 @@ export class DamagedError extends OperationError {
 /** A check has found damage or WAL that is missing; what exactly stands in its report. */
 export class UnsoundError extends OperationError {
   readonly code = "unsound";
+}
+
+/** The backup exists, but pages of the cluster are damaged, and so in it. */
+export class CorruptPagesError extends OperationError {
+  readonly code = "corrupt-pages";
 }
 
 /** PostgreSQL is unreachable, ended the session, or answered with an error. */

@@ -1,5 +1,9 @@
 import type { ByteStream } from "../io/bytes.ts";
-import { formatFileDescription, formatFilesMetadata } from "../layout/files-metadata.ts";
+import {
+  type CorruptBlocks,
+  formatFileDescription,
+  formatFilesMetadata,
+} from "../layout/files-metadata.ts";
 import {
   formatManifestLine,
   type ManifestDatabase,
@@ -68,20 +72,21 @@ export class DocumentsSpool implements Disposable {
   }
 
   /** A file of the data directory that is in a part now. */
-  addFile(entry: Walked, stored: StoredFile): void {
-    this.addOwnFile({ name: entry.name, mode: entry.mode, mtimeNs: entry.mtimeNs, ...stored });
-    this.#describe(entry, stored.fullBytes === undefined ? "here" : "incremented");
+  addFile(entry: Walked, stored: StoredFile, corrupt?: CorruptBlocks): void {
+    const { name, mode, mtimeNs } = entry;
+    this.addOwnFile({ name, mode, mtimeNs, ...stored, corruptPages: corrupt?.count });
+    this.#describe(entry, stored.fullBytes === undefined ? "here" : "incremented", corrupt);
     this.addPartName(stored.part, entry.name);
   }
 
   /** A file that is as it was in the base; `hash` of its content where that is known. */
-  addUnchanged(entry: WalkedFile, hash: string | undefined): void {
+  addUnchanged(entry: WalkedFile, hash: string | undefined, corrupt?: CorruptBlocks): void {
     const { name, sizeBytes, mode, mtimeNs } = entry;
     this.#unchangedCount += 1;
     this.#manifest.append(
       formatManifestLine({ kind: "unchanged", name, sizeBytes, mode, mtimeNs, hash }),
     );
-    this.#describe(entry, "skipped");
+    this.#describe(entry, "skipped", corrupt);
   }
 
   /** A database as it was when the backup began. */
@@ -156,13 +161,14 @@ export class DocumentsSpool implements Disposable {
     }
   }
 
-  #describe(entry: Walked, state: FileState): void {
+  #describe(entry: Walked, state: FileState, corruptBlocks?: CorruptBlocks): void {
     if (!this.#hasFilesMetadata) return;
     const description = {
       name: entry.name,
       isIncremented: state === "incremented",
       isSkipped: state === "skipped",
       mtimeNs: entry.mtimeNs,
+      corruptBlocks,
       updatesCount: 0n,
     };
     const text = formatFileDescription(description, this.#zone.minutesAt(entry.mtimeNs));

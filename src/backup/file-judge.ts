@@ -42,7 +42,7 @@ export interface JudgeTools {
   /** Waits as long as reading so much is limited to. */
   readonly onRead: (sizeBytes: number) => Promise<void>;
   /** Told pages as they are read: all of a main fork, in their order. */
-  readonly onPages?: ((pages: Uint8Array, firstBlock: number) => Promise<void>) | undefined;
+  readonly onPages?: ((pages: Buffer, block: number) => Promise<void>) | undefined;
 }
 
 const FULL: Verdict = { kind: "full" };

@@ -3,10 +3,11 @@ import type { Hasher } from "../io/hash.ts";
 import type { RateLimit } from "../io/rate-limit.ts";
 import { BLOCK_BYTES } from "../tar/header.ts";
 import { formatTarHeader, TAR_END_BYTES, type TarMember, tarPaddingBytes } from "../tar/write.ts";
-import type { DocumentsSpool } from "./documents-spool.ts";
+import type { DocumentsSpool, StoredFile } from "./documents-spool.ts";
 import { type OpenFile, openForReading } from "./file-content.ts";
 import type { FileJudge, Verdict } from "./file-judge.ts";
 import { formatIncrementHeader, incrementBytes, PAGE_BYTES, runsOf } from "./increment-header.ts";
+import type { FileVerification, PageVerifier } from "./page-verifier.ts";
 import type { Walked, WalkedFile } from "./walk.ts";
 
 /** Files up to this size are read at once, without leaving the thread: that takes longer. */
@@ -25,6 +26,8 @@ export interface PartPackerOptions {
   readonly documents: DocumentsSpool;
   /** Absent for a full backup: every file is stored whole. */
   readonly judge?: FileJudge | undefined;
+  /** Absent: checksums of pages are not verified. */
+  readonly verifier?: PageVerifier | undefined;
   /** The part ends with the entry by which its content exceeds this. */
   readonly thresholdBytes: number;
   /** Of reading, shared by all packers. */
@@ -88,17 +91,19 @@ export class PartPacker {
     const file = openForReading(entry.path);
     if (file === undefined) return;
     using _closed = file;
-    const verdict = await this.#judge(entry, file);
+    const verification = this.#options.verifier?.open(entry, file);
+    const source = { entry, file, verification };
+    const verdict = await this.#judge(source);
     if (verdict.kind === "unchanged") {
-      this.#options.documents.addUnchanged(entry, verdict.hash);
+      this.#options.documents.addUnchanged(entry, verdict.hash, verification?.corrupt());
     } else if (verdict.kind === "pages") {
-      yield* this.#appendPages(entry, file, verdict);
+      yield* this.#appendPages(source, verdict);
     } else {
-      yield* this.#appendWhole(entry, file);
+      yield* this.#appendWhole(source);
     }
   }
 
-  async #judge(entry: WalkedFile, file: OpenFile): Promise<Verdict> {
+  async #judge({ entry, file, verification }: PackedFile): Promise<Verdict> {
     const { judge, hasher, rateLimit, signal, onContent } = this.#options;
     if (judge === undefined) return { kind: "full" };
     this.#scanned ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
@@ -108,7 +113,11 @@ export class PartPacker {
       readBytes += sizeBytes;
       await rateLimit?.take(sizeBytes, { signal });
     };
-    const verdict = await judge.judge(entry, file, { hasher, buffer: this.#scanned, onRead });
+    const onPages = async (pages: Buffer, block: number): Promise<void> => {
+      await verification?.check(pages, block, { signal });
+    };
+    const tools = { hasher, buffer: this.#scanned, onRead, onPages };
+    const verdict = await judge.judge(entry, file, tools);
     // What is read again when it is packed is told then.
     if (verdict.kind !== "full") onContent(readBytes);
     return verdict;
@@ -116,11 +125,10 @@ export class PartPacker {
 
   /** The increment: its head, then the pages as they are now. */
   async *#appendPages(
-    entry: WalkedFile,
-    file: OpenFile,
+    { entry, file, verification }: PackedFile,
     { fileBytes, blockNumbers }: Verdict & { readonly kind: "pages" },
   ): ByteStream {
-    const { documents, hasher, part } = this.#options;
+    const { hasher, signal } = this.#options;
     const sizeBytes = incrementBytes(blockNumbers.length);
     const header = headerOf({ ...entry, sizeBytes }, this.#headerBlock);
     if (header.length > CHUNK_BYTES - this.#filled) yield await this.#flush();
@@ -139,18 +147,19 @@ export class PartPacker {
       const target = this.#chunk.subarray(this.#filled, this.#filled + count * PAGE_BYTES);
       if (target.length <= SMALL_FILE_BYTES) file.readSync(target, start * PAGE_BYTES);
       else await file.read(target, start * PAGE_BYTES);
+      await verification?.check(target, start, { signal });
       hasher.update(target);
       this.#filled += target.length;
     }
-    this.#contentBytes += sizeBytes;
-    const stored = { sizeBytes, hash: hasher.digest(), part, offsetBytes, fullBytes: fileBytes };
-    documents.addFile(entry, stored);
+    const stored = { sizeBytes, hash: hasher.digest(), offsetBytes, fullBytes: fileBytes };
+    this.#record(entry, stored, verification);
     const padding = tarPaddingBytes(sizeBytes);
     if (padding > CHUNK_BYTES - this.#filled) yield await this.#flush();
     this.#zeros(padding);
   }
 
-  async *#appendWhole(entry: WalkedFile, file: OpenFile): ByteStream {
+  async *#appendWhole(source: PackedFile): ByteStream {
+    const { entry, verification } = source;
     const header = headerOf(entry, this.#headerBlock);
     const isSmall = entry.sizeBytes <= SMALL_FILE_BYTES;
     const wanted =
@@ -158,41 +167,56 @@ export class PartPacker {
     if (wanted > CHUNK_BYTES - this.#filled) yield await this.#flush();
     this.#write(header);
     const offsetBytes = this.plainBytes;
-    if (isSmall) this.#record(entry, offsetBytes, this.#readSmall(file, entry.sizeBytes));
+    const { sizeBytes } = entry;
+    let hash: string;
+    if (isSmall) hash = await this.#readSmall(source);
     else {
-      yield* this.#readLarge(file, entry.sizeBytes);
-      this.#record(entry, offsetBytes, this.#options.hasher.digest());
+      yield* this.#readLarge(source);
+      hash = this.#options.hasher.digest();
     }
+    this.#record(entry, { sizeBytes, hash, offsetBytes }, verification);
     const padding = tarPaddingBytes(entry.sizeBytes);
     if (padding > CHUNK_BYTES - this.#filled) yield await this.#flush();
     this.#zeros(padding);
   }
 
-  #record(entry: WalkedFile, offsetBytes: number, hash: string): void {
-    const { sizeBytes } = entry;
+  #record(
+    entry: WalkedFile,
+    stored: Omit<StoredFile, "part">,
+    verification: FileVerification | undefined,
+  ): void {
     const { documents, part } = this.#options;
-    this.#contentBytes += sizeBytes;
-    documents.addFile(entry, { sizeBytes, hash, part, offsetBytes });
+    this.#contentBytes += stored.sizeBytes;
+    documents.addFile(entry, { ...stored, part }, verification?.corrupt());
   }
 
-  #readSmall(file: OpenFile, sizeBytes: number): string {
+  async #readSmall({ entry, file, verification }: PackedFile): Promise<string> {
+    const { hasher, signal, onContent } = this.#options;
+    const { sizeBytes } = entry;
     const target = this.#chunk.subarray(this.#filled, this.#filled + sizeBytes);
     file.readSync(target, 0);
+    if (verification !== undefined) await verification.check(target, 0, { signal });
     this.#filled += sizeBytes;
-    this.#options.onContent(sizeBytes);
-    return this.#options.hasher.digestOf(target);
+    onContent(sizeBytes);
+    return hasher.digestOf(target);
   }
 
-  async *#readLarge(file: OpenFile, sizeBytes: number): ByteStream {
+  async *#readLarge({ entry, file, verification }: PackedFile): ByteStream {
+    const { hasher, signal, onContent } = this.#options;
+    const { sizeBytes } = entry;
     for (let position = 0; position < sizeBytes;) {
-      if (this.#filled === CHUNK_BYTES) yield await this.#flush();
-      const end = Math.min(CHUNK_BYTES, this.#filled + sizeBytes - position);
+      // Pages that are verified have to be there as a whole.
+      const room = verification === undefined ? 1 : PAGE_BYTES;
+      if (CHUNK_BYTES - this.#filled < room) yield await this.#flush();
+      const free = CHUNK_BYTES - this.#filled;
+      const end = this.#filled + Math.min(free - (free % room), sizeBytes - position);
       const target = this.#chunk.subarray(this.#filled, end);
       await file.read(target, position);
-      this.#options.hasher.update(target);
+      await verification?.check(target, position / PAGE_BYTES, { signal });
+      hasher.update(target);
       this.#filled = end;
       position += target.length;
-      this.#options.onContent(target.length);
+      onContent(target.length);
     }
   }
 
@@ -215,6 +239,13 @@ export class PartPacker {
     this.#filled = 0;
     return bytes;
   }
+}
+
+/** A file that is being packed. */
+interface PackedFile {
+  readonly entry: WalkedFile;
+  readonly file: OpenFile;
+  readonly verification: FileVerification | undefined;
 }
 
 function headerOf(entry: Walked, block: Buffer): Uint8Array {

@@ -9,6 +9,7 @@ import type { Storage } from "../storage/storage.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import type { OwnPart } from "./own-parts.ts";
 import type { FileJudge } from "./file-judge.ts";
+import type { PageVerifier } from "./page-verifier.ts";
 import { PartPacker } from "./part-packer.ts";
 import type { Walked } from "./walk.ts";
 
@@ -28,6 +29,8 @@ export interface PartUploadOptions {
   readonly documents: DocumentsSpool;
   /** Increments only: what of each file has to be stored. */
   readonly judge?: FileJudge | undefined;
+  /** Absent: checksums of pages are not verified. */
+  readonly verifier?: PageVerifier | undefined;
   /** Of reading files. */
   readonly rateLimit?: RateLimit | undefined;
   readonly onContent: (sizeBytes: number) => void;

@@ -15,6 +15,7 @@ import type { BaseRequest } from "./increment-choice.ts";
 import { findBase, type LoadedBase, readLocalHistory } from "./increment-origin.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import { FileJudge } from "./file-judge.ts";
+import type { PageVerifier } from "./page-verifier.ts";
 
 interface World {
   readonly storage: Storage;
@@ -62,6 +63,8 @@ export async function findPushBase(
 
 /** How the files of a backup are read. */
 export interface Reading {
+  /** Absent: checksums of pages are not verified. */
+  readonly verifier?: PageVerifier | undefined;
   /** Absent for a full backup. */
   readonly judge?: FileJudge | undefined;
   /** How changed blocks are found, in words; absent for a full backup. */
@@ -77,11 +80,11 @@ export async function prepareReading(
   session: Session,
   base: LoadedBase | undefined,
   documents: DocumentsSpool,
-  { log, signal }: World,
+  { log, signal, verifier }: World & Pick<Reading, "verifier">,
 ): Promise<Reading> {
   const databases = await readDatabaseIdentities(session, { signal });
   for (const database of databases) documents.addDatabase(database);
-  if (base === undefined) return {};
+  if (base === undefined) return { verifier };
   const { name, stepCount, startLsn } = base.choice;
   const changeSource = PAGE_SCAN;
   log.info(`Delta backup from ${name}`, { steps: stepCount, changes: changeSource });
@@ -90,7 +93,7 @@ export async function prepareReading(
     startLsn,
     sameDatabases: sameDatabases(base, databases),
   });
-  return { judge, changeSource };
+  return { judge, changeSource, verifier };
 }
 
 const PAGE_SCAN = "page LSNs";

@@ -6,6 +6,7 @@ import type { Log } from "../io/log.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { Storage } from "../storage/storage.ts";
+import type { CorruptFile } from "./page-verifier.ts";
 import type { IncrementRequest } from "./push-increment.ts";
 import type { ProgressListener } from "./push-progress.ts";
 
@@ -34,6 +35,9 @@ export interface PushSettings {
   readonly isPermanent: boolean;
   /** Whether the backup may be an increment, and on what. */
   readonly increments: IncrementRequest;
+  /** Whether checksums of pages are verified, where the cluster has them. */
+  readonly isPageVerified: boolean;
+  readonly isEveryCorruptBlockListed: boolean;
   readonly userData?: JsonValue | undefined;
   /** How long the first segment may take to arrive in the repository. */
   readonly archiveCheckTimeoutMs: number;
@@ -65,4 +69,6 @@ export interface PushedBackup {
   readonly unchangedCount: number;
   readonly contentBytes: number;
   readonly storedBytes: number;
+  /** Files of the cluster with damaged pages; the backup has them as they are. */
+  readonly corruptFiles: readonly CorruptFile[];
 }

@@ -23,7 +23,10 @@ import { boundedParallel } from "../io/ordered.ts";
 import { RateLimit } from "../io/rate-limit.ts";
 import { localFileError } from "../io/system-error.ts";
 import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
+import type { OwnRecord } from "../layout/sentinel.ts";
 import { timeNsOf, type TimeNs } from "../layout/time.ts";
+import { lsn } from "../postgres/lsn.ts";
+import { PageChecksums } from "../postgres/page-checksums.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
 import { requireArrival, type WalArchive } from "./arrival.ts";
 import type { LoadedBase } from "./increment-origin.ts";
@@ -38,6 +41,7 @@ import {
   writeSentinel,
 } from "./documents-write.ts";
 import { packControl, packLabel } from "./own-parts.ts";
+import { PageVerifier } from "./page-verifier.ts";
 import { PartUpload } from "./part-upload.ts";
 import {
   requireArchivingPrimary,
@@ -152,7 +156,8 @@ async function copyCluster(
     directory: settings.spoolDirectory,
     hasFilesMetadata: settings.hasFilesMetadata,
   });
-  const reading = await prepareReading(session, running.base, documents, world);
+  const verifier = await makeVerifier(running, settings, world);
+  const reading = await prepareReading(session, running.base, documents, { ...world, verifier });
   const context = { documents, reading, world };
   const description = await withParts(running, settings, context, async (copy) => {
     const finished = await copyAll(session, copy, settings);
@@ -164,9 +169,11 @@ async function copyCluster(
   await writeSentinel(description, world);
   const { startLsn, stopLsn, contentBytes, storedBytes } = description;
   const { fileCount, unchangedCount } = documents;
+  const corruptFiles = verifier?.finish(lsn(stopLsn)) ?? [];
   const baseName = running.base?.choice.name;
   return {
     name,
+    corruptFiles,
     baseName,
     startLsn,
     stopLsn,
@@ -175,6 +182,28 @@ async function copyCluster(
     fileCount,
     unchangedCount,
   };
+}
+
+async function makeVerifier(
+  { facts, start }: Running,
+  settings: PushSettings,
+  { clock, log }: PushWorld,
+): Promise<PageVerifier | undefined> {
+  if (!settings.isPageVerified) return undefined;
+  if (!facts.hasDataChecksums) {
+    log.warning("the cluster has no data checksums: pages can't be verified");
+    return undefined;
+  }
+  const sums = await PageChecksums.create(facts.blockBytes);
+  const { isEveryCorruptBlockListed: isEveryBlockListed } = settings;
+  return new PageVerifier({ sums, startLsn: start.startLsn, clock, isEveryBlockListed });
+}
+
+function verificationOf({ reading: { verifier } }: Copy, { stopLsn }: BackupStop): OwnRecord {
+  if (verifier === undefined) return {};
+  const files = verifier.finish(stopLsn);
+  const corruptPages = files.reduce((sum, { blocks }) => sum + blocks.count, 0);
+  return { isPagesVerified: true, ...(corruptPages === 0 ? {} : { corruptPages }) };
 }
 
 interface CopyContext {
@@ -207,6 +236,7 @@ async function withParts<T>(
     backup: running.name,
     documents,
     judge: reading.judge,
+    verifier: reading.verifier,
     rateLimit: rate === undefined ? undefined : new RateLimit(rate, clock),
     onContent: (sizeBytes) => progress.add(sizeBytes),
     signal: AbortSignal.any([world.signal, lost.signal]),
@@ -269,7 +299,7 @@ async function copyAll(
     tablespaces: walk.tablespaces,
     hasChecksums: facts.hasDataChecksums,
     base: copy.base === undefined ? undefined : baseRecord(copy.base),
-    own: { changeSource: copy.reading.changeSource },
+    own: { changeSource: copy.reading.changeSource, ...verificationOf(copy, stop) },
   };
 }
 

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { requireSoundPages } from "../backup/corrupt-pages.ts";
 import { type PushedBackup, pushBackup } from "../backup/push.ts";
 import { codecOf } from "../codec/table.ts";
 import type { Config } from "../config/config.ts";
@@ -103,6 +104,7 @@ export const backupPush: Command<Arguments> = {
       const settings = settingsOf(args, config, dataDirectory);
       const pushed = await pushBackup(settings, { storage, log, clock, onProgress, signal });
       sayWritten(log, pushed, { storage: storage.name, elapsedMs: clock.monotonicMs() - startMs });
+      await requireSoundPages(pushed, { connection: settings.connection, log, signal });
     } finally {
       context.progress.end();
     }
@@ -141,6 +143,8 @@ function settingsOf(args: Arguments, config: Config, dataDirectory: string) {
     hasDatabaseNames: config.isPartialRestorePrepared,
     isPermanent: args.isPermanent,
     increments: increments(args.wish, config.increments),
+    isPageVerified: args.isPageVerified || config.isPageVerified,
+    isEveryCorruptBlockListed: args.isEveryCorruptBlockListed || config.isEveryCorruptBlockListed,
     userData: args.userData ?? parseUserData(config.sentinelUserData),
     archiveCheckTimeoutMs: config.archiveCheckTimeoutMs,
     stopTimeoutMs: config.stopBackupTimeoutMs,

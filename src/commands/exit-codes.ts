@@ -29,6 +29,10 @@ export const exitCodes: Readonly<Record<ErrorCode, ExitCode>> = {
   format: { code: 23, text: "a file or an answer is not what its place promises" },
   truncated: { code: 24, text: "a file or an object ends before it is complete" },
   unsound: { code: 26, text: "verify or wal-verify found damage or WAL that is missing" },
+  "corrupt-pages": {
+    code: 27,
+    text: "backup-push has stored the backup, but found damaged pages in the cluster",
+  },
   database: { code: 30, text: "PostgreSQL is unreachable or answered with an error" },
   refused: { code: 31, text: "a check before the work said no, and nothing was changed" },
   "local-file": { code: 32, text: "a local file or directory could not be read or written" },

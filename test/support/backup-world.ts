@@ -159,6 +159,8 @@ class World implements BackupWorld {
       hasDatabaseNames: true,
       isPermanent: false,
       increments: { maxSteps: 0, origin: "latest" },
+      isPageVerified: false,
+      isEveryCorruptBlockListed: false,
       archiveCheckTimeoutMs: 30_000,
       stopTimeoutMs: 30_000,
       aliveCheckIntervalMs: 1000,

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { closeSync, openSync, readFileSync, readSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { requireSoundPages } from "../../src/backup/corrupt-pages.ts";
+import { parseFilesMetadata } from "../../src/layout/files-metadata.ts";
+import { filesMetadataKey } from "../../src/layout/keys.ts";
+import { startBackupWorld } from "../support/backup-world.ts";
+import { collectingLog } from "../support/restoring.ts";
+
+const signal = AbortSignal.timeout(120_000);
+const increments = { maxSteps: 5, origin: "latest" } as const;
+const BLOCK = 3;
+
+function flipBit(path: string): void {
+  const at = BLOCK * 8192 + 6000;
+  const byte = Buffer.alloc(1);
+  const file = openSync(path, "r+");
+  readSync(file, byte, 0, 1, at);
+  writeSync(file, Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, at);
+  closeSync(file);
+}
+
+test("a flipped bit in a cold page is named by relation and block, in full and increment", async () => {
+  await using world = await startBackupWorld({ major: 16 });
+  const { cluster } = world;
+  await cluster.query(
+    "CREATE TABLE cold AS SELECT g, repeat('x', 100) FROM generate_series(1, 5000) g",
+  );
+  for (const sql of ["VACUUM FREEZE cold", "CHECKPOINT"]) await cluster.query(sql);
+  const clean = await world.push({ increments, isPageVerified: true });
+  assert.deepEqual(clean.corruptFiles, []);
+  assert.deepEqual((await world.sentinel(clean.name)).own, {
+    changeSource: undefined,
+    isPagesVerified: true,
+    corruptPages: undefined,
+  });
+
+  const path = await cluster.value("SELECT pg_relation_filepath('cold')");
+  flipBit(join(cluster.dataDirectory, path));
+  for (const isFull of [true, false]) {
+    const request = isFull ? { ...increments, fullReason: "test" } : increments;
+    const pushed = await world.push({ increments: request, isPageVerified: true });
+    assert.equal(pushed.baseName === undefined, isFull);
+    const blocks = { count: 1, blockNumbers: [BLOCK] };
+    assert.deepEqual(pushed.corruptFiles, [{ name: `/${path}`, blocks }]);
+    assert.equal((await world.sentinel(pushed.name)).own?.corruptPages, 1);
+    const items = parseFilesMetadata(
+      pushed.name,
+      world.storage.get(filesMetadataKey(pushed.name), { signal }),
+    );
+    for await (const item of items) {
+      if (item.kind !== "file") continue;
+      assert.deepEqual(item.corruptBlocks, item.name === `/${path}` ? blocks : undefined);
+    }
+    const log = collectingLog();
+    const connection = {
+      host: "127.0.0.1",
+      port: cluster.port,
+      user: "postgres",
+      database: "template1",
+      applicationName: "walnut-test",
+    };
+    await assert.rejects(requireSoundPages(pushed, { connection, log, signal }), {
+      name: "CorruptPagesError",
+      message: `backup ${pushed.name} is stored, but 1 pages in 1 files of the cluster have a wrong checksum: first ${path} block ${BLOCK}`,
+    });
+    const [line] = log.lines;
+    assert.equal(
+      line,
+      `error: pages are damaged in the cluster {"file":"${path}","blocks":"${BLOCK}","relation":"postgres public.cold"}`,
+    );
+  }
+  assert.ok(readFileSync(join(cluster.dataDirectory, path)).length > 4 * 8192);
+});
+
+test("pages that are changed all the time give no alarm", async () => {
+  await using world = await startBackupWorld({ major: 13 });
+  const { cluster } = world;
+  await cluster.query(
+    "CREATE TABLE hot AS SELECT g AS id, 0 AS n FROM generate_series(1, 20000) g",
+  );
+  const stopped = new AbortController();
+  const busy = (async () => {
+    while (!stopped.signal.aborted) {
+      await cluster.query("UPDATE hot SET n = n + 1 WHERE id % 10 = 0; CHECKPOINT");
+    }
+  })();
+  for (let round = 0; round < 3; round += 1) {
+    const pushed = await world.push({ isPageVerified: true, increments, hasDatabaseNames: false });
+    assert.deepEqual(pushed.corruptFiles, []);
+  }
+  stopped.abort();
+  await busy;
+});
