@@ -18,7 +18,7 @@ import { install } from "../support/repository.ts";
 import { seededRandom } from "../support/random.ts";
 import { shellWord, walnutShellCommand } from "../support/walnut.ts";
 
-const SEGMENTS = 24;
+const SEGMENTS = 12;
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const KILLS = IS_LONG ? 20 : 1;
 const TESTED: readonly Major[] = IS_LONG ? MAJORS : [18];
