@@ -12,7 +12,7 @@ import { type Major, MAJORS } from "../support/postgres-programs.ts";
 import { type RealWal, recordWorkload, walFile } from "../support/real-wal.ts";
 import { dumpedChanges, dumpWal, waldumpProgram } from "../support/wal-dump.ts";
 
-const TESTED: readonly Major[] = process.env["WALNUT_LONG"] === "1" ? MAJORS : [13, 15, 18];
+const TESTED: readonly Major[] = process.env["WALNUT_LONG"] === "1" ? MAJORS : [15, 18];
 
 /** By number, as pg_waldump calls them. @source src/include/access/rmgrlist.h */
 const RMGR_NAMES = [
