@@ -35,7 +35,7 @@ import { type WalView, walView } from "./wal-view.ts";
  * How much is read.
  *
  * - "quick": names, sizes and the documents of the backups.
- * - "sample": the same, and parts and segments within the budget, what was proved longest ago first.
+ * - "sample": the same, and parts and segments within the budget, the longest unproved first.
  * - "full": everything.
  */
 export type VerifyLevel = "quick" | "sample" | "full";

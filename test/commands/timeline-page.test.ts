@@ -1,0 +1,119 @@
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { Script } from "node:vm";
+import { timelineJson } from "../../src/commands/timeline-json.ts";
+import { timelinePage } from "../../src/commands/timeline-page.ts";
+import { PAGE_SCRIPT } from "../../src/commands/timeline-page-script.ts";
+import { dumpDocument, findBrowser } from "../support/browser.ts";
+import { leaveOut } from "../support/left-out.ts";
+import { scratchDirectory } from "../support/scratch-directory.ts";
+import { TIMELINE_EXAMPLE } from "../support/timeline-example.ts";
+
+const page = timelinePage(timelineJson(TIMELINE_EXAMPLE), new Date(0));
+const VOID = new Set(["meta", "!doctype"]);
+
+describe("the page of timeline --html", () => {
+  test("closes every element that it opens", () => {
+    const body = page.replaceAll(/<(script|style)([^>]*)>.*?<\/\1>/gs, "<$1$2></$1>");
+    const open: string[] = [];
+    for (const [, slash, name = ""] of body.matchAll(/<(\/?)([a-z!][a-z0-9]*)[^>]*>/g)) {
+      if (VOID.has(name)) continue;
+      if (slash === "") open.push(name);
+      else assert.equal(open.pop(), name);
+    }
+    assert.deepEqual(open, []);
+  });
+
+  test("asks nothing of the network", () => {
+    const addresses = page.match(/\b(https?:|\/\/[a-z]+\.|src=|href=|@import|url\()[^\s"]*/g) ?? [];
+    assert.deepEqual(addresses, ["http://www.w3.org/2000/svg"]);
+    assert.match(page, /Content-Security-Policy" content="default-src 'none'/);
+  });
+
+  test("holds the data, whatever is in it, and a script that is one", () => {
+    const [, data = ""] = /id="data">(.*?)<\/script>/s.exec(page) ?? [];
+    assert.equal(JSON.parse(data).storage, TIMELINE_EXAMPLE.storageName);
+    assert.ok(new Script(PAGE_SCRIPT));
+  });
+});
+
+/** Uses the page as people do, and leaves what came of it in the document. */
+const VISIT = `
+  const seen = {};
+  const all = (selector) => document.querySelectorAll(selector).length;
+  const tip = document.getElementById("tip");
+  const hover = (selector) => {
+    const target = document.querySelector("svg " + selector);
+    target.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: 400, clientY: 200 }));
+    return tip.hidden ? null : tip.textContent;
+  };
+  seen.drawn = { windows: all("svg .window"), holes: all("svg .hole"), intended: all("svg .intended"),
+    full: all("svg .full"), increments: all("svg .increment"), broken: all("svg .broken"),
+    chains: all("svg .chain"), forks: all("svg .fork"), wal: all("svg .wal") };
+  seen.summary = document.getElementById("summary").textContent;
+  seen.hole = hover(".hole");
+  seen.backup = hover(".increment");
+  seen.window = hover(".window");
+  const svg = document.querySelector("svg");
+  svg.dispatchEvent(new PointerEvent("pointerleave"));
+  seen.isHidden = tip.hidden;
+  const widthOf = () => [...document.querySelectorAll("svg .window")].at(-1).getBoundingClientRect().width;
+  const before = widthOf();
+  svg.dispatchEvent(new WheelEvent("wheel", { bubbles: true, cancelable: true, deltaY: -100, clientX: 1000, clientY: 90 }));
+  seen.isZoomed = widthOf() > before;
+  document.getElementById("reset").click();
+  seen.isReset = Math.abs(widthOf() - before) < 1;
+  document.getElementById("by-lsn").click();
+  seen.axis = [...document.querySelectorAll("svg text.quiet")].map((text) => text.textContent).filter((text) => text.includes("/")).length > 1;
+  document.querySelector("svg .hole").focus();
+  seen.isFocusShown = !tip.hidden && tip.textContent.startsWith("HOLE");
+  seen.tables = all("#tables table");
+  seen.injected = all("#tables b, #summary b, svg b");
+  const result = document.createElement("pre");
+  result.id = "visit";
+  result.textContent = JSON.stringify(seen);
+  document.body.append(result);
+`;
+
+test("a browser draws backups, windows, holes and timelines, and explains them", async () => {
+  const browser = findBrowser();
+  if (browser === undefined) return leaveOut("the page in a browser", "chromium is not installed");
+  using directory = scratchDirectory();
+  const path = join(directory.path, "page.html");
+  await writeFile(path, page.replace("</body>", `<script>${VISIT}</script></body>`));
+  const dom = dumpDocument(browser, path, { profileDirectory: join(directory.path, "profile") });
+  const [, text = ""] = /<pre id="visit">(.*?)<\/pre>/s.exec(dom) ?? [];
+  const seen = JSON.parse(
+    text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"),
+  );
+  assert.deepEqual(seen.drawn, {
+    windows: 3,
+    holes: 1,
+    intended: 1,
+    full: 3,
+    increments: 3,
+    broken: 1,
+    chains: 3,
+    forks: 1,
+    wal: 4,
+  });
+  assert.match(seen.summary, /^To any point up to 2026-11-21 .* UTC, on timeline 2; 1 hole before/);
+  assert.match(seen.hole, /^HOLE: 3 segments are missing\n.*\n.*\n.*\n3 of them were given up/);
+  assert.match(seen.backup, /increment on base_/);
+  assert.match(seen.window, /^Restorable from/);
+  const { isHidden, isZoomed, isReset, axis, isFocusShown, tables, injected } = seen;
+  assert.deepEqual(
+    { isHidden, isZoomed, isReset, axis, isFocusShown, tables, injected },
+    {
+      isHidden: true,
+      isZoomed: true,
+      isReset: true,
+      axis: true,
+      isFocusShown: true,
+      tables: 5,
+      injected: 0,
+    },
+  );
+});
