@@ -135,9 +135,20 @@ export class WrongClusterError extends OperationError {
   readonly code = "wrong-cluster";
 }
 
+export interface WrongKeyDetails extends ErrorDetails {
+  /** What the object tells of its content to who can't open it (`PutOptions.note`). */
+  readonly note?: string;
+}
+
 /** An object is encrypted, and none of our keys opens it; or we have a key, and it is not. */
 export class WrongKeyError extends OperationError {
   readonly code = "wrong-key";
+  readonly note: string | undefined;
+
+  constructor(message: string, details: WrongKeyDetails = {}) {
+    super(message, details);
+    this.note = details.note;
+  }
 }
 
 /** It is proved that the archive does not hold this WAL file. */

@@ -149,7 +149,9 @@ async function readBoth(
     const isDifferent = differs({ differsAt, kind, ...sides });
     const relation =
       local.kind === "partial" && kind === "whole" ? relationOf(differsAt, sides) : undefined;
-    return { kind, storedBytes: packed.bytes, isDifferent, relation, sides };
+    // What is encrypted is longer as it is stored than what is read of it.
+    const storedBytes = content.storedBytes ?? packed.bytes;
+    return { kind, storedBytes, isDifferent, relation, sides };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     throw new DamagedError(`object ${stored.key} in ${storage.name} is damaged: ${error.message}`, {
@@ -226,6 +228,8 @@ function firstDifference(piece: Uint8Array, chunk: Uint8Array, at: number): numb
 class StreamCursor implements AsyncDisposable {
   /** The stream ended before it was complete. */
   isCutOff = false;
+  /** How much was stored of a stream that was cut off, where it tells. */
+  storedBytes: number | undefined;
   readonly #iterator: AsyncIterator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array();
 
@@ -257,6 +261,7 @@ class StreamCursor implements AsyncDisposable {
     } catch (error) {
       if (!(error instanceof TruncatedError)) throw error;
       this.isCutOff = true;
+      this.storedBytes = error.storedBytes;
       return false;
     }
   }

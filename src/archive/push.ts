@@ -1,5 +1,11 @@
 import type { Codec } from "../codec/codec.ts";
-import { ConflictError, ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.ts";
+import {
+  ConflictError,
+  ObjectExistsError,
+  ObjectNotFoundError,
+  StorageError,
+  WrongKeyError,
+} from "../errors.ts";
 import type { ByteSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
 import { walKey } from "../layout/keys.ts";
@@ -7,6 +13,7 @@ import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { ChangeNotes } from "./change-notes.ts";
 import { type ArchiveMemory, readArchiveMemory, rememberArchive } from "./cache.ts";
 import { type Comparison, compareWithStored } from "./comparison.ts";
+import { makeContentNote, requireContentOf } from "./content-note.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
@@ -189,7 +196,11 @@ class Push {
 
   async #put({ ifAbsent }: { readonly ifAbsent: boolean }): Promise<void> {
     this.#scope.begin(`storing ${this.#own.key} in ${this.#storage.name}`);
-    await this.#storage.put(this.#own.key, this.#body(), { signal: this.#scope.signal, ifAbsent });
+    const { signal } = this.#scope;
+    // Whoever can't read what is stored could not compare it, should it be there already.
+    const isNoted = this.#storage.isWriteOnly === true;
+    const note = isNoted ? { note: await makeContentNote(this.#local, { signal }) } : {};
+    await this.#storage.put(this.#own.key, this.#body(), { signal, ifAbsent, ...note });
   }
 
   #body(): ByteSource {
@@ -217,7 +228,9 @@ class Push {
       return comparison.kind;
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return "gone";
-      throw error;
+      if (!(error instanceof WrongKeyError) || error.note === undefined) throw error;
+      await requireContentOf(error.note, { stored, local: this.#local }, options);
+      return "same";
     }
   }
 

@@ -1,6 +1,7 @@
 import type { OpenedKeys } from "../crypto/open.ts";
 import { ConfigError } from "../errors.ts";
-import { isSecretKey } from "../layout/secrecy.ts";
+import { WAL_FOLDER } from "../layout/keys.ts";
+import { ENCRYPTION_MARK_KEY, isSecretKey } from "../layout/secrecy.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
 
@@ -33,7 +34,16 @@ async function openConfigured(parts: ContextParts): Promise<Storage> {
   });
   const { EncryptedStorage } = await import("../storage/encrypted.ts");
   const isPlainRead = config.encryption?.isPlainRead ?? false;
-  const rules = { ...keys, isSecret: isSecretKey, isPlainRead };
+  const { MarkedRepository } = await import("../storage/encryption-guard.ts");
+  const guard = new MarkedRepository({
+    crypter: keys.crypter,
+    markKey: ENCRYPTION_MARK_KEY,
+    sampleFolder: WAL_FOLDER,
+    cacheDirectory: config.cacheDirectory,
+    isPlainWritten: keys.crypter === undefined && config.isUnencryptedWritten,
+    log,
+  });
+  const rules = { ...keys, isSecret: isSecretKey, isPlainRead, guard };
   if (config.storageFolder === undefined) return new EncryptedStorage(storage, rules);
   const { PrefixedStorage } = await import("../storage/prefixed.ts");
   return new EncryptedStorage(new PrefixedStorage(storage, config.storageFolder), rules);

@@ -188,8 +188,8 @@ async function* rest(cursor: ByteCursor): ByteStream {
 }
 
 /** What sio writes where the processor has no AES: node:crypto of Bun does not know it. */
-async function loadChaCha(): Promise<OpenPackage> {
-  const sodium = await import("libsodium-wrappers");
+export async function loadChaCha(): Promise<OpenPackage> {
+  const { default: sodium } = await import("libsodium-wrappers");
   await sodium.ready;
   return (sealed, nonce, header, key) => {
     try {

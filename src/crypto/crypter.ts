@@ -9,6 +9,13 @@ export interface CryptOptions {
   readonly signal: AbortSignal;
 }
 
+export interface EncryptOptions extends CryptOptions {
+  /** Even-sized hex, at most NOTE_DIGITS_MAX, told in plain text where the kind has room for it. */
+  readonly note?: string | undefined;
+}
+
+export const NOTE_DIGITS_MAX = 96;
+
 /** What is known of one kind of encryption, and of all keys for it. */
 export interface Decrypter {
   readonly kind: CrypterKind;
@@ -35,7 +42,7 @@ export interface Crypter extends Decrypter {
   readonly ownKeyIds: readonly string[];
   /** Length of what `plainBytes` become; undefined where it is not known before. */
   encryptedBytes(plainBytes: number): number | undefined;
-  encrypt(plain: ByteStream, options: CryptOptions): ByteStream;
+  encrypt(plain: ByteStream, options: EncryptOptions): ByteStream;
 }
 
 /** So much of an object is looked at to find out what it is. */

@@ -21,8 +21,12 @@ const DIGEST_BYTES = 20;
 const CODE_HEADER = Buffer.of(0xc0 | TAG.modificationDetection, DIGEST_BYTES);
 const CODE_BYTES = CODE_HEADER.length + DIGEST_BYTES;
 
-/** "b", no name, no time. @source RFC 4880, 5.9 */
-const LITERAL_HEADER = Buffer.from([0x62, 0, 0, 0, 0, 0]);
+/** Binary. @source RFC 4880, 5.9 */
+const LITERAL_FORMAT = 0x62;
+/** Made in 1970, like WAL-G's. */
+const LITERAL_TIME = Buffer.alloc(4);
+/** The name of a file that is there only to be compared with a note. */
+const NOTE_PREFIX = "walnut:";
 
 /** Those that every runtime has; undefined for others, which OpenPGP.js may know. */
 export function cipherName(algorithm: string): string | undefined {
@@ -31,14 +35,15 @@ export function cipherName(algorithm: string): string | undefined {
     : undefined;
 }
 
-/** The data packet of a message: `plain` as binary literal data. */
-export function encryptData(plain: ByteStream, key: SessionKey): ByteStream {
-  const literal = writePacket(TAG.literal, literalBody(plain));
+/** The data packet of a message: `plain` as binary literal data, named after `note` if any. */
+export function encryptData(plain: ByteStream, key: SessionKey, note = ""): ByteStream {
+  const literal = writePacket(TAG.literal, literalBody(plain, note));
   return writePacket(TAG.integrityProtected, protectedBody(literal, key));
 }
 
-async function* literalBody(plain: ByteStream): ByteStream {
-  yield LITERAL_HEADER;
+async function* literalBody(plain: ByteStream, note: string): ByteStream {
+  const name = Buffer.from(note === "" ? "" : `${NOTE_PREFIX}${note}`);
+  yield Buffer.concat([Buffer.of(LITERAL_FORMAT, name.length), name, LITERAL_TIME]);
   yield* plain;
 }
 
@@ -71,11 +76,11 @@ async function* protectedBody(packets: ByteStream, { data, algorithm }: SessionK
 export async function* decryptData(
   body: ByteStream,
   key: SessionKey,
-  { signal }: { readonly signal: AbortSignal },
+  { note, signal }: { readonly note: string; readonly signal: AbortSignal },
 ): ByteStream {
   const cursor = new ByteCursor(checkedBody(body, key), "the message");
   try {
-    yield* readContent(cursor, { mayBeCompressed: true, signal });
+    yield* readContent(cursor, { mayBeCompressed: true, note, signal });
     // Reads the code that stands at the end.
     if (await cursor.hasMore()) throw new FormatError("the message has more than one content");
   } finally {
@@ -112,25 +117,35 @@ async function* checkedBody(body: ByteStream, { data, algorithm }: SessionKey): 
   }
 }
 
+interface ContentOptions {
+  readonly mayBeCompressed: boolean;
+  /** As the message tells it in plain text. */
+  readonly note: string;
+  readonly signal: AbortSignal;
+}
+
 async function* readContent(
   cursor: ByteCursor,
-  { mayBeCompressed, signal }: { readonly mayBeCompressed: boolean; readonly signal: AbortSignal },
+  { mayBeCompressed, note, signal }: ContentOptions,
 ): ByteStream {
   const header = await readPacketHeader(cursor);
   if (header?.tag === TAG.literal) {
-    yield* literalContent(readBody(cursor, header));
+    yield* literalContent(readBody(cursor, header), note);
   } else if (header?.tag === TAG.compressed && mayBeCompressed) {
-    yield* compressedContent(readBody(cursor, header), signal);
+    yield* compressedContent(readBody(cursor, header), { note, signal });
   } else {
     throw new FormatError(`the encrypted message holds packet ${header?.tag ?? "none"}, no data`);
   }
 }
 
 /** Text, too, is given byte by byte: WAL-G marks all data as text. */
-async function* literalContent(body: ByteStream): ByteStream {
+async function* literalContent(body: ByteStream, note: string): ByteStream {
   const cursor = new ByteCursor(body, "literal data");
   const [, nameBytes = 0] = await cursor.readExactly(2);
-  await cursor.skip(nameBytes + 4);
+  const name = (await cursor.readExactly(nameBytes)).toString("latin1");
+  const inner = name.startsWith(NOTE_PREFIX) ? name.slice(NOTE_PREFIX.length) : "";
+  if (inner !== note) throw new FormatError("the message's note is not the one it was made with");
+  await cursor.skip(LITERAL_TIME.length);
   yield* rest(cursor);
 }
 
@@ -139,7 +154,10 @@ async function* rest(cursor: ByteCursor): ByteStream {
 }
 
 /** @source RFC 4880, 9.3 */
-async function* compressedContent(body: ByteStream, signal: AbortSignal): ByteStream {
+async function* compressedContent(
+  body: ByteStream,
+  { note, signal }: Omit<ContentOptions, "mayBeCompressed">,
+): ByteStream {
   const cursor = new ByteCursor(body, "compressed data");
   const [algorithm = 0] = await cursor.readExactly(1);
   if (algorithm !== 1 && algorithm !== 2) {
@@ -149,7 +167,7 @@ async function* compressedContent(body: ByteStream, signal: AbortSignal): ByteSt
   const options = { subject: "compressed data", signal };
   const inflated = new ByteCursor(decompressedByZlib(rest(cursor), engine, options), "the message");
   try {
-    yield* readContent(inflated, { mayBeCompressed: false, signal });
+    yield* readContent(inflated, { mayBeCompressed: false, note, signal });
     if (await inflated.hasMore()) throw new FormatError("the message has more than one content");
   } finally {
     await inflated.close();

@@ -1,3 +1,5 @@
+import { NOBODY_KEY_ID } from "./openpgp-note.ts";
+
 const PKESK_TAG = 1;
 const KEY_ID_BYTES = 8;
 /** A session key for everybody who can open it: gpg's --throw-keyids. */
@@ -24,7 +26,8 @@ export function recipientKeyIds(head: Uint8Array): readonly string[] {
     if (packet?.tag !== PKESK_TAG) return ids;
     const idStart = packet.bodyStart + 1;
     if (idStart + KEY_ID_BYTES > bytes.length || bytes[packet.bodyStart] !== 3) return ids;
-    ids.push(bytes.toString("hex", idStart, idStart + KEY_ID_BYTES).toUpperCase());
+    const id = bytes.toString("hex", idStart, idStart + KEY_ID_BYTES).toUpperCase();
+    if (id !== NOBODY_KEY_ID) ids.push(id);
     at = packet.bodyEnd;
   }
 }

@@ -11,7 +11,7 @@ import {
 import { abortable, untilAborted } from "../io/abort.ts";
 import { ByteCursor } from "../io/byte-cursor.ts";
 import { type ByteStream, CHUNK_BYTES } from "../io/bytes.ts";
-import { type CryptOptions, type Crypter, HEAD_BYTES } from "./crypter.ts";
+import { type CryptOptions, type Crypter, type EncryptOptions, HEAD_BYTES } from "./crypter.ts";
 import { withHead } from "./head.ts";
 import { cipherName, decryptData, encryptData, type SessionKey } from "./openpgp-data.ts";
 import {
@@ -21,6 +21,7 @@ import {
   readSmallBody,
   TAG,
 } from "./openpgp-packets.ts";
+import { formatNote, parseNote } from "./openpgp-note.ts";
 import { ANY_KEY_ID, recipientKeyIds } from "./openpgp-recipients.ts";
 
 /** A message may be for so many keys. */
@@ -82,7 +83,7 @@ export class OpenPgpCrypter implements Crypter {
     return undefined;
   }
 
-  async *encrypt(plain: ByteStream, { signal }: CryptOptions): ByteStream {
+  async *encrypt(plain: ByteStream, { note = "", signal }: EncryptOptions): ByteStream {
     const { encryptSessionKey, generateSessionKey } = this.#openpgp;
     const encryptionKeys = [...this.#keys.recipients];
     const { date } = this.#keys;
@@ -101,8 +102,9 @@ export class OpenPgpCrypter implements Crypter {
       config,
     });
     if (!(packets instanceof Uint8Array)) throw new Error("OpenPGP.js gave no session key");
+    if (note !== "") yield formatNote(note);
     yield packets;
-    yield* encryptData(abortable(plain, signal), session);
+    yield* encryptData(abortable(plain, signal), session, note);
   }
 
   decrypt(stored: ByteStream, options: CryptOptions): ByteStream {
@@ -121,7 +123,8 @@ export class OpenPgpCrypter implements Crypter {
         return;
       }
       const key = await this.#openSession(sessionKeys);
-      yield* decryptData(bodyBehindVersion(cursor, data), key, { signal });
+      const note = parseNote(head) ?? "";
+      yield* decryptData(bodyBehindVersion(cursor, data), key, { note, signal });
       if (await cursor.hasMore()) throw new FormatError("bytes follow the encrypted message");
     } catch (error) {
       signal.throwIfAborted();
@@ -161,8 +164,10 @@ export class OpenPgpCrypter implements Crypter {
     }
     const has = needed.some((id) => id === ANY_KEY_ID || this.keyIds.includes(id));
     if (has && this.keyIds.length > 0) return;
+    const note = parseNote(head);
     const have = this.keyIds.length === 0 ? "only public keys" : this.keyIds.join(", ");
     throw new WrongKeyError(`wrong key (id ${needed.join(", ")}, have ${have})`, {
+      ...(note === undefined ? {} : { note }),
       hint:
         "Nothing was changed. Reading takes the private key: set WALG_PGP_KEY_PATH to a file that " +
         "holds it, or WALNUT_PGP_OLD_KEY_PATHS for the keys of older objects.",

@@ -5,6 +5,9 @@ const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
 const SECRET_OF_BACKUP = /\/tar_partitions\/[^/]+$|\/walnut_manifest\.jsonl\.zst$/;
 const QUARANTINE_FOLDER = "walnut_005/quarantine/";
 
+/** Says that objects are encrypted, and with which keys the first ones were. Ours. */
+export const ENCRYPTION_MARK_KEY = "walnut_005/encryption.json";
+
 /**
  * Whether an object under this key is encrypted where anything is: all that holds content of the
  * database, or names of its files in our own documents.

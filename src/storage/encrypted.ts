@@ -1,5 +1,10 @@
 import { describeEncryption, looksPlain } from "../crypto/appearance.ts";
-import { type Crypter, type Decrypter, HEAD_BYTES } from "../crypto/crypter.ts";
+import {
+  type Crypter,
+  type Decrypter,
+  type EncryptOptions,
+  HEAD_BYTES,
+} from "../crypto/crypter.ts";
 import { withHead } from "../crypto/head.ts";
 import { FormatError, TruncatedError, WrongKeyError } from "../errors.ts";
 import { type ByteSource, type ByteStream, counted } from "../io/bytes.ts";
@@ -23,6 +28,14 @@ export interface EncryptionRules {
   readonly isSecret: (key: ObjectKey) => boolean;
   /** Objects that are not encrypted are read although there is a key. */
   readonly isPlainRead: boolean;
+  /** Asked before each put of such an object; rejects where it must not be. */
+  readonly guard?: EncryptionGuard;
+}
+
+/** Keeps a repository from being half encrypted by mistake. */
+export interface EncryptionGuard {
+  /** Rejects with RefusedError. */
+  beforePut(storage: Storage, options: CallOptions): Promise<void>;
 }
 
 /**
@@ -55,9 +68,15 @@ export class EncryptedStorage implements Storage {
 
   async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
     const { crypter } = this.#rules;
-    const isEncrypted = crypter !== undefined && this.#rules.isSecret(key);
+    const isSecret = this.#rules.isSecret(key);
+    if (isSecret) await this.#rules.guard?.beforePut(this.#inner, options);
+    const isEncrypted = crypter !== undefined && isSecret;
     const stored = isEncrypted ? encrypted(body, crypter, { name: key, ...options }) : body;
     await this.#inner.put(key, stored, options);
+  }
+
+  get isWriteOnly(): boolean {
+    return this.#rules.crypter?.canDecrypt === false;
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
@@ -140,6 +159,7 @@ export class EncryptedStorage implements Storage {
       if (!(error instanceof WrongKeyError)) throw error;
       throw new WrongKeyError(`object ${key} in ${this.name}: ${error.message}`, {
         cause: error,
+        ...(error.note === undefined ? {} : { note: error.note }),
         ...(error.hint === undefined ? {} : { hint: error.hint }),
       });
     }
@@ -150,11 +170,7 @@ const NO_KEY_HINT =
   "Set WALG_LIBSODIUM_KEY_PATH, WALG_PGP_KEY_PATH or WALG_CSE_KMS_ID as it was set where the " +
   "repository was written. Nothing was changed.";
 
-function encrypted(
-  body: ByteSource,
-  crypter: Crypter,
-  options: { readonly name: string; readonly signal: AbortSignal },
-): ByteSource {
+function encrypted(body: ByteSource, crypter: Crypter, options: EncryptOptions): ByteSource {
   const sizeBytes =
     body.sizeBytes === undefined ? undefined : crypter.encryptedBytes(body.sizeBytes);
   return {

@@ -40,6 +40,11 @@ export interface GetOptions extends CallOptions {
 export interface PutOptions extends CallOptions {
   /** Create only: rejects with ObjectExistsError, and writes nothing, if the key has an object. */
   readonly ifAbsent?: boolean;
+  /**
+   * Up to 96 hex digits that an encrypted object tells in plain text, for those who have no key
+   * that opens it; other stores pass over it.
+   */
+  readonly note?: string;
 }
 
 export interface ListOptions extends CallOptions {
@@ -78,6 +83,8 @@ export interface Storage extends AsyncDisposable {
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo>;
   /** Rejects if any of the keys could not be removed, naming the first and how many. */
   delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void>;
+  /** What is put as secret can't be read here: there is no private key. */
+  readonly isWriteOnly?: boolean | undefined;
   /** What a store can do besides; absent where it can do none of it. */
   readonly upkeep?: Upkeep | undefined;
 }
