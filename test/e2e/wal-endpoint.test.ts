@@ -169,7 +169,7 @@ test("P06: what the bucket of a repository does not list is a true miss", async 
     "last-modified": new Date(0).toUTCString(),
   };
   proxy.rule = (request) =>
-    request.method === "HEAD"
+    request.method === "HEAD" && request.url.includes("cluster.json")
       ? { answer: { status: 200, headers: identity } }
       : emptyBucket(request);
   for (const signal of ["recovery.signal", "standby.signal"]) {
