@@ -24,6 +24,8 @@ import { listBackups } from "./catalogue.ts";
 export interface LoadedBase {
   readonly choice: ChosenBase;
   readonly files: BaseFiles;
+  /** Of the server's timeline, which the base lies on. */
+  readonly history: TimelineHistory;
   /** By oid the transaction that wrote its row in pg_database. */
   readonly databases: ReadonlyMap<number, number>;
 }
@@ -92,7 +94,7 @@ function tellPassedOver({ passedOver }: Pick<ChosenBase, "passedOver">, log: Log
 /** Why the base can't be used after all, as a clause, or what it holds. */
 async function loadBase(
   choice: ChosenBase,
-  server: NewBackup & { readonly systemId: bigint },
+  server: NewBackup & Pick<BaseServer, "systemId" | "history">,
   options: FindBaseOptions,
 ): Promise<LoadedBase | string> {
   const files = await BaseFiles.create(server.hash);
@@ -118,7 +120,7 @@ async function loadBase(
     throw error;
   }
   const missing = await findMissing(choice, parts, options);
-  return missing ?? { choice, files, databases };
+  return missing ?? { choice, files, databases, history: server.history };
 }
 
 /** The first object that a chain lacks; its older members are looked at from outside only. */

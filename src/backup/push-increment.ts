@@ -10,7 +10,9 @@ import { readWalPosition } from "../connection/wal-position.ts";
 import type { HashAlgorithm } from "../io/hash.ts";
 import type { Log } from "../io/log.ts";
 import type { IncrementBase } from "../layout/sentinel.ts";
+import type { Lsn } from "../postgres/lsn.ts";
 import type { Storage } from "../storage/storage.ts";
+import { type ChangeWay, findChanges, type FindChangesOptions } from "./change-sources.ts";
 import type { BaseRequest } from "./increment-choice.ts";
 import { findBase, type LoadedBase, readLocalHistory } from "./increment-origin.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
@@ -24,7 +26,10 @@ interface World {
 }
 
 /** What the user wants of a new backup, apart from what counts for all backups. */
-export type IncrementRequest = Omit<BaseRequest, "isPermanent">;
+export interface IncrementRequest extends Omit<BaseRequest, "isPermanent"> {
+  /** How changed blocks may be found, the best way first; all ways unless told. */
+  readonly ways?: readonly ChangeWay[] | undefined;
+}
 
 export interface IncrementSettings {
   readonly increments: IncrementRequest;
@@ -78,25 +83,33 @@ export interface Reading {
  */
 export async function prepareReading(
   session: Session,
-  base: LoadedBase | undefined,
-  documents: DocumentsSpool,
-  { log, signal, verifier }: World & Pick<Reading, "verifier">,
+  { base, documents, verifier, startLsn: endLsn }: ReadingParts,
+  options: FindChangesOptions,
 ): Promise<Reading> {
+  const { log, signal } = options;
   const databases = await readDatabaseIdentities(session, { signal });
   for (const database of databases) documents.addDatabase(database);
   if (base === undefined) return { verifier };
   const { name, stepCount, startLsn } = base.choice;
-  const changeSource = PAGE_SCAN;
+  const range = { startLsn, endLsn, history: base.history };
+  const { source: changeSource, changes } = await findChanges(session, range, options);
   log.info(`Delta backup from ${name}`, { steps: stepCount, changes: changeSource });
   const judge = new FileJudge({
     files: base.files,
     startLsn,
     sameDatabases: sameDatabases(base, databases),
+    changes,
   });
   return { judge, changeSource, verifier };
 }
 
-const PAGE_SCAN = "page LSNs";
+interface ReadingParts extends Pick<Reading, "verifier"> {
+  /** Absent for a full backup. */
+  readonly base: LoadedBase | undefined;
+  readonly documents: DocumentsSpool;
+  /** Of the new backup. */
+  readonly startLsn: Lsn;
+}
 
 function sameDatabases(
   { databases: before }: LoadedBase,

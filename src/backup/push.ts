@@ -157,7 +157,11 @@ async function copyCluster(
     hasFilesMetadata: settings.hasFilesMetadata,
   });
   const verifier = await makeVerifier(running, settings, world);
-  const reading = await prepareReading(session, running.base, documents, { ...world, verifier });
+  const { base, start, facts, archive } = running;
+  const parts = { base, documents, verifier, startLsn: start.startLsn };
+  const { codecJobs, increments } = settings;
+  const sources = { ...archive, ...facts, codecJobs, ways: increments.ways };
+  const reading = await prepareReading(session, parts, sources);
   const context = { documents, reading, world };
   const description = await withParts(running, settings, context, async (copy) => {
     const finished = await copyAll(session, copy, settings);

@@ -1,4 +1,5 @@
 import { LATEST } from "../backup/catalogue.ts";
+import { CHANGE_WAYS } from "../backup/change-sources.ts";
 import type { NamedBase } from "../backup/increment-choice.ts";
 import type { IncrementRequest } from "../backup/push-increment.ts";
 import type { IncrementConfig } from "../config/config.ts";
@@ -57,7 +58,8 @@ export function increments(wish: IncrementWish, config: IncrementConfig): Increm
   const maxSteps = isAsked && config.maxSteps === 0 ? Number.POSITIVE_INFINITY : config.maxSteps;
   const flag = wish.fullFlag ?? (wish.type === "full" ? "type full" : undefined);
   const fullReason = flag === undefined ? undefined : `--${flag} was given`;
-  return { maxSteps, origin, from, fullReason };
+  const ways = CHANGE_WAYS.filter((way) => way !== "page-scan" || config.isPageScanAllowed);
+  return { maxSteps, origin, from, fullReason, ways };
 }
 
 const ORIGINS = { full: "latest", incr: "latest", diff: "latest-full" } as const;

@@ -25,6 +25,13 @@ export const backup = {
     json,
     "The base of the next increment is the one backup that has this user data.",
   ),
+  forceWalDelta: defaulted(
+    "FORCE_WAL_DELTA",
+    boolean,
+    "Fail rather than look at all pages where neither the server's summaries nor the WAL tell which " +
+      "blocks changed.",
+    { default: "false" },
+  ),
   verifyPageChecksums: defaulted(
     "VERIFY_PAGE_CHECKSUMS",
     boolean,

@@ -64,6 +64,8 @@ export interface IncrementConfig {
   readonly fromName?: string;
   /** JSON. */
   readonly fromUserData?: string;
+  /** Whether changed blocks may be found by a look at all pages. */
+  readonly isPageScanAllowed: boolean;
 }
 
 /** Every effective setting, read once at the start and frozen. Made by `load.ts` from the table. */

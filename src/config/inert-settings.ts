@@ -23,7 +23,6 @@ function inert(form: NameForm, rows: readonly Row[]): readonly Setting[] {
 
 const OFF = /^(0|f|F|false|FALSE|False)$/;
 
-const DELTA_LATER = "delta backups come in a later version";
 const RESTORE = "walnut has one way to restore, which writes every page once";
 const COMPOSER = "walnut fills parts by size; the restored files are the same";
 const RETRIES = "walnut repeats requests until their time limit, however often that is";
@@ -36,7 +35,6 @@ const WALE_LOG = "WALNUT_LOG_DESTINATION counts";
 const IMAGE = "it belongs to a container image that starts WAL-G";
 
 const backups = inert("prefixed", [
-  ["FORCE_WAL_DELTA", boolean, "Fail where such notes are missing.", DELTA_LATER],
   ["USE_RATING_COMPOSER", boolean, "Group files by how often they change.", COMPOSER],
   ["USE_COPY_COMPOSER", boolean, "Copy unchanged parts within the store.", COMPOSER],
   ["USE_DATABASE_COMPOSER", boolean, "Group files by database.", COMPOSER],

@@ -129,6 +129,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       origin: found.get(backup.deltaOrigin) === "LATEST_FULL" ? "latest-full" : "latest",
       ...defined("fromName", found.get(backup.deltaFromName)),
       ...defined("fromUserData", found.get(backup.deltaFromUserData)),
+      isPageScanAllowed: !found.get(backup.forceWalDelta),
     },
     isPageVerified: found.get(backup.verifyPageChecksums),
     isEveryCorruptBlockListed: found.get(backup.storeAllCorruptBlocks),

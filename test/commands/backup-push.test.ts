@@ -115,7 +115,9 @@ describe("on a server", () => {
   test("takes increments by WAL-G's setting and by the words of other tools", async () => {
     const { dataDirectory } = world().cluster;
     const full = await run([dataDirectory, "--full"]);
-    const config = { increments: { maxSteps: 1, origin: "latest" as const } };
+    const config = {
+      increments: { maxSteps: 1, origin: "latest" as const, isPageScanAllowed: true },
+    };
     const first = await run([dataDirectory], config);
     assert.equal((await world().sentinel(first.backup)).base?.name, full.backup);
     assert.ok(first.log.some((line) => line.startsWith("info: Delta backup from ")));
