@@ -68,6 +68,24 @@ export interface IncrementConfig {
   readonly isPageScanAllowed: boolean;
 }
 
+/** What `expire` keeps: see RetentionPolicy; and how anything is removed. */
+export interface RetentionConfig {
+  readonly fullCount?: number;
+  readonly windowDays?: number;
+  readonly pitrDays?: number;
+  readonly daily?: number;
+  readonly weekly?: number;
+  readonly monthly?: number;
+  readonly yearly?: number;
+  readonly minimumFulls: number;
+}
+
+/** How objects are removed. */
+export interface RemovalConfig {
+  readonly abandonedAfterMs: number;
+  readonly deletesPerSecond?: number;
+}
+
 /** Every effective setting, read once at the start and frozen. Made by `load.ts` from the table. */
 export interface Config {
   /** Absent when no storage is configured: `openStorage` says so. */
@@ -126,6 +144,8 @@ export interface Config {
   /** wal-verify says FAILURE in words only. */
   readonly isWalVerifyExitZero: boolean;
 
+  readonly retention: RetentionConfig;
+  readonly removal: RemovalConfig;
   readonly increments: IncrementConfig;
   /** Whether backup-push verifies the checksums of pages. */
   readonly isPageVerified: boolean;

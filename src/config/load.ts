@@ -4,12 +4,13 @@ import { parseCompressionLevel } from "../codec/table.ts";
 import { ConfigError } from "../errors.ts";
 import { archive } from "./archive-settings.ts";
 import { backup } from "./backup-settings.ts";
-import type { ArchiveQueueConfig, Config, PostgresConfig } from "./config.ts";
+import type { ArchiveQueueConfig, Config, PostgresConfig, RetentionConfig } from "./config.ts";
 import { readEncryptionConfig } from "./encryption-config.ts";
 import { encryption } from "./encryption-settings.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
+import { retention } from "./retention-settings.ts";
 import { defined, readStorageConfig, readStorageFolder } from "./storage-config.ts";
 import { wal } from "./wal-settings.ts";
 
@@ -120,6 +121,11 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       ...defined("partialBytes", found.get(wal.receivePartialBytes)),
     },
     isPartialFetched: found.get(wal.fetchPartial),
+    retention: readRetention(found),
+    removal: {
+      abandonedAfterMs: found.get(retention.abandonedAfter),
+      ...defined("deletesPerSecond", found.get(retention.deleteRate)),
+    },
 
     integrityMaxDelayedWals: found.get(wal.integrityMaxDelayedWals),
     isWalVerifyExitZero: found.get(wal.walVerifyExitZero),
@@ -154,6 +160,19 @@ function readPostgres(found: FoundSettings): PostgresConfig {
     ...defined("sslKeyFile", found.get(postgres.sslKeyFile)),
     ...defined("sslCertificateFile", found.get(postgres.sslCertificateFile)),
     ...defined("sslRootCertificateFile", found.get(postgres.sslRootCertificateFile)),
+  };
+}
+
+function readRetention(found: FoundSettings): RetentionConfig {
+  return {
+    ...defined("fullCount", found.get(retention.fulls)),
+    ...defined("windowDays", found.get(retention.days)),
+    ...defined("pitrDays", found.get(retention.pitrDays)),
+    ...defined("daily", found.get(retention.daily)),
+    ...defined("weekly", found.get(retention.weekly)),
+    ...defined("monthly", found.get(retention.monthly)),
+    ...defined("yearly", found.get(retention.yearly)),
+    minimumFulls: found.get(retention.minimum),
   };
 }
 

@@ -5,6 +5,7 @@ import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
 import { otherStoreSettings } from "./other-store-settings.ts";
 import { postgres } from "./postgres-settings.ts";
+import { retention } from "./retention-settings.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
 import { storage } from "./storage-settings.ts";
 import { wal } from "./wal-settings.ts";
@@ -21,6 +22,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "PostgreSQL", settings: Object.values(postgres) },
   { title: "Backups", settings: Object.values(backup) },
   { title: "Archiving", settings: Object.values(archive) },
+  { title: "Retention", settings: Object.values(retention) },
   { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },
   { title: "Encryption", settings: encryptionSettings },

@@ -1,0 +1,183 @@
+import { randomBytes } from "node:crypto";
+import type { Log } from "../io/log.ts";
+import { BACKUPS_FOLDER, WAL_FOLDER } from "../layout/keys.ts";
+import { timeNsOf } from "../layout/time.ts";
+import { type DeleteRequest, selectForDelete } from "../retention/delete-selection.ts";
+import { findUnfinishedPuts, removeUnfinishedPuts } from "../retention/garbage.ts";
+import { removedKeys } from "../retention/removal.ts";
+import {
+  applyRetention,
+  prepareRetention,
+  type PreparedRetention,
+  type RetentionOptions,
+} from "../retention/retention.ts";
+import type { Storage, UnfinishedPut } from "../storage/storage.ts";
+import { requireKnownStorage } from "./backup-list.ts";
+import type { Command, Context } from "./command.ts";
+import { DELETE_FLAGS, parseDeleteRequest } from "./delete-words.ts";
+
+interface DeleteArguments {
+  readonly request: DeleteRequest;
+  readonly isConfirmed: boolean;
+  readonly isByTime: boolean;
+}
+
+/** What a storage is called in WAL-G's lines. */
+const PRIMARY_STORAGE = "default";
+
+/** `walnut delete` */
+export const deleteCommand: Command<DeleteArguments> = {
+  name: "delete",
+  usage:
+    "delete retain [FULL|FIND_FULL] <count> | before [FIND_FULL] <name or time> | " +
+    "target [FIND_FULL] <name> | everything [FORCE] | garbage [ARCHIVES|BACKUPS]",
+  summary: "Remove backups and WAL; without --confirm only show what.",
+  details:
+    "retain keeps the newest backups, before keeps a backup and all after it, target removes one " +
+    "with the increments on it, everything removes all, garbage what no backup needs. Whatever is " +
+    "asked for: bases of kept increments, permanent backups, what a running backup needs and the " +
+    "WAL of all of them stay, and the plan is checked before anything is removed. For a policy " +
+    "that is stated once and carried out daily, see `walnut expire`.",
+  flags: DELETE_FLAGS,
+  needsConfig: true,
+
+  parse(words) {
+    requireKnownStorage(words.value("target-storage"));
+    return {
+      request: parseDeleteRequest(words),
+      isConfirmed: words.has("confirm"),
+      isByTime: words.has("use-sentinel-time"),
+    };
+  },
+
+  async run({ request, isConfirmed, isByTime }, context) {
+    const { log, clock, config } = context;
+    await using storage = await context.openStorage();
+    const options = { ...context, ...config.removal, minimumFulls: 0 };
+    announce(request, log);
+    const rules = { nowNs: timeNsOf(clock.now()), isByTime };
+    const prepared = await prepareRetention(
+      storage,
+      (survey) => selectForDelete(survey, request, rules),
+      options,
+    );
+    if (prepared === undefined) return sayNothingToMeasure(request, log);
+    sayKept(prepared, log);
+    log.info("Evaluating objects for deletion...");
+    const markedCount = markKeys(prepared, request, log);
+    const puts = await listPuts(storage, request, options);
+    for (const { key, id } of puts) markPut({ key, id }, log);
+
+    const count = markedCount + puts.length;
+    if (count === 0) log.info("No objects matched the deletion criteria.");
+    else if (!isConfirmed) sayDryRun(count, log);
+    else await remove(storage, { prepared, puts, options }, context);
+  },
+};
+
+function announce(request: DeleteRequest, log: Log): void {
+  log.info(`Backup to delete will be searched in storages: [${PRIMARY_STORAGE}]`);
+  log.info("retrieving permanent objects");
+  if (request.kind !== "everything" && request.kind !== "target") log.info("Start delete");
+  if (request.kind === "garbage") log.info(GARBAGE_LINES[request.scope]);
+}
+
+const GARBAGE_LINES = {
+  all: "Running in default mode. Will remove outdated WAL files and leftover backup files.",
+  archives: "Archive-only mode selected. Will remove only outdated WAL files.",
+  backups: "Backups-only mode selected. Will remove only leftover backup files.",
+} as const;
+
+function sayNothingToMeasure({ kind }: DeleteRequest, log: Log): void {
+  if (kind !== "garbage") {
+    log.info("No backup found for deletion");
+    return;
+  }
+  log.info("Couldn't find any non-permanent backups in storage.");
+  log.info("Not doing anything.");
+}
+
+/** What stays although the words alone would have removed it. */
+function sayKept({ plan, selection, holds }: PreparedRetention, log: Log): void {
+  const permanent = plan.backups.filter(({ backup }) => backup.isPermanent);
+  if (permanent.length > 0) {
+    const names = permanent.map(({ backup }) => backup.name).join(" ");
+    log.info(`Found permanent objects: backups=[${names}]`);
+  }
+  if (!selection.scope.hasBackups) return;
+  for (const { backup, isKept, reasons } of plan.backups) {
+    if (!isKept || selection.kept.has(backup.name)) continue;
+    log.info("a backup is kept", { name: backup.name, why: reasons.join("; ") });
+  }
+  for (const { unfinished, isKept, mayBeRunning, reason } of plan.unfinished) {
+    if (isKept && mayBeRunning) {
+      log.info("a folder without sentinel is kept", { name: unfinished.name, why: reason });
+    }
+  }
+  if (holds.heldWal.size > 0) {
+    log.warning("the store holds WAL that would go", { count: holds.heldWal.size });
+  }
+}
+
+/** WAL-G shows the keys of `target` below the folder of backups. */
+function markKeys({ plan }: PreparedRetention, { kind }: DeleteRequest, log: Log): number {
+  let count = 0;
+  for (const key of removedKeys(plan)) {
+    const shown =
+      kind === "target" && key.startsWith(BACKUPS_FOLDER) ? key.slice(BACKUPS_FOLDER.length) : key;
+    log.info(`Object marked for deletion: ${shown}`, { storage: PRIMARY_STORAGE });
+    count += 1;
+  }
+  return count;
+}
+
+function markPut({ key, id }: Pick<UnfinishedPut, "key" | "id">, log: Log): void {
+  log.info(`Unfinished upload marked for deletion: ${key}`, { storage: PRIMARY_STORAGE, id });
+}
+
+async function listPuts(
+  storage: Storage,
+  request: DeleteRequest,
+  { abandonedAfterMs, clock, signal }: RetentionOptions,
+): Promise<readonly UnfinishedPut[]> {
+  const prefixes = putPrefixes(request);
+  return await findUnfinishedPuts(storage, {
+    prefixes,
+    olderThanMs: abandonedAfterMs,
+    clock,
+    signal,
+  });
+}
+
+function putPrefixes(request: DeleteRequest): readonly string[] {
+  if (request.kind === "everything") return [""];
+  if (request.kind !== "garbage") return [];
+  if (request.scope === "archives") return [WAL_FOLDER];
+  return request.scope === "backups" ? [BACKUPS_FOLDER] : [""];
+}
+
+function sayDryRun(count: number, log: Log): void {
+  log.info(`Dry run: objects would be deleted count=${count}, Run with --confirm to execute`);
+}
+
+interface Removal {
+  readonly prepared: PreparedRetention;
+  readonly puts: readonly UnfinishedPut[];
+  readonly options: RetentionOptions;
+}
+
+async function remove(
+  storage: Storage,
+  { prepared, puts, options }: Removal,
+  { log, progress }: Context,
+): Promise<void> {
+  const runId = randomBytes(4).toString("hex");
+  const count = await applyRetention(storage, prepared, {
+    ...options,
+    runId,
+    onProgress: (removed) => log.debug("objects removed", { count: removed }),
+  });
+  await removeUnfinishedPuts(storage, puts, options);
+  progress.end();
+  log.info(`Objects deleted successfully: count=${count + puts.length}`);
+}
