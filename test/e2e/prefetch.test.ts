@@ -1,149 +1,30 @@
 /**
  * Fetching ahead with real servers: setup's line in PostgreSQL's own shell, a change of timeline,
- * damage, kills, and a standby that asks again and again.
+ * damage, and a standby that asks again and again.
  */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { cp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import {
-  type Cluster,
-  initCluster,
-  restoreCluster,
-  type RestoredCluster,
-  type RestoreOptions,
-} from "../support/postgres.ts";
-import { type Installation, install } from "../support/repository.ts";
+import { install } from "../support/repository.ts";
 import { chownTree, serverUser } from "../support/server-user.ts";
-
-const SEGMENT_COUNT = 40;
-
-interface Archived {
-  readonly primary: Cluster;
-  readonly walnut: Installation;
-  readonly repository: string;
-  /** A data directory as it was before any of the archived WAL. */
-  readonly backup: string;
-  /** Archived segments of timeline 1. */
-  readonly segments: readonly string[];
-  readonly rowCount: string;
-}
+import {
+  archive,
+  type Archived,
+  archivedNames,
+  prefetcherPids,
+  recover,
+  type Recovering,
+  untilNoPrefetcher,
+} from "./recovering.ts";
 
 let archived: Archived;
 before(async () => {
-  archived = await archive();
+  // Before 16 a server's open files are passed on to the commands that it starts.
+  archived = await archive({ major: 13 });
 });
-after(() => archived.primary[Symbol.asyncDispose]());
-
-/** A server whose WAL, some forty segments, is archived, and a cold copy from before it. */
-async function archive(): Promise<Archived> {
-  const primary = await initCluster({
-    major: 17,
-    segmentMiB: 1,
-    settings: {
-      archive_mode: "on",
-      autovacuum: "off",
-      checkpoint_timeout: "1h",
-      max_wal_size: "4GB",
-      wal_keep_size: "1GB",
-    },
-  });
-  const repository = await primary.makeDirectory("repository");
-  const walnut = await install(primary, { WALG_FILE_PREFIX: repository });
-  await primary.start();
-  await primary.query("CREATE TABLE filler (id bigserial PRIMARY KEY, content text)");
-  await primary.stop();
-  const backup = join(primary.directory, "backup");
-  await cp(primary.dataDirectory, backup, { recursive: true });
-
-  await primary.configure({ archive_command: walnut.archiveCommand });
-  await primary.start();
-  while (archivedNames(primary).length < SEGMENT_COUNT) {
-    await primary.query(
-      `INSERT INTO filler (content) SELECT string_agg(md5(random()::text), '')
-       FROM generate_series(1, 40000) AS n GROUP BY n % 1000`,
-    );
-  }
-  await primary.switchWal();
-  await primary.waitForArchiver();
-  const rowCount = await primary.value("SELECT count(*) FROM filler");
-  await primary.stop();
-  return { primary, walnut, repository, backup, segments: archivedNames(primary), rowCount };
-}
-
-function archivedNames({ dataDirectory }: Cluster): string[] {
-  return readdirSync(join(dataDirectory, "pg_wal", "archive_status"))
-    .map((name) => name.replace(/\.(ready|done)$/, ""))
-    .filter((name) => /^0000000[1-9][0-9A-F]{16}$/.test(name))
-    .toSorted();
-}
-
-interface Recovering extends AsyncDisposable {
-  readonly server: RestoredCluster;
-  readonly dataDirectory: string;
-  readonly spool: string;
-  /** Files for which the shell had to start a process. */
-  readonly calls: () => string[];
-}
-
-let count = 0;
-
-/** A server that recovers with the line that setup prints. */
-async function recover(
-  options: Partial<RestoreOptions> & { readonly walnut?: Installation } = {},
-): Promise<Recovering> {
-  const { primary, backup } = archived;
-  const { walnut = archived.walnut, ...restoring } = options;
-  const dataDirectory = join(primary.directory, `restored-${(count += 1)}`);
-  await cp(backup, dataDirectory, { recursive: true });
-  await chownTree(dataDirectory, serverUser());
-  const line = await setupLine(walnut, dataDirectory);
-  const calls = `${dataDirectory}.calls`;
-  const server = await restoreCluster(dataDirectory, {
-    major: 17,
-    signal: "recovery",
-    restoreCommand: line.replace(" || exec ", ` || { echo %f >> ${calls}; false; } || exec `),
-    ...restoring,
-  });
-  const spool = `${dataDirectory}.walnut`;
-  return {
-    server,
-    dataDirectory,
-    spool,
-    calls: () => (existsSync(calls) ? readFileSync(calls, "utf8").trim().split("\n") : []),
-    async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-      await untilNoPrefetcher(dataDirectory);
-      for (const path of [dataDirectory, spool, calls]) {
-        await rm(path, { recursive: true, force: true });
-      }
-    },
-  };
-}
-
-async function setupLine(walnut: Installation, dataDirectory: string): Promise<string> {
-  const { stdout } = await walnut.mustRun("setup", dataDirectory);
-  const line = /^restore_command = '(.*)'$/m.exec(stdout)?.[1];
-  assert.ok(line !== undefined, stdout);
-  return line.replaceAll("''", "'");
-}
-
-function prefetcherPids(dataDirectory: string): number[] {
-  const { stdout } = spawnSync("pgrep", ["-f", `wal-prefetch ${dataDirectory} `], {
-    encoding: "utf8",
-  });
-  return stdout.trim().split("\n").filter(Boolean).map(Number);
-}
-
-async function untilNoPrefetcher(dataDirectory: string): Promise<void> {
-  const endsAt = performance.now() + 60_000;
-  while (prefetcherPids(dataDirectory).length > 0) {
-    assert.ok(performance.now() < endsAt, "the prefetcher outlives its server");
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
+after(() => archived[Symbol.asyncDispose]());
 
 async function assertAllThere({ server }: Recovering): Promise<void> {
   assert.equal(server.outcome, "promoted", server.log());
@@ -151,7 +32,7 @@ async function assertAllThere({ server }: Recovering): Promise<void> {
 }
 
 test("a recovery takes most segments without a process, and leaves nothing behind", async () => {
-  await using recovering = await recover();
+  await using recovering = await recover(archived);
   await assertAllThere(recovering);
   const { dataDirectory, spool, calls } = recovering;
   const segmentCalls = calls().filter((name) => name.length === 24);
@@ -170,9 +51,19 @@ test("a recovery takes most segments without a process, and leaves nothing behin
   assert.doesNotMatch(await readFile(join(spool, "prefetch.log"), "utf8"), /ERROR|WARNING/);
 });
 
+test("PostgreSQL 18 does so, too", async () => {
+  await using newer = await archive({ major: 18, segmentCount: 20 });
+  await using recovering = await recover(newer);
+  const { server, calls } = recovering;
+  assert.equal(server.outcome, "promoted", server.log());
+  assert.equal(await server.value("SELECT count(*) FROM filler"), newer.rowCount);
+  const called = calls().filter((name) => name.length === 24);
+  assert.ok(called.length < newer.segments.length / 2, calls().join());
+});
+
 test("a plain restore_command is answered by the prefetcher, too", async () => {
   const { walnut } = archived;
-  await using recovering = await recover({ restoreCommand: walnut.restoreCommand });
+  await using recovering = await recover(archived, { restoreCommand: walnut.restoreCommand });
   await assertAllThere(recovering);
   await untilNoPrefetcher(recovering.dataDirectory);
   const log = await readFile(join(recovering.spool, "prefetch.log"), "utf8");
@@ -184,7 +75,7 @@ test("WALG_DOWNLOAD_CONCURRENCY=1 fetches nothing ahead", async () => {
   const { primary, repository } = archived;
   const settings = { WALG_FILE_PREFIX: repository, WALG_DOWNLOAD_CONCURRENCY: "1" };
   const walnut = await install(primary, settings, "alone");
-  await using recovering = await recover({ walnut });
+  await using recovering = await recover(archived, { walnut });
   await assertAllThere(recovering);
   assert.ok(!existsSync(join(recovering.spool, "prefetch.log")));
 });
@@ -200,7 +91,7 @@ test("a damaged segment stops recovery where it is, and what is before it was se
   bytes.writeUInt8(bytes.readUInt8(bytes.length >> 1) ^ 1, bytes.length >> 1);
   await writeFile(object, bytes);
   const walnut = await install(primary, { WALG_FILE_PREFIX: damaged }, "damaged");
-  await using recovering = await recover({ walnut });
+  await using recovering = await recover(archived, { walnut });
   assert.equal(recovering.server.outcome, "exited");
   const log = recovering.server.log();
   assert.match(log, new RegExp(`object wal_005/${middle}.zst .* is damaged`));
@@ -227,7 +118,7 @@ test("recovery goes through a change of timeline, and past what the old one left
   const position = `${Number.parseInt(middle.slice(8, 16), 16)}/${middle.slice(-3)}80000`;
   let onTwo: string[];
   {
-    await using promoted = await recover({
+    await using promoted = await recover(archived, {
       walnut: both,
       settings: {
         archive_mode: "on",
@@ -244,7 +135,7 @@ test("recovery goes through a change of timeline, and past what the old one left
     onTwo = archivedNames(server).filter((name) => name.startsWith("00000002"));
     assert.ok(onTwo.length > 3, onTwo.join());
   }
-  await using recovering = await recover({ walnut: both });
+  await using recovering = await recover(archived, { walnut: both });
   const { server, calls } = recovering;
   assert.equal(server.outcome, "promoted", server.log());
   assert.equal(await server.value("SELECT count(*) FROM later"), "60000");
@@ -254,6 +145,10 @@ test("recovery goes through a change of timeline, and past what the old one left
   assert.ok(called.length <= onTwo.length / 2, `${called.join()} of ${onTwo.join()}`);
 });
 
+function objectOf(repository: string, name: string): string {
+  return join(repository, "wal_005", `${name}.zst`);
+}
+
 test("a standby at the end of the archive: one prefetcher, nothing piles up", async () => {
   const { primary, repository, segments } = archived;
   const growing = join(primary.directory, "growing");
@@ -261,10 +156,9 @@ test("a standby at the end of the archive: one prefetcher, nothing piles up", as
   await chownTree(growing, serverUser());
   const half = Math.floor(segments.length / 2);
   const later = segments.slice(half);
-  const objectOf = (place: string, name: string) => join(place, "wal_005", `${name}.zst`);
   for (const name of later) await rm(objectOf(growing, name));
   const walnut = await install(primary, { WALG_FILE_PREFIX: growing }, "growing");
-  await using recovering = await recover({
+  await using recovering = await recover(archived, {
     walnut,
     signal: "standby",
     settings: { wal_retrieve_retry_interval: "100ms" },
