@@ -36,8 +36,8 @@ export async function readWriterClaim(
 }
 
 /**
- * Makes sure that the timeline of `own` is ours: claims it if nobody has, and keeps the claim's
- * extension up to date. Rejects with RefusedError, before anything is written, when it is another
+ * Makes sure that the timeline of `own` is ours: claims it if nobody has, and keeps the claim
+ * up to date. Rejects with RefusedError, before anything is written, when it is another
  * server's.
  */
 export async function claimTimeline(
@@ -56,7 +56,9 @@ export async function claimTimeline(
     return requireSameWriter(storage, own, winner);
   }
   requireSameWriter(storage, own, known);
-  if (known.extension !== own.extension) await putClaim(storage, own, { signal });
+  // The next change (of host name, after a restart) is told from a copy by what was last known.
+  const isChanged = formatWriterClaim(known) !== formatWriterClaim(own);
+  if (isChanged) await putClaim(storage, own, { signal });
 }
 
 /** Writes the claim, whoever had it. Gives who that was. */

@@ -45,10 +45,10 @@ export function isSameWriter(one: Writer, other: Writer): boolean {
   return isSameDirectory && one.bootId !== "" && one.bootId === other.bootId;
 }
 
-/** What of a server stays the same over its restarts, for the cache. */
-export function writerFingerprint({ name, host, dataDirectory, directoryId }: Writer): string {
-  const [, inode = ""] = directoryId.split(":");
-  return JSON.stringify([name, host, dataDirectory, inode]);
+/** Everything that is known of a server, for the cache: another one for each start of the machine. */
+export function writerFingerprint(writer: Writer): string {
+  const { name, host, dataDirectory, directoryId, bootId } = writer;
+  return JSON.stringify([name, host, dataDirectory, directoryId, bootId]);
 }
 
 /** For messages: "pg1:/var/lib/postgresql/17/main". */

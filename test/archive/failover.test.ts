@@ -6,6 +6,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { readWriterClaim } from "../../src/archive/writer-claims.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
+import { formatWriterClaim } from "../../src/layout/writer-claim.ts";
 import { crc32c } from "../../src/postgres/crc32c.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { fail } from "./recorded-storage.ts";
@@ -89,6 +90,20 @@ test("a clone is refused before its first byte, and may fork", async () => {
   }
   const puts = bench.storage.takeCalls().filter((call) => /^(put|delete)/.test(call));
   assert.deepEqual(puts, []);
+});
+
+test("a container that was made anew, after the machine was started again, is known", async () => {
+  const primary = await server("a", all);
+  await primary.push(first);
+  const claim = await readWriterClaim(bench.memory, 1, bench);
+  assert.ok(claim !== undefined);
+  // As the claim would be if it was written before the machine was started.
+  const old = formatWriterClaim({ ...claim, bootId: "before" });
+  await bench.put(CLAIM, Buffer.from(old));
+  await rm(join(bench.directory, "a", "cache"), { recursive: true });
+  await primary.push(second);
+  const renewed = await readWriterClaim(bench.memory, 1, bench);
+  assert.deepEqual(renewed, claim);
 });
 
 test("a cache that was copied with the machine does not help a clone", async () => {
