@@ -108,7 +108,8 @@ export class EncryptedStorage implements Storage {
     if (all.length === 0) return this.#readWithoutKey(key, head, stored);
     const isPlain = looksPlain(key, head);
     if (isPlain === true && isPlainRead) return stored;
-    const chosen = all.find((one) => one.recognises(head));
+    const isCutOff = head.length < RECOGNISABLE_BYTES;
+    const chosen = all.find((one) => isCutOff || one.recognises(head));
     const content = decrypted(chosen ?? failing(all), stored, { name: key, signal });
     return isPlain === true ? this.#suspected(key, content) : this.#named(key, content);
   }
@@ -165,6 +166,9 @@ export class EncryptedStorage implements Storage {
     }
   }
 }
+
+/** An object that is shorter was cut off, however it was encrypted. */
+const RECOGNISABLE_BYTES = 12;
 
 const NO_KEY_HINT =
   "Set WALG_LIBSODIUM_KEY_PATH, WALG_PGP_KEY_PATH or WALG_CSE_KMS_ID as it was set where the " +
