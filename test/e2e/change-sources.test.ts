@@ -11,7 +11,7 @@ import {
   type ChangedBlocks,
   type WalRange,
 } from "../../src/postgres/changed-blocks.ts";
-import { type Lsn, parseLsn } from "../../src/postgres/lsn.ts";
+import { type Lsn, lsn, parseLsn } from "../../src/postgres/lsn.ts";
 import { parseRelationPath, type RelationFile } from "../../src/postgres/relation-file.ts";
 import { parseTimelineHistory, type TimelineHistory } from "../../src/postgres/timeline-history.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -67,7 +67,14 @@ for (const major of TESTED) {
       }
     });
 
-    if (major < 17) return;
+    if (major < 17) {
+      test("is in no summaries of this server", async () => {
+        const cluster = required(all.cluster);
+        const reason = await holeOf(cluster, await wholeRange(cluster, moments));
+        assert.equal(reason, "the server keeps no WAL summaries: they came with PostgreSQL 17");
+      });
+      return;
+    }
 
     test("is in the server's summaries as in the WAL", async () => {
       const cluster = required(all.cluster);
@@ -85,6 +92,94 @@ for (const major of TESTED) {
       }
     });
   });
+}
+
+const SUMMARY_HOLES: readonly {
+  readonly name: string;
+  readonly change?: (range: WalRange) => WalRange;
+  readonly prepare?: readonly string[];
+  readonly user?: string;
+  /** Long enough for any server unless told. */
+  readonly timeoutMs?: number;
+  readonly reason: RegExp;
+}[] = [
+  {
+    name: "the range begins before the first of them",
+    change: (range) => ({ ...range, startLsn: lsn(40n) }),
+    reason: /^the server has no WAL summary of timeline 1 from 0\/28 on, needed up to /,
+  },
+  {
+    name: "the range ends where the server has not got to",
+    change: (range) => ({ ...range, endLsn: parseLsn("FFFF/0") }),
+    timeoutMs: 300,
+    reason: /^the server has summarized WAL up to .* only, not to FFFF\/0, after 300 ms$/,
+  },
+  {
+    name: "the range is on a timeline without any",
+    change: (range) => ({ ...range, history: { timeline: 77, ancestors: [] } }),
+    reason: /^the server has no WAL summary of timeline 77 from /,
+  },
+  {
+    name: "the role may not read them",
+    prepare: [
+      "CREATE ROLE reader LOGIN",
+      "REVOKE EXECUTE ON FUNCTION pg_wal_summary_contents FROM public",
+    ],
+    user: "reader",
+    reason: /^query failed: permission denied for function .* \(SQLSTATE 42501\)$/,
+  },
+  {
+    name: "the server makes none",
+    prepare: ["ALTER SYSTEM SET summarize_wal = off", "SELECT pg_reload_conf()"],
+    reason: /^summarize_wal is off$/,
+  },
+];
+
+for (const { name, change, prepare = [], user, timeoutMs, reason } of SUMMARY_HOLES) {
+  test(`the server's summaries are not believed where ${name}`, async () => {
+    const { cluster, range } = await summarized();
+    for (const sql of prepare) await cluster.query(sql);
+    const wanted = change === undefined ? range : change(range);
+    assert.match(await holeOf(cluster, wanted, { user, timeoutMs }), reason);
+  });
+}
+
+const small: { cluster?: Promise<Cluster> } = {};
+
+after(async () => {
+  const cluster = await small.cluster;
+  await cluster?.[Symbol.asyncDispose]();
+});
+
+/** One server for all of the cases, and a range that it has summarized. */
+async function summarized(): Promise<{ cluster: Cluster; range: WalRange }> {
+  small.cluster ??= startCluster({ major: 18, segmentMiB: 1, settings: settingsOf(18) });
+  const cluster = await small.cluster;
+  const from = await takeMoment(cluster);
+  await cluster.query("CREATE TABLE IF NOT EXISTS noted (id int)");
+  const to = await takeMoment(cluster);
+  return { cluster, range: await rangeOf(cluster, from, to) };
+}
+
+async function wholeRange(cluster: Cluster, moments: readonly Moment[]): Promise<WalRange> {
+  return await rangeOf(cluster, required(moments[0]), required(moments.at(-1)));
+}
+
+async function holeOf(
+  cluster: Cluster,
+  range: WalRange,
+  how: { readonly user?: string | undefined; readonly timeoutMs?: number | undefined } = {},
+): Promise<string> {
+  const { user = "postgres", timeoutMs = 60_000 } = how;
+  await using session = await connectPostgres(
+    { ...connection(cluster), user, applicationName: "walnut-test" },
+    { signal },
+  );
+  const options = { clock: systemClock, timeoutMs, signal };
+  const answer = await readWalSummaries(session, range, options);
+  // The session is of use afterwards.
+  await session.row("SELECT 1 AS one", { signal });
+  return answer.kind === "hole" ? answer.reason : "";
 }
 
 function settingsOf(major: Major): Readonly<Record<string, string>> {
