@@ -4,6 +4,7 @@ import { isBackupName, parseBackupName } from "../layout/backup-name.ts";
 import { formatJson, parseJson } from "../layout/json.ts";
 import { isJsonObject, type JsonObject, jsonObject } from "../layout/json-value.ts";
 import { type BackupMetadata, formatMetadata } from "../layout/metadata.ts";
+import type { OwnRecord } from "../layout/sentinel.ts";
 import { formatTimeUtc, timeMsOf, type TimeNs } from "../layout/time.ts";
 import { formatLsn, lsn } from "../postgres/lsn.ts";
 import type { Command } from "./command.ts";
@@ -110,21 +111,42 @@ const DETAIL_HEADINGS = [
   "PERMANENT",
 ];
 
+/** Whether a column more is worth it: WAL-G has none for what only we record. */
+function hasOwnColumn(entries: readonly CatalogueEntry[], isDetailed: boolean): boolean {
+  return isDetailed && entries.some(({ sentinel }) => ownCell(sentinel?.own) !== "-");
+}
+
+/** How changes were found, and what of the pages is known to be damaged. */
+function ownCell({ changeSource, corruptPages = 0 }: OwnRecord = {}): string {
+  const damage = corruptPages === 0 ? undefined : `corrupt=${corruptPages}`;
+  return [changeSource, damage].filter((text) => text !== undefined).join(",") || "-";
+}
+
 function formatPlain(entries: readonly CatalogueEntry[], isDetailed: boolean): string {
   const headings = ["backup_name", "modified", "wal_file_name", "storage_name"];
   if (isDetailed) headings.push(...DETAIL_NAMES);
+  const hasOwn = hasOwnColumn(entries, isDetailed);
+  if (hasOwn) headings.push("changes");
   return formatPlainTable(
     headings,
-    entries.map((entry) => cellsOf(entry, isDetailed, formatSeconds)),
+    entries.map((entry) => {
+      const cells = cellsOf(entry, isDetailed, formatSeconds);
+      return hasOwn ? [...cells, ownCell(entry.sentinel?.own)] : cells;
+    }),
   );
 }
 
 function formatPretty(entries: readonly CatalogueEntry[], isDetailed: boolean): string {
   const headings = ["BACKUP NAME", "MODIFIED", "WAL FILE NAME", "STORAGE NAME"];
   if (isDetailed) headings.push(...DETAIL_HEADINGS);
+  const hasOwn = hasOwnColumn(entries, isDetailed);
+  if (hasOwn) headings.push("CHANGES");
   return formatBoxTable(
     [{ heading: "#", isNumber: true }, ...headings.map((heading) => ({ heading }))],
-    entries.map((entry, index) => [String(index), ...cellsOf(entry, isDetailed, formatRfc850)]),
+    entries.map((entry, index) => {
+      const cells = [String(index), ...cellsOf(entry, isDetailed, formatRfc850)];
+      return hasOwn ? [...cells, ownCell(entry.sentinel?.own)] : cells;
+    }),
   );
 }
 
@@ -179,6 +201,15 @@ export function backupJson(entry: CatalogueEntry, isDetailed: boolean): JsonObje
     ["wal_file_name", segmentOf(entry)],
     ["storage_name", PRIMARY_STORAGE],
     ...(isDetailed ? metadataMembers(entry.metadata) : []),
+    ...(isDetailed ? ownMembers(entry.sentinel?.own) : []),
+  ]);
+}
+
+function ownMembers({ changeSource, isPagesVerified, corruptPages }: OwnRecord = {}): JsonObject {
+  return jsonObject([
+    ["changes", changeSource],
+    ["pages_verified", isPagesVerified],
+    ["corrupt_pages", corruptPages === undefined ? undefined : BigInt(corruptPages)],
   ]);
 }
 

@@ -142,3 +142,26 @@ test("without backups standard output stays empty, with --json it is an empty ar
   assert.equal((await list(storage, "json")).stdout, "[]\n");
   assert.equal((await list(storage, "json", "pretty")).stdout, "[]\n");
 });
+
+test("--detail names how changes were found, and damage, where there is something to say", async () => {
+  const storage = new MemoryStorage();
+  const [full, increment] = ["base_000000010000000000000002", "base_000000010000000000000004"];
+  await putSyntheticBackup(storage, { entries: specialEntries(), name: full });
+  const plain = await runCommand(backupList, storage, ["--detail"]);
+  assert.doesNotMatch(plain.stdout, /changes/);
+  const own = { changeSource: "page-scan", isPagesVerified: true, corruptPages: 2 };
+  await putSyntheticBackup(storage, {
+    entries: specialEntries(),
+    name: increment,
+    sentinel: { own, finishTimeNs: 2_000_000_000_000_000_000n },
+  });
+  const { stdout } = await runCommand(backupList, storage, ["--detail"]);
+  const lines = stdout.trim().split("\n");
+  assert.deepEqual(
+    lines.map((line) => line.trim().split(/ +/).at(-1)),
+    ["changes", "-", "page-scan,corrupt=2"],
+  );
+  const json = await runCommand(backupList, storage, ["--detail", "--json"]);
+  assert.match(json.stdout, /"changes":"page-scan","pages_verified":true,"corrupt_pages":2\}\]/);
+  assert.match((await runCommand(backupList, storage, ["--detail", "--pretty"])).stdout, /CHANGES/);
+});

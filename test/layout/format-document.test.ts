@@ -87,6 +87,7 @@ test("the table of the sentinel in docs/FORMAT.md names every member in its orde
     isFilesMetadataDisabled: true,
     baseCheckpointNumber: 1,
     isPermanent: true,
+    own: { isPagesVerified: true },
   });
   const object = parseJson(written);
   assert.ok(isJsonObject(object));
