@@ -82,6 +82,8 @@ export interface TimelineReport {
   readonly plans: readonly TimelinePlan[];
 }
 
+const GAPS_PREFIX = gapKey("").replace(".json", "");
+
 interface Place {
   readonly catalogue: Catalogue;
   readonly view: WalView;
@@ -211,18 +213,27 @@ async function reportHole(hole: WalHole, place: Place): Promise<ReportedHole> {
   const edges = edgesOf(hole, view);
   const lower = { first: Math.max(0, first - 1), last: first - 1 };
   const upper = { first: last + 1, last: last + 1 };
-  const gaps = new Set(catalogue.ownKeys);
-  let givenUpCount = 0;
-  for (let number = first; number <= last && givenUpCount < gaps.size; number += 1) {
-    const name = formatSegmentName(timeline, BigInt(number), view.segmentBytes);
-    if (gaps.has(gapKey(name))) givenUpCount += 1;
-  }
+  const givenUpCount = countGivenUp(hole, catalogue, view);
   return {
     ...edges,
     segmentCount: runLength(hole),
     after: first === 0 ? undefined : await finder.lastCommit(history, lower, lsn(0n)),
     before: await finder.firstCommit(history, upper),
-    isIntended,
+    isIntended: isIntended && givenUpCount === 0,
     givenUpCount,
   };
+}
+
+/** How many segments of a hole walnut acknowledged without storing them. */
+export function countGivenUp(
+  { timeline, first, last }: WalHole,
+  { ownKeys }: Catalogue,
+  { segmentBytes }: WalView,
+): number {
+  const gaps = new Set(ownKeys.filter((key) => key.startsWith(GAPS_PREFIX)));
+  let count = 0;
+  for (let number = first; number <= last && count < gaps.size; number += 1) {
+    if (gaps.has(gapKey(formatSegmentName(timeline, BigInt(number), segmentBytes)))) count += 1;
+  }
+  return count;
 }

@@ -12,6 +12,7 @@ import { type Catalogue, readCatalogue } from "./catalogue.ts";
 import { CommitIndex } from "./commit-index.ts";
 import { HasherPool } from "./hasher-pool.ts";
 import { faultText, type Finding } from "./finding.ts";
+import { countGivenUp } from "./timeline-report.ts";
 import { verifyDocuments } from "./verify-documents.ts";
 import {
   addProof,
@@ -166,11 +167,16 @@ class Verification {
           );
         }
       }
-      for (const { timeline, first, last, isIntended } of holes) {
+      for (const hole of holes) {
+        const { timeline, first, last } = hole;
+        const givenUpCount = countGivenUp(hole, catalogue, view);
+        const isIntended = hole.isIntended && givenUpCount === 0;
         const subject = rangeText(nameOf(timeline, first), nameOf(timeline, last));
         const count = `${last - first + 1} segments are missing`;
         if (isIntended) this.#add("note", subject, `${count}, as retention leaves it`);
-        else this.#add("hole", subject, `${count}: what follows can't be reached from before`);
+        else if (givenUpCount > 0) {
+          this.#add("hole", subject, `${count}, ${givenUpCount} given up by the queue policy`);
+        } else this.#add("hole", subject, `${count}: what follows can't be reached from before`);
       }
     }
   }
@@ -222,10 +228,19 @@ class Verification {
     }
     const found = new Map(items.map(({ part, sizeBytes }) => [part, sizeBytes]));
     for (const [part, promised] of manifest?.parts ?? []) {
-      const sizeBytes = found.get(part);
+      const storedBytes = found.get(part);
       const key = `${tarFolder(name)}${part}`;
-      if (sizeBytes === undefined) this.#add("missing", key, "the manifest lists it", name);
-      else if (sizeBytes !== promised.sizeBytes) {
+      if (storedBytes === undefined) {
+        this.#add("missing", key, "the manifest lists it", name);
+        continue;
+      }
+      const { readableBytes } = this.#storage;
+      // Encryption makes an object longer; the manifest counts what is in it.
+      const sizeBytes =
+        readableBytes === undefined
+          ? storedBytes
+          : (readableBytes.call(this.#storage, key, storedBytes) ?? promised.sizeBytes);
+      if (sizeBytes !== promised.sizeBytes) {
         const text = `it has ${sizeBytes} bytes, the manifest says ${promised.sizeBytes}`;
         this.#add("damaged", key, text, name);
       }

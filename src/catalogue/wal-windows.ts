@@ -83,7 +83,6 @@ function reachOf(
 ): BackupReach | undefined {
   if (startLsn === undefined || finishLsn === undefined || finishLsn <= startLsn) return undefined;
   const { segmentBytes } = view;
-  const history = historyOf(view, timeline);
   const needed = {
     first: Number(segmentNumberOf(lsn(startLsn), segmentBytes)),
     last: Number(segmentOfEnd(lsn(finishLsn), segmentBytes)),
@@ -93,9 +92,27 @@ function reachOf(
     timeline,
     startLsn: lsn(startLsn),
     finishLsn: lsn(finishLsn),
-    missing: missingOnLine(view, history, needed),
+    missing: leastMissing(view, { timeline, finishLsn: lsn(finishLsn) }, needed),
     isChainWhole: baseName === undefined || baseName === "" || names.has(baseName),
   };
+}
+
+/**
+ * On the backup's own timeline, unless all is there on the way to a newer one: where that left it in
+ * the segment in which the backup ended, the newer timeline's file is the one that was archived.
+ */
+function leastMissing(
+  view: WalView,
+  { timeline, finishLsn }: { readonly timeline: number; readonly finishLsn: Lsn },
+  needed: SegmentRun,
+): readonly TimelineRun[] {
+  const own = missingOnLine(view, historyOf(view, timeline), needed);
+  if (own.length === 0) return own;
+  for (const history of view.histories.values()) {
+    if (!isOnHistory(history, timeline, finishLsn)) continue;
+    if (missingOnLine(view, history, needed).length === 0) return [];
+  }
+  return own;
 }
 
 /** A line of history, cut where another timeline's files take over. */
@@ -179,7 +196,7 @@ function planTimelineWindows(line: Line): readonly RestoreWindow[] {
   const lastOwn = lastOwnSegment(line);
   const windows: RestoreWindow[] = [];
   for (const reach of onLine) {
-    if (reach.missing.length > 0 || !reach.isChainWhole) continue;
+    if (!reach.isChainWhole) continue;
     const first = Number(segmentNumberOf(reach.startLsn, segmentBytes));
     const last = Math.max(lastOwn, Number(segmentOfEnd(reach.finishLsn, segmentBytes)));
     const [hole] = missingOnLine(view, history, { first, last });
@@ -189,7 +206,10 @@ function planTimelineWindows(line: Line): readonly RestoreWindow[] {
     const before = windows.at(-1);
     // Whatever is reached from an older backup ends at the same hole as what is reached from here.
     if (before !== undefined && before.endLsn === endLsn) {
-      windows[windows.length - 1] = { ...before, backups: [...before.backups, reach.name] };
+      // Of two at the same time the one that began first may have ended last.
+      const earlier = fromLsn < before.fromLsn ? fromLsn : before.fromLsn;
+      const names = [...before.backups, reach.name];
+      windows[windows.length - 1] = { ...before, fromLsn: earlier, backups: names };
       continue;
     }
     const end = hole === undefined ? "archive-end" : "hole";
@@ -219,7 +239,12 @@ function judgeHole(hole: TimelineRun, { view, onLine }: Line): WalHole {
   const before = onLine.filter(({ startLsn }) => startLsn < holeStart);
   const isFollowed = onLine.some(({ startLsn }) => startLsn >= holeEnd);
   const ownEnds = before.map(({ finishLsn }) => Number(segmentOfEnd(finishLsn, segmentBytes)));
+  const isNeeded = onLine.some(
+    ({ startLsn, finishLsn }) => startLsn < holeEnd && finishLsn > holeStart,
+  );
   const isIntended =
-    isFollowed && (before.length === 0 || ownEnds.some((last) => last + 1 === hole.first));
+    isFollowed &&
+    !isNeeded &&
+    (before.length === 0 || ownEnds.some((last) => last + 1 === hole.first));
   return { ...hole, isIntended, cutBackups: before.map(({ name }) => name) };
 }

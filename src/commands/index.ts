@@ -50,6 +50,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
   delete: { load: async () => (await import("./delete.ts")).deleteCommand },
   expire: { load: async () => (await import("./expire.ts")).expire },
+  info: { load: async () => (await import("./info.ts")).info },
   timeline: { load: async () => (await import("./timeline.ts")).timeline },
   find: { load: async () => (await import("./find.ts")).findCommand },
   "wal-show": { load: async () => (await import("./wal-show.ts")).walShow },

@@ -268,7 +268,8 @@ export const PAGE_SCRIPT = String.raw`
       if (line.windows.length) {
         parent.append(table(["restorable from", "to", "last commit", "ends at"],
           line.windows.map((window) => [
-            [shown(window.from.time)], [shown(window.to.time)], [window.to.lsn], endOf(line, window),
+            [shown(window.from.time)], [shown(window.to.time)], [window.to.lsn],
+            endOf(line, window),
           ])));
       }
       if (line.holes.length) {

@@ -1,5 +1,11 @@
 import { type Lsn, parseLsn } from "../postgres/lsn.ts";
-import { integerColumn, type QueryOptions, type Session, textColumn } from "./session.ts";
+import {
+  booleanColumn,
+  integerColumn,
+  type QueryOptions,
+  type Session,
+  textColumn,
+} from "./session.ts";
 
 /** Where a server stands in its WAL. */
 export interface WalPosition {
@@ -24,4 +30,37 @@ export async function readWalPosition(
     options,
   );
   return { timeline: integerColumn(row, "timeline"), lsn: parseLsn(textColumn(row, "lsn")) };
+}
+
+/** How the server's archiver fares. */
+export interface ArchiverHealth {
+  readonly isArchiving: boolean;
+  /** Whether its last attempt failed. */
+  readonly isFailing: boolean;
+  readonly lastFailedWal: string | undefined;
+  /** As the server writes it, with its zone: for people. */
+  readonly lastFailedAt: string | undefined;
+}
+
+/** Asks the server whether it archives, and whether the last attempt to do so failed. */
+export async function readArchiverHealth(
+  session: Session,
+  options: QueryOptions,
+): Promise<ArchiverHealth> {
+  const row = await session.row(
+    `SELECT current_setting('archive_mode') <> 'off'
+            AND (current_setting('archive_command') NOT IN ('', '(disabled)')
+                 OR coalesce(current_setting('archive_library', true), '') <> '') AS is_archiving,
+            coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false)
+            AS is_failing,
+            last_failed_wal, last_failed_time
+       FROM pg_stat_archiver`,
+    options,
+  );
+  return {
+    isArchiving: booleanColumn(row, "is_archiving"),
+    isFailing: booleanColumn(row, "is_failing"),
+    lastFailedWal: row["last_failed_wal"] ?? undefined,
+    lastFailedAt: row["last_failed_time"] ?? undefined,
+  };
 }

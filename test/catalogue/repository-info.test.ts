@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { info } from "../../src/commands/info.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { gapKey } from "../../src/layout/keys.ts";
+import { bytesSource } from "../../src/io/bytes.ts";
+import { DirectoryStorage } from "../../src/storage/directory.ts";
+import { runCommand } from "../support/command-run.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+import { seededRandom } from "../support/random.ts";
+import { putSyntheticRepository } from "../support/synthetic-repository.ts";
+import { unpackWalgFixture } from "../support/walg-fixture.ts";
+
+test("info tells of WAL-G's repository to when it goes", async () => {
+  await using fixture = await unpackWalgFixture("timelines");
+  await using storage = new DirectoryStorage(fixture.repository, systemClock);
+  const { stdout } = await runCommand(info, storage, ["--offline", "--json"]);
+  const shown = JSON.parse(stdout);
+  assert.deepEqual(
+    [shown.schema, shown.cluster.timeline, shown.backup_count, shown.last_segment, shown.server],
+    [1, 2, 2, "000000020000000000000008", null],
+  );
+  assert.equal(shown.restorable_to.lsn, "0/7013CA0");
+  const { stdout: text } = await runCommand(info, storage, ["--offline"]);
+  assert.match(text, /^restorable to\s+0\/7013CA0, 2026-11-21T04:53:30/m);
+});
+
+test("info warns of what somebody should look at", async () => {
+  const random = seededRandom();
+  const storage = await putSyntheticRepository(random);
+  const signal = AbortSignal.timeout(60_000);
+  const lost = storage.keys.filter((key) => key.includes("000000010000000000000022"));
+  await storage.delete(
+    lost.filter((key) => key.startsWith("wal_005/")),
+    { signal },
+  );
+  const gap = gapKey("000000010000000000000022");
+  await storage.put(gap, bytesSource(Buffer.from("{}")), { signal });
+  const { stdout } = await runCommand(info, storage, ["--offline", "--json"]);
+  const codes = JSON.parse(stdout).warnings.map(({ code }: { code: string }) => code);
+  assert.deepEqual(new Set(codes), new Set(["old-backup", "broken-backup", "hole"]));
+  assert.match(stdout, /1 of them given up by the queue policy/);
+});
+
+test("info of an empty place says so", async () => {
+  const { stdout } = await runCommand(info, new MemoryStorage(), ["--offline"]);
+  assert.match(stdout, /^last backup\s+none$/m);
+  assert.match(stdout, /WARNING: there is no backup/);
+  assert.match(stdout, /WARNING: nothing can be restored/);
+});
