@@ -1,0 +1,276 @@
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { deleteCommand } from "../../src/commands/delete.ts";
+import { StorageError } from "../../src/errors.ts";
+import { bytesSource } from "../../src/io/bytes.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { Deleter } from "../../src/retention/deleter.ts";
+import { DirectoryStorage } from "../../src/storage/directory.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import { PrefixedStorage } from "../../src/storage/prefixed.ts";
+import type { Storage } from "../../src/storage/storage.ts";
+import { runCommand } from "../support/command-run.ts";
+import { FaultyStorage } from "../support/faulty-storage.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+import { s3Config } from "../support/s3-config.ts";
+import { S3Emulation, type S3Request } from "../support/s3-emulation.ts";
+import { objectsOf, segmentName, type World, type WorldBackup } from "./world.ts";
+
+const signal = AbortSignal.timeout(60_000);
+const policy = { attempts: 4, baseMs: 1, capMs: 2, totalMs: 60_000 };
+
+function backup(segment: number): WorldBackup {
+  const startMs = Date.UTC(2026, 8, 1) + segment * 60_000;
+  return {
+    name: `base_${segmentName(1, segment)}`,
+    timeline: 1,
+    segment,
+    lastSegment: segment,
+    base: undefined,
+    startMs,
+    finishMs: startMs + 30_000,
+    isPermanent: false,
+    corruptPages: 0,
+    hasControl: true,
+    isSentinelThere: true,
+  };
+}
+
+/** Two backups; between them as many objects of WAL as wanted. */
+function world(expired: number): World {
+  const timeline = { id: 1, parent: 0, forkSegment: 1, holes: [], hasHistory: false };
+  return {
+    timelines: [{ ...timeline, endSegment: expired + 10 }],
+    backups: [backup(2), backup(expired + 1)],
+  };
+}
+
+async function openEmulated(emulation: S3Emulation): Promise<Storage> {
+  return await openStorage(s3Config(emulation, { prefix: "repo" }), {
+    signal,
+    requestTimeoutMs: 20_000,
+    uploadConcurrency: 4,
+    retryPolicy: policy,
+  });
+}
+
+async function fill(emulation: S3Emulation, objects: ReadonlyMap<string, string>): Promise<void> {
+  for (const [key, text] of objects) {
+    emulation.objects.set(`repo/${key}`, { bytes: Buffer.from(text), etag: '"x"' });
+  }
+}
+
+const del = (storage: Storage, ...words: readonly string[]) =>
+  runCommand(deleteCommand, storage, [...words, "--confirm"], {
+    removal: { abandonedAfterMs: 3_600_000 },
+  });
+
+/** Answers a batch as S3 does that fails for some of its keys. */
+function failingBatch(emulation: S3Emulation, isFailing: (key: string) => boolean) {
+  return ({ operation, document, key: single }: S3Request) => {
+    if (operation === "DeleteObject" && isFailing(single)) {
+      return { status: 500, body: "<Error><Code>InternalError</Code></Error>" };
+    }
+    if (operation !== "DeleteObjects") return undefined;
+    const keys = [...document.matchAll(/<Key>([^<]*)</g)].map(([, key = ""]) => key);
+    const errors = keys.filter(isFailing).map((key) => {
+      const name = `<Key>${key}</Key><Code>InternalError</Code><Message>try again</Message>`;
+      return `<Error>${name}</Error>`;
+    });
+    for (const key of keys) if (!isFailing(key)) emulation.objects.delete(key);
+    return { status: 200, body: `<DeleteResult>${errors.join("")}</DeleteResult>` };
+  };
+}
+
+describe("objects of a page and more (E04)", () => {
+  for (const expired of [999, 1000, 1001, 2500]) {
+    test(`${expired} expired segments: all go, and nothing else`, async () => {
+      await using emulation = await S3Emulation.start();
+      await fill(emulation, objectsOf(world(expired)));
+      await using storage = await openEmulated(emulation);
+      await del(storage, "retain", "1");
+      const left = [...emulation.objects.keys()].filter((key) =>
+        /\/wal_005\/\w{24}\.zst$/.test(key),
+      );
+      assert.deepEqual(
+        left.toSorted(),
+        Array.from(
+          { length: 9 },
+          (_, index) => `repo/wal_005/${segmentName(1, expired + 1 + index)}.zst`,
+        ),
+      );
+      assert.ok(emulation.objects.has("repo/somebody/else"));
+    });
+  }
+});
+
+describe("a batch that says 200 and fails for some keys (E03)", () => {
+  test("those keys are tried again", async () => {
+    await using emulation = await S3Emulation.start();
+    await fill(emulation, objectsOf(world(50)));
+    const failures = new Map<string, number>();
+    emulation.intercept = failingBatch(emulation, (key) => {
+      const count = failures.get(key) ?? 0;
+      failures.set(key, count + 1);
+      return key.endsWith("7.zst") && count < 2;
+    });
+    await using storage = await openEmulated(emulation);
+    await del(storage, "retain", "1");
+    assert.ok(![...emulation.objects.keys()].some((key) => key.endsWith("00000027.zst")));
+  });
+
+  test("what remains is named, the rest is removed, and the exit code is not 0", async () => {
+    await using emulation = await S3Emulation.start();
+    await fill(emulation, objectsOf(world(50)));
+    const stuck = `repo/wal_005/${segmentName(1, 20)}.zst`;
+    emulation.intercept = failingBatch(emulation, (key) => key === stuck);
+    await using storage = await openEmulated(emulation);
+    await assert.rejects(del(storage, "retain", "1"), {
+      name: "StorageError",
+      message: new RegExp(
+        `^1 objects in .* could not be removed \\(\\d+ were\\): ${stuck.slice(5)}: `,
+      ),
+      hint: /Run the command again/,
+    });
+    const left = [...emulation.objects.keys()].filter((key) => /\/wal_005\/\w{24}\.zst$/.test(key));
+    assert.equal(left.length, 10);
+    emulation.intercept = () => undefined;
+    await del(storage, "retain", "1");
+    assert.ok(!emulation.objects.has(stuck));
+    assert.ok(![...emulation.objects.keys()].some((key) => key.includes("removals")));
+  });
+
+  test("a sentinel that stays keeps its backup whole", async () => {
+    await using emulation = await S3Emulation.start();
+    await fill(emulation, objectsOf(world(50)));
+    const before = new Set(emulation.objects.keys());
+    const sentinel = `repo/basebackups_005/${backup(2).name}_backup_stop_sentinel.json`;
+    emulation.intercept = failingBatch(emulation, (key) => key === sentinel);
+    await using storage = await openEmulated(emulation);
+    await assert.rejects(del(storage, "retain", "1"), { name: "StorageError" });
+    const gone = [...before].filter((key) => !emulation.objects.has(key));
+    assert.ok(gone.every((key) => key.includes("/wal_005/")));
+    assert.ok(emulation.objects.has(`repo/wal_005/${segmentName(1, 2)}.zst`));
+  });
+});
+
+async function filled(count: number): Promise<MemoryStorage> {
+  const storage = new MemoryStorage();
+  for (let index = 0; index < count; index += 1) {
+    await storage.put(`k${String(index).padStart(4, "0")}`, bytesSource(Buffer.from("x")), {
+      signal,
+    });
+  }
+  return storage;
+}
+
+describe("deleter", () => {
+  test("gives up when nothing succeeds any more, and writes the rest down", async () => {
+    const inner = await filled(3000);
+    const error = new StorageError("away", { isRetryable: false });
+    const storage = new FaultyStorage(inner).fault("delete", "every", { kind: "fail", error });
+    const deleter = new Deleter(storage, { signal });
+    const left = await deleter.remove(inner.keys);
+    assert.equal(left.size, 3000);
+    assert.equal(deleter.removedCount, 0);
+    assert.ok(storage.count("delete") < 30, `${storage.count("delete")} calls`);
+    assert.match(deleter.failures.at(-1)?.reason ?? "", /^not tried/);
+  });
+
+  test("a stop is no failure", async () => {
+    const storage = await filled(3);
+    const controller = new AbortController();
+    controller.abort(new Error("stop"));
+    const deleter = new Deleter(storage, { signal: controller.signal });
+    await assert.rejects(deleter.remove(storage.keys), { message: "stop" });
+    assert.equal(storage.keys.length, 3);
+  });
+});
+
+describe("what the store holds", () => {
+  test("locked and held objects stay, and it is said until when", async () => {
+    await using emulation = await S3Emulation.start();
+    await fill(emulation, objectsOf(world(50)));
+    const until = new Date(Date.now() + 86_400_000).toISOString();
+    const sentinel = `repo/basebackups_005/${backup(2).name}_backup_stop_sentinel.json`;
+    const locked = `repo/wal_005/${segmentName(1, 50)}.zst`;
+    emulation.intercept = ({ operation, key }) => {
+      if (operation !== "HeadObject") return undefined;
+      const lock = {
+        "x-amz-object-lock-mode": "COMPLIANCE",
+        "x-amz-object-lock-retain-until-date": until,
+      };
+      const hold = { "x-amz-object-lock-legal-hold": "ON" };
+      const headers = key === sentinel ? hold : key === locked ? lock : {};
+      return { status: 200, headers: { "content-length": "1", etag: '"x"', ...headers } };
+    };
+    await using storage = await openEmulated(emulation);
+    const { log } = await del(storage, "retain", "1");
+    assert.ok(emulation.objects.has(sentinel));
+    assert.ok(emulation.objects.has(locked));
+    assert.ok(!emulation.objects.has(`repo/wal_005/${segmentName(1, 49)}.zst`));
+    assert.ok(
+      log.some((line) => /a backup is kept.*legal hold/.test(line)),
+      log.join("\n"),
+    );
+    assert.ok(log.some((line) => /the store holds WAL that would go/.test(line)));
+  });
+});
+
+const upload = (key: string, id: string, initiated: string): string =>
+  `<Upload><Key>${key}</Key><UploadId>${id}</UploadId><Initiated>${initiated}</Initiated></Upload>`;
+
+describe("what killed puts left", () => {
+  test("uploads in parts are aborted when they are old", async () => {
+    await using emulation = await S3Emulation.start();
+    await fill(emulation, objectsOf(world(5)));
+    const aborted: string[] = [];
+    emulation.intercept = ({ operation, query, key }) => {
+      if (operation === "AbortMultipartUpload")
+        aborted.push(`${key} ${query.get("uploadId") ?? ""}`);
+      if (!query.has("uploads")) return undefined;
+      const isSecond = query.get("key-marker") === "repo/a";
+      const entry = isSecond
+        ? upload("repo/b", "2", new Date().toISOString()) +
+          upload("repo/c", "3", "2026-01-01T00:00:00Z")
+        : upload("repo/a", "1", "2026-01-01T00:00:00Z");
+      const next =
+        "<NextKeyMarker>repo/a</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>";
+      const body = `<ListMultipartUploadsResult><IsTruncated>${!isSecond}</IsTruncated>${next}${entry}</ListMultipartUploadsResult>`;
+      return { status: 200, body };
+    };
+    await using storage = await openEmulated(emulation);
+    await del(storage, "garbage");
+    assert.deepEqual(aborted, ["repo/a 1", "repo/c 3"]);
+  });
+
+  test("temporary files go when their names say that they are old", async (t) => {
+    const root = mkdtempSync(join(tmpdir(), "walnut-garbage-"));
+    t.after(() => rmSync(root, { recursive: true }));
+    const directory = new DirectoryStorage(root, systemClock);
+    const storage = new PrefixedStorage(directory, "repo");
+    for (const [key, text] of objectsOf(world(5))) {
+      await storage.put(key, bytesSource(Buffer.from(text)), { signal });
+    }
+    mkdirSync(join(root, "other"));
+    const stamp = new Date().toISOString().replaceAll(/[-:]|\.\d+/g, "");
+    const files = [
+      "repo/wal_005/x.zst.tmp.20260101T000000Z-00c0ffee00c0ffee",
+      `repo/wal_005/y.zst.tmp.${stamp}-00c0ffee00c0ffee`,
+      "repo/wal_005/z.zst.tmp.20260101T000000Z-short",
+      "other/x.zst.tmp.20260101T000000Z-00c0ffee00c0ffee",
+    ];
+    for (const file of files) writeFileSync(join(root, file), "half");
+    await del(storage, "garbage", "BACKUPS");
+    assert.ok(readdirSync(join(root, "repo/wal_005")).some((name) => name.startsWith("x.zst")));
+    await del(storage, "garbage");
+    const left = readdirSync(root, { recursive: true, encoding: "utf8" });
+    assert.deepEqual(
+      files.filter((file) => left.includes(file)),
+      files.slice(1),
+    );
+  });
+});
