@@ -48,6 +48,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "backup-push": { load: async () => (await import("./backup-push.ts")).backupPush },
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
+  "backup-mark": { load: async () => (await import("./backup-mark.ts")).backupMark },
   delete: { load: async () => (await import("./delete.ts")).deleteCommand },
   expire: { load: async () => (await import("./expire.ts")).expire },
   info: { load: async () => (await import("./info.ts")).info },
