@@ -11,7 +11,7 @@ import {
 import { ByteCursor } from "../io/byte-cursor.ts";
 import { type ByteStream, CHUNK_BYTES } from "../io/bytes.ts";
 import type { CryptOptions, Crypter } from "./crypter.ts";
-import { dareBytes, openDare, type OpenPackage, sealDare } from "./dare.ts";
+import { dareBytes, plainBytesOfDare, openDare, type OpenPackage, sealDare } from "./dare.ts";
 import type { AwsKmsMethod } from "./open.ts";
 
 /** What KMS makes of a data key of 32 bytes; WAL-G reads exactly so many. */
@@ -83,6 +83,10 @@ class AwsKmsCrypter implements Crypter {
 
   encryptedBytes(plainBytes: number): number {
     return this.#sealedKeyBytes + dareBytes(plainBytes);
+  }
+
+  plainBytes(storedBytes: number): number | undefined {
+    return plainBytesOfDare(storedBytes - this.#sealedKeyBytes);
   }
 
   async *encrypt(plain: ByteStream, { signal }: CryptOptions): ByteStream {

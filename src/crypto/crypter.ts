@@ -42,6 +42,8 @@ export interface Crypter extends Decrypter {
   readonly ownKeyIds: readonly string[];
   /** Length of what `plainBytes` become; undefined where it is not known before. */
   encryptedBytes(plainBytes: number): number | undefined;
+  /** The way back; undefined also for a length that no object has. */
+  plainBytes(storedBytes: number): number | undefined;
   encrypt(plain: ByteStream, options: EncryptOptions): ByteStream;
 }
 

@@ -35,6 +35,13 @@ export function dareBytes(plainBytes: number): number {
   return plainBytes + Math.ceil(plainBytes / PAYLOAD_BYTES) * (HEADER_BYTES + TAG_BYTES);
 }
 
+/** The way back; undefined for a length that no stream has. */
+export function plainBytesOfDare(storedBytes: number): number | undefined {
+  const packages = Math.ceil(storedBytes / (PAYLOAD_BYTES + HEADER_BYTES + TAG_BYTES));
+  const plain = storedBytes - packages * (HEADER_BYTES + TAG_BYTES);
+  return plain >= 0 && dareBytes(plain) === storedBytes ? plain : undefined;
+}
+
 /** Seals with AES-256-GCM. Nothing becomes nothing, as in sio. */
 export async function* sealDare(plain: ByteStream, { key, signal }: DareOptions): ByteStream {
   const cursor = new ByteCursor(plain, "content");

@@ -64,6 +64,13 @@ export class LibsodiumCrypter implements Crypter {
     return HEADER_BYTES + plainBytes + (messages + 1) * OVERHEAD_BYTES;
   }
 
+  plainBytes(storedBytes: number): number | undefined {
+    const sealed = storedBytes - HEADER_BYTES;
+    const messages = Math.floor(sealed / SEALED_BYTES);
+    const plain = messages * MESSAGE_BYTES + (sealed % SEALED_BYTES) - OVERHEAD_BYTES;
+    return plain >= 0 && this.encryptedBytes(plain) === storedBytes ? plain : undefined;
+  }
+
   async *encrypt(plain: ByteStream, { name, signal }: CryptOptions): ByteStream {
     const { current, header: form } = this.#keys;
     const header = makeHeader(form, current, name);

@@ -83,6 +83,10 @@ export class OpenPgpCrypter implements Crypter {
     return undefined;
   }
 
+  plainBytes(): undefined {
+    return undefined;
+  }
+
   async *encrypt(plain: ByteStream, { note = "", signal }: EncryptOptions): ByteStream {
     const { encryptSessionKey, generateSessionKey } = this.#openpgp;
     const encryptionKeys = [...this.#keys.recipients];

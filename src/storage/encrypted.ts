@@ -8,6 +8,7 @@ import {
 import { withHead } from "../crypto/head.ts";
 import { FormatError, TruncatedError, WrongKeyError } from "../errors.ts";
 import { type ByteSource, type ByteStream, counted } from "../io/bytes.ts";
+import { requireValidRange } from "./key.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -60,6 +61,7 @@ export class EncryptedStorage implements Storage {
   get(key: ObjectKey, options: GetOptions): ByteStream {
     if (!this.#rules.isSecret(key)) return this.#inner.get(key, options);
     const { range, ...rest } = options;
+    if (range !== undefined) requireValidRange(range);
     const content = withHead(this.#inner.get(key, rest), HEAD_BYTES, (head, stored) =>
       this.#read(key, { head, stored, signal: options.signal }),
     );
@@ -89,6 +91,13 @@ export class EncryptedStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
     await this.#inner.delete(keys, options);
+  }
+
+  readableBytes(key: ObjectKey, storedBytes: number): number | undefined {
+    const { crypter, decrypters, isSecret, isPlainRead } = this.#rules;
+    if (!isSecret(key) || (crypter === undefined && decrypters.length === 0)) return storedBytes;
+    const isOfOneKind = decrypters.length === 0 && !isPlainRead;
+    return isOfOneKind ? crypter?.plainBytes(storedBytes) : undefined;
   }
 
   get upkeep(): Upkeep | undefined {

@@ -83,6 +83,11 @@ export interface Storage extends AsyncDisposable {
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo>;
   /** Rejects if any of the keys could not be removed, naming the first and how many. */
   delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void>;
+  /**
+   * How many bytes `get` gives of an object that takes `storedBytes` in the store; undefined where
+   * only reading it tells. Absent where both are the same: all stores, and wrappers of most kinds.
+   */
+  readableBytes?(key: ObjectKey, storedBytes: number): number | undefined;
   /** What is put as secret can't be read here: there is no private key. */
   readonly isWriteOnly?: boolean | undefined;
   /** What a store can do besides; absent where it can do none of it. */

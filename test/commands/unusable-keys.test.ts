@@ -59,7 +59,9 @@ for (const [name, [env, message]] of Object.entries(unusableKeys)) {
     const store = join(directory.path, "store");
     mkdirSync(store);
     writeFileSync(join(directory.path, "file"), "content");
-    for (const words of [["wal-push", "file"], ["wal-fetch", "file", "to"], ["backup-list"]]) {
+    const isFirst = name === Object.keys(unusableKeys)[0];
+    const others = isFirst ? [["wal-fetch", "file", "to"], ["backup-list"]] : [];
+    for (const words of [["wal-push", "file"], ...others]) {
       const { code, stderr } = await runWalnut(words, {
         cwd: directory.path,
         env: { WALG_FILE_PREFIX: store, WALNUT_CACHE_DIR: directory.path, ...env },

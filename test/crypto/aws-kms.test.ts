@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CreateKeyCommand, KMSClient } from "@aws-sdk/client-kms";
 import { loadChaCha, openAwsKms } from "../../src/crypto/aws-kms.ts";
-import { dareBytes, openDare, sealDare } from "../../src/crypto/dare.ts";
+import { dareBytes, plainBytesOfDare, openDare, sealDare } from "../../src/crypto/dare.ts";
 import { FormatError, TruncatedError } from "../../src/errors.ts";
 import { readAll } from "../../src/io/bytes.ts";
 import { inChunks, sampleContent } from "../support/content.ts";
@@ -24,6 +24,7 @@ test("DARE gives back what was sealed", async () => {
     const plain = sampleContent(sizeBytes);
     const stored = await seal(plain);
     assert.equal(stored.length, dareBytes(sizeBytes));
+    assert.equal(plainBytesOfDare(stored.length), sizeBytes);
     assert.deepEqual(await open(stored), plain);
   }
 });

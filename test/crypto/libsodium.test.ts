@@ -24,6 +24,7 @@ test("gives back what was encrypted, of any length and in any chunks", async () 
         const plain = sampleContent(sizeBytes);
         const stored = await encrypt(crypter, plain, { chunkBytes });
         assert.equal(stored.length, crypter.encryptedBytes(sizeBytes));
+        assert.equal(crypter.plainBytes(stored.length), sizeBytes);
         assert.deepEqual(await decrypt(crypter, stored, { chunkBytes: chunkBytes + 7 }), plain);
       },
     ),

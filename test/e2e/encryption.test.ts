@@ -95,6 +95,8 @@ for (const [kind, makeKeys] of kinds) {
     await checkRefusals(cluster, { place, repository, keys });
 
     const reader = await install(cluster, { ...place, ...keys.read }, "reader");
+    const verified = await reader.run("verify", "--full");
+    assert.equal(verified.code, 0, verified.stdout + verified.stderr);
     const target = join(cluster.directory, "restored");
     await reader.mustRun("backup-fetch", target, "LATEST");
     await using restored = await restoreCluster(target, {

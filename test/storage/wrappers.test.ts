@@ -7,10 +7,12 @@ import { systemRandom } from "../../src/io/retry.ts";
 import { BorrowedStorage } from "../../src/storage/borrowed.ts";
 import { CountedStorage } from "../../src/storage/counted.ts";
 import { DeadlineStorage } from "../../src/storage/deadline.ts";
+import { EncryptedStorage } from "../../src/storage/encrypted.ts";
 import { PrefixedStorage } from "../../src/storage/prefixed.ts";
 import { RateLimitedStorage } from "../../src/storage/rate-limited.ts";
 import { RetryingStorage } from "../../src/storage/retrying.ts";
 import type { Storage } from "../../src/storage/storage.ts";
+import { sodiumCrypter } from "../crypto/crypters.ts";
 import { patternSource } from "../support/bodies.ts";
 import { SkippingClock } from "../support/fake-clock.ts";
 import { FaultyStorage } from "../support/faulty-storage.ts";
@@ -19,6 +21,7 @@ import { keysOf, putAll, text, textOf } from "./contract-lists.ts";
 import { storageContract } from "./contract.ts";
 
 const signal = new AbortController().signal;
+const crypter = await sodiumCrypter();
 
 const wrappers: Readonly<Record<string, (inner: Storage) => Storage>> = {
   retrying: (inner) =>
@@ -32,6 +35,15 @@ const wrappers: Readonly<Record<string, (inner: Storage) => Storage>> = {
   borrowed: (inner) => new BorrowedStorage(inner),
   counted: (inner) => new CountedStorage(inner),
   prefixed: (inner) => new PrefixedStorage(inner, "main/cluster one"),
+  "encrypted, without a key": (inner) =>
+    new EncryptedStorage(inner, { decrypters: [], isSecret: () => true, isPlainRead: false }),
+  "encrypted, of plain objects": (inner) =>
+    new EncryptedStorage(inner, {
+      crypter,
+      decrypters: [],
+      isSecret: () => false,
+      isPlainRead: false,
+    }),
   faulty: (inner) => new FaultyStorage(inner),
 };
 
