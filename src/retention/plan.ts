@@ -1,9 +1,9 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
-import { gapKey, parseWalKey } from "../layout/keys.ts";
-import { parseWalFileName } from "../postgres/wal-file.ts";
+import { parseWalKey } from "../layout/keys.ts";
 import type { ObjectKey } from "../storage/storage.ts";
 import { type ReplayStart, KeptWal } from "./kept-wal.ts";
+import { ownKeysOfNothing } from "./own-objects.ts";
 import { leadsToNewest } from "./policy.ts";
 import { Reasons, type Selection } from "./selection.ts";
 import type { Survey } from "./survey.ts";
@@ -227,28 +227,9 @@ function startOf(survey: Survey, backup: CatalogueBackup, reason: string): Repla
 
 /** What speaks of segments of which nothing is left goes with them. */
 function removedNotes(survey: Survey, wal: WalDecisions, kept: KeptWal): readonly ObjectKey[] {
-  const { noteKeys, ownKeys } = survey.catalogue;
-  const notes = noteKeys.filter((key) => {
+  const notes = survey.catalogue.noteKeys.filter((key) => {
     const group = (parseWalKey(key)?.name ?? "").replace(/\.json$/, "");
     return wal.groups.get(group) === "removed";
   });
-  const gaps = ownKeys.filter((key) => {
-    const name = /^walnut_005\/gaps\/([0-9A-F]{24})\.json$/.exec(key)?.[1] ?? "";
-    const file = parseWalFileName(name);
-    if (file?.kind !== "segment" || gapKey(name) !== key) return false;
-    return isBehindAll(survey, kept, file);
-  });
-  return [...notes, ...gaps];
-}
-
-/** Whether nothing that is kept of the timeline holds the segment. */
-function isBehindAll(
-  survey: Survey,
-  kept: KeptWal,
-  file: { readonly timeline: number; readonly high: number; readonly low: number },
-): boolean {
-  const segmentNumber = survey.nameSegment(file);
-  return !kept
-    .segmentsOf(file.timeline)
-    .some(({ first, last }) => first <= segmentNumber && segmentNumber <= last);
+  return [...notes, ...ownKeysOfNothing(survey, kept)];
 }

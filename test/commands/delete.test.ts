@@ -292,6 +292,9 @@ async function littered(): Promise<MemoryStorage> {
   return storage;
 }
 
+const own = (folder: string, ...numbers: readonly number[]): readonly string[] =>
+  numbers.map((number) => `walnut_005/${folder}/${segmentName(1, number)}`);
+
 describe("delete garbage", () => {
   test("names only what was asked for (delete_garbage)", async () => {
     const storage = await littered();
@@ -314,6 +317,23 @@ describe("delete garbage", () => {
     assert.deepEqual(listed(storage), [20, 30]);
     assert.deepEqual(segments(storage), range(20, 99));
     assert.ok(!storage.keys.some((key) => key.includes(`${nameOf({ segment: 10 })}/`)));
+  });
+
+  test("what speaks of segments that go goes with them", async () => {
+    const storage = await repository({ segment: 40 });
+    const signal = AbortSignal.timeout(10_000);
+    const keys = [
+      ...own("gaps", 7, 50).map((key) => `${key}.json`),
+      ...own("changes", 0, 16, 32, 48).map((key) => `${key}.zst`),
+      ...own("index", 0, 64).map((key) => `${key}.json`),
+      ...own("quarantine", 7).map((key) => `${key}/0123456789abcdef.zst`),
+      `wal_005/${segmentName(1, 16).slice(0, 23)}.json`,
+      `wal_005/${segmentName(1, 32).slice(0, 23)}.json`,
+    ];
+    for (const key of keys) await storage.put(key, bytesSource(Buffer.from("x")), { signal });
+    await del(storage, "garbage", "--confirm");
+    const gone = keys.filter((key) => !storage.keys.includes(key));
+    assert.deepEqual(gone, [keys[0], keys[2], keys[3], keys[9]]);
   });
 
   test("without a backup that is not permanent it does nothing unless told to", async () => {
