@@ -131,6 +131,41 @@ test("imports go down the layers only", () => {
   assert.deepEqual(violations, []);
 });
 
+/** What runs for every segment, up to where it looks for more. */
+const frequent = [
+  "src/main.ts",
+  "src/commands/program.ts",
+  "src/commands/wal-push.ts",
+  "src/commands/wal-fetch.ts",
+  "src/archive/push.ts",
+  "src/archive/fetch.ts",
+  "src/storage/open.ts",
+  "src/storage/directory.ts",
+  "src/codec/zstd.ts",
+];
+/** Each takes 2 ms and more to load: src/io/builtin.ts loads them at the first use. */
+const slow =
+  /^(node:(crypto|zlib|child_process|net|tls|http|https|stream|worker_threads)|[@a-z].*)$/;
+
+test("wal-push and wal-fetch load no slow module before they need it", () => {
+  const found: string[] = [];
+  const seen = new Set<string>(frequent);
+  for (const file of seen) {
+    const text = readFileSync(join(root, file), "utf8");
+    for (const [, specifier = ""] of text.matchAll(
+      /^(?:import|export) (?!type )(?:[^;]*? from )?"([^"]+)";$/gm,
+    )) {
+      if (specifier.startsWith(".")) {
+        seen.add(relative(root, join(root, dirname(file), specifier)));
+      } else if (slow.test(specifier)) {
+        found.push(`${file} imports ${specifier}`);
+      }
+    }
+  }
+  assert.ok(seen.size > 80, `${seen.size} files`);
+  assert.deepEqual(found, []);
+});
+
 /** The formatter breaks no literal: a line that is long because of one may be longer. */
 const COLUMNS = 100;
 const COLUMNS_WITH_LITERAL = 170;

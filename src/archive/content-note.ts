@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { nodeCrypto } from "../io/builtin.ts";
 import { ConflictError, FormatError } from "../errors.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
 import type { CallOptions } from "../storage/storage.ts";
@@ -15,7 +15,7 @@ const SALT_BYTES = 8;
 
 /** A new note, which is put with the object. */
 export async function makeContentNote(local: LocalWal, options: CallOptions): Promise<ContentNote> {
-  return await noteOf(local, randomBytes(SALT_BYTES), options);
+  return await noteOf(local, nodeCrypto().randomBytes(SALT_BYTES), options);
 }
 
 /** Rejects with ConflictError when an object with this note has other content than the file. */
@@ -41,7 +41,7 @@ export async function requireContentOf(
 
 async function noteOf(local: LocalWal, salt: Buffer, options: CallOptions): Promise<ContentNote> {
   const end = await endOfContent(local, options);
-  const hash = createHash("sha256").update(salt);
+  const hash = nodeCrypto().createHash("sha256").update(salt);
   let position = 0;
   for await (const chunk of readLocalWal(local, options)) {
     hash.update(chunk.subarray(0, Math.max(0, end - position)));

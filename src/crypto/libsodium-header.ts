@@ -1,4 +1,4 @@
-import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import { nodeCrypto } from "../io/builtin.ts";
 import { posix } from "node:path";
 import { libsodiumKeyId } from "./libsodium-key.ts";
 
@@ -23,7 +23,7 @@ const COPIED_NAME = /^copy_\d+\.tar/;
 
 /** A new header; no two are alike. */
 export function makeHeader(form: HeaderForm, key: Uint8Array, name: string): Buffer {
-  const header = randomBytes(HEADER_BYTES);
+  const header = nodeCrypto().randomBytes(HEADER_BYTES);
   if (form === "random") return header;
   markOf(form, header).copy(header, MARK_AT);
   header.write(libsodiumKeyId(key), ID_AT, "hex");
@@ -46,7 +46,10 @@ export function isHeaderOfName(header: Uint8Array, key: Uint8Array, name: string
   const bytes = Buffer.from(header);
   if (formOf(bytes) !== "named" || headerKeyId(bytes) !== libsodiumKeyId(key)) return true;
   if (COPIED_NAME.test(posix.basename(name))) return true;
-  return timingSafeEqual(nameDigest(bytes, key, name), bytes.subarray(NAME_AT, HEADER_BYTES));
+  return nodeCrypto().timingSafeEqual(
+    nameDigest(bytes, key, name),
+    bytes.subarray(NAME_AT, HEADER_BYTES),
+  );
 }
 
 function formOf(header: Buffer): Exclude<HeaderForm, "random"> | undefined {
@@ -56,7 +59,7 @@ function formOf(header: Buffer): Exclude<HeaderForm, "random"> | undefined {
 }
 
 function markOf(form: Exclude<HeaderForm, "random">, header: Buffer): Buffer {
-  const hash = createHash("sha256").update(`walnut header ${form}`);
+  const hash = nodeCrypto().createHash("sha256").update(`walnut header ${form}`);
   return hash
     .update(header.subarray(0, MARK_AT))
     .digest()
@@ -64,7 +67,10 @@ function markOf(form: Exclude<HeaderForm, "random">, header: Buffer): Buffer {
 }
 
 function nameDigest(header: Buffer, key: Uint8Array, name: string): Buffer {
-  const nameKey = createHmac("sha256", key).update("walnut object name").digest();
-  const digest = createHmac("sha256", nameKey).update(header.subarray(0, NAME_AT)).update(name);
+  const nameKey = nodeCrypto().createHmac("sha256", key).update("walnut object name").digest();
+  const digest = nodeCrypto()
+    .createHmac("sha256", nameKey)
+    .update(header.subarray(0, NAME_AT))
+    .update(name);
   return digest.digest().subarray(0, HEADER_BYTES - NAME_AT);
 }

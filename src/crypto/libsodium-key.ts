@@ -1,4 +1,4 @@
-import { createHmac } from "node:crypto";
+import { nodeCrypto } from "../io/builtin.ts";
 import { FormatError } from "../errors.ts";
 
 /** How the text of a key becomes its bytes: WALG_LIBSODIUM_KEY_TRANSFORM. */
@@ -25,7 +25,7 @@ export function parseLibsodiumKey(text: string, transform: KeyTransform): Buffer
 
 /** Eight hex digits that tell one key from another and nothing else about it. */
 export function libsodiumKeyId(key: Uint8Array): string {
-  const digest = createHmac("sha256", key).update("walnut key id").digest();
+  const digest = nodeCrypto().createHmac("sha256", key).update("walnut key id").digest();
   return digest.subarray(0, ID_BYTES).toString("hex");
 }
 
