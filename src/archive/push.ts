@@ -25,6 +25,8 @@ import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
 export interface PushWitness {
   /** Notes what the file changed, once it is stored. */
   readonly changeNotes?: ChangeNotes | undefined;
+  /** Told of each file that the store holds now. Must neither throw nor take time. */
+  readonly onStored?: ((name: string) => void) | undefined;
 }
 
 export interface PushOptions extends CallOptions, PushWitness {
@@ -74,7 +76,10 @@ export async function pushWal(
       return await new Push(storage, local, options, scope).run();
     });
   const { changeNotes } = options;
-  return changeNotes === undefined ? await push() : await changeNotes.around(wal, push, options);
+  const outcome =
+    changeNotes === undefined ? await push() : await changeNotes.around(wal, push, options);
+  options.onStored?.(wal.name);
+  return outcome;
 }
 
 class Push {

@@ -130,7 +130,6 @@ function newestBackup(backups: readonly CatalogueBackup[]): CatalogueBackup | un
 }
 
 function sizesOf({ backups, unfinished, wal }: Catalogue): RepositoryInfo["sizes"] {
-  const isFull = ({ baseName }: CatalogueBackup) => baseName === undefined || baseName === "";
   let walBytes = 0;
   for (let row = 0; row < wal.count; row += 1) walBytes += wal.sizeAt(row);
   return {
@@ -139,6 +138,10 @@ function sizesOf({ backups, unfinished, wal }: Catalogue): RepositoryInfo["sizes
     unfinished: sumFolders(unfinished),
     wal: { objects: wal.count, bytes: walBytes },
   };
+}
+
+function isFull({ baseName }: CatalogueBackup): boolean {
+  return baseName === undefined || baseName === "";
 }
 
 function sumFolders(backups: readonly Pick<CatalogueBackup, "folder">[]): KindSize {

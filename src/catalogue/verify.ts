@@ -234,12 +234,12 @@ class Verification {
         this.#add("missing", key, "the manifest lists it", name);
         continue;
       }
-      const { readableBytes } = this.#storage;
+      const storage = this.#storage;
       // Encryption makes an object longer; the manifest counts what is in it.
       const sizeBytes =
-        readableBytes === undefined
+        storage.readableBytes === undefined
           ? storedBytes
-          : (readableBytes.call(this.#storage, key, storedBytes) ?? promised.sizeBytes);
+          : (storage.readableBytes(key, storedBytes) ?? promised.sizeBytes);
       if (sizeBytes !== promised.sizeBytes) {
         const text = `it has ${sizeBytes} bytes, the manifest says ${promised.sizeBytes}`;
         this.#add("damaged", key, text, name);

@@ -35,6 +35,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   },
   "wal-prefetch": { load: async () => (await import("./wal-prefetch.ts")).walPrefetch },
   "wal-drain": { load: async () => (await import("./wal-drain.ts")).walDrain },
+  "wal-index": { load: async () => (await import("./wal-index.ts")).walIndex },
   "wal-delta": { load: async () => (await import("./wal-delta.ts")).walDelta },
   backfill: { load: async () => (await import("./backfill.ts")).backfillCommand },
   "wal-restore": { load: async () => (await import("./wal-restore.ts")).walRestore },

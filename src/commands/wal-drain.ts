@@ -9,6 +9,7 @@ import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
 import { openChangeNotes } from "./noting.ts";
+import { indexAfter } from "./wal-index.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -63,6 +64,7 @@ export const walDrain: Command<Arguments> = {
       isLevelByNeed,
       serverName,
       changeNotes: await openChangeNotes(context, { ...queue, spool }),
+      onStored: indexAfter(context, { ...queue, spool }),
       codecJobs: config.codecJobs,
       concurrency: config.uploadConcurrency,
       aheadMax,

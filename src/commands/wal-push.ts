@@ -7,6 +7,7 @@ import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
 import { openChangeNotes } from "./noting.ts";
+import { indexAfter } from "./wal-index.ts";
 import { onePath } from "./words.ts";
 
 interface Arguments {
@@ -155,6 +156,8 @@ async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): 
     cacheDirectory: config.cacheDirectory,
     serverName: config.archiveQueue.serverName,
     changeNotes,
+    onStored:
+      around === undefined ? undefined : indexAfter(context, { ...around.queue, ...around }),
     log,
   });
   log.info(outcome, { wal: wal.name, storage: storage.name });

@@ -60,6 +60,13 @@ export const archive = {
     "With the policy drop: how much WAL may wait before segments are given up.",
     { form: "own", unit: "bytes" },
   ),
+  commitIndex: defaulted(
+    "COMMIT_INDEX",
+    boolean,
+    "After every 16 segments, note the times of their commits for `timeline` and `find`, in a " +
+      "process of its own.",
+    { form: "own", default: "true" },
+  ),
   daemonPushTimeout: defaulted(
     "DAEMON_WAL_UPLOAD_TIMEOUT",
     duration({ minMs: 1000 }),

@@ -44,6 +44,8 @@ export interface ArchiveQueueConfig {
   readonly isLevelByNeed: boolean;
   /** Whether what each segment changes is noted while it is pushed. */
   readonly isNotingChanges: boolean;
+  /** Whether a process of its own notes the commits of what was archived. */
+  readonly isIndexingCommits: boolean;
 }
 
 /** How segments are fetched ahead of recovery. */

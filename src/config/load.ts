@@ -219,6 +219,7 @@ function readArchiveQueue(found: FoundSettings): ArchiveQueueConfig {
     ...(isDropping ? defined("dropAboveBytes", queueMaxBytes) : {}),
     isLevelByNeed: isLevelByNeed(found),
     isNotingChanges: found.get(archive.useWalDelta),
+    isIndexingCommits: found.get(archive.commitIndex),
   };
 }
 

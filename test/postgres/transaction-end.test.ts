@@ -22,6 +22,28 @@ const HAS_INFO = 0x80;
 const read = (mainData: DataView, info: number, majorVersion = 15) =>
   parseTransactionEnd({ info, xid: 700, mainData, majorVersion });
 
+const parts = (statistics: readonly (readonly [4, number])[]) =>
+  commit(
+    [8, 5],
+    [
+      4,
+      (1 << 0) | (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (statistics.length > 0 ? 1 << 8 : 0),
+    ],
+    [4, 16384], // database
+    [4, 1663],
+    [4, 2], // subtransactions
+    [4, 701],
+    [4, 702],
+    [4, 1], // files
+    [4, 1663],
+    [4, 16384],
+    [4, 16390],
+    ...statistics,
+    [4, 1], // invalidations
+    ...Array.from({ length: 4 }, () => [4, 9] as const),
+    [4, 650], // of a prepared transaction
+  );
+
 describe("the end of a transaction", () => {
   test("without anything more is its time", () => {
     assert.deepEqual(read(commit([8, 5]), 0), {
@@ -35,28 +57,6 @@ describe("the end of a transaction", () => {
     assert.equal(read(commit([8, 5]), 0x20)?.kind, "abort");
     for (const other of [0x10, 0x50, 0x60]) assert.equal(read(commit([8, 5]), other), undefined);
   });
-
-  const parts = (statistics: readonly (readonly [4, number])[]) =>
-    commit(
-      [8, 5],
-      [
-        4,
-        (1 << 0) | (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (statistics.length > 0 ? 1 << 8 : 0),
-      ],
-      [4, 16384], // database
-      [4, 1663],
-      [4, 2], // subtransactions
-      [4, 701],
-      [4, 702],
-      [4, 1], // files
-      [4, 1663],
-      [4, 16384],
-      [4, 16390],
-      ...statistics,
-      [4, 1], // invalidations
-      ...Array.from({ length: 4 }, () => [4, 9] as const),
-      [4, 650], // of a prepared transaction
-    );
 
   for (const { major, statistics, dropped } of [
     { major: 13, statistics: [], dropped: undefined },
@@ -130,9 +130,9 @@ for (const major of MAJORS) {
       walker.finish();
     }
     assert.ok(ends.length > 0);
-    const year = (ns: bigint) => new Date(Number(ns / 1_000_000n)).getUTCFullYear();
     for (const { timeNs, xid } of ends) {
-      assert.ok(year(timeNs) >= 2025 && year(timeNs) < 2040, String(timeNs));
+      const year = new Date(Number(timeNs / 1_000_000n)).getUTCFullYear();
+      assert.ok(year >= 2025 && year < 2040, String(timeNs));
       assert.ok(xid > 0);
     }
     const lsns = ends.map(({ lsn }) => lsn);
