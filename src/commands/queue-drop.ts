@@ -16,7 +16,7 @@ export interface DropPlace {
 const OVERFULL_TIMEOUT_MS = 10_000;
 
 /** What the administrator has to mend, or asked for; nothing is given up for it. */
-const OWN_FAULTS: ReadonlySet<ErrorCode> = new Set(["usage", "config", "interrupted"]);
+const OWN_FAULTS: ReadonlySet<ErrorCode> = new Set(["usage", "config", "wrong-key", "interrupted"]);
 
 /**
  * Pushes, and gives the segment up if that fails while more WAL waits than is allowed: the gap is

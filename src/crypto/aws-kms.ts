@@ -85,6 +85,10 @@ class AwsKmsCrypter implements Crypter {
     return this.#sealedKeyBytes + dareBytes(plainBytes);
   }
 
+  isCurrent(): undefined {
+    return undefined;
+  }
+
   plainBytes(storedBytes: number): number | undefined {
     return plainBytesOfDare(storedBytes - this.#sealedKeyBytes);
   }

@@ -40,12 +40,20 @@ export interface Crypter extends Decrypter {
   readonly canDecrypt: boolean;
   /** Of the keys that open what we write. */
   readonly ownKeyIds: readonly string[];
+  /**
+   * Whether an object was made with the keys in use and no others, by its first bytes, of which
+   * there must be CURRENT_HEAD_BYTES or all. Undefined where they do not tell.
+   */
+  isCurrent(head: Uint8Array): boolean | undefined;
   /** Length of what `plainBytes` become; undefined where it is not known before. */
   encryptedBytes(plainBytes: number): number | undefined;
   /** The way back; undefined also for a length that no object has. */
   plainBytes(storedBytes: number): number | undefined;
   encrypt(plain: ByteStream, options: EncryptOptions): ByteStream;
 }
+
+/** So much of an object tells with which key it was made. */
+export const CURRENT_HEAD_BYTES = 16 * 1024;
 
 /** So much of an object is looked at to find out what it is. */
 export const HEAD_BYTES = 512;

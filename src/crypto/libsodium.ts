@@ -64,6 +64,19 @@ export class LibsodiumCrypter implements Crypter {
     return HEADER_BYTES + plainBytes + (messages + 1) * OVERHEAD_BYTES;
   }
 
+  isCurrent(head: Uint8Array): boolean {
+    const id = headerKeyId(head);
+    if (id !== undefined) return this.ownKeyIds.includes(id);
+    const sealed = Buffer.from(head.subarray(HEADER_BYTES, HEADER_BYTES + SEALED_BYTES));
+    if (sealed.length < OVERHEAD_BYTES) return false;
+    using stream = this.#sodium.stream(
+      head.subarray(0, HEADER_BYTES),
+      this.#keys.current,
+      MESSAGE_BYTES,
+    );
+    return stream.pull(sealed, Buffer.alloc(MESSAGE_BYTES)) !== undefined;
+  }
+
   plainBytes(storedBytes: number): number | undefined {
     const sealed = storedBytes - HEADER_BYTES;
     const messages = Math.floor(sealed / SEALED_BYTES);

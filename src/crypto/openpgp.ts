@@ -83,6 +83,13 @@ export class OpenPgpCrypter implements Crypter {
     return undefined;
   }
 
+  isCurrent(head: Uint8Array): boolean {
+    const needed = recipientKeyIds(head);
+    const own = this.#keys.recipients.map(idsOf);
+    const isForAll = own.every((ids) => ids.some((id) => needed.includes(id)));
+    return isForAll && needed.length === own.length;
+  }
+
   plainBytes(): undefined {
     return undefined;
   }

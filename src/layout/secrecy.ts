@@ -3,7 +3,20 @@ import { CHANGES_FOLDER, WAL_FOLDER } from "./keys.ts";
 const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
 /** Parts, and our manifest; the JSON documents beside them stay plain, as WAL-G wants to read them. */
 const SECRET_OF_BACKUP = /\/tar_partitions\/[^/]+$|\/walnut_manifest\.jsonl\.zst$/;
+
 const QUARANTINE_FOLDER = "walnut_005/quarantine/";
+
+/** Where `walnut rekey` keeps objects before they take their places. Ours. */
+export const REKEY_FOLDER = "walnut_005/rekey/";
+
+/** Where objects may be that are encrypted. */
+export const SECRET_FOLDERS: readonly string[] = [
+  WAL_FOLDER,
+  "basebackups_005/",
+  "catchup_005/",
+  CHANGES_FOLDER,
+  QUARANTINE_FOLDER,
+];
 
 /** Says that objects are encrypted, and with which keys the first ones were. Ours. */
 export const ENCRYPTION_MARK_KEY = "walnut_005/encryption.json";

@@ -35,7 +35,7 @@ export interface EncryptionRules {
 
 /** Keeps a repository from being half encrypted by mistake. */
 export interface EncryptionGuard {
-  /** Rejects with RefusedError. */
+  /** Rejects with ConfigError. */
   beforePut(storage: Storage, options: CallOptions): Promise<void>;
 }
 
@@ -100,6 +100,11 @@ export class EncryptedStorage implements Storage {
     return isOfOneKind ? crypter?.plainBytes(storedBytes) : undefined;
   }
 
+  /** The storage with the objects as they are, and what encrypts them. */
+  get sealed(): { readonly storage: Storage; readonly rules: EncryptionRules } {
+    return { storage: this.#inner, rules: this.#rules };
+  }
+
   get upkeep(): Upkeep | undefined {
     return this.#inner.upkeep;
   }
@@ -117,8 +122,7 @@ export class EncryptedStorage implements Storage {
     if (all.length === 0) return this.#readWithoutKey(key, head, stored);
     const isPlain = looksPlain(key, head);
     if (isPlain === true && isPlainRead) return stored;
-    const isCutOff = head.length < RECOGNISABLE_BYTES;
-    const chosen = all.find((one) => isCutOff || one.recognises(head));
+    const chosen = choose(all, head);
     const content = decrypted(chosen ?? failing(all), stored, { name: key, signal });
     return isPlain === true ? this.#suspected(key, content) : this.#named(key, content);
   }
@@ -174,6 +178,16 @@ export class EncryptedStorage implements Storage {
       });
     }
   }
+}
+
+/** Any bytes may be libsodium's: it comes last, unless the object names a key of ours. */
+function choose(all: readonly Decrypter[], head: Buffer): Decrypter | undefined {
+  if (head.length < RECOGNISABLE_BYTES) return all[0];
+  const candidates = all.filter((one) => one.recognises(head));
+  const named = candidates.find((one) =>
+    one.neededKeyIds(head).some((id) => one.keyIds.includes(id)),
+  );
+  return named ?? candidates.find(({ kind }) => kind !== "libsodium") ?? candidates[0];
 }
 
 /** An object that is shorter was cut off, however it was encrypted. */

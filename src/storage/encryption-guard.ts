@@ -3,7 +3,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeEncryption, looksPlain } from "../crypto/appearance.ts";
 import { type Crypter, HEAD_BYTES } from "../crypto/crypter.ts";
-import { ObjectExistsError, ObjectNotFoundError, RefusedError } from "../errors.ts";
+import { ConfigError, ObjectExistsError, ObjectNotFoundError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
 import type { EncryptionGuard } from "./encrypted.ts";
@@ -79,9 +79,7 @@ export class MarkedRepository implements EncryptionGuard {
   }
 
   async #mark(storage: Storage, crypter: Crypter, options: CallOptions): Promise<void> {
-    const { kind, ownKeyIds } = crypter;
-    const mark = { walnut: 1, method: kind, key_ids: ownKeyIds };
-    const body = bytesSource(Buffer.from(`${JSON.stringify(mark)}\n`));
+    const body = bytesSource(Buffer.from(formatMark(crypter)));
     try {
       await storage.put(this.#options.markKey, body, { ...options, ifAbsent: true });
     } catch (error) {
@@ -132,12 +130,17 @@ export class MarkedRepository implements EncryptionGuard {
   }
 }
 
+/** The content of the object that says how a repository is encrypted. */
+export function formatMark({ kind, ownKeyIds }: Crypter): string {
+  return `${JSON.stringify({ walnut: 1, method: kind, key_ids: ownKeyIds })}\n`;
+}
+
 function describe({ kind, ownKeyIds }: Crypter): string {
   return `${kind} ${ownKeyIds.join(" ")}`;
 }
 
-function refusal(storage: Storage, why: string): RefusedError {
-  return new RefusedError(
+function refusal(storage: Storage, why: string): ConfigError {
+  return new ConfigError(
     `${storage.name} holds encrypted objects (${why}), and no key is configured to encrypt with`,
     {
       hint:

@@ -36,9 +36,12 @@ async function libsodiumKeys(cluster: Cluster): Promise<Keys> {
 }
 
 async function openPgpKeys(cluster: Cluster): Promise<Keys> {
-  const make = async (name: string) =>
-    await openpgp.generateKey({ type: "rsa", rsaBits: 2048, userIDs: [{ name }] });
-  const [own, other] = await Promise.all([make("own"), make("other")]);
+  const [own, other] = await Promise.all(
+    ["own", "other"].map((name) =>
+      openpgp.generateKey({ type: "rsa", rsaBits: 2048, userIDs: [{ name }] }),
+    ),
+  );
+  assert.ok(own !== undefined && other !== undefined);
   const settings = async (name: string, text: string) => ({
     WALG_PGP_KEY_PATH: await keyFile(cluster, name, text),
   });
@@ -138,7 +141,7 @@ async function checkRefusals(
   const file = join(cluster.directory, "some-file");
   await writeFile(file, "content", { mode: 0o644 });
   const keylessPush = await keyless.run("wal-push", file);
-  assert.equal(keylessPush.code, 31, keylessPush.stderr);
+  assert.equal(keylessPush.code, 3, keylessPush.stderr);
   assert.match(keylessPush.stderr, /holds encrypted objects .*no key is configured to encrypt/);
 
   const lost = { ...keys.write, ...place };
