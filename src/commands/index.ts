@@ -56,6 +56,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   timeline: { load: async () => (await import("./timeline.ts")).timeline },
   find: { load: async () => (await import("./find.ts")).findCommand },
   "wal-show": { load: async () => (await import("./wal-show.ts")).walShow },
+  rekey: { load: async () => (await import("./rekey.ts")).rekeyCommand },
   verify: { load: async () => (await import("./verify.ts")).verify },
   "wal-verify": { load: async () => (await import("./wal-verify.ts")).walVerify },
   setup: { load: async () => (await import("./setup.ts")).setup },
