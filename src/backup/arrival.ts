@@ -19,6 +19,8 @@ export interface WalArchive {
   readonly walDirectory: string;
   /** To ask the archiver's statistics, in a session of its own each time. */
   readonly connection: ConnectionSettings;
+  /** What to do when a segment is missing, where the archiver of this server is not in charge. */
+  readonly missingHint?: string | undefined;
   readonly log: Log;
   readonly clock: Clock;
   readonly signal: AbortSignal;
@@ -52,11 +54,14 @@ export async function requireArrival(
     ...archive,
     timeoutMs,
     onWaiting: (segment) => {
+      const text = "waiting for a segment to arrive in the repository";
+      const { missingHint } = archive;
+      if (missingHint !== undefined) {
+        log.warning(text, { segment: segment.name, hint: missingHint });
+        return;
+      }
       void describeArchiver(archive).then((archiver) =>
-        log.warning("waiting for a segment to arrive in the repository", {
-          segment: segment.name,
-          archiver: archiver ?? segment.archiver,
-        }),
+        log.warning(text, { segment: segment.name, archiver: archiver ?? segment.archiver }),
       );
     },
   });
@@ -81,7 +86,7 @@ async function notArrived(
   return new RefusedError(
     `WAL segment ${missing.name} did not arrive in ${storage.name} within ${timeoutMs / 1000} s` +
       suffix,
-    { hint: HINTS[missing.archiver] },
+    { hint: archive.missingHint ?? HINTS[missing.archiver] },
   );
 }
 

@@ -50,10 +50,11 @@ export async function requireDataDirectory(
       { hint: NOT_PGDATA_HINT },
     );
   }
-  if (control.state !== "in production") {
+  const state = facts.isInRecovery ? "in archive recovery" : "in production";
+  if (control.state !== state) {
     throw new RefusedError(
-      `${own} is of a server that is ${control.state}, but the server that we talk to is in production`,
-      { hint: "Is this the host of a standby, and PGHOST the primary? Run walnut on the primary." },
+      `${own} is of a server that is ${control.state}, but the server that we talk to is ${state}`,
+      { hint: "Is this the host of a standby, and PGHOST the primary? Set PGHOST to this host." },
     );
   }
   return own;
@@ -95,13 +96,12 @@ export function requireOwnProcess(session: Session): void {
   );
 }
 
-/** Rejects with RefusedError when the server is a standby or does not archive. */
-export function requireArchivingPrimary(facts: ServerFacts): void {
-  if (facts.isInRecovery) {
-    throw new RefusedError("the server is a standby; backups of a standby are not supported yet", {
-      hint: "Run backup-push on the primary.",
-    });
-  }
+/**
+ * Rejects with RefusedError when the server does not archive. What a standby says of that does not
+ * count: its primary archives.
+ */
+export function requireArchiver(facts: ServerFacts): void {
+  if (facts.isInRecovery) return;
   if (facts.archiveMode === "off" || !facts.hasArchiver) {
     const what = facts.archiveMode === "off" ? "archive_mode is off" : "archive_command is not set";
     throw new RefusedError(`${what}: a backup without its WAL can't be restored`, {

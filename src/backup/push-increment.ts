@@ -4,6 +4,7 @@ import {
   type DatabaseIdentity,
   readDatabaseIdentities,
 } from "../connection/database-identities.ts";
+import { readRestartpoint } from "../connection/backup-session.ts";
 import type { ServerFacts } from "../connection/server-facts.ts";
 import type { Session } from "../connection/session.ts";
 import { readWalPosition } from "../connection/wal-position.ts";
@@ -55,7 +56,8 @@ export async function findPushBase(
     systemId: facts.systemId,
     majorVersion: facts.majorVersion,
     history: await readLocalHistory(join(dataDirectory, "pg_wal"), position.timeline),
-    currentLsn: position.lsn,
+    // A standby's backup begins earlier than where it stands.
+    currentLsn: facts.isInRecovery ? await readRestartpoint(session, world) : position.lsn,
     hasChecksums: facts.hasDataChecksums,
     hash: settings.hash,
   };

@@ -44,7 +44,7 @@ import { packControl, packLabel } from "./own-parts.ts";
 import { PageVerifier } from "./page-verifier.ts";
 import { PartUpload } from "./part-upload.ts";
 import {
-  requireArchivingPrimary,
+  requireArchiver,
   requireCheckpoint,
   requireDataDirectory,
   requireNewName,
@@ -57,12 +57,18 @@ import { baseRecord, findPushBase, prepareReading, type Reading } from "./push-i
 import { PushProgress } from "./push-progress.ts";
 import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 import type { SegmentRange } from "./segment-wait.ts";
+import {
+  lastSegmentTimeoutMs,
+  requireSameTimeline,
+  standbyArchive,
+  startOnStandby,
+} from "./standby.ts";
 import { DataDirectoryWalk } from "./walk.ts";
 
 export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 
 /**
- * Takes a backup of a running primary. Resolves when it exists, with every segment that it
+ * Takes a backup of a running server, also of a standby. Resolves when it exists, with every segment that it
  * needs in the repository; rejects otherwise, and then there is no sentinel. See PUSH.md.
  */
 export async function pushBackup(settings: PushSettings, world: PushWorld): Promise<PushedBackup> {
@@ -70,7 +76,7 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   await using session = await connectPostgres(settings.connection, { signal });
   requireOwnProcess(session);
   const facts = await readServerFacts(session, { signal });
-  requireArchivingPrimary(facts);
+  requireArchiver(facts);
   const dataDirectory = await requireDataDirectory(settings.dataDirectory, facts, world);
   await lockBackup(session, { signal });
   const { serverName } = settings;
@@ -78,7 +84,8 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   const base = await findPushBase(session, { facts, dataDirectory }, settings, world);
 
   const startTimeNs = timeNsOf(clock.now());
-  const place = { facts, dataDirectory, archive: archiveOf(settings, world, dataDirectory) };
+  const archive = standbyArchive(archiveOf(settings, world, dataDirectory), facts);
+  const place = { facts, dataDirectory, archive };
   const start = await startArchived(session, place, settings, world);
   await requireCheckpoint(dataDirectory, start, world);
   const name = nameOf(start, base);
@@ -128,17 +135,21 @@ async function startArchived(
   { clock, signal }: PushWorld,
 ): Promise<BackupStart> {
   const { walSegmentBytes: segmentBytes, majorVersion } = facts;
+  const label = `walnut ${new Date(clock.now()).toISOString()}`;
+  const { archiveCheckTimeoutMs: timeoutMs } = settings;
+  if (facts.isInRecovery) {
+    return await startOnStandby(session, { facts, archive }, { label, timeoutMs }, { signal });
+  }
   const message = await writeWalMessage(session, { signal });
   const current = segmentOfEnd(message, segmentBytes);
   const range = { timeline: facts.timeline, first: current, last: current, segmentBytes };
-  const label = `walnut ${new Date(clock.now()).toISOString()}`;
   let start: BackupStart | undefined;
   const steps = [
     async (options: { readonly signal: AbortSignal }) => {
       start = await startBackup(session, { majorVersion, label }, options);
     },
     (options: { readonly signal: AbortSignal }) =>
-      requireArrival(range, { ...archive, ...options }, settings.archiveCheckTimeoutMs),
+      requireArrival(range, { ...archive, ...options }, timeoutMs),
   ];
   await boundedParallel(steps, steps.length, (step, options) => step(options), { signal });
   if (start === undefined) throw new Error("the backup has not started");
@@ -279,7 +290,7 @@ async function copyAll(
       requireArrival(
         neededRange(copy, stop),
         { ...copy.archive, ...options },
-        settings.stopTimeoutMs,
+        lastSegmentTimeoutMs(facts, settings.stopTimeoutMs),
       ),
     async (options: CallOptions) => {
       if (!settings.hasFilesMetadata || !settings.hasDatabaseNames) return;
@@ -334,6 +345,8 @@ async function readAll(
   const { bytes } = await readControlFile(copy.dataDirectory, { ...world, signal });
   upload.putTar(packControl(bytes, ownPart));
   const stop = await stopBackup(session, facts, { signal });
+  const label = stop.backupLabel;
+  await requireSameTimeline(session, { start: copy.start, label, facts }, { signal });
   upload.putTar(packLabel(stop, copy.start.startLsn, ownPart));
   return stop;
 }

@@ -1,6 +1,14 @@
 import { DatabaseError, RefusedError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../postgres/lsn.ts";
-import { booleanColumn, type QueryOptions, type Row, type Session, textColumn } from "./session.ts";
+import { formatSegmentName, segmentNumberOf } from "../postgres/wal-file.ts";
+import {
+  booleanColumn,
+  integerColumn,
+  type QueryOptions,
+  type Row,
+  type Session,
+  textColumn,
+} from "./session.ts";
 
 /** Where a backup starts. */
 export interface BackupStart {
@@ -87,6 +95,61 @@ export async function startBackup(
     { ...options, values: [label] },
   );
   return { startLsn: parseLsn(textColumn(row, "lsn")), segment: textColumn(row, "segment") };
+}
+
+/** Where the backup of a standby starts. */
+export interface StandbyStart extends BackupStart {
+  /** Up to where the standby has replayed, right after the start. */
+  readonly replayLsn: Lsn;
+}
+
+/**
+ * The same on a standby, where it begins at the last restartpoint. It can't name segments: the
+ * timeline is that of the restartpoint, which backup_label confirms at the end.
+ *
+ * @source do_pg_backup_start, src/backend/access/transam/xlog.c
+ */
+export async function startStandbyBackup(
+  session: Session,
+  server: {
+    readonly majorVersion: number;
+    readonly segmentBytes: number;
+    /** For people only. */
+    readonly label: string;
+  },
+  options: QueryOptions,
+): Promise<StandbyStart> {
+  const { start } = functionsOf(server.majorVersion);
+  const started = await session.row(`SELECT lsn FROM ${start} AS lsn`, {
+    ...options,
+    values: [server.label],
+  });
+  const row = await session.row(
+    `SELECT timeline_id, pg_last_wal_replay_lsn() AS replayed FROM pg_control_checkpoint()`,
+    options,
+  );
+  const startLsn = parseLsn(textColumn(started, "lsn"));
+  const number = segmentNumberOf(startLsn, server.segmentBytes);
+  const segment = formatSegmentName(integerColumn(row, "timeline_id"), number, server.segmentBytes);
+  return { startLsn, segment, replayLsn: parseLsn(textColumn(row, "replayed")) };
+}
+
+/** The timeline on which the backup of a standby ended; right after its stop. */
+export async function readStandbyEnd(session: Session, options: QueryOptions): Promise<number> {
+  const row = await session.row(
+    "SELECT min_recovery_end_timeline FROM pg_control_recovery()",
+    options,
+  );
+  return integerColumn(row, "min_recovery_end_timeline");
+}
+
+/**
+ * Redo position of a standby's last restartpoint: a backup that it starts now begins there or
+ * later.
+ */
+export async function readRestartpoint(session: Session, options: QueryOptions): Promise<Lsn> {
+  const row = await session.row("SELECT redo_lsn FROM pg_control_checkpoint()", options);
+  return parseLsn(textColumn(row, "redo_lsn"));
 }
 
 /** Ends the backup of this session and has the server switch to a new segment. */

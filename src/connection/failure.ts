@@ -51,7 +51,13 @@ export function databaseError(action: string, error: unknown): OperationError {
 
 function hintOf(error: unknown, sqlState: string | undefined): string | undefined {
   if (sqlState === undefined) return NETWORK_HINTS.get(systemErrorCode(error) ?? "");
-  return HINTS.find(([state]) => sqlState.startsWith(state))?.[1];
+  return HINTS.find(([state]) => sqlState.startsWith(state))?.[1] ?? serverHint(error);
+}
+
+/** What the server itself says there is to do. */
+function serverHint(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !("hint" in error)) return undefined;
+  return typeof error.hint === "string" ? error.hint : undefined;
 }
 
 function textOf(error: unknown): string {

@@ -13,7 +13,6 @@ import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
-import { restoreCluster } from "../support/postgres.ts";
 
 const signal = AbortSignal.timeout(600_000);
 
@@ -248,31 +247,6 @@ test("archive_mode is off", async () => {
     world,
     {},
     { message: /^archive_mode is off: a backup/, hint: /archive_mode needs a restart/ },
-  );
-});
-
-test("a standby", async () => {
-  await using world = await startBackupWorld({ major: 16 });
-  const { name } = await world.push({ hasDatabaseNames: false });
-  const directory = await world.unpack(name, "standby");
-  await using standby = await restoreCluster(directory, {
-    major: 16,
-    signal: "standby",
-    restoreCommand: `cp "${world.repository}/wal_005/%f" "%p"`,
-  });
-  assert.equal(standby.outcome, "consistent", standby.log());
-  rmSync(join(world.repository, "basebackups_005"), { recursive: true });
-  const connection = {
-    host: "127.0.0.1",
-    port: standby.port,
-    user: "postgres",
-    database: "postgres",
-    applicationName: "walnut-test",
-  };
-  await assertRefused(
-    world,
-    { connection, dataDirectory: directory },
-    { message: /^the server is a standby/, hint: /on the primary/ },
   );
 });
 
