@@ -19,6 +19,8 @@ export interface Context {
   readonly progress: ProgressSink;
   /** The configured storage with all its wrappers. Throws ConfigError if there is none. */
   readonly openStorage: () => Promise<Storage>;
+  /** The same without encryption: objects as they are stored; absent where there is none. */
+  readonly openStored?: () => Promise<Storage>;
   /**
    * This program, for other processes that have to find it; absent where nothing may be started.
    */

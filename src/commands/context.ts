@@ -5,14 +5,29 @@ import { ENCRYPTION_MARK_KEY, isSecretKey } from "../layout/secrecy.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
 
-type ContextParts = Omit<Context, "openStorage">;
+type ContextParts = Omit<Context, "openStorage" | "openStored">;
 
 /** Makes the Context of one run: everything in `parts`, and the way to open the store. */
 export function createContext(parts: ContextParts): Context {
-  return { ...parts, openStorage: () => openConfigured(parts) };
+  return {
+    ...parts,
+    openStorage: async () => (await openSides(parts)).readable,
+    openStored: async () => (await openSides(parts)).stored,
+  };
 }
 
-async function openConfigured(parts: ContextParts): Promise<Storage> {
+/** A repository, seen in two ways; closing one closes both. */
+export interface RepositorySides {
+  /** Objects as they are stored. */
+  readonly stored: Storage;
+  /** The same through encryption, as all other commands see it. */
+  readonly readable: Storage;
+}
+
+/** Opens the store of a configuration. Throws ConfigError if there is none. */
+export async function openSides(
+  parts: Pick<ContextParts, "config" | "clock" | "log" | "signal">,
+): Promise<RepositorySides> {
   const { config, log, signal } = parts;
   if (config.storage === undefined) {
     throw new ConfigError("no storage is configured", {
@@ -44,9 +59,14 @@ async function openConfigured(parts: ContextParts): Promise<Storage> {
     log,
   });
   const rules = { ...keys, isSecret: isSecretKey, isPlainRead, guard };
-  if (config.storageFolder === undefined) return new EncryptedStorage(storage, rules);
+  const stored = await inFolder(storage, config.storageFolder);
+  return { stored, readable: new EncryptedStorage(stored, rules) };
+}
+
+async function inFolder(storage: Storage, folder: string | undefined): Promise<Storage> {
+  if (folder === undefined) return storage;
   const { PrefixedStorage } = await import("../storage/prefixed.ts");
-  return new EncryptedStorage(new PrefixedStorage(storage, config.storageFolder), rules);
+  return new PrefixedStorage(storage, folder);
 }
 
 /** Before the store is asked for anything: a key that can't be used refuses every command. */
@@ -55,7 +75,7 @@ async function openConfiguredKeys({
   clock,
   log,
   signal,
-}: ContextParts): Promise<OpenedKeys> {
+}: Pick<ContextParts, "config" | "clock" | "log" | "signal">): Promise<OpenedKeys> {
   if (encryption === undefined) return { decrypters: [] };
   const { openKeys } = await import("../crypto/open.ts");
   return await openKeys(encryption, { clock, log, signal });

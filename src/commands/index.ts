@@ -11,6 +11,11 @@ export interface Program {
   readonly settings: () => Promise<FoundSettings>;
   /** What commands get of them. Throws ConfigError with all that is wrong. */
   readonly configure: (found: FoundSettings) => Config;
+  /**
+   * The configuration in another file, without what is set for this run; credentials and the like
+   * that have no prefix of ours come from the environment, too. Throws ConfigError.
+   */
+  readonly configureFile: (path: string) => Promise<Config>;
 }
 
 /** A command, loaded only when it runs. */
@@ -50,6 +55,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
   "backup-mark": { load: async () => (await import("./backup-mark.ts")).backupMark },
+  copy: { load: async (program) => (await import("./copy.ts")).copyCommand(program) },
   delete: { load: async () => (await import("./delete.ts")).deleteCommand },
   expire: { load: async () => (await import("./expire.ts")).expire },
   info: { load: async () => (await import("./info.ts")).info },

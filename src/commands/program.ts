@@ -4,7 +4,7 @@ import { findSettings } from "../config/find-settings.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
 import { general } from "../config/general-settings.ts";
 import { defaultConfig, makeConfig, settingWarnings } from "../config/load.ts";
-import type { Setting } from "../config/setting.ts";
+import { OUR_PREFIX, type Setting, settingFlagNames } from "../config/setting.ts";
 import { SettingIndex } from "../config/settings.ts";
 import { ConfigError, OperationError, UsageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
@@ -225,6 +225,13 @@ function createProgram(
     versionText: machine.versionText,
     settings: () => findSettings({ ...sources(machine), flags }, index),
     configure: (found) => makeConfig(found, machine),
+    async configureFile(path) {
+      const file = new Map([[settingFlagNames(general.configFile)[0] ?? "config", path]]);
+      const all = sources(machine);
+      const others = Object.entries(all.environment).filter(([name]) => !OUR_PREFIX.test(name));
+      const source = { ...all, flags: file, environment: Object.fromEntries(others) };
+      return makeConfig(await findSettings(source, index), machine);
+    },
   };
 }
 

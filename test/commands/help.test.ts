@@ -19,6 +19,7 @@ const program: Program = {
   versionText: "walnut version x\n",
   settings: () => Promise.resolve(new FoundSettings(new Map())),
   configure: () => defaultConfig({ cpuCount: 1 }),
+  configureFile: () => Promise.resolve(defaultConfig({ cpuCount: 1 })),
 };
 
 async function completionScript(shell: "bash" | "zsh"): Promise<string> {

@@ -1,0 +1,154 @@
+import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { RefusedError } from "../errors.ts";
+import type { BackupName } from "../layout/backup-name.ts";
+import { GAPS_FOLDER, sentinelKey } from "../layout/keys.ts";
+import { ENCRYPTION_MARK_KEY } from "../layout/secrecy.ts";
+import { isOnHistory } from "../postgres/timeline-history.ts";
+import { lsn } from "../postgres/lsn.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { ObjectKey } from "../storage/storage.ts";
+import { segmentsPerHigh } from "./wal-objects.ts";
+import { historyOf, type WalView, walView } from "./wal-view.ts";
+
+/** What is copied, in this order; a repository that lacks the rest holds no broken backup. */
+export interface CopyPlan {
+  /** Parts, WAL and histories. */
+  readonly payload: readonly ObjectKey[];
+  /** Backups that have a manifest of ours. */
+  readonly described: readonly BackupName[];
+  /** JSON documents and our manifest. */
+  readonly documents: readonly ObjectKey[];
+  /** Bases before what is based on them. */
+  readonly sentinels: readonly ObjectKey[];
+}
+
+export interface CopyWish {
+  /** Backups by name, with their bases; undefined = all. */
+  readonly names?: readonly BackupName[] | undefined;
+  /** All WAL behind the backups, too. */
+  readonly isWithHistory: boolean;
+}
+
+/**
+ * Decides what to copy: chosen backups, their bases, the WAL that makes each of these consistent,
+ * all histories. Throws RefusedError if something of that is missing. Pure.
+ */
+export function planCopy(catalogue: Catalogue, wish: CopyWish): CopyPlan {
+  const view = walView(catalogue);
+  const chosen = chooseBackups(catalogue, wish.names);
+  const wal = new Set<number>();
+  for (const backup of chosen) {
+    const rows = ownRows(catalogue, view, backup);
+    for (const row of rows) wal.add(row);
+    if (wish.isWithHistory) for (const row of rowsBehind(catalogue, view, backup)) wal.add(row);
+  }
+  const folderKeys = chosen.flatMap(({ folder }) => [...(folder?.keys() ?? [])]);
+  return {
+    described: chosen.flatMap(({ name, folder }) =>
+      folder?.has("walnut_manifest.jsonl.zst") === true ? name : [],
+    ),
+    payload: [
+      ...catalogue.ownKeys.filter((key) => isCopied(key, wish)),
+      ...catalogue.histories.map(({ key }) => key),
+      ...[...wal].toSorted((one, other) => one - other).map((row) => catalogue.wal.keyAt(row)),
+      ...folderKeys.filter((key) => key.includes("/tar_partitions/")),
+    ],
+    documents: folderKeys.filter((key) => !key.includes("/tar_partitions/")),
+    sentinels: chosen.map(({ name }) => sentinelKey(name)),
+  };
+}
+
+/** How objects are encrypted; and, with the WAL, which of it was given up. */
+function isCopied(key: ObjectKey, { isWithHistory }: CopyWish): boolean {
+  return key === ENCRYPTION_MARK_KEY || (isWithHistory && key.startsWith(GAPS_FOLDER));
+}
+
+/** Bases first. */
+function chooseBackups(
+  { backups, storageName }: Catalogue,
+  names: readonly BackupName[] | undefined,
+): readonly CatalogueBackup[] {
+  const byName = new Map(backups.map((backup) => [backup.name, backup]));
+  const chosen = new Set<CatalogueBackup>();
+  const choose = (name: BackupName, isOf: BackupName, depth: number): void => {
+    const backup = byName.get(name);
+    if (backup === undefined || depth > backups.length) {
+      throw new RefusedError(
+        name === isOf
+          ? `backup ${name} does not exist in ${storageName}`
+          : `base ${name} of backup ${isOf} does not exist in ${storageName}`,
+        { hint: "Nothing was copied. `walnut backup-list` shows what there is." },
+      );
+    }
+    const { baseName } = backup;
+    if (baseName !== undefined && baseName !== "") choose(baseName, isOf, depth + 1);
+    chosen.add(backup);
+  };
+  for (const name of names ?? byName.keys()) choose(name, name, 0);
+  return [...chosen];
+}
+
+/** Objects of the segments from the backup's start to its end; none may be missing. */
+function ownRows(
+  { wal, storageName }: Catalogue,
+  view: WalView,
+  backup: CatalogueBackup,
+): readonly number[] {
+  const { startLsn, finishLsn, timeline, name } = backup;
+  if (startLsn === undefined || finishLsn === undefined) {
+    throw new RefusedError(`backup ${name} does not record where it starts and ends`, {
+      hint: "Nothing was copied. Copy such a backup with all WAL, by the store's own means.",
+    });
+  }
+  const size = BigInt(view.segmentBytes);
+  const named = backup.high * segmentsPerHigh(view.segmentBytes) + backup.low;
+  const first = Math.min(named, Number(startLsn / size));
+  const last = Math.max(first, Number((finishLsn - 1n) / size));
+  const set = view.sets.get(timeline);
+  const missing = set === undefined ? first : set.firstMissing(first, last);
+  if (missing !== undefined) {
+    const segment = formatSegmentName(timeline, BigInt(missing), view.segmentBytes);
+    throw new RefusedError(
+      `WAL segment ${segment}, which backup ${name} needs, is missing in ${storageName}`,
+      { hint: "Nothing was copied: the copy could not be restored, and neither can the original." },
+    );
+  }
+  return rowsIn(wal, view, { timeline, first, last });
+}
+
+/** What can be replayed from the backup on: later segments, and timelines that follow. */
+function rowsBehind({ wal }: Catalogue, view: WalView, backup: CatalogueBackup): readonly number[] {
+  const { timeline, startLsn = 0n, finishLsn = startLsn } = backup;
+  const first = Number(startLsn / BigInt(view.segmentBytes));
+  const rows = [...rowsIn(wal, view, { timeline, first, last: Infinity })];
+  for (const other of view.timelines) {
+    if (other <= timeline) continue;
+    const isKnown = view.histories.has(other);
+    if (isKnown && !isOnHistory(historyOf(view, other), timeline, lsn(finishLsn))) continue;
+    rows.push(
+      ...rowsIn(wal, view, { timeline: other, first: isKnown ? first : 0, last: Infinity }),
+    );
+  }
+  return rows;
+}
+
+interface SegmentRange {
+  readonly timeline: number;
+  readonly first: number;
+  readonly last: number;
+}
+
+/** All objects of these segments, what lies beside them included. */
+function rowsIn(
+  wal: Catalogue["wal"],
+  { segmentBytes }: WalView,
+  { timeline, first, last }: SegmentRange,
+): readonly number[] {
+  const range = wal.timelineRanges().find((one) => one.timeline === timeline);
+  const rows: number[] = [];
+  for (let row = range?.start ?? 0; row < (range?.end ?? 0); row += 1) {
+    const number = wal.segmentNumberAt(row, segmentBytes);
+    if (number >= first && number <= last && wal.kindAt(row) !== "unknown") rows.push(row);
+  }
+  return rows;
+}
