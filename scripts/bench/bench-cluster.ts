@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /** Debian's PostgreSQL 15: its pgBackRest knows it, and pgbench comes with it. */
-const BIN = "/usr/lib/postgresql/15/bin";
+export const BIN = "/usr/lib/postgresql/15/bin";
 const PORT = "54329";
 
 /** A pgbench cluster for benchmarks, with an archive of its plain segments beside it. */
@@ -17,6 +17,8 @@ export interface BenchCluster extends Disposable {
   readonly segmentDirectory: string;
   sql(text: string): void;
   setArchiveCommand(command: string): void;
+  /** Returns when nothing waits to be archived. */
+  waitForArchiver(): void;
   segments(): string[];
 }
 
@@ -73,6 +75,12 @@ export function startBenchCluster(scale: number, base = tmpdir()): BenchCluster 
     setArchiveCommand(command) {
       sql(`alter system set archive_command = '${command.replaceAll("'", "''")}'`);
       sql("select pg_reload_conf()");
+    },
+    waitForArchiver() {
+      const status = join(dataDirectory, "pg_wal", "archive_status");
+      while (readdirSync(status).some((name) => name.endsWith(".ready"))) {
+        execFileSync("sleep", ["0.1"]);
+      }
     },
     segments: () =>
       readdirSync(segmentDirectory)

@@ -1,10 +1,10 @@
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
 import { compare, formatTable } from "./figures.ts";
-import { type Peer, pgBackRestAsyncPeer, pgBackRestPeer, walnutPeer } from "./peers.ts";
+import { type Peer, pgBackRestAsyncPeer, pgBackRestPeer, setupLines, walnutPeer } from "./peers.ts";
 import type { Measurement } from "./process.ts";
 import { LATENCY_MS, type SlowStore } from "./slow-store.ts";
 
@@ -27,7 +27,7 @@ export async function drainTable(
   const { rounds, segmentCount, store } = options;
   const name = store === undefined ? "walnut-drain" : "walnut-drain-s3";
   const walnut = walnutPeer(cluster, binary, { name, ...(store === undefined ? {} : { store }) });
-  const command = setupCommand(cluster, walnut);
+  const command = setupLines(cluster, walnut, cluster.dataDirectory).archiveCommand;
   const pgBackRest = await pgBackRestAsyncPeer(cluster, store);
   const pgBackRestSync = await pgBackRestPeer(cluster, store);
 
@@ -59,25 +59,6 @@ export async function drainTable(
   );
   const where = store === undefined ? "a directory" : `S3, ${LATENCY_MS} ms away`;
   return formatTable(`Drain of ${segmentCount} ready segments to ${where} (zstd 1), each`, rows);
-}
-
-/** The archive_command that `walnut setup` prints for the cluster. */
-export function setupCommand(cluster: BenchCluster, walnut: Peer): string {
-  const setupLine = execFileSync(
-    "setpriv",
-    [
-      `--reuid=${cluster.user}`,
-      `--regid=${cluster.user}`,
-      "--clear-groups",
-      ...walnut.words,
-      "setup",
-      cluster.dataDirectory,
-    ],
-    { encoding: "utf8", cwd: cluster.dataDirectory },
-  );
-  const command = /^archive_command = '(.*)'$/m.exec(setupLine)?.[1]?.replaceAll("''", "'");
-  if (command === undefined) throw new Error(`setup printed ${setupLine}`);
-  return command;
 }
 
 function statusDirectory({ dataDirectory }: BenchCluster): string {

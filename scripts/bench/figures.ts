@@ -24,7 +24,8 @@ export interface Row {
   readonly timesFirst: Spread;
 }
 
-function spread(values: readonly number[]): Spread {
+/** Minimum, median and maximum. */
+export function spread(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (index: number) => sorted[index] ?? Number.NaN;
   return {
@@ -59,7 +60,8 @@ export async function compare(contenders: readonly Contender[], rounds: number):
   });
 }
 
-function triple({ minimum, median, maximum }: Spread, digits: number): string {
+/** "1.0 / 2.0 / 3.0". */
+export function triple({ minimum, median, maximum }: Spread, digits: number): string {
   return [minimum, median, maximum].map((value) => value.toFixed(digits)).join(" / ");
 }
 

@@ -1,8 +1,8 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only start,wal,backup,drain,sustained] [--scale 150] [--rounds 5]
- *     [--segments 200] [--minutes 10] [--directory /tmp] [--write]
+ *   npm run bench -- [--only start,wal,backup,drain,replay,hit,sustained] [--scale 150] [--rounds 5]
+ *     [--segments 200] [--minutes 10] [--directory /tmp] [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
  */
@@ -13,6 +13,8 @@ import { parseArgs } from "node:util";
 import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
+import { hitTable } from "./hit-bench.ts";
+import { replayTable } from "./replay-bench.ts";
 import { startSlowStore } from "./slow-store.ts";
 import { startTable } from "./start-bench.ts";
 import { sustainedTable } from "./sustained-bench.ts";
@@ -30,11 +32,12 @@ const { values } = parseArgs({
     minutes: { type: "string", default: "10" },
     segments: { type: "string", default: "200" },
     directory: { type: "string" },
+    binary: { type: "string" },
     write: { type: "boolean", default: false },
   },
 });
 
-const binary = join(root, "dist", "walnut");
+const binary = values.binary ?? join(root, "dist", "walnut");
 for (const needed of [binary, "/usr/bin/pgbackrest", "/usr/lib/postgresql/15/bin/pgbench"]) {
   if (!existsSync(needed)) throw new Error(`${needed} is missing: npm run build; see .ci/run`);
 }
@@ -43,7 +46,7 @@ const wanted = new Set(values.only.split(","));
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
-if (["wal", "backup", "drain", "sustained"].some((name) => wanted.has(name))) {
+if (["wal", "backup", "drain", "replay", "hit", "sustained"].some((name) => wanted.has(name))) {
   using cluster = startBenchCluster(Number(values.scale), values.directory);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
   if (wanted.has("drain")) {
@@ -51,6 +54,13 @@ if (["wal", "backup", "drain", "sustained"].some((name) => wanted.has(name))) {
     await using store = await startSlowStore(cluster.home);
     tables.push(await drainTable(cluster, binary, { rounds, segmentCount }));
     tables.push(await drainTable(cluster, binary, { rounds, segmentCount, store }));
+  }
+  if (wanted.has("hit")) tables.push(await hitTable(cluster, binary, rounds * 3));
+  if (wanted.has("replay")) {
+    const segmentCount = Number(values.segments);
+    tables.push(await replayTable(cluster, binary, { rounds, segmentCount }));
+    await using store = await startSlowStore(cluster.home);
+    tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
   }
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
   if (wanted.has("sustained")) {

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
@@ -107,6 +108,24 @@ export async function pgBackRestPeer(cluster: BenchCluster, store?: SlowStore): 
   const options = { cwd: cluster.dataDirectory, user: cluster.user };
   await measure([...words, "stanza-create"], options);
   return { words, options, repository, archiveCommand: `${words.join(" ")} archive-push %p` };
+}
+
+/** What `walnut setup` prints for a data directory, which belongs to the cluster's user or to us. */
+export function setupLines(
+  { user }: { readonly user: string | undefined },
+  walnut: Peer,
+  dataDirectory: string,
+): { readonly archiveCommand: string; readonly restoreCommand: string } {
+  const identity =
+    user === undefined ? [] : ["setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
+  const [program, ...words] = [...identity, ...walnut.words, "setup", dataDirectory];
+  const text = execFileSync(program, words, { encoding: "utf8", cwd: dataDirectory });
+  const lineOf = (name: string): string => {
+    const command = new RegExp(`^${name} = '(.*)'$`, "m").exec(text)?.[1];
+    if (command === undefined) throw new Error(`setup printed ${text}`);
+    return command.replaceAll("''", "'");
+  };
+  return { archiveCommand: lineOf("archive_command"), restoreCommand: lineOf("restore_command") };
 }
 
 /** The same repository and settings, with two processes that push ahead. */

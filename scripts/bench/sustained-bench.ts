@@ -3,8 +3,7 @@ import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
-import { setupCommand } from "./drain-bench.ts";
-import { walnutPeer } from "./peers.ts";
+import { setupLines, walnutPeer } from "./peers.ts";
 
 const SAMPLE_MS = 1000;
 const PGBENCH = "/usr/lib/postgresql/15/bin/pgbench";
@@ -25,7 +24,7 @@ export async function sustainedTable(
   // More WAL than the disk's fsync allows otherwise, and much of it full page images.
   cluster.sql("alter system set synchronous_commit = off");
   cluster.sql("alter system set checkpoint_timeout = '30s'");
-  cluster.setArchiveCommand(setupCommand(cluster, walnut));
+  cluster.setArchiveCommand(setupLines(cluster, walnut, cluster.dataDirectory).archiveCommand);
   const seconds = String(Math.round(minutes * 60));
   const words = ["-n", "-T", seconds, "-c", "4", "-h", cluster.home, "-p", cluster.port];
   const load = spawn(PGBENCH, [...words, "-U", cluster.user, "postgres"], { stdio: "ignore" });

@@ -3,10 +3,12 @@ import { open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { writeFileDurably } from "../io/durable.ts";
+import { exchangeOverUnixSocket } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
 import type { CallOptions } from "../storage/storage.ts";
-import { type AskOptions, converse } from "./drain-client.ts";
+import type { AskOptions } from "./drain-client.ts";
+import { formatLine, socketAddress } from "./drain-protocol.ts";
 import { parsePrefetchAnswer, type PrefetchRequest } from "./prefetch-protocol.ts";
 import type { Spool } from "./spool-directory.ts";
 
@@ -27,10 +29,48 @@ export async function askPrefetcher(
   request: Extract<PrefetchRequest, { kind: "take" }>,
   options: AskOptions,
 ): Promise<TakeOutcome> {
-  const question = { request, parse: parsePrefetchAnswer };
+  const first = await firstAnswer(prefetchSocket, request, options);
+  if (first !== undefined) return first;
+  // It is under way: the answer may take as long as a fetch.
+  const { converse } = await import("./drain-client.ts");
+  const question = { request: { ...request, isAgain: true }, parse: parsePrefetchAnswer };
   const answer = await converse(prefetchSocket, question, options);
   if (answer.kind === "ready" || answer.kind === "absent") return answer;
   return { kind: "declined", reason: answer.kind === "declined" ? answer.reason : "other answer" };
+}
+
+/** How long a process that lives may take to say that it heard us. */
+const FIRST_ANSWER_MS = 1000;
+
+/** Undefined when it is worth waiting for another answer. */
+async function firstAnswer(
+  socketPath: string,
+  request: PrefetchRequest,
+  { timeoutMs, signal }: AskOptions,
+): Promise<TakeOutcome | undefined> {
+  signal.throwIfAborted();
+  using address = openAddress(socketPath);
+  if (address === undefined) return { kind: "absent", reason: "no spool directory" };
+  const patience = AbortSignal.timeout(Math.min(FIRST_ANSWER_MS, timeoutMs));
+  const question = Buffer.from(formatLine(request));
+  const either = { signal: AbortSignal.any([signal, patience]) };
+  const exchange = await exchangeOverUnixSocket(address.path, question, either);
+  signal.throwIfAborted();
+  if (exchange.kind === "absent") return { kind: "absent", reason: exchange.code };
+  if (exchange.kind === "closed") return { kind: "declined", reason: "it does not answer" };
+  const [line = ""] = Buffer.from(exchange.bytes).toString("utf8").split("\n");
+  const answer = parsePrefetchAnswer(line);
+  if (answer?.kind === "taken") return undefined;
+  if (answer?.kind === "ready" || answer?.kind === "declined") return answer;
+  return { kind: "declined", reason: "other answer" };
+}
+
+function openAddress(path: string): ReturnType<typeof socketAddress> | undefined {
+  try {
+    return socketAddress(path);
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -64,6 +104,7 @@ export async function sweepPrefetched(
   // Listed first: one that begins now makes other names.
   const names = await listed(prefetch);
   if (names.length === 0) return;
+  const { converse } = await import("./drain-client.ts");
   const question = { request: { kind: "status" }, parse: parsePrefetchAnswer };
   if ((await converse(prefetchSocket, question, options)).kind !== "absent") return;
   for (const name of names) await rm(join(prefetch, name), { recursive: true, force: true });

@@ -1,7 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm, symlink } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, statfs, symlink } from "node:fs/promises";
 import { join } from "node:path";
+import { systemErrorCode } from "../errors.ts";
+import { randomHex } from "../io/random.ts";
 import { localFileError } from "../io/system-error.ts";
 
 /** As setup's line calls a recovery: the startup process and a hash of the line's words. */
@@ -27,7 +28,7 @@ export class PrefetchDirectory implements AsyncDisposable {
    * Rejects with LocalFileError.
    */
   static async make(parent: string): Promise<PrefetchDirectory> {
-    const own = `run-${randomBytes(8).toString("hex")}`;
+    const own = `run-${randomHex(8)}`;
     try {
       for (const name of await readdir(parent)) {
         await rm(join(parent, name), { recursive: true, force: true });
@@ -52,6 +53,17 @@ export class PrefetchDirectory implements AsyncDisposable {
   /** Whether a segment is still there, or, without a name, the directory itself. */
   holds(name = ""): boolean {
     return existsSync(this.pathOf(name));
+  }
+
+  /** Room on its file system; 0 when the directory is gone. */
+  async freeBytes(): Promise<number> {
+    try {
+      const { bavail, bsize } = await statfs(this.path);
+      return bavail * bsize;
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+      return 0;
+    }
   }
 
   async remove(name: string): Promise<void> {

@@ -1,6 +1,6 @@
-import { segmentNumberOf } from "../postgres/wal-file.ts";
-import { formatSegmentName, parseSegmentName } from "../postgres/wal-file.ts";
+import { FormatError } from "../errors.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
+import { formatSegmentName, parseSegmentName, segmentNumberOf } from "../postgres/wal-file.ts";
 
 /** Where a recovery goes from one segment to the next. */
 export interface Lineage {
@@ -28,6 +28,17 @@ export function followingSegment(
     next,
     segmentBytes,
   );
+}
+
+/** Whether a segment of this size can have the name. */
+export function isSegmentName(name: string, segmentBytes: number): boolean {
+  try {
+    parseSegmentName(name, segmentBytes);
+    return true;
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
 }
 
 /** The timeline that recovery tries first for a segment, coming from `timeline`. */

@@ -10,6 +10,8 @@ export type PrefetchRequest =
       readonly settings: string;
       /** As setup's line names the recovery, if it was that one. */
       readonly recovery?: string;
+      /** Wait for what is under way, and begin nothing. */
+      readonly isAgain?: boolean;
     }
   | { readonly kind: "status" };
 
@@ -33,9 +35,9 @@ export interface PrefetchStatus {
   readonly fetchedCount: number;
   readonly takenCount: number;
   readonly failedCount: number;
-  /** Smoothed. */
-  readonly fetchMs?: number;
-  readonly replayMs?: number;
+  /** Smoothed; 0 while unknown. */
+  readonly fetchMs: number;
+  readonly replayMs: number;
   readonly lastError?: string;
 }
 
@@ -68,13 +70,17 @@ function parseRequest(line: string): PrefetchRequest | undefined {
   const settings = fields.get("settings");
   const recovery = fields.get("recovery");
   if (kind !== "take" || typeof name !== "string" || typeof settings !== "string") return undefined;
-  return { kind, name, settings, ...(typeof recovery === "string" ? { recovery } : {}) };
+  return {
+    kind,
+    name,
+    settings,
+    ...(typeof recovery === "string" ? { recovery } : {}),
+    ...(fields.get("isAgain") === true ? { isAgain: true } : {}),
+  };
 }
 
 function parseStatus(members: ReadonlyMap<string, unknown>): PrefetchStatus {
   const figure = (member: string): number => Number(members.get(member) ?? 0);
-  const optional = (member: string) =>
-    typeof members.get(member) === "number" ? { [member]: figure(member) } : {};
   const lastError = members.get("lastError");
   const next = members.get("next");
   return {
@@ -86,8 +92,8 @@ function parseStatus(members: ReadonlyMap<string, unknown>): PrefetchStatus {
     fetchedCount: figure("fetchedCount"),
     takenCount: figure("takenCount"),
     failedCount: figure("failedCount"),
-    ...optional("fetchMs"),
-    ...optional("replayMs"),
+    fetchMs: figure("fetchMs"),
+    replayMs: figure("replayMs"),
     ...(typeof lastError === "string" ? { lastError } : {}),
   };
 }

@@ -1,12 +1,10 @@
 import { type FSWatcher, watch } from "node:fs";
-import { statfs } from "node:fs/promises";
-import { FormatError, NotInArchiveError, RefusedError } from "../errors.ts";
+import { NotInArchiveError, RefusedError } from "../errors.ts";
 import { Bell } from "../io/bell.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import type { PgControl } from "../postgres/pg-control.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
-import { parseSegmentName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { ArchiveQueue } from "./archive-status.ts";
 import { fetchWalAhead } from "./fetch.ts";
@@ -22,7 +20,7 @@ import {
   type Pace,
   reachOf,
 } from "./prefetch-pace.ts";
-import { followingSegment, planPrefetch } from "./prefetch-plan.ts";
+import { followingSegment, isSegmentName, planPrefetch } from "./prefetch-plan.ts";
 import {
   type PrefetchAnswer,
   prefetchLines,
@@ -127,10 +125,11 @@ class Prefetcher {
       return answer({ kind: "declined", reason: this.#endReason ?? "it begins or ends" });
     }
     if (!this.#isSegment(name)) return answer({ kind: "declined", reason: "no WAL segment" });
-    answer({ kind: "taken" });
     this.#activeAtMs = this.#now();
     if (recovery !== undefined) void this.#openTo(directory, recovery);
-    this.#ask(name, directory, answer);
+    if (request.isAgain !== true || this.#ready.has(name)) this.#ask(name, directory, answer);
+    else if (this.#waiting.has(name)) this.#await(name, answer);
+    else answer({ kind: "declined", reason: "it did not come" });
   };
 
   async run(server: LineServer, directory: PrefetchDirectory): Promise<string> {
@@ -185,8 +184,13 @@ class Prefetcher {
       return answer({ kind: "ready", path: directory.pathOf(name) });
     }
     this.#ready.delete(name);
-    this.#waiting.set(name, [...(this.#waiting.get(name) ?? []), answer]);
+    this.#await(name, answer);
     this.#wake();
+  }
+
+  #await(name: string, answer: Answer): void {
+    answer({ kind: "taken" });
+    this.#waiting.set(name, [...(this.#waiting.get(name) ?? []), answer]);
   }
 
   #watch(directory: PrefetchDirectory): FSWatcher | undefined {
@@ -339,13 +343,7 @@ class Prefetcher {
   }
 
   #isSegment(name: string): boolean {
-    try {
-      parseSegmentName(name, this.#control.walSegmentBytes);
-      return true;
-    } catch (error) {
-      if (error instanceof FormatError) return false;
-      throw error;
-    }
+    return isSegmentName(name, this.#control.walSegmentBytes);
   }
 
   #aheadMax(): number {
@@ -355,8 +353,7 @@ class Prefetcher {
   }
 
   async #hasRoom(directory: PrefetchDirectory): Promise<boolean> {
-    const { bavail, bsize } = await statfs(directory.path);
-    return bavail * bsize >= FREE_SEGMENTS_MIN * this.#control.walSegmentBytes;
+    return (await directory.freeBytes()) >= FREE_SEGMENTS_MIN * this.#control.walSegmentBytes;
   }
 
   #idleReason(): string | undefined {
@@ -380,8 +377,8 @@ class Prefetcher {
       fetchedCount: this.#fetchedCount,
       takenCount: this.#takenCount,
       failedCount: this.#failedCount,
-      ...(fetchMs === undefined ? {} : { fetchMs: Math.round(fetchMs) }),
-      ...(replayMs === undefined ? {} : { replayMs: Math.round(replayMs) }),
+      fetchMs: Math.round(fetchMs ?? 0),
+      replayMs: Math.round(replayMs ?? 0),
       ...(this.#lastError === undefined ? {} : { lastError: this.#lastError }),
     };
   }

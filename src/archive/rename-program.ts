@@ -1,7 +1,7 @@
-import { spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { chmod, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { arch } from "node:os";
+import { childProcess } from "../io/builtin.ts";
+import { randomHex } from "../io/random.ts";
 import { RefusedError, systemErrorCode } from "../errors.ts";
 
 /** Size of an ELF header and of one program header. @source elf(5): Elf64_Ehdr, Elf64_Phdr */
@@ -109,7 +109,7 @@ export async function installRenameProgram(path: string): Promise<void> {
   } catch (error) {
     if (systemErrorCode(error) !== "ENOENT") throw error;
   }
-  const temporaryPath = `${path}.${randomBytes(8).toString("hex")}`;
+  const temporaryPath = `${path}.${randomHex(8)}`;
   try {
     await writeFile(temporaryPath, program);
     await chmod(temporaryPath, 0o700);
@@ -124,11 +124,11 @@ export async function installRenameProgram(path: string): Promise<void> {
  * on another machine than it is for.
  */
 export async function canRename(path: string): Promise<boolean> {
-  const from = `${path}.from-${randomBytes(8).toString("hex")}`;
+  const from = `${path}.from-${randomHex(8)}`;
   const to = `${from}-to`;
   try {
     await writeFile(from, from);
-    const { status } = spawnSync(path, [from, to], { stdio: "ignore" });
+    const { status } = childProcess().spawnSync(path, [from, to], { stdio: "ignore" });
     return status === 0 && (await readFile(to, "utf8")) === from;
   } catch (error) {
     if (systemErrorCode(error) === undefined) throw error;

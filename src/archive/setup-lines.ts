@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { sha256Hex } from "../io/runtime.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /**
@@ -41,7 +41,7 @@ export function restoreCommandLine(
   if (spool?.isOnWalFileSystem !== true) {
     return confLine("restore_command", `exec ${walnut} wal-fetch "%f" "%p"`);
   }
-  const hash = createHash("sha256").update(program.join("\0")).digest("hex").slice(0, 8);
+  const hash = sha256Hex(program.join("\0")).slice(0, 8);
   const recovery = `"$PPID"-${hash}`;
   const tests = ['[ "$f" -nt postmaster.pid ]'];
   if (configFile !== undefined) tests.push(`[ "$f" -nt ${escaped(shellWord(configFile))} ]`);
