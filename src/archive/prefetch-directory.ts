@@ -75,10 +75,10 @@ export class PrefetchDirectory implements AsyncDisposable {
     if (this.#recovery === recovery || !isRecoveryName(recovery)) return;
     const before = this.#recovery;
     const temporaryPath = `${this.path}.link`;
+    if (before !== undefined) await rm(join(this.#parent, before), { force: true });
     await symlink(this.#own, temporaryPath);
     await rename(temporaryPath, join(this.#parent, recovery));
     this.#recovery = recovery;
-    if (before !== undefined) await rm(join(this.#parent, before), { force: true });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
