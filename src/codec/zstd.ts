@@ -16,7 +16,8 @@ const DEFAULT_LEVEL = 3;
 
 /**
  * Content of each frame that we write: several cores work at the same time, also on one segment, in
- * little memory. It also bounds the window, whatever the level: decoders of old WAL-G releases take 8 MiB.
+ * little memory. It also bounds the window, whatever the level: decoders of old WAL-G releases take
+ * 8 MiB.
  */
 const FRAME_CONTENT_BYTES = 2 * 1024 * 1024;
 
