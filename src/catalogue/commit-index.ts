@@ -3,6 +3,7 @@ import { bytesSource, readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { Fields } from "../layout/fields.ts";
 import { type JsonObject, jsonObject } from "../layout/json-value.ts";
+import { commitIndexKey } from "../layout/keys.ts";
 import { formatTime } from "../layout/time.ts";
 import { formatLsn, parseLsn } from "../postgres/lsn.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
@@ -26,9 +27,6 @@ export interface IndexEntry {
 /** Segments that share an index object. */
 export const GROUP_SEGMENTS = 64;
 
-/** Prefix of all index objects. */
-export const INDEX_FOLDER = "walnut_005/index/";
-
 const FORMAT_VERSION = 1n;
 const GROUP_BYTES_MAX = 1024 * 1024;
 
@@ -40,7 +38,7 @@ export function groupStart(number: number): number {
 /** The index object of a group; see src/catalogue/INDEX.md. */
 export function indexKey(timeline: number, number: number, segmentBytes: number): ObjectKey {
   const first = formatSegmentName(timeline, BigInt(groupStart(number)), segmentBytes);
-  return `${INDEX_FOLDER}${first}.json`;
+  return commitIndexKey(first);
 }
 
 export function formatGroup(entries: Iterable<IndexEntry>, hasher: Hasher): Buffer {

@@ -4,11 +4,9 @@ import type { Hasher } from "../io/hash.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { Fields } from "../layout/fields.ts";
 import { isJsonArray, type JsonObject, jsonObject, type JsonValue } from "../layout/json-value.ts";
+import { verifyMemoryKey } from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { formatChecked, parseChecked } from "./checked-text.ts";
-
-/** What `walnut verify` proved, and when. Ours; may be deleted: then it begins anew. */
-export const verifyMemoryKey = "walnut_005/verified.json";
 
 /** An object as it is stored. */
 export interface StoredHash {

@@ -2,13 +2,14 @@ import { readStoredWal } from "../archive/stored-wal.ts";
 import { readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { parseJson } from "../layout/json.ts";
+import { COMMIT_INDEX_FOLDER, verifyMemoryKey } from "../layout/keys.ts";
 import { parseBackupHistory } from "../postgres/backup-label.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import type { Catalogue } from "./catalogue.ts";
-import { INDEX_FOLDER, parseGroup } from "./commit-index.ts";
+import { parseGroup } from "./commit-index.ts";
 import { faultText, type Finding } from "./finding.ts";
 import { hashObject } from "./verify-documents.ts";
-import { type StoredHash, verifyMemoryKey } from "./verify-memory.ts";
+import type { StoredHash } from "./verify-memory.ts";
 
 /** Objects that are small and many kinds: read at every level. */
 const SMALL_BYTES_MAX = 16 * 1024 * 1024;
@@ -53,10 +54,10 @@ export async function verifySmallObjects(
     await remember(stored.key);
   }
   for (const key of ownKeys) {
-    if (key === verifyMemoryKey || (key.startsWith(INDEX_FOLDER) && !hasIndexes)) continue;
+    if (key === verifyMemoryKey || (key.startsWith(COMMIT_INDEX_FOLDER) && !hasIndexes)) continue;
     await attempt(key, async () => {
       const bytes = await readAll(storage.get(key, { signal }), SMALL_BYTES_MAX);
-      if (key.startsWith(INDEX_FOLDER)) parseGroup(bytes, hasher);
+      if (key.startsWith(COMMIT_INDEX_FOLDER)) parseGroup(bytes, hasher);
       else if (key.endsWith(".json")) parseJson(bytes.toString("utf8"));
     });
     if (!CHANGING.test(key)) await remember(key);

@@ -5,7 +5,7 @@ import type { Clock } from "../io/clock.ts";
 import { createHasher, type Hasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { parsePartKey, tarFolder } from "../layout/keys.ts";
+import { parsePartKey, tarFolder, verifyMemoryKey } from "../layout/keys.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type Catalogue, readCatalogue } from "./catalogue.ts";
@@ -22,7 +22,6 @@ import {
   readVerifyMemory,
   type StoredHash,
   type VerifyMemory,
-  verifyMemoryKey,
   writeVerifyMemory,
 } from "./verify-memory.ts";
 import { pathsByPart, verifyPart } from "./verify-part.ts";

@@ -50,6 +50,17 @@ export function parseChangeMapKey(key: string): WalKey | undefined {
   return /^[0-9A-F]{24}$/.test(stem) ? { name: stem, extension } : undefined;
 }
 
+/** Prefix of what is noted of the commits in archived WAL. Ours; see src/catalogue/INDEX.md. */
+export const COMMIT_INDEX_FOLDER = "walnut_005/index/";
+
+/** What is noted of the commits of 64 segments, the first of which is `segment`. */
+export function commitIndexKey(segment: string): string {
+  return `${COMMIT_INDEX_FOLDER}${segment}.json`;
+}
+
+/** What `walnut verify` proved, and when. Ours; may be deleted: then it begins anew. */
+export const verifyMemoryKey = "walnut_005/verified.json";
+
 /**
  * Extensions of compressed objects, without dot, of all releases of WAL-G and WAL-E. "" (method
  * none) is not among them. We can't read `lzo`, but have to see that `X.lzo` is named X.

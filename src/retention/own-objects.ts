@@ -1,5 +1,5 @@
-import { GROUP_SEGMENTS, INDEX_FOLDER } from "../catalogue/commit-index.ts";
-import { parseChangeMapKey, parseGapKey } from "../layout/keys.ts";
+import { GROUP_SEGMENTS } from "../catalogue/commit-index.ts";
+import { COMMIT_INDEX_FOLDER, parseChangeMapKey, parseGapKey } from "../layout/keys.ts";
 import { DELTA_GROUP_SEGMENTS } from "../layout/wal-delta.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { ObjectKey } from "../storage/storage.ts";
@@ -27,6 +27,6 @@ function segmentsOf(key: ObjectKey): { readonly name: string; readonly count: nu
   if (gap !== undefined) return { name: gap, count: 1 };
   const map = parseChangeMapKey(key);
   if (map !== undefined) return { name: map.name, count: DELTA_GROUP_SEGMENTS };
-  if (!key.startsWith(INDEX_FOLDER) || !key.endsWith(".json")) return undefined;
-  return { name: key.slice(INDEX_FOLDER.length, -".json".length), count: GROUP_SEGMENTS };
+  if (!key.startsWith(COMMIT_INDEX_FOLDER) || !key.endsWith(".json")) return undefined;
+  return { name: key.slice(COMMIT_INDEX_FOLDER.length, -".json".length), count: GROUP_SEGMENTS };
 }

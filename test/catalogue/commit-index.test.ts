@@ -9,7 +9,6 @@ import {
   CommitIndex,
   formatGroup,
   type IndexEntry,
-  INDEX_FOLDER,
   mergeEntries,
   parseGroup,
 } from "../../src/catalogue/commit-index.ts";
@@ -17,6 +16,7 @@ import { indexLocalBatch } from "../../src/catalogue/index-local.ts";
 import { walView } from "../../src/catalogue/wal-view.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { createHasher } from "../../src/io/hash.ts";
+import { COMMIT_INDEX_FOLDER } from "../../src/layout/keys.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { parseSegmentName } from "../../src/postgres/wal-file.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -163,12 +163,12 @@ describe("an index object", () => {
     assert.equal((await read.find(1, 1))?.isExact, true);
     assert.equal((await read.find(1, 2))?.isExact, false);
     const [key = ""] = storage.keys;
-    assert.equal(key, `${INDEX_FOLDER}000000010000000000000000.json`);
+    assert.equal(key, `${COMMIT_INDEX_FOLDER}000000010000000000000000.json`);
   });
 
   test("that is damaged counts as not there, and is written anew", async () => {
     const storage = new MemoryStorage();
-    const key = `${INDEX_FOLDER}000000010000000000000000.json`;
+    const key = `${COMMIT_INDEX_FOLDER}000000010000000000000000.json`;
     await storage.put(key, bytesSource(Buffer.from("{}\nx\n")), { signal });
     const index = new CommitIndex(storage, MIB, { hasher: await createHasher("xxh64"), signal });
     const damaged: string[] = [];

@@ -7,6 +7,7 @@ import { formatJson, parseJson } from "../../src/layout/json.ts";
 import { isJsonObject } from "../../src/layout/json-value.ts";
 import {
   changeMapKey,
+  commitIndexKey,
   controlKey,
   filesMetadataKey,
   gapKey,
@@ -17,6 +18,7 @@ import {
   partKey,
   quarantineKey,
   sentinelKey,
+  verifyMemoryKey,
   walKey,
   writerKey,
 } from "../../src/layout/keys.ts";
@@ -63,6 +65,8 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${changeMapKey("<W>", "")}[.ext]`,
     `${quarantineKey("<name>", "<16 hex digits>")}[.ext]`,
     `${quarantineKey("<name>", "<16 hex digits>")}.json`,
+    commitIndexKey("<W>"),
+    verifyMemoryKey,
   ]);
 });
 
