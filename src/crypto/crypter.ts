@@ -34,7 +34,9 @@ export interface Decrypter {
   decrypt(stored: ByteStream, options: CryptOptions): ByteStream;
 }
 
-/** Also makes encrypted objects, in bounded memory; chunks are owned as everywhere (io/bytes.ts). */
+/**
+ * Also makes encrypted objects, in bounded memory; chunks are owned as everywhere (io/bytes.ts).
+ */
 export interface Crypter extends Decrypter {
   /** False when we have no private key: then what we write can't be read here. */
   readonly canDecrypt: boolean;

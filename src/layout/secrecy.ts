@@ -1,7 +1,9 @@
 import { CHANGES_FOLDER, WAL_FOLDER } from "./keys.ts";
 
 const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
-/** Parts, and our manifest; the JSON documents beside them stay plain, as WAL-G wants to read them. */
+/**
+ * Parts, and our manifest; the JSON documents beside them stay plain, as WAL-G wants to read them.
+ */
 const SECRET_OF_BACKUP = /\/tar_partitions\/[^/]+$|\/walnut_manifest\.jsonl\.zst$/;
 
 const QUARANTINE_FOLDER = "walnut_005/quarantine/";
@@ -26,7 +28,7 @@ export const ENCRYPTION_MARK_KEY = "walnut_005/encryption.json";
  * database, or names of its files in our own documents.
  */
 export function isSecretKey(key: string): boolean {
-  if (key.startsWith(WAL_FOLDER)) return !key.endsWith(".json");
+  if (key.endsWith(".json")) return false;
   if (BACKUP_FOLDERS.test(key)) return SECRET_OF_BACKUP.test(key);
-  return key.startsWith(CHANGES_FOLDER) || key.startsWith(QUARANTINE_FOLDER);
+  return [WAL_FOLDER, CHANGES_FOLDER, QUARANTINE_FOLDER].some((folder) => key.startsWith(folder));
 }

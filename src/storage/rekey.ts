@@ -39,7 +39,8 @@ const OBJECT_FAULTS: ReadonlySet<string> = new Set(["format", "truncated", "dama
 
 /**
  * Encrypts every object of `storage` with the key in use that has another one, or none; REKEY.md
- * tells the whole story. May be stopped at any time and run again. Rejects with what the store says.
+ * tells the whole story. May be stopped at any time and run again. Rejects with what the store
+ * says.
  */
 export async function rekey(
   { storage, rules }: { readonly storage: Storage; readonly rules: EncryptionRules },

@@ -25,6 +25,7 @@ import {
 import { formatManifestLine, parseManifest } from "../../src/layout/manifest.ts";
 import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
 import { formatSentinel, parseSentinel } from "../../src/layout/sentinel.ts";
+import { ENCRYPTION_MARK_KEY, REKEY_FOLDER } from "../../src/layout/secrecy.ts";
 import { deltaName } from "../../src/layout/wal-delta.ts";
 import { formatWriterClaim, parseWriterClaim } from "../../src/layout/writer-claim.ts";
 
@@ -59,6 +60,8 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${controlKey("<B>", "")}[.ext]`,
     `${labelKey("<B>", "")}[.ext]`,
     manifestKey("<B>"),
+    ENCRYPTION_MARK_KEY,
+    `${REKEY_FOLDER}<key>`,
     identityKey,
     writerKey(0).replace("00000000", "<8 hex digits>"),
     gapKey("<W>"),
