@@ -18,6 +18,8 @@ export interface ExpectedTree {
    * have no hash of their own.
    */
   readonly files: ReadonlyMap<string, ExpectedFile>;
+  /** Paths of those that are put together. */
+  readonly patched: ReadonlySet<string>;
   /** Permission bits by path. */
   readonly directories: ReadonlyMap<string, number>;
 }
@@ -32,7 +34,11 @@ export function expectedTree(chain: readonly BackupDocuments[]): ExpectedTree | 
   if (newest === undefined || manifests.length < chain.length) return undefined;
   const { hash } = newest.header;
   const files = new Map<string, ExpectedFile>();
-  for (const [path, file] of newest.files) if (file.fullBytes === undefined) files.set(path, file);
+  const patched = new Set<string>();
+  for (const [path, file] of newest.files) {
+    if (file.fullBytes === undefined) files.set(path, file);
+    else patched.add(path);
+  }
   let open = new Map([...newest.unchanged].map(([path, { mode }]) => [path, mode]));
   for (const { header, files: older, unchanged } of bases) {
     const still = new Map<string, number>();
@@ -41,9 +47,9 @@ export function expectedTree(chain: readonly BackupDocuments[]): ExpectedTree | 
       if (unchanged.has(path)) still.set(path, mode);
       else if (file !== undefined && file.fullBytes === undefined && header.hash === hash) {
         files.set(path, { sizeBytes: file.sizeBytes, hash: file.hash, mode });
-      }
+      } else patched.add(path);
     }
     open = still;
   }
-  return { hash, files, directories: newest.directories };
+  return { hash, files, patched, directories: newest.directories };
 }

@@ -90,6 +90,17 @@ async function readMarker(destination: string): Promise<DestinationState> {
   }
 }
 
+/**
+ * Removes a marker that stands beside a control file: a delta restore was killed before it changed
+ * anything. Throws RefusedError when the process that wrote it still lives.
+ */
+export async function removeStaleMarker(destination: string): Promise<void> {
+  const globals = await listDirectory(join(destination, "global"));
+  if (!globals.includes(basename(RESTORE_MARKER_PATH))) return;
+  await readMarker(destination);
+  await removeMarker(destination);
+}
+
 function requireOther(destination: string, { process: owner }: RestoreMarker): void {
   if (owner === undefined || owner === describeProcess() || !isProcessAlive(owner)) return;
   const [pid] = owner.split(":");

@@ -1,4 +1,4 @@
-import { createReadStream } from "node:fs";
+import { createReadStream, type Dirent } from "node:fs";
 import { chmod, lstat, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CHUNK_BYTES } from "../io/bytes.ts";
@@ -16,6 +16,11 @@ const GLOBAL = dirname(RESTORE_MARKER_PATH);
 export interface SurveyOptions {
   readonly signal: AbortSignal;
   readonly jobs: number;
+  /**
+   * Whether the tree is one that a server ran on (a delta restore): files that differ stay, to be
+   * compared piece by piece, and so does what is none of the backup's business.
+   */
+  readonly isServers: boolean;
   makeHasher(): Promise<Hasher>;
   onProgress(bytes: number): void;
 }
@@ -44,7 +49,7 @@ export async function surveyDestination(
     ...tablespaces.map(({ oid, location }) => ({ root: location, prefix: `pg_tblspc/${oid}/` })),
   ];
   for (const { root, prefix } of roots) {
-    await weed(root, prefix, expected, candidates);
+    await new Weeding(expected, candidates, options.isServers).weed(root, prefix);
   }
   const kept = new Set<string>();
   const hashers: Hasher[] = [];
@@ -55,7 +60,7 @@ export async function surveyDestination(
     async (candidate) => {
       const hasher = hashers.pop() ?? (await options.makeHasher());
       if (await isRight(candidate, hasher, options)) kept.add(candidate.path);
-      else await rm(candidate.absolute, { force: true });
+      else if (!options.isServers) await rm(candidate.absolute, { force: true });
       hashers.push(hasher);
     },
     { signal },
@@ -63,31 +68,62 @@ export async function surveyDestination(
   return kept;
 }
 
-/** Gives how many candidates it found; removes what is none, and directories without any. */
-async function weed(
-  directory: string,
-  prefix: string,
-  expected: ExpectedTree,
-  candidates: Candidate[],
-): Promise<number> {
-  const before = candidates.length;
-  const entries = await onDisk("list", directory, readdir(directory, { withFileTypes: true }));
-  for (const entry of entries) {
-    const path = `${prefix}${entry.name}`;
-    const absolute = join(directory, entry.name);
-    const listed = expected.files.get(path);
-    if (path === RESTORE_MARKER_PATH || isTablespaceMarker(path)) continue;
-    let isUsed = false;
-    if (entry.isDirectory() && listed === undefined) {
-      const count = await weed(absolute, `${path}/`, expected, candidates);
-      isUsed = count > 0 || expected.directories.has(path) || path === GLOBAL;
-    } else if (entry.isFile() && listed !== undefined && !isSpecialPath(path)) {
-      candidates.push({ path, absolute, listed });
-      isUsed = true;
-    }
-    if (!isUsed) await onDisk("remove", absolute, rm(absolute, { recursive: true, force: true }));
+/** Of a server's own logs nothing is in a backup; they may tell why it is restored. */
+const LOG_DIRECTORIES: ReadonlySet<string> = new Set(["log", "pg_log"]);
+/** Directories of tablespaces, one for each release that uses the location. */
+const RELEASE_DIRECTORY = /^pg_tblspc\/[^/]+\/PG_[^/]+$/;
+const WAL_DIRECTORY = "pg_wal";
+
+class Weeding {
+  readonly #expected: ExpectedTree;
+  readonly #candidates: Candidate[];
+  readonly #isServers: boolean;
+
+  constructor(expected: ExpectedTree, candidates: Candidate[], isServers: boolean) {
+    this.#expected = expected;
+    this.#candidates = candidates;
+    this.#isServers = isServers;
   }
-  return candidates.length - before;
+
+  /** Removes what is no candidate, and directories without any; whether it found one. */
+  async weed(directory: string, prefix: string): Promise<boolean> {
+    const entries = await onDisk("list", directory, readdir(directory, { withFileTypes: true }));
+    let isAnyUsed = false;
+    for (const entry of entries) {
+      const path = `${prefix}${entry.name}`;
+      if (path === RESTORE_MARKER_PATH || isTablespaceMarker(path)) continue;
+      const absolute = join(directory, entry.name);
+      const isUsed = this.#isLeft(path) || (await this.#look(entry, path, absolute));
+      isAnyUsed ||= isUsed;
+      if (!isUsed) await onDisk("remove", absolute, rm(absolute, { recursive: true, force: true }));
+    }
+    return isAnyUsed;
+  }
+
+  /** What of a server's tree is not looked into. */
+  #isLeft(path: string): boolean {
+    if (!this.#isServers) return false;
+    const isOtherRelease = RELEASE_DIRECTORY.test(path) && !this.#expected.directories.has(path);
+    return isOtherRelease || LOG_DIRECTORIES.has(path);
+  }
+
+  async #look(entry: Dirent, path: string, absolute: string): Promise<boolean> {
+    const { files, directories, patched } = this.#expected;
+    const listed = files.get(path);
+    if (entry.isFile()) {
+      if (listed !== undefined && !isSpecialPath(path)) {
+        this.#candidates.push({ path, absolute, listed });
+        return true;
+      }
+      return this.#isServers && patched.has(path);
+    }
+    if (listed !== undefined || patched.has(path)) return false;
+    // A pg_wal on a disk of its own stays there, empty.
+    const isWalLink = this.#isServers && path === WAL_DIRECTORY && entry.isSymbolicLink();
+    if (!entry.isDirectory() && !isWalLink) return false;
+    const isAnyUsed = await this.weed(absolute, `${path}/`);
+    return isAnyUsed || isWalLink || directories.has(path) || path === GLOBAL;
+  }
 }
 
 async function isRight(

@@ -1,18 +1,19 @@
-import { closeSync, constants, fchmodSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, constants, fchmodSync, ftruncateSync, mkdirSync, openSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { FormatError, OperationError, systemErrorCode } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 import { BACKGROUND_FLUSH_BYTES, type BackgroundFlush } from "./background-flush.ts";
+import { comparedWrite, writeAll } from "./compared-write.ts";
 import {
   beginWithIncrement,
   type EntryContent,
   fillFromFile,
   fillFromIncrement,
+  type PageWriting,
 } from "./increment.ts";
 import type { PageGaps } from "./page-gaps.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
-import { writeAllSync } from "./whole-write.ts";
 
 /** Only we may look into the directories until all is there and they get their own modes. */
 const NEW_DIRECTORY_MODE = 0o700;
@@ -28,6 +29,13 @@ const ENTRY_FAULTS: ReadonlySet<string> = new Set([
   "ENAMETOOLONG",
 ]);
 
+export interface RestoreTreeOptions {
+  /** Absent: nothing is made durable. */
+  readonly flush: BackgroundFlush | undefined;
+  /** Whether files may be there already: then only what differs in them is written. */
+  readonly isCompared?: boolean;
+}
+
 /**
  * The files and directories that a restore makes: where each goes, and what has to be made durable
  * at its end. Writes plain files and directories only, so that no path leads through a link.
@@ -40,14 +48,24 @@ export class RestoreTree {
   readonly #directories = new Set<string>();
   readonly #modes = new Map<string, number>();
   readonly #flush: BackgroundFlush | undefined;
+  readonly #writing: PageWriting;
+  #changedBytes = 0;
 
-  /** Without `flush` nothing is made durable. */
   constructor(
     destination: string,
     tablespaces: readonly TablespacePlan[],
-    flush: BackgroundFlush | undefined,
+    { flush, isCompared }: RestoreTreeOptions,
   ) {
     this.destination = destination;
+    const writeAt = isCompared === true ? comparedWrite() : writeAll;
+    this.#writing = {
+      isCompared: isCompared === true,
+      writeAt: (file, bytes, position) => {
+        const written = writeAt(file, bytes, position);
+        this.#changedBytes += written;
+        return written;
+      },
+    };
     this.tablespaces = tablespaces;
     this.#flush = flush;
     this.#locations = new Map(tablespaces.map(({ oid, location }) => [oid, location]));
@@ -72,6 +90,11 @@ export class RestoreTree {
   /** Absolute paths of the files written or kept that nobody has flushed yet. */
   get unflushedFiles(): Iterable<string> {
     return this.#files;
+  }
+
+  /** Content that had to be written. */
+  get changedBytes(): number {
+    return this.#changedBytes;
   }
 
   /** Absolute paths of all directories made or used. */
@@ -114,10 +137,11 @@ export class RestoreTree {
         for await (const chunk of content) {
           for (const piece of piecesOf(chunk)) {
             onChunk(piece);
-            writeAllSync(file, piece);
+            this.#writing.writeAt(file, piece, sizeBytes);
+            sizeBytes += piece.length;
           }
-          sizeBytes += chunk.length;
         }
+        if (this.#writing.isCompared) ftruncateSync(file, sizeBytes);
         fchmodSync(file, mode & MODE_MASK);
         // Without the right to read it can't be opened again later.
         const isFlushed = sizeBytes >= BACKGROUND_FLUSH_BYTES || (mode & OWNER_READ) === 0;
@@ -147,8 +171,8 @@ export class RestoreTree {
     this.#makeDirectory(dirname(absolute));
     const work = (): Promise<PageGaps> =>
       missing === undefined
-        ? beginWithIncrement(absolute, mode & MODE_MASK, entry)
-        : fillFromIncrement(absolute, entry, missing);
+        ? beginWithIncrement(absolute, mode & MODE_MASK, entry, this.#writing)
+        : fillFromIncrement(absolute, entry, missing, this.#writing);
     const gaps = await this.#onEntry("write", absolute, work);
     this.#files.add(absolute);
     return gaps;
@@ -162,7 +186,8 @@ export class RestoreTree {
     onChunk: (chunk: Uint8Array) => void,
   ): Promise<PageGaps> {
     const absolute = this.locate(path);
-    const work = () => fillFromFile(absolute, entry, missing, onChunk);
+    const options = { onChunk, writing: this.#writing };
+    const work = () => fillFromFile(absolute, entry, missing, options);
     return await this.#onEntry("write", absolute, work);
   }
 
@@ -176,9 +201,10 @@ export class RestoreTree {
   }
 
   #openNew(absolute: string): number {
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
+    const { isCompared } = this.#writing;
+    const access = isCompared ? constants.O_RDWR : constants.O_WRONLY | constants.O_TRUNC;
     this.#makeDirectory(dirname(absolute));
-    return openSync(absolute, flags, 0o600);
+    return openSync(absolute, access | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   }
 
   #makeDirectory(absolute: string): void {

@@ -1,7 +1,6 @@
-import { DamagedError, LocalFileError, systemErrorCode } from "../errors.ts";
+import { DamagedError, LocalFileError, RefusedError, systemErrorCode } from "../errors.ts";
 import { bytesSource } from "../io/bytes.ts";
 import { createHasher } from "../io/hash.ts";
-import type { Log } from "../io/log.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { BackupDocuments } from "./backup-documents.ts";
@@ -18,9 +17,11 @@ import {
   notEmpty,
   removeLocationMarker,
   removeMarker,
+  removeStaleMarker,
   resolveDestination,
   takeDestination,
 } from "./restore-destination.ts";
+import { inspectExisting, ownLocations, removeControlFile } from "./restore-existing.ts";
 import {
   completeDirectories,
   finishDestination,
@@ -31,6 +32,7 @@ import {
   setDirectoryModes,
 } from "./restore-finish.ts";
 import { CONTROL_PATH } from "./restore-marker.ts";
+import type { RestoreOptions, RestoreReport } from "./restore-options.ts";
 import { extractParts, requireComplete } from "./restore-parts.ts";
 import {
   isSpecialPath,
@@ -45,41 +47,9 @@ import { surveyDestination } from "./restore-survey.ts";
 import { RestoreTree } from "./restore-tree.ts";
 import { spaceNeeds } from "./space-needs.ts";
 import { requireControlFile } from "./restored-control.ts";
-import {
-  planTablespaces,
-  rewriteTablespaceMap,
-  type TablespaceChoices,
-  type TablespacePlan,
-} from "./tablespace-plan.ts";
+import { planTablespaces, rewriteTablespaceMap, type TablespacePlan } from "./tablespace-plan.ts";
 
-export interface RestoreOptions {
-  readonly tablespaces: TablespaceChoices;
-  /** Test of paths to restore; absent = everything. */
-  readonly mask?: ((path: string) => boolean) | undefined;
-  /** Parts that are read at the same time. */
-  readonly downloadConcurrency: number;
-  /** Decompression jobs in all. */
-  readonly codecJobs: number;
-  /** False only on request: then a power cut after the end may lose files. */
-  readonly fsync: boolean;
-  readonly log: Log;
-  readonly signal: AbortSignal;
-  /** `totalBytes` is absent when the backup does not tell. */
-  onProgress(doneBytes: number, totalBytes: number | undefined): void;
-}
-
-export interface RestoreReport {
-  readonly backup: BackupName;
-  /** Absolute, links resolved. */
-  readonly destination: string;
-  readonly tablespaces: readonly TablespacePlan[];
-  /** Content of files that were there already, from a restore that was killed. */
-  readonly keptBytes: number;
-  /** Content of files that were written. */
-  readonly writtenBytes: number;
-  /** False when a mask left out what a server needs. */
-  readonly isStartable: boolean;
-}
+export type { RestoreOptions, RestoreReport } from "./restore-options.ts";
 
 const NO_MODES: ReadonlyMap<string, number> = new Map();
 
@@ -118,6 +88,13 @@ interface Surroundings extends RestoreOptions {
   readonly locations: readonly TablespacePlan[];
 }
 
+/** What a destination is before anything is changed, and not only renamed. */
+type RestoreState =
+  | Exclude<DestinationState, { readonly kind: "finishing" }>
+  | { readonly kind: "existing" };
+
+const EXISTING: RestoreState = { kind: "existing" };
+
 /** One run of a restore, from the first look at the destination to the last rename. */
 class Restore {
   readonly #storage: Storage;
@@ -140,16 +117,24 @@ class Restore {
     this.#newest = newest;
     this.#options = options;
     this.#flush = options.fsync ? new BackgroundFlush(options.signal) : undefined;
-    this.#tree = new RestoreTree(options.place, options.locations, this.#flush);
+    const isCompared = options.delta !== undefined;
+    this.#tree = new RestoreTree(options.place, options.locations, {
+      flush: this.#flush,
+      isCompared,
+    });
     const unchanged = newest.manifest?.unchanged ?? new Map<string, { mode: number }>();
     this.#modes = new Map([...unchanged].map(([path, { mode }]) => [path, mode]));
   }
 
   async run(): Promise<RestoreReport> {
     const { place, locations } = this.#options;
-    const state = await inspectDestination(place);
+    const isExisting = await this.#isExisting();
+    const state = isExisting ? EXISTING : await inspectDestination(place);
     if (state.kind !== "finishing") {
-      await inspectLocations(locations, state.kind === "ours" ? state.marker : undefined);
+      const isDelta = this.#options.delta !== undefined;
+      const own = isDelta ? await ownLocations(place, locations) : new Set<string>();
+      const others = locations.filter(({ location }) => !own.has(location));
+      await inspectLocations(others, state.kind === "ours" ? state.marker : undefined);
     }
     await this.#fetchSpecials();
     if (state.kind === "finishing") {
@@ -165,8 +150,21 @@ class Restore {
       tablespaces: locations,
       keptBytes: this.#keptBytes,
       writtenBytes: this.#writtenBytes,
+      changedBytes: this.#options.delta === undefined ? undefined : this.#tree.changedBytes,
       isStartable: this.#plan.isStartable,
     };
+  }
+
+  /** Whether a server's data directory is there, which we may rewrite. */
+  async #isExisting(): Promise<boolean> {
+    const { place, delta } = this.#options;
+    if (delta === undefined) return false;
+    if (this.#plan.expected === undefined || !this.#plan.isStartable) {
+      throw new RefusedError("a delta restore needs a backup that walnut made, and all of it", {
+        hint: "Restore into an empty directory. Nothing was changed.",
+      });
+    }
+    return await inspectExisting(place, this.#newest.sentinel, delta);
   }
 
   /** A restore that only lacked its last step can be finished if it was one of this backup. */
@@ -192,7 +190,7 @@ class Restore {
     return step;
   }
 
-  async #restore(state: Exclude<DestinationState, { kind: "finishing" }>): Promise<void> {
+  async #restore(state: RestoreState): Promise<void> {
     try {
       await this.#prepare(state);
       await this.#finish(await this.#extract());
@@ -202,27 +200,34 @@ class Restore {
   }
 
   /** Makes the destination ours, with nothing in it but what need not be fetched again. */
-  async #prepare(state: Exclude<DestinationState, { kind: "finishing" }>): Promise<void> {
-    const { place, locations, signal, log } = this.#options;
+  async #prepare(state: RestoreState): Promise<void> {
+    const { place, locations, signal, log, delta } = this.#options;
     const found = state.kind === "ours" ? state.marker : undefined;
-    if (found === undefined) await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
+    if (state.kind === "empty") await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
+    if (state.kind === "existing") await removeStaleMarker(place);
     await takeDestination(place, this.#plan.backup, locations, { signal, found });
-    if (found === undefined) return;
+    if (state.kind === "empty") return;
+    if (state.kind === "existing") await removeControlFile(place);
     const expected = this.#plan.expected;
     if (expected === undefined) {
       log.info("clearing what an interrupted restore left", { destination: place });
       await clearDestination(place, locations);
     } else {
-      log.info("going on with an interrupted restore", { destination: place });
+      const isFirst = state.kind === "existing";
+      log.info(isFirst ? "comparing what is there" : "going on with an interrupted restore", {
+        destination: place,
+      });
       this.#kept = await surveyDestination(place, locations, expected, {
         signal,
         jobs: this.#options.downloadConcurrency,
+        isServers: delta !== undefined,
         makeHasher: () => createHasher(expected.hash),
         onProgress: (bytes) => this.#progress(bytes, "kept"),
       });
     }
     for (const path of this.#kept) this.#tree.keep(path);
-    await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
+    // What is compared is there already, and nobody knows how much of it will grow.
+    if (delta === undefined) await requireSpace(spaceNeeds(this.#plan, this.#tree, this.#kept));
   }
 
   async #extract(): Promise<HeldBackLinks> {

@@ -2,6 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type BackupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
 import { parsePathMask } from "../backup/path-mask.ts";
+import type { DeltaPermissions } from "../backup/restore-existing.ts";
 import { fetchBackup, type RestoreReport } from "../backup/restore.ts";
 import {
   parseRestoreSpec,
@@ -28,6 +29,7 @@ interface BackupFetchArguments {
   readonly mask?: ((path: string) => boolean) | undefined;
   readonly mappings: readonly TablespaceMapping[];
   readonly specPath?: string | undefined;
+  readonly delta?: DeltaPermissions | undefined;
 }
 
 /** `walnut backup-fetch` */
@@ -39,7 +41,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
     "LATEST is the backup that was finished last, by its own record. No server can start from the " +
     "directory before everything in it is there, checked and on disk. After an interruption run " +
     "the same command again: it goes on. Tablespaces go to their recorded places unless told " +
-    "otherwise; nothing is ever written into a directory that is not empty.",
+    "otherwise; nothing is ever written into a directory that is not empty, but with --delta.",
   flags: [
     {
       name: "tablespace-mapping",
@@ -60,7 +62,19 @@ export const backupFetch: Command<BackupFetchArguments> = {
     { name: "target-user-data", value: "<json>", text: "Choose the backup with this user data." },
     { name: "target-storage", value: "<name>", text: "The storage to read from: default." },
     { name: "restore-only", value: "<names>", text: "Not supported yet: restore some databases." },
-    { name: "reverse-unpack", text: "Accepted, has no effect: every restore gives the same." },
+    {
+      name: "delta",
+      text: "Rewrite the data directory of a stopped server: only what differs is written.",
+    },
+    {
+      name: "delta-other-cluster",
+      text: "With --delta: also one that belongs to another cluster.",
+    },
+    {
+      name: "discard-wal",
+      text: "With --delta: also one with WAL that was never archived, which is lost.",
+    },
+    { name: "reverse-unpack", text: "Accepted: every restore begins with the newest backup." },
     { name: "skip-redundant-tars", text: "Accepted, has no effect: they are always skipped." },
   ],
   needsConfig: true,
@@ -82,6 +96,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
         {
           tablespaces: { mappings: args.mappings, spec },
           mask: args.mask,
+          delta: args.delta,
           downloadConcurrency: config.downloadConcurrency,
           codecJobs: config.codecJobs,
           fsync: config.fsync,
@@ -118,7 +133,23 @@ function parseArguments(words: Words): BackupFetchArguments {
     mask: mask === undefined ? undefined : parsePathMask(mask),
     mappings: words.values("tablespace-mapping").map(parseTablespaceMapping),
     specPath: words.value("restore-spec"),
+    delta: parseDelta(words),
   };
+}
+
+function parseDelta(words: Words): DeltaPermissions | undefined {
+  const isOtherClusterAllowed = words.has("delta-other-cluster");
+  const isWalDiscarded = words.has("discard-wal");
+  if (!words.has("delta")) {
+    if (!isOtherClusterAllowed && !isWalDiscarded) return undefined;
+    throw new UsageError("--delta-other-cluster and --discard-wal go with --delta only");
+  }
+  if (words.value("mask") !== undefined) {
+    throw new UsageError("--delta and --mask contradict each other", {
+      hint: "A delta restore makes a whole data directory of what is there.",
+    });
+  }
+  return { isOtherClusterAllowed, isWalDiscarded };
 }
 
 function parseUserData(text: string | undefined): JsonValue | undefined {
@@ -173,12 +204,13 @@ function showProgress(
 }
 
 async function sayWhatIsNext(report: RestoreReport, log: Log): Promise<void> {
-  const { backup, destination, tablespaces, keptBytes, writtenBytes } = report;
+  const { backup, destination, tablespaces, keptBytes, writtenBytes, changedBytes } = report;
   log.info("backup restored", {
     backup,
     destination,
     written: formatBytes(writtenBytes),
     ...(keptBytes === 0 ? {} : { kept: formatBytes(keptBytes) }),
+    ...(changedBytes === undefined ? {} : { changed: formatBytes(changedBytes) }),
   });
   for (const { oid, location } of tablespaces) log.info("tablespace restored", { oid, location });
   if (!report.isStartable) {

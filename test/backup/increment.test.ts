@@ -36,7 +36,7 @@ async function applyChain(
   if (newest === undefined) throw new Error("no increment");
   let gaps = await beginWithIncrement(path, 0o600, entry(newest, chunkBytes));
   for (const bytes of older) gaps = await fillFromIncrement(path, entry(bytes, chunkBytes), gaps);
-  gaps = await fillFromFile(path, entry(base, chunkBytes), gaps, () => {});
+  gaps = await fillFromFile(path, entry(base, chunkBytes), gaps, { onChunk: () => {} });
   assert.equal(gaps.missingCount, 0);
   return readFileSync(path);
 }
@@ -188,7 +188,7 @@ test("each page is written once, whatever older backups hold", async () => {
   const after = await fillFromIncrement(path, entry(older), gaps);
   assert.deepEqual([after.missingCount, after.zeroCount], [0, 1], "the older file was shorter");
   assert.deepEqual([gaps.missingCount, kept.missingCount], [1, 1], "a part can be read again");
-  await fillFromFile(path, entry(Buffer.alloc(9 * PAGE, 3)), after, () => {});
+  await fillFromFile(path, entry(Buffer.alloc(9 * PAGE, 3)), after, { onChunk: () => {} });
   assert.deepEqual(readFileSync(path), Buffer.concat([page(5), page(0)]));
   assert.equal(statSync(path).mode & 0o777, 0o640);
 });

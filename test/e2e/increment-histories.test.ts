@@ -59,7 +59,7 @@ async function live(
   const used: string[] = [];
   await history.change(6);
   let backup = "";
-  const count = 2 + Math.floor(random.next() * 3);
+  const count = 2 + Math.floor(random.next() * (IS_LONG ? 4 : 1));
   for (let taken = 0; taken <= count; taken += 1) {
     const pushed = await history.world.push({ increments, hasDatabaseNames: false });
     assert.equal(pushed.baseName ?? "", backup, history.world.logged.join("\n"));
