@@ -57,11 +57,13 @@ async function runMain(args: readonly string[]): Promise<void> {
   });
   const stderr = standardError();
   const { runProgram } = await import("./commands/program.ts");
+  const writeOutput = standardOutput();
   const exitCode = await runProgram({
     ...readMachine(args),
     signal: stop.signal,
     onSignal: stop.take,
-    writeOutput: standardOutput(),
+    writeOutput,
+    writeBytes: writeOutput,
     stderr,
   });
   await stderr.write("");
@@ -168,7 +170,7 @@ function listenForStop(): {
   };
 }
 
-function standardOutput(): Output["write"] {
+function standardOutput(): (text: string | Uint8Array) => Promise<void> {
   const write = descriptorWriter(1);
   return async (text) => {
     try {

@@ -15,6 +15,8 @@ export interface Context {
   readonly workingDirectory: string;
   /** Standard output: data for the user or another program, never progress. */
   readonly write: (text: string) => Promise<void>;
+  /** The same for what is no text; absent where nothing takes it. */
+  readonly writeBytes?: (bytes: Uint8Array) => Promise<void>;
   /** Shows where a long job stands: one rewritten line on a terminal, a line a minute in a log. */
   readonly progress: ProgressSink;
   /** The configured storage with all its wrappers. Throws ConfigError if there is none. */

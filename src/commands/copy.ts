@@ -1,7 +1,7 @@
 import { findBackup, LATEST } from "../backup/catalogue.ts";
 import { copyRepository } from "../catalogue/copy.ts";
 import type { Config } from "../config/config.ts";
-import { UsageError } from "../errors.ts";
+import { OperationError, UsageError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Command, Context } from "./command.ts";
@@ -68,9 +68,18 @@ export function copyCommand(program: Pick<Program, "configureFile">): Command<Co
   };
 }
 
+/** Objects are copied unopened, so a key that can't be used is no reason to stop. */
 async function openSide(config: Config, context: Context) {
-  const sides = await openSides({ ...context, config });
-  return { ...sides, isEncrypted: config.encryption !== undefined };
+  const isEncrypted = config.encryption !== undefined;
+  try {
+    return { ...(await openSides({ ...context, config })), isEncrypted };
+  } catch (error) {
+    if (!isEncrypted || !(error instanceof OperationError)) throw error;
+    const { encryption: _, ...plain } = config;
+    const sides = await openSides({ ...context, config: plain });
+    context.log.warning("no key: what is encrypted is copied unread", { why: error.message });
+    return { ...sides, isEncrypted };
+  }
 }
 
 async function chosenNames(

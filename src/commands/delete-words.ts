@@ -14,16 +14,16 @@ export const DELETE_FLAGS: readonly Flag[] = [
     name: "after",
     short: "a",
     value: "<name or time>",
-    text: "retain: remove nothing that was taken from this backup or time on.",
+    text: "For retain: remove nothing that was taken from this backup or time on.",
   },
   {
     name: "target-user-data",
     value: "<json>",
-    text: "target: the one backup with this user data.",
+    text: "For target: the one backup with this user data.",
   },
   {
     name: "without-backup-check",
-    text: "garbage: go on even if there is no backup that is not permanent.",
+    text: "For garbage: go on even if there is no backup that is not permanent.",
   },
   { name: "target-storage", value: "<name>", text: "The storage: default." },
 ];

@@ -55,11 +55,18 @@ export const recoveryStopExitCode: ExitCode = {
   text: "wal-fetch only: it failed, and the server must stop rather than open without this WAL",
 };
 
+/** `st check` found something wrong: scripts compare it with 1. */
+export const checkFailedExitCode: ExitCode = {
+  code: 1,
+  text: "st check only: an object is missing, or the store can't be written",
+};
+
 /** All codes but 0, in ascending order, for the help and the documentation. */
 export function listExitCodes(): readonly ExitCode[] {
   const all = [
     ...Object.values(exitCodes),
     bugExitCode,
+    checkFailedExitCode,
     standbyRetryExitCode,
     recoveryStopExitCode,
   ];
@@ -114,4 +121,10 @@ function isStandby({ workingDirectory, positionals, fileExists }: ExitPlace): bo
   return [workingDirectory, resolve(workingDirectory, dirname(dirname(destination)))].some(
     (directory) => fileExists(join(directory, "standby.signal")),
   );
+}
+
+/** The rule of `st`. */
+export function storageToolExitCode(error: unknown, { positionals }: ExitPlace): number {
+  const isCheck = positionals[0] === "check" && error instanceof OperationError;
+  return isCheck && error.code !== "usage" ? checkFailedExitCode.code : errorExitCode(error);
 }

@@ -1,7 +1,12 @@
 import type { Config } from "../config/config.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
 import type { Command } from "./command.ts";
-import { clientExitCode, type ExitCodeRule, restoreExitCode } from "./exit-codes.ts";
+import {
+  clientExitCode,
+  type ExitCodeRule,
+  restoreExitCode,
+  storageToolExitCode,
+} from "./exit-codes.ts";
 
 /** What commands about walnut itself may use besides their Context. */
 export interface Program {
@@ -65,6 +70,10 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   rekey: { load: async () => (await import("./rekey.ts")).rekeyCommand },
   verify: { load: async () => (await import("./verify.ts")).verify },
   "wal-verify": { load: async () => (await import("./wal-verify.ts")).walVerify },
+  st: {
+    load: async (program) => (await import("./st.ts")).storageTools(program),
+    exitCode: storageToolExitCode,
+  },
   setup: { load: async () => (await import("./setup.ts")).setup },
   config: { load: async (program) => (await import("./config.ts")).configCommand(program) },
   flags: { load: async () => (await import("./flags.ts")).flagsCommand },

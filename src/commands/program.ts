@@ -46,6 +46,8 @@ export interface Machine {
   readonly signal: AbortSignal;
   /** To standard output. Resolves also when its reader has gone; throws LocalFileError. */
   readonly writeOutput: (text: string) => Promise<void>;
+  /** The same for bytes. */
+  readonly writeBytes?: (bytes: Uint8Array) => Promise<void>;
   readonly stderr: Output;
   readonly fileExists: (path: string) => boolean;
   /** Sets a variable that a library reads from the environment. */
@@ -159,6 +161,7 @@ async function runCommand(
       signal,
       workingDirectory,
       write: writeOutput,
+      ...(machine.writeBytes === undefined ? {} : { writeBytes: machine.writeBytes }),
       self: describeSelf(settingWords, { config, found }, machine),
       launch: { processId: machine.processId, environment },
       onSignal: machine.onSignal,

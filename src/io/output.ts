@@ -12,7 +12,7 @@ const FULL_PIPE_PAUSE_MS = 5;
  *
  * Rejects with what the system says, such as EPIPE.
  */
-export function descriptorWriter(descriptor: number): (text: string) => Promise<void> {
+export function descriptorWriter(descriptor: number): (text: string | Uint8Array) => Promise<void> {
   const pending: Promise<void>[] = [];
   return (text) => {
     const bytes = Buffer.from(text);

@@ -1,0 +1,105 @@
+import { UsageError } from "../errors.ts";
+import type { Command, Context, Flag, Words } from "./command.ts";
+import type { Program } from "./index.ts";
+import { requireKnownStorage } from "./backup-list.ts";
+
+/** One tool of `st`: what it does with the words behind its name. */
+export type StorageTool = (words: Words, context: Context, program: ToolProgram) => Promise<void>;
+
+export type ToolProgram = Pick<Program, "configureFile">;
+
+interface ToolArguments {
+  readonly words: Words;
+  readonly tool: () => Promise<StorageTool>;
+}
+
+/** Loaded when they run. */
+const TOOLS: ReadonlyMap<string, () => Promise<StorageTool>> = new Map([
+  ["ls", async () => (await import("./st-list.ts")).listTool],
+  ["stat", async () => (await import("./st-list.ts")).statTool],
+  ["cat", async () => (await import("./st-objects.ts")).catTool],
+  ["get", async () => (await import("./st-objects.ts")).getTool],
+  ["put", async () => (await import("./st-objects.ts")).putTool],
+  ["rm", async () => (await import("./st-objects.ts")).removeTool],
+  ["check", async () => (await import("./st-check.ts")).checkTool],
+  ["copy", async () => (await import("./st-transfer.ts")).copyTool],
+  ["transfer", async () => (await import("./st-transfer.ts")).transferTool],
+]);
+
+const FLAGS: readonly Flag[] = [
+  { name: "target", short: "t", value: "<name>", text: "The storage: default, or all." },
+  { name: "recursive", short: "r", text: "For ls: objects in all folders below." },
+  { name: "glob", short: "g", text: "For ls: the path is a pattern with *, ? and [...]." },
+  { name: "all-versions", text: "For ls: accepted; only the newest versions are shown." },
+  { name: "decrypt", short: "d", text: "For cat: decrypt; copy: read decrypted." },
+  { name: "decompress", text: "For cat: decompress by the extension." },
+  { name: "no-decrypt", text: "For get: leave the object encrypted." },
+  { name: "no-decompress", text: "For get: leave the object compressed." },
+  { name: "no-compress", text: "For put: store the bytes as they are." },
+  { name: "no-encrypt", text: "For put: do not encrypt." },
+  { name: "force", short: "f", text: "For put: replace an object that is there." },
+  { name: "read-stdin", short: "s", text: "For put: the content comes from standard input." },
+  { name: "from", value: "<config>", text: "For copy: configuration of the source." },
+  { name: "to", value: "<config>", text: "For copy: configuration of the target." },
+  { name: "prefix", short: "p", value: "<path>", text: "For copy: only what lies there." },
+  { name: "encrypt", short: "e", text: "For copy: write encrypted." },
+  { name: "source", value: "<name>", text: "For transfer: the storage to take from." },
+  { name: "overwrite", short: "o", text: "For transfer: replace what is there." },
+  { name: "preserve", text: "For transfer: copy, do not move." },
+  { name: "fail-fast", text: "For transfer: stop at the first failure." },
+  {
+    name: "concurrency",
+    short: "c",
+    value: "<count>",
+    text: "For transfer: at the same time, 10.",
+  },
+  { name: "max-files", short: "m", value: "<count>", text: "For transfer: no more than so many." },
+  { name: "max-backups", value: "<count>", text: "For transfer backups: no more than so many." },
+  { name: "appearance-checks", value: "<count>", text: "For transfer: looks at the target, 3." },
+  {
+    name: "appearance-checks-interval",
+    value: "<duration>",
+    text: "For transfer: between two of them, 1s.",
+  },
+];
+
+/** `walnut st` */
+export function storageTools(program: ToolProgram): Command<ToolArguments> {
+  return {
+    name: "st",
+    usage:
+      "st ls [path] | stat <path> | cat <path> | get <path> <file> | put <file> <path> | rm <path> | " +
+      "check read|write [path...] | copy --from <config> --to <config> | transfer files|backups|pg-wals",
+    summary: "Look at the store itself: its objects as they are.",
+    details:
+      "Paths are keys below the configured prefix; a slash in front or behind means nothing. get and " +
+      "put decode and encode by the extension and by the configured key; cat does so only if asked. " +
+      "rm takes an object or a folder with all in it, at once and without asking.",
+    flags: FLAGS,
+    needsConfig: true,
+
+    parse(words) {
+      const [name = "", ...positionals] = words.positionals;
+      const tool = TOOLS.get(name);
+      if (tool === undefined) {
+        throw new UsageError(name === "" ? "the tool is missing" : `st has no tool ${name}`, {
+          hint: `Write st ${[...TOOLS.keys()].join(", st ")}.`,
+        });
+      }
+      requireKnownStorage(words.value("target"));
+      const rest: Words = {
+        positionals,
+        has: (flag) => words.has(flag),
+        value: (flag) => words.value(flag),
+        values: (flag) => words.values(flag),
+      };
+      return { tool, words: rest };
+    },
+
+    async run({ tool, words }, context) {
+      await (
+        await tool()
+      )(words, context, program);
+    },
+  };
+}
