@@ -1,8 +1,8 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only start,wal,backup,drain,replay,hit,sustained] [--scale 150] [--rounds 5]
- *     [--segments 200] [--minutes 10] [--directory /tmp] [--binary dist/walnut] [--write]
+ *   npm run bench -- [--only start,wal,backup,increment,drain,replay,hit,sustained] [--scale 150]
+ *     [--rounds 5] [--segments 200] [--minutes 10] [--directory /tmp] [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
  */
@@ -13,6 +13,7 @@ import { parseArgs } from "node:util";
 import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
+import { incrementTables } from "./increment-bench.ts";
 import { hitTable } from "./hit-bench.ts";
 import { replayTable } from "./replay-bench.ts";
 import { startSlowStore } from "./slow-store.ts";
@@ -46,7 +47,8 @@ const wanted = new Set(values.only.split(","));
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
-if (["wal", "backup", "drain", "replay", "hit", "sustained"].some((name) => wanted.has(name))) {
+const onCluster = ["wal", "backup", "increment", "drain", "replay", "hit", "sustained"];
+if (onCluster.some((name) => wanted.has(name))) {
   using cluster = startBenchCluster(Number(values.scale), values.directory);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
   if (wanted.has("drain")) {
@@ -62,6 +64,7 @@ if (["wal", "backup", "drain", "replay", "hit", "sustained"].some((name) => want
     await using store = await startSlowStore(cluster.home);
     tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
   }
+  if (wanted.has("increment")) tables.push(...(await incrementTables(cluster, binary, rounds)));
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
   if (wanted.has("sustained")) {
     tables.push(await sustainedTable(cluster, binary, { minutes: Number(values.minutes) }));

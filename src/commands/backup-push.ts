@@ -43,6 +43,11 @@ const FLAGS: readonly Flag[] = [
     text: "Base of the increment: the one backup with this user data.",
   },
   {
+    name: "changes",
+    value: "<way>",
+    text: "Find changed blocks in this way only: summaries, wal, page-scan.",
+  },
+  {
     name: "add-user-data",
     value: "<json>",
     text: "Your own words about the backup, any JSON; backup-fetch can choose by them.",

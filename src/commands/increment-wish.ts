@@ -1,5 +1,5 @@
 import { LATEST } from "../backup/catalogue.ts";
-import { CHANGE_WAYS } from "../backup/change-sources.ts";
+import { CHANGE_WAYS, type ChangeWay } from "../backup/change-sources.ts";
 import type { NamedBase } from "../backup/increment-choice.ts";
 import type { IncrementRequest } from "../backup/push-increment.ts";
 import type { IncrementConfig } from "../config/config.ts";
@@ -15,6 +15,8 @@ export interface IncrementWish {
   readonly fullFlag?: string | undefined;
   readonly fromName?: string | undefined;
   readonly fromUserData?: JsonValue | undefined;
+  /** The only way in which changed blocks may be found. */
+  readonly way?: ChangeWay | undefined;
 }
 
 const TYPES = ["full", "diff", "incr"] as const;
@@ -34,7 +36,16 @@ export function parseWish(words: Words): IncrementWish {
       hint: "WAL-G could not read an increment without files_metadata.json.",
     });
   }
-  return { type, fullFlag, fromName, fromUserData };
+  return { type, fullFlag, fromName, fromUserData, way: parseWay(words.value("changes")) };
+}
+
+function parseWay(text: string | undefined): ChangeWay | undefined {
+  if (text === undefined || text === "") return undefined;
+  const way = CHANGE_WAYS.find((one) => one === text);
+  if (way !== undefined) return way;
+  throw new UsageError(`--changes ${text}: changed blocks can't be found in this way`, {
+    hint: `It is one of ${CHANGE_WAYS.join(", ")}; without the flag the best that can be believed.`,
+  });
 }
 
 function parseType(text: string | undefined): IncrementWish["type"] {
@@ -58,7 +69,8 @@ export function increments(wish: IncrementWish, config: IncrementConfig): Increm
   const maxSteps = isAsked && config.maxSteps === 0 ? Number.POSITIVE_INFINITY : config.maxSteps;
   const flag = wish.fullFlag ?? (wish.type === "full" ? "type full" : undefined);
   const fullReason = flag === undefined ? undefined : `--${flag} was given`;
-  const ways = CHANGE_WAYS.filter((way) => way !== "page-scan" || config.isPageScanAllowed);
+  const allowed = CHANGE_WAYS.filter((way) => way !== "page-scan" || config.isPageScanAllowed);
+  const ways = wish.way === undefined ? allowed : [wish.way];
   return { maxSteps, origin, from, fullReason, ways };
 }
 

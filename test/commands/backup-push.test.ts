@@ -14,6 +14,7 @@ const misused = [
   [["--delta-from-name", "LATEST", "--delta-from-user-data", "{}"], /not by both$/],
   [["--delta-from-user-data", "x"], /^user data is not JSON/],
   [["--type", "delta"], /^--type delta: there is no such type of backup$/],
+  [["--changes", "guess"], /^--changes guess: changed blocks can't be found in this way$/],
   [["--type", "incr", "--full"], /^--full and --type incr contradict each other$/],
   [["--delta-from-name", "x", "--without-files-metadata"], /and a base contradict/],
   [["--target-storage", "other"], /^--target-storage other: there is only/],
@@ -126,7 +127,8 @@ describe("on a server", () => {
     const reason = /Doing full backup: 1 increments after a full backup are reached/;
     assert.ok(second.log.some((line) => reason.test(line)));
 
-    const third = await run([dataDirectory, "--type", "incr"]);
+    const third = await run([dataDirectory, "--type", "incr", "--changes", "page-scan"]);
+    assert.equal((await world().sentinel(third.backup)).own?.changeSource, "page-scan");
     const words = [dataDirectory, "--type", "diff", "--add-user-data", '{"n":4}'];
     const fourth = await run(words);
     const base = { name: second.backup, fullName: second.backup, stepCount: 1 };
