@@ -13,9 +13,13 @@ const PARTS_PER_SIZE = 900;
  * have, because some stores want parts of one length; then it doubles with each 900, so that an
  * object of 5 TiB whose length nobody knew still fits in 10,000 parts.
  */
-export function partBytes(partNumber: number, firstPartBytes: number): number {
-  const doublings = Math.floor((partNumber - 1) / PARTS_PER_SIZE);
-  return Math.min(firstPartBytes * 2 ** doublings, MAX_PART_BYTES);
+export function partBytes(
+  partNumber: number,
+  firstPartBytes: number,
+  { partsPerSize = PARTS_PER_SIZE, maxBytes = MAX_PART_BYTES } = {},
+): number {
+  const doublings = Math.floor((partNumber - 1) / partsPerSize);
+  return Math.min(firstPartBytes * 2 ** doublings, maxBytes);
 }
 
 /**

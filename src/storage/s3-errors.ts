@@ -4,19 +4,9 @@ import {
   OperationError,
   StorageAccessError,
   StorageError,
-  systemErrorCode,
 } from "../errors.ts";
-import { isSystemError, systemErrorText } from "../io/system-error.ts";
-
-/** What was being done when a request failed, for the message. */
-export interface S3Action {
-  /** "put", "complete the upload of". */
-  readonly verb: string;
-  /** The object, or the prefix of a list. */
-  readonly key: string;
-  /** "s3://bucket". */
-  readonly storage: string;
-}
+import { connectionError, parseRetryAfter } from "./request-errors.ts";
+import type { RequestAction } from "./request-errors.ts";
 
 /** What an error of the SDK tells, read without trusting its type. */
 export interface S3Failure {
@@ -38,6 +28,11 @@ const REFUSED_HINT = "The store does not say why. Check the credentials, and wha
 const REGION_HINT = "The bucket is in another region or behind another endpoint: set AWS_REGION.";
 const ENDPOINT_HINT = "Check AWS_ENDPOINT: scheme, host, port, and that it speaks S3.";
 const CLOCK_HINT = "The clock of this machine differs from the store's: run NTP.";
+const CONNECTION_HINTS = {
+  endpoint: ENDPOINT_HINT,
+  certificate:
+    "The server's certificate is not trusted: set S3_CA_CERT_FILE to the authority that signed it.",
+} as const;
 
 /** Refusals by S3's code; those that the code does not tell are taken by status 401 and 403. */
 const ACCESS_HINTS: ReadonlyMap<string, string> = new Map([
@@ -79,9 +74,6 @@ const REGION_CODES: ReadonlySet<string> = new Set([
   "TemporaryRedirect",
 ]);
 
-/** TLS says no: another attempt gets the same certificate. */
-const CERTIFICATE_CODES = /^(CERT_|ERR_TLS_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_SSL_)/;
-
 /** Undefined for what did not come from a request: a bug. */
 export function readFailure(error: unknown): S3Failure | undefined {
   if (!(error instanceof Error)) return undefined;
@@ -103,10 +95,10 @@ export function readFailure(error: unknown): S3Failure | undefined {
 /**
  * Our error for what a request of the SDK failed with; what is no such failure comes back as is.
  */
-export function s3Error(error: unknown, action: S3Action): unknown {
+export function s3Error(error: unknown, action: RequestAction): unknown {
   if (error instanceof OperationError) return error;
   const failure = readFailure(error);
-  if (failure === undefined) return connectionError(error, action);
+  if (failure === undefined) return connectionError(error, action, CONNECTION_HINTS);
 
   const { code, status, retryAfterMs } = failure;
   if (code === "NoSuchKey") {
@@ -158,7 +150,7 @@ export function isUnsatisfiableRange(error: unknown): boolean {
   return readFailure(error)?.status === 416;
 }
 
-function failureHint({ code, status }: S3Failure, { storage }: S3Action): string | undefined {
+function failureHint({ code, status }: S3Failure, { storage }: RequestAction): string | undefined {
   if (code === "NoSuchBucket") return `Create the bucket of ${storage}, or correct its name.`;
   if (code === "RequestTimeTooSkewed") return CLOCK_HINT;
   if (REGION_CODES.has(code) || (status !== undefined && status >= 300 && status < 400)) {
@@ -167,39 +159,11 @@ function failureHint({ code, status }: S3Failure, { storage }: S3Action): string
   return status === 404 ? ENDPOINT_HINT : undefined;
 }
 
-function formatFailure({ code, status, text }: S3Failure, action: S3Action): string {
+function formatFailure({ code, status, text }: S3Failure, action: RequestAction): string {
   const what = `cannot ${action.verb} ${action.key} in ${action.storage}`;
   const answer = status === undefined ? code : `${status} ${code}`;
   const isTextTelling = text !== "" && text !== code && text !== "UnknownError";
   return isTextTelling ? `${what}: ${answer}: ${text.replace(/\.$/, "")}` : `${what}: ${answer}`;
-}
-
-function connectionError(error: unknown, { verb, key, storage }: S3Action): unknown {
-  const code = systemErrorCode(error) ?? "";
-  const isCertificate = CERTIFICATE_CODES.test(code);
-  if (!isCertificate && !isNetworkCode(error, code)) return error;
-
-  const what = `cannot ${verb} ${key} in ${storage}: ${systemErrorText(error)}`;
-  const hint = isCertificate
-    ? "The server's certificate is not trusted: set S3_CA_CERT_FILE to the authority that signed it."
-    : ENDPOINT_HINT;
-  return new StorageError(what, {
-    isRetryable: !isCertificate,
-    ...(isCertificate || code === "ENOTFOUND" || code === "ECONNREFUSED" ? { hint } : {}),
-    cause: error,
-  });
-}
-
-/** A connection that failed or broke, in the words of either runtime. */
-function isNetworkCode(error: unknown, code: string): boolean {
-  if (isSystemError(error)) return true;
-  return /^(E[A-Z]+|HPE_[A-Z_]+|ERR_(SOCKET|STREAM|HTTP|HTTP2)_[A-Z_]+|ABORT_ERR)$/.test(code);
-}
-
-/** Seconds or an HTTP date, as milliseconds from now; the date only as far as it can be told. */
-function parseRetryAfter(value: unknown): number | undefined {
-  if (typeof value !== "string" || !/^\d{1,6}$/.test(value)) return undefined;
-  return Number(value) * 1000;
 }
 
 function property(value: unknown, name: string): unknown {

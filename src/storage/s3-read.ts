@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import { GetObjectCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
+import { changedWhileRead } from "./request-errors.ts";
 import { isUnsatisfiableRange, readFailure, s3Error } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { ByteRange, CallOptions, GetOptions, ObjectInfo, ObjectKey } from "./storage.ts";
@@ -56,9 +57,7 @@ export async function* readObject(
   const { sizeBytes, etag } = opened ?? (await headObject(transport, key, options));
   if (ifVersion !== undefined && ifVersion !== etag) {
     destroy(opened?.body);
-    throw new StorageError(`object ${key} in ${transport.name} was changed while it was read`, {
-      isRetryable: false,
-    });
+    throw changedWhileRead(key, transport.name);
   }
   onOpened?.({ sizeBytes, ...(etag === undefined ? {} : { version: etag }) });
   if (opened === undefined) return;

@@ -4,10 +4,11 @@ import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import type { S3Config } from "./open.ts";
 import { PartBuffers } from "./part-buffers.ts";
+import { PartedPut } from "./parted-put.ts";
 import { deleteBatch, deleteObject, listObjects } from "./s3-bulk.ts";
 import { openS3Client } from "./s3-client.ts";
 import { isNotImplemented } from "./s3-errors.ts";
-import { S3Put } from "./s3-put.ts";
+import { S3Put, s3PartLimits } from "./s3-put.ts";
 import type { S3PutContext } from "./s3-put.ts";
 import { headObject, readObject } from "./s3-read.ts";
 import { S3Transport } from "./s3-transport.ts";
@@ -83,7 +84,10 @@ class S3Storage implements Storage {
 
   async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
     requireValidKey(key);
-    await new S3Put(this.#puts, key, options).run(body);
+    const { buffers, uploadConcurrency: concurrency } = this.#puts;
+    const limits = s3PartLimits(this.#puts, key);
+    const target = new S3Put(this.#puts, key, options);
+    await new PartedPut(target, { buffers, limits, concurrency }, options).run(body);
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {

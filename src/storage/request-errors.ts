@@ -1,0 +1,69 @@
+import { OperationError, StorageError, systemErrorCode } from "../errors.ts";
+import { isSystemError, systemErrorText } from "../io/system-error.ts";
+
+/** What was being done when a request failed, for the message. */
+export interface RequestAction {
+  /** "put", "complete the upload of". */
+  readonly verb: string;
+  /** The object, or the prefix of a list. */
+  readonly key: string;
+  /** "s3://bucket". */
+  readonly storage: string;
+}
+
+export interface ConnectionHints {
+  /** For a server that is not there. */
+  readonly endpoint: string;
+  /** For one whose certificate is not trusted. */
+  readonly certificate: string;
+}
+
+/** TLS says no: another attempt gets the same certificate. */
+const CERTIFICATE_CODES = /^(CERT_|ERR_TLS_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_SSL_)/;
+
+/**
+ * Our error for a connection that could not be made or broke; ours, and what is neither, come back
+ * as they are.
+ */
+export function connectionError(
+  error: unknown,
+  { verb, key, storage }: RequestAction,
+  hints: ConnectionHints,
+): unknown {
+  if (error instanceof OperationError) return error;
+  const code = systemErrorCode(error) ?? "";
+  const isCertificate = CERTIFICATE_CODES.test(code);
+  if (!isCertificate && !isNetworkCode(error, code)) return error;
+
+  const what = `cannot ${verb} ${key} in ${storage}: ${systemErrorText(error)}`;
+  const hint = isCertificate ? hints.certificate : hints.endpoint;
+  return new StorageError(what, {
+    isRetryable: !isCertificate,
+    ...(isCertificate || code === "ENOTFOUND" || code === "ECONNREFUSED" ? { hint } : {}),
+    cause: error,
+  });
+}
+
+/** A connection that failed or broke, in the words of either runtime. */
+function isNetworkCode(error: unknown, code: string): boolean {
+  if (isSystemError(error)) return true;
+  return /^(E[A-Z]+|HPE_[A-Z_]+|ERR_(SOCKET|STREAM|HTTP|HTTP2)_[A-Z_]+|ABORT_ERR)$/.test(code);
+}
+
+/** The header's seconds as milliseconds; undefined for anything else, dates included. */
+export function parseRetryAfter(value: unknown): number | undefined {
+  if (typeof value !== "string" || !/^\d{1,6}$/.test(value)) return undefined;
+  return Number(value) * 1000;
+}
+
+/** The object was written again between two requests for its bytes. */
+export function changedWhileRead(
+  key: string,
+  storage: string,
+  details: { readonly cause?: unknown } = {},
+): StorageError {
+  return new StorageError(`object ${key} in ${storage} was changed while it was read`, {
+    isRetryable: false,
+    ...details,
+  });
+}
