@@ -1,6 +1,5 @@
 import { findUsablePartial } from "../archive/partial.ts";
 import type { StoredWal } from "../archive/stored-wal.ts";
-import { StorageAccessError } from "../errors.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
@@ -60,13 +59,9 @@ export class CommitFinder {
     return new CommitFinder(storage, place, options, index);
   }
 
-  /** Keeps what was learned; where the store may only be read, it is learned again next time. */
+  /** Keeps what was learned. */
   async close(): Promise<void> {
-    try {
-      await this.#index.flush();
-    } catch (error) {
-      if (!(error instanceof StorageAccessError)) throw error;
-    }
+    await this.#index.flush();
   }
 
   /** Of one segment on the way to a timeline; undefined when it is not there or can't be read. */

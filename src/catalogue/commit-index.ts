@@ -1,4 +1,4 @@
-import { FormatError, ObjectNotFoundError } from "../errors.ts";
+import { FormatError, ObjectNotFoundError, StorageAccessError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { Fields } from "../layout/fields.ts";
@@ -171,7 +171,7 @@ export class CommitIndex {
     group.fresh.set(entry.segment, merged);
   }
 
-  /** Writes what was noted. */
+  /** Writes what was noted; where the store may only be read, nothing. */
   async flush(): Promise<void> {
     for (const group of this.#groups.values()) await this.#write(group);
   }
@@ -212,7 +212,12 @@ export class CommitIndex {
       entries.set(segment, both);
     }
     const body = bytesSource(formatGroup(merged.values(), this.#hasher));
-    await this.#storage.put(key, body, this.#options);
+    try {
+      await this.#storage.put(key, body, this.#options);
+    } catch (error) {
+      // It is learned again next time.
+      if (!(error instanceof StorageAccessError)) throw error;
+    }
     fresh.clear();
   }
 }

@@ -1,6 +1,6 @@
 import { readRepositoryIdentity } from "../archive/identity.ts";
 import type { BackupDocuments } from "../backup/backup-documents.ts";
-import { FormatError } from "../errors.ts";
+import { FormatError, StorageAccessError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { createHasher, type Hasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
@@ -370,7 +370,12 @@ class Verification {
   /** Proof that can't be kept is proved again next time: a store that is read only is no damage. */
   async #writeMemory(memory: VerifyMemory): Promise<void> {
     const { signal } = this.#options;
-    await writeVerifyMemory(this.#storage, memory, { hasher: this.#hasher, signal });
+    try {
+      await writeVerifyMemory(this.#storage, memory, { hasher: this.#hasher, signal });
+    } catch (error) {
+      if (!(error instanceof StorageAccessError)) throw error;
+      this.#add("note", verifyMemoryKey, `what was proved can't be kept: ${error.message}`);
+    }
   }
 
   #add(kind: Finding["kind"], subject: string, text: string, backup?: BackupName): void {

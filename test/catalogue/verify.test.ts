@@ -1,0 +1,237 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import * as fc from "fast-check";
+import { readCatalogue } from "../../src/catalogue/catalogue.ts";
+import { CommitFinder } from "../../src/catalogue/commit-finder.ts";
+import { type VerifyOptions, verifyRepository } from "../../src/catalogue/verify.ts";
+import {
+  addProof,
+  formatVerifyMemory,
+  NOTHING_PROVED,
+  parseVerifyMemory,
+  type ProvedRun,
+} from "../../src/catalogue/verify-memory.ts";
+import { chooseSample, type VerifyItem } from "../../src/catalogue/verify-plan.ts";
+import { walView } from "../../src/catalogue/wal-view.ts";
+import { verify } from "../../src/commands/verify.ts";
+import { StorageAccessError } from "../../src/errors.ts";
+import { bytesSource } from "../../src/io/bytes.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { createHasher } from "../../src/io/hash.ts";
+import { parseSegmentName } from "../../src/postgres/wal-file.ts";
+import { runCommand } from "../support/command-run.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+import { postgresBytes, postgresFacts } from "../support/postgres-fixtures.ts";
+import { seededRandom } from "../support/random.ts";
+import { putSyntheticRepository } from "../support/synthetic-repository.ts";
+
+const signal = AbortSignal.timeout(300_000);
+const options: VerifyOptions = {
+  level: "quick",
+  jobs: 4,
+  codecJobs: 1,
+  isRelearning: false,
+  clock: systemClock,
+  onProgress: () => {},
+  signal,
+};
+
+/** Made once: to compress with every codec takes longer than to check. */
+const original = putSyntheticRepository(seededRandom());
+
+async function freshRepository(): Promise<MemoryStorage> {
+  const source = await original;
+  const storage = new MemoryStorage();
+  for (const key of source.keys) {
+    await storage.put(key, bytesSource(Buffer.from(source.bytesOf(key) ?? [])), { signal });
+  }
+  return storage;
+}
+
+describe("a quick verify", () => {
+  const cases = [
+    {
+      name: "a part that is gone",
+      gone: /00000022\/tar_partitions\/part_002/,
+      kinds: ["missing"],
+      text: /the manifest lists it/,
+    },
+    {
+      name: "a segment that a backup needs",
+      gone: /wal_005\/000000010000000000000022/,
+      kinds: ["missing", "hole"],
+      text: /needs to become consistent/,
+    },
+    {
+      name: "a sentinel's metadata that is another's",
+      swapped: [/00000021\/metadata.json/, /00000022\/metadata.json/],
+      kinds: ["damaged", "damaged"],
+      text: /start_lsn is not that of the sentinel/,
+    },
+    {
+      name: "our manifest of another backup",
+      swapped: [/00000021\/walnut_manifest/, /00000022\/walnut_manifest/],
+      kinds: ["damaged"],
+      text: /is that of base_000000010000000000000022/,
+    },
+  ];
+  for (const { name, gone, swapped, kinds, text } of cases) {
+    test(`finds ${name}`, async () => {
+      const storage = await freshRepository();
+      const keyOf = (pattern: RegExp | undefined) =>
+        storage.keys.find((key) => pattern?.test(key) === true) ?? "";
+      if (gone !== undefined) await storage.delete([keyOf(gone)], { signal });
+      const other = storage.bytesOf(keyOf(swapped?.[1]));
+      if (other !== undefined)
+        await storage.put(keyOf(swapped?.[0]), bytesSource(other), { signal });
+      const { findings } = await verifyRepository(storage, options);
+      const faults = findings.filter(({ kind }) => kind !== "note");
+      for (const kind of kinds)
+        assert.ok(
+          faults.some((fault) => fault.kind === kind),
+          kind,
+        );
+      assert.ok(
+        faults.some((fault) => text.test(fault.text)),
+        JSON.stringify(faults),
+      );
+    });
+  }
+
+  test("of a repository without damage ends with 0, with damage not", async () => {
+    const storage = await freshRepository();
+    const { stdout } = await runCommand(verify, storage, ["--quick"]);
+    assert.match(stdout, /^verified names and documents: 5 backups, .*: OK\n$/);
+    await storage.delete([storage.keys.find((key) => key.includes("part_001")) ?? ""], { signal });
+    await assert.rejects(runCommand(verify, storage, ["--quick"]), {
+      name: "UnsoundError",
+      message: "verify found 1 fault",
+    });
+  });
+});
+
+describe("a sample", () => {
+  test("of any budget proves everything in the end", async () => {
+    const storage = await freshRepository();
+    const sample = { ...options, level: "sample", budgetBytes: 400_000 } as const;
+    let rounds = 0;
+    for (let isProved = false; !isProved; rounds += 1) {
+      const { findings, oldestProofMs } = await verifyRepository(storage, sample);
+      assert.deepEqual(findings, []);
+      isProved = oldestProofMs !== 0;
+      assert.ok(rounds < 50);
+    }
+    assert.ok(rounds > 1);
+  });
+
+  test("where the store may only be read says so, and is no failure", async () => {
+    const storage = await freshRepository();
+    storage.put = () => Promise.reject(new StorageAccessError("read only"));
+    const { stdout } = await runCommand(verify, storage, []);
+    assert.match(stdout, /note .*verified.json what was proved can't be kept: read only/);
+    assert.match(stdout, /: OK\n$/);
+  });
+
+  test("takes what was never proved first, then the oldest proof, and keeps to its budget", () => {
+    const items = fc.uniqueArray(
+      fc.record({ part: fc.string({ minLength: 1 }), sizeBytes: fc.nat({ max: 100 }) }),
+      { selector: ({ part }) => part, minLength: 1 },
+    );
+    fc.assert(
+      fc.property(
+        items,
+        fc.array(fc.nat({ max: 5 })),
+        fc.nat({ max: 500 }),
+        (some, times, budget) => {
+          const all = some.map((one): VerifyItem => ({ kind: "part", backup: "b", ...one }));
+          const partsAtMs = new Map(some.map(({ part }, index) => [part, times[index] ?? 0]));
+          const backups = new Map([["b", { allAtMs: undefined, partsAtMs }]]);
+          const chosen = chooseSample(all, { ...NOTHING_PROVED, backups }, budget);
+          const sum = chosen.reduce((bytes, { sizeBytes }) => bytes + sizeBytes, 0);
+          assert.ok(chosen.length === 1 || sum <= budget);
+          const ageOf = (item: VerifyItem) =>
+            item.kind === "part" ? (partsAtMs.get(item.part) ?? 0) : 0;
+          const oldest = Math.min(...all.map(ageOf));
+          assert.equal(chosen[0] === undefined ? -1 : ageOf(chosen[0]), oldest);
+        },
+      ),
+    );
+  });
+});
+
+describe("the memory of what was proved", () => {
+  const runs: fc.Arbitrary<readonly ProvedRun[]> = fc.array(
+    fc
+      .record({
+        timeline: fc.integer({ min: 1, max: 2 }),
+        first: fc.nat({ max: 30 }),
+        length: fc.nat({ max: 8 }),
+        atMs: fc.nat({ max: 3 }),
+      })
+      .map(({ timeline, first, length, atMs }) => ({
+        timeline,
+        first,
+        last: first + length,
+        atMs,
+      })),
+  );
+
+  test("holds for each segment the newest proof that was added", () => {
+    fc.assert(
+      fc.property(runs, (proofs) => {
+        const expected = new Map<string, number>();
+        let wal: readonly ProvedRun[] = [];
+        for (const proof of proofs) {
+          wal = addProof(wal, [proof]);
+          for (let number = proof.first; number <= proof.last; number += 1) {
+            expected.set(`${proof.timeline}/${number}`, proof.atMs);
+          }
+        }
+        const actual = new Map<string, number>();
+        for (const { timeline, first, last, atMs } of wal) {
+          for (let number = first; number <= last; number += 1) {
+            assert.ok(!actual.has(`${timeline}/${number}`));
+            actual.set(`${timeline}/${number}`, atMs);
+          }
+        }
+        assert.deepEqual(actual, expected);
+      }),
+    );
+  });
+
+  test("is read as it was written", async () => {
+    const hasher = await createHasher("xxh64");
+    const memory = {
+      documents: new Map([["a/b", { sizeBytes: 5, xxh64: "0123456789abcdef" }]]),
+      backups: new Map([
+        ["base_1", { allAtMs: 5, partsAtMs: new Map<string, number>() }],
+        ["base_2", { allAtMs: undefined, partsAtMs: new Map([["part_001.tar", 7]]) }],
+      ]),
+      wal: [{ timeline: 1, first: 2, last: 9, atMs: 3 }],
+    };
+    const bytes = formatVerifyMemory(memory, hasher);
+    assert.deepEqual(parseVerifyMemory(bytes, hasher), memory);
+    bytes[5] = 0x41;
+    assert.throws(() => parseVerifyMemory(bytes, hasher), { name: "FormatError" });
+  });
+});
+
+test("the commits of an unfinished segment count where a restore would be given it", async () => {
+  const { first, middle, last } = postgresFacts(17).segments;
+  const storage = new MemoryStorage();
+  for (const [name, key] of [
+    [first, first],
+    [middle, middle],
+    [last, `${last}.partial`],
+  ] as const) {
+    await storage.put(`wal_005/${key}`, bytesSource(postgresBytes(17, name)), { signal });
+  }
+  const catalogue = await readCatalogue(storage, { signal });
+  const place = { catalogue, view: walView(catalogue) };
+  const finder = await CommitFinder.open(storage, place, { jobs: 1, codecJobs: 1, signal });
+  const { timeline, segmentNumber } = parseSegmentName(last, place.view.segmentBytes);
+  const history = { timeline, ancestors: [] };
+  const found = await finder.partialCommits(history, Number(segmentNumber));
+  assert.ok((found?.count ?? 0) > 0);
+  assert.equal(await finder.partialCommits(history, Number(segmentNumber) + 1), undefined);
+});
