@@ -98,8 +98,8 @@ function reachOf(
 }
 
 /**
- * On the backup's own timeline, unless all is there on the way to a newer one: where that left it in
- * the segment in which the backup ended, the newer timeline's file is the one that was archived.
+ * On the backup's own timeline, unless all is there on the way to a newer one: where that left it
+ * in the segment in which the backup ended, the newer timeline's file is the one that was archived.
  */
 function leastMissing(
   view: WalView,
