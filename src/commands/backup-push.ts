@@ -30,7 +30,7 @@ const FLAGS: readonly Flag[] = [
   {
     name: "type",
     value: "<type>",
-    text: "full; incr, based on the newest backup; diff, on the newest full one.",
+    text: "What to take: full; incr, based on the newest backup; diff, on the newest full one.",
   },
   {
     name: "delta-from-name",
