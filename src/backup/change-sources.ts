@@ -21,8 +21,8 @@ export interface FindChangesOptions {
   readonly systemId: bigint;
   readonly walSegmentBytes: number;
   readonly codecJobs: number;
-  /** pg_wal of the server. */
-  readonly walDirectory: string;
+  /** pg_wal of the server, if it is here. */
+  readonly walDirectory?: string | undefined;
   /** Which ways may be used; all unless told. */
   readonly ways?: readonly ChangeWay[] | undefined;
   readonly clock: Clock;

@@ -18,8 +18,9 @@ const MAX_LOAD = 0.7;
 const AMBIGUOUS = -1;
 
 /**
- * The files of a base by name, in about 50 bytes each (100 with sha256): a cluster may have millions. Names are told
- * apart by 64 bits of hash; where two of the base agree in them, neither is found.
+ * The files of a base by name, in about 50 bytes each (100 with sha256): a cluster may have
+ * millions. Names are told apart by 64 bits of hash; where two of the base agree in them, neither
+ * is found.
  */
 export class BaseFiles {
   readonly #names: Hasher;
