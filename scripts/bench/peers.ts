@@ -110,7 +110,9 @@ export async function pgBackRestPeer(cluster: BenchCluster, store?: SlowStore): 
   return { words, options, repository, archiveCommand: `${words.join(" ")} archive-push %p` };
 }
 
-/** What `walnut setup` prints for a data directory, which belongs to the cluster's user or to us. */
+/**
+ * What `walnut setup` prints for a data directory, which belongs to the cluster's user or to us.
+ */
 export function setupLines(
   { user }: { readonly user: string | undefined },
   walnut: Peer,

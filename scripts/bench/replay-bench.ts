@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { appendFileSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BIN, type BenchCluster } from "./bench-cluster.ts";
 import { type Spread, spread, triple } from "./figures.ts";
@@ -8,7 +8,8 @@ import { measure } from "./process.ts";
 import { LATENCY_MS, type SlowStore } from "./slow-store.ts";
 
 const PORT = "54330";
-const TIMEOUT_S = "900";
+const TIMEOUT_MS = 900_000;
+const POLL_MS = 50;
 
 interface Replay {
   readonly segmentCount: number;
@@ -132,8 +133,15 @@ async function replay(cluster: BenchCluster, base: string, restorer: Restorer): 
   const { uid, gid } = statSync(base);
   execFileSync("chown", [`${uid}:${gid}`, join(dataDirectory, "recovery.signal")]);
   const options = { cwd: cluster.home, user: cluster.user };
-  const control = [join(BIN, "pg_ctl"), "-D", dataDirectory, "-w", "-t", TIMEOUT_S];
+  const control = [join(BIN, "pg_ctl"), "-D", dataDirectory, "-w"];
   await measure([...control, "-l", log, "start"], options);
+  // pg_ctl takes a server that recovers for started; at the end of it the file goes.
+  const endsAt = performance.now() + TIMEOUT_MS;
+  while (existsSync(join(dataDirectory, "recovery.signal"))) {
+    const isRunning = existsSync(join(dataDirectory, "postmaster.pid"));
+    if (!isRunning || performance.now() > endsAt) throw new Error("the replay does not end");
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
   await measure([...control, "-m", "immediate", "stop"], options);
   return readReplay(readFileSync(log, "utf8"));
 }

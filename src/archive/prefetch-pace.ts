@@ -10,6 +10,13 @@ export interface Pace {
   readonly trust: number;
   /** Fetches at the same time. */
   readonly concurrency: number;
+  /** What one takes at this concurrency, smoothed, and how many there were. */
+  readonly levelMs: number;
+  readonly levelCount: number;
+  /** How many there must have been before recovery's waiting changes the concurrency. */
+  readonly levelCountMin: number;
+  /** Fetches in a millisecond with fewer at the same time; undefined where nothing was tried. */
+  readonly lowerRate: number | undefined;
   /** Segments taken since recovery had to wait. */
   readonly calmCount: number;
 }
@@ -24,6 +31,10 @@ const CONCURRENCY_STEP = 2;
 /** More would hold more memory and not more of the line. */
 const CONCURRENCY_MAX = 16;
 const CALM_SEGMENTS = 32;
+/** After it proved useless to do more at the same time, in fetches. */
+const HELD_COUNT = 64;
+/** More at the same time must bring so much more. */
+const GAIN = 1.1;
 /** The weight of the newest value. */
 const WEIGHT = 0.25;
 /** A store may be slow for so long without recovery noticing. */
@@ -34,7 +45,7 @@ export const FIRST_PACE: Pace = {
   replayMs: undefined,
   takenAtMs: undefined,
   trust: 1,
-  concurrency: FIRST_CONCURRENCY,
+  ...levelOf(FIRST_CONCURRENCY),
   calmCount: 0,
 };
 
@@ -43,6 +54,8 @@ export function afterFetch(pace: Pace, fetchMs: number, { ahead }: PaceLimits): 
   return {
     ...pace,
     fetchMs: smoothed(pace.fetchMs, fetchMs),
+    levelMs: smoothed(pace.levelCount === 0 ? undefined : pace.levelMs, fetchMs),
+    levelCount: pace.levelCount + 1,
     trust: Math.min(pace.trust * 2, ahead),
   };
 }
@@ -59,20 +72,26 @@ export function afterTake(pace: Pace, nowMs: number): Pace {
     takenAtMs === undefined
       ? pace.replayMs
       : smoothed(pace.replayMs, Math.min(nowMs - takenAtMs, RESERVE_MS));
-  const isCalm = calmCount + 1 >= CALM_SEGMENTS;
-  return {
-    ...pace,
-    replayMs,
-    takenAtMs: nowMs,
-    concurrency: isCalm ? Math.max(concurrency - 1, FIRST_CONCURRENCY) : concurrency,
-    calmCount: isCalm ? 0 : calmCount + 1,
-  };
+  const taken = { ...pace, replayMs, takenAtMs: nowMs, calmCount: calmCount + 1 };
+  if (taken.calmCount < CALM_SEGMENTS) return taken;
+  return { ...taken, ...levelOf(Math.max(concurrency - 1, FIRST_CONCURRENCY)), calmCount: 0 };
 }
 
-/** Recovery had to wait for a segment that came too late. */
+/**
+ * Recovery had to wait for a segment that came too late: more are fetched at the same time, as long as
+ * that brings more. Where processors or the line are the limit it only delays the nearest one.
+ */
 export function afterStall(pace: Pace): Pace {
-  const concurrency = Math.min(pace.concurrency + CONCURRENCY_STEP, CONCURRENCY_MAX);
-  return { ...pace, concurrency, calmCount: 0 };
+  const { concurrency, levelMs, levelCount, levelCountMin, lowerRate } = pace;
+  const stalled = { ...pace, calmCount: 0 };
+  const isKnown = levelCount >= Math.max(levelCountMin, 2 * concurrency);
+  if (!isKnown || concurrency >= CONCURRENCY_MAX) return stalled;
+  const rate = concurrency / Math.max(levelMs, 1);
+  if (lowerRate !== undefined && rate < GAIN * lowerRate) {
+    const less = Math.max(concurrency - CONCURRENCY_STEP, FIRST_CONCURRENCY);
+    return { ...stalled, ...levelOf(less), levelCountMin: HELD_COUNT };
+  }
+  return { ...stalled, ...levelOf(concurrency + CONCURRENCY_STEP), lowerRate: rate };
 }
 
 /**
@@ -83,6 +102,11 @@ export function reachOf({ fetchMs, replayMs, trust }: Pace, { ahead }: PaceLimit
   if (fetchMs === undefined || replayMs === undefined) return Math.min(trust, ahead);
   const needed = Math.ceil((2 * fetchMs + RESERVE_MS) / Math.max(replayMs, 1));
   return Math.max(1, Math.min(Math.max(needed, 2), trust, ahead));
+}
+
+/** Nothing is known yet of a concurrency. */
+function levelOf(concurrency: number) {
+  return { concurrency, levelMs: 0, levelCount: 0, levelCountMin: 0, lowerRate: undefined };
 }
 
 function smoothed(before: number | undefined, value: number): number {

@@ -141,10 +141,35 @@ test("a fast replay gets all that is allowed, a slow one two segments", () => {
   assert.equal(reachOf(slowStore, limits), 5);
 });
 
-test("recovery that waits gets more fetches at the same time, one that does not gets fewer", () => {
-  const stalled = times(FIRST_PACE, 3, afterStall);
-  assert.equal(stalled.concurrency, 8);
-  assert.equal(times(stalled, 100, afterStall).concurrency, 16);
-  assert.equal(times(stalled, 64, (pace, index) => afterTake(pace, index)).concurrency, 6);
-  assert.equal(times(stalled, 1000, (pace, index) => afterTake(pace, index)).concurrency, 2);
+/** Recovery waits again and again; one fetch takes so long. */
+const waiting = (pace: Pace, count: number, fetchMs: (concurrency: number) => number): Pace =>
+  times(pace, count, (one) => afterStall(afterFetch(one, fetchMs(one.concurrency), limits)));
+
+const far = () => 500;
+const busy = (concurrency: number) => 60 * concurrency;
+
+test("a store that is far away gets more fetches at the same time, step by step", () => {
+  assert.equal(waiting(FIRST_PACE, 3, far).concurrency, 2);
+  assert.equal(waiting(FIRST_PACE, 4, far).concurrency, 4);
+  assert.equal(waiting(FIRST_PACE, 12, far).concurrency, 6);
+  const most = waiting(FIRST_PACE, 200, far);
+  assert.equal(most.concurrency, 16);
+  // Until recovery does not wait any more.
+  const calm = (count: number) => times(most, count, (pace, index) => afterTake(pace, index));
+  assert.equal(calm(31).concurrency, 16);
+  assert.equal(calm(64).concurrency, 14);
+  assert.equal(calm(1000).concurrency, 2);
+});
+
+test("where processors are the limit more at the same time is given up again", () => {
+  const seen = new Set<number>();
+  let pace: Pace = FIRST_PACE;
+  let most = 0;
+  for (let i = 0; i < 300; i += 1) {
+    pace = waiting(pace, 1, busy);
+    seen.add(pace.concurrency);
+    if (pace.concurrency > 2) most += 1;
+  }
+  assert.deepEqual([...seen], [2, 4]);
+  assert.ok(most < 60, `${most} of 300 fetches`);
 });
