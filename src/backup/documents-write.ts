@@ -1,6 +1,11 @@
 import { hostname } from "node:os";
 import type { Codec } from "../codec/codec.ts";
-import { InterruptedError, ObjectExistsError, RefusedError } from "../errors.ts";
+import {
+  InterruptedError,
+  ObjectExistsError,
+  ObjectNotFoundError,
+  RefusedError,
+} from "../errors.ts";
 import { bytesSource, type ByteSource } from "../io/bytes.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { Log } from "../io/log.ts";
@@ -84,8 +89,8 @@ export async function writeDocuments(
 }
 
 /**
- * Makes the backup exist. Rejects with RefusedError when there is a sentinel of this name; after
- * any other error it may exist or not.
+ * Makes the backup exist. Rejects with RefusedError when there is a sentinel of this name, and when
+ * a retention has removed the base meanwhile; after any other error it may exist or not.
  */
 export async function writeSentinel(
   description: BackupDescription,
@@ -93,12 +98,32 @@ export async function writeSentinel(
 ): Promise<void> {
   const key = sentinelKey(description.name);
   const body = bytesSource(Buffer.from(sentinelText(description)));
+  if (description.base !== undefined) {
+    await requireBaseThere(storage, description.base.name, { signal });
+  }
   try {
     await storage.put(key, body, { signal, ifAbsent: true });
   } catch (error) {
     if (!(error instanceof ObjectExistsError)) throw error;
     throw new RefusedError(`${storage.name} already holds a backup ${description.name}`, {
       hint: "Another cluster is backed up to the same place: give each a prefix of its own.",
+      cause: error,
+    });
+  }
+}
+
+/** Removals begin with the ends of chains: as long as the base is listed, its own bases are. */
+async function requireBaseThere(
+  storage: Storage,
+  base: BackupName,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<void> {
+  try {
+    await storage.stat(sentinelKey(base), { signal });
+  } catch (error) {
+    if (!(error instanceof ObjectNotFoundError)) throw error;
+    throw new RefusedError(`base ${base} was removed while the increment on it was taken`, {
+      hint: "Take a full backup: backup-push --full.",
       cause: error,
     });
   }

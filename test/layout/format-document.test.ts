@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { REMOVALS_FOLDER } from "../../src/retention/removal-note.ts";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -70,6 +71,7 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${quarantineKey("<name>", "<16 hex digits>")}.json`,
     commitIndexKey("<W>"),
     verifyMemoryKey,
+    `${REMOVALS_FOLDER}<time>-<id>.json`,
   ]);
 });
 
