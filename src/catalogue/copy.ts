@@ -100,7 +100,9 @@ async function copyOne(
   });
 }
 
-/** Small documents of which there may be another one: metadata.json is marked, sentinels are not. */
+/**
+ * Small documents of which there may be another one: metadata.json is marked, sentinels are not.
+ */
 async function differs(
   source: Storage,
   target: Storage,

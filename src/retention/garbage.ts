@@ -10,8 +10,8 @@ export interface UnfinishedPutQuery extends CallOptions {
 }
 
 /**
- * What killed puts left in the store and no list shows: temporary files, uploads in parts. Only what
- * was begun long ago, by the clock of its writer or of the store.
+ * What killed puts left in the store and no list shows: temporary files, uploads in parts. Only
+ * what was begun long ago, by the clock of its writer or of the store.
  */
 export async function findUnfinishedPuts(
   storage: Storage,
