@@ -15,8 +15,8 @@ import {
 /** The way that WAL takes from the server into the repository, and who can tell of it. */
 export interface WalArchive {
   readonly storage: Storage;
-  /** pg_wal of the server. */
-  readonly walDirectory: string;
+  /** pg_wal of the server; absent where that is on another host. */
+  readonly walDirectory?: string | undefined;
   /** To ask the archiver's statistics, in a session of its own each time. */
   readonly connection: ConnectionSettings;
   /** What to do when a segment is missing, where the archiver of this server is not in charge. */

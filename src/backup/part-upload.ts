@@ -1,4 +1,5 @@
 import type { Codec } from "../codec/codec.ts";
+import { untilAborted } from "../io/abort.ts";
 import { bytesSource, type ByteSource, type ByteStream, readAll } from "../io/bytes.ts";
 import { createHasher, type HashAlgorithm, type Hasher } from "../io/hash.ts";
 import { Semaphore } from "../io/ordered.ts";
@@ -35,6 +36,14 @@ export interface PartUploadOptions {
   readonly rateLimit?: RateLimit | undefined;
   readonly onContent: (sizeBytes: number) => void;
   readonly signal: AbortSignal;
+}
+
+/** A tar that is made while it is stored. */
+export interface StreamedPart {
+  /** Length of the tar; once all of it is read. */
+  readonly plainBytes: number;
+  /** Its bytes; once. */
+  pack(): ByteStream;
 }
 
 /**
@@ -88,6 +97,35 @@ export class PartUpload {
     for (let count = 0; count < partConcurrency; count += 1) await packing.acquire({ signal });
   }
 
+  /**
+   * Stores parts that come one after the other, until there is none: `next` is asked when the part
+   * before was packed, with the new one's name. Resolves when all are packed.
+   */
+  async packStreamed(next: (name: string) => Promise<StreamedPart | undefined>): Promise<void> {
+    const { codec, codecJobs } = this.#options;
+    const signal = this.#signal;
+    const unfinished = new Semaphore(1 + UPLOAD_QUEUE_LENGTH);
+    for (;;) {
+      await unfinished.acquire({ signal });
+      const name = partName(this.#partCount + 1, codec.extension);
+      const part = await untilAborted(next(name), signal);
+      if (part === undefined) return;
+      this.#partCount += 1;
+      const packed = Promise.withResolvers<void>();
+      const jobs = Math.min(codecJobs, MAX_CODEC_JOBS);
+      // After a failure nobody may ask for more: the source is somewhere in the middle then.
+      const told = {
+        pack: () => successTold(part.pack(), packed.resolve),
+        get plainBytes() {
+          return part.plainBytes;
+        },
+      };
+      const upload = this.#store(name, told, { jobs, onPacked: () => {} });
+      this.#track(upload.finally(() => unfinished.release()));
+      await untilAborted(packed.promise, signal);
+    }
+  }
+
   /** Stores a tar that is in memory; `finish` waits for it. */
   putTar(part: OwnPart): void {
     this.#track(this.#putSmall(part));
@@ -118,7 +156,7 @@ export class PartUpload {
     part: { readonly index: number; readonly first: Walked; readonly entries: Iterator<Walked> },
     onPacked: () => void,
   ): Promise<void> {
-    const { storage, backup, codec, hash, codecJobs, partConcurrency } = this.#options;
+    const { codec, hash, codecJobs, partConcurrency } = this.#options;
     const name = partName(part.index, codec.extension);
     const packer = new PartPacker({
       ...this.#options,
@@ -127,8 +165,23 @@ export class PartUpload {
       rateLimit: this.#options.rateLimit,
       signal: this.#signal,
     });
-    const packed = endTold(packer.pack(part.first, part.entries), onPacked);
     const jobs = Math.ceil(Math.min(codecJobs, MAX_CODEC_JOBS) / partConcurrency);
+    const streamed = {
+      pack: () => packer.pack(part.first, part.entries),
+      get plainBytes() {
+        return packer.plainBytes;
+      },
+    };
+    await this.#store(name, streamed, { jobs, onPacked });
+  }
+
+  async #store(
+    name: string,
+    part: StreamedPart,
+    { jobs, onPacked }: { readonly jobs: number; readonly onPacked: () => void },
+  ): Promise<void> {
+    const { storage, backup } = this.#options;
+    const packed = endTold(part.pack(), onPacked);
     const stored = new StoredStream(this.#compress(packed, jobs), await createHasher("xxh64"), {
       onBytes: (count) => {
         this.#storedBytes += count;
@@ -138,7 +191,7 @@ export class PartUpload {
     this.#options.documents.addPart({
       name,
       sizeBytes: stored.storedBytes,
-      plainBytes: packer.plainBytes,
+      plainBytes: part.plainBytes,
       xxh64: stored.digest(),
     });
   }
@@ -201,6 +254,12 @@ class StoredStream implements ByteSource {
       yield chunk;
     }
   }
+}
+
+/** Passes `stream` on and tells when it was read to its end. */
+async function* successTold(stream: ByteStream, onEnd: () => void): ByteStream {
+  yield* stream;
+  onEnd();
 }
 
 /** Passes `stream` on and tells when it ends, in whatever way. */

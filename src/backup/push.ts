@@ -68,8 +68,9 @@ import { DataDirectoryWalk } from "./walk.ts";
 export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 
 /**
- * Takes a backup of a running server, also of a standby. Resolves when it exists, with every segment that it
- * needs in the repository; rejects otherwise, and then there is no sentinel. See PUSH.md.
+ * Takes a backup of a running server, also of a standby. Resolves when it exists, with every
+ * segment that it needs in the repository; rejects otherwise, and then there is no sentinel. See
+ * PUSH.md.
  */
 export async function pushBackup(settings: PushSettings, world: PushWorld): Promise<PushedBackup> {
   const { storage, log, clock, signal } = world;
@@ -171,7 +172,8 @@ async function copyCluster(
   const { base, start, facts, archive } = running;
   const parts = { base, documents, verifier, startLsn: start.startLsn };
   const { codecJobs, increments } = settings;
-  const sources = { ...archive, ...facts, codecJobs, ways: increments.ways };
+  const walDirectory = join(running.dataDirectory, "pg_wal");
+  const sources = { ...archive, ...facts, walDirectory, codecJobs, ways: increments.ways };
   const reading = await prepareReading(session, parts, sources);
   const context = { documents, reading, world };
   const description = await withParts(running, settings, context, async (copy) => {

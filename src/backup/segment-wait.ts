@@ -29,8 +29,8 @@ export interface MissingSegment {
 
 export interface SegmentWaitOptions {
   readonly storage: Storage;
-  /** pg_wal of the server. */
-  readonly walDirectory: string;
+  /** pg_wal of the server; absent where that is on another host. */
+  readonly walDirectory?: string | undefined;
   readonly clock: Clock;
   /** In all; 0 = without end. */
   readonly timeoutMs: number;
@@ -56,7 +56,7 @@ export async function waitForSegments(
   options: SegmentWaitOptions,
 ): Promise<MissingSegment | undefined> {
   const { storage, walDirectory, clock, timeoutMs, signal } = options;
-  using changes = new DirectoryChanges(join(walDirectory, STATUS_DIRECTORY));
+  using changes = new DirectoryChanges(walDirectory);
   const startMs = clock.monotonicMs();
   const pace = new WaitPace(clock, options.onWaiting);
   let { first } = range;
@@ -110,7 +110,8 @@ async function earliest(
 }
 
 /** A segment that is gone was archived before: the server removes no other. */
-function archiverState(walDirectory: string, segment: string): ArchiverState {
+function archiverState(walDirectory: string | undefined, segment: string): ArchiverState {
+  if (walDirectory === undefined) return "unknown";
   const mark = join(walDirectory, STATUS_DIRECTORY, segment);
   if (existsSync(`${mark}.ready`)) return "waiting";
   const isDone = existsSync(`${mark}.done`) || !existsSync(join(walDirectory, segment));
@@ -167,14 +168,15 @@ class WaitPace {
 }
 
 /**
- * Wakes early when names in a directory change; only ever a hint, and none where it can't watch.
+ * Wakes early when names in archive_status change; only ever a hint, and none where it can't watch.
  */
 class DirectoryChanges implements Disposable {
   readonly #close: () => void;
   #changed = Promise.withResolvers<void>();
 
-  constructor(directory: string) {
-    this.#close = this.#watch(directory);
+  constructor(walDirectory: string | undefined) {
+    this.#close =
+      walDirectory === undefined ? () => {} : this.#watch(join(walDirectory, STATUS_DIRECTORY));
   }
 
   /** Resolves at the first change after this call. */

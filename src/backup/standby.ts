@@ -1,6 +1,7 @@
 import {
   type BackupStart,
   readStandbyEnd,
+  type StandbyStart,
   startStandbyBackup,
 } from "../connection/backup-session.ts";
 import type { ServerFacts } from "../connection/server-facts.ts";
@@ -48,19 +49,29 @@ export async function startOnStandby(
 ): Promise<BackupStart> {
   const { majorVersion, walSegmentBytes: segmentBytes } = facts;
   const start = await startStandbyBackup(session, { majorVersion, segmentBytes, label }, options);
-  const { timeline } = parseSegmentName(start.segment, segmentBytes);
-  const first = segmentNumberOf(start.startLsn, segmentBytes);
-  const last = segmentOfEnd(start.replayLsn, segmentBytes) - 1n;
+  await requireEarlierSegments({ facts, archive }, start, timeoutMs);
+  return start;
+}
+
+/** The segments of a standby's backup that are complete at its start must arrive. */
+export async function requireEarlierSegments(
+  { facts, archive }: StandbyPlace,
+  { startLsn, segment, replayLsn }: StandbyStart,
+  timeoutMs: number,
+): Promise<void> {
+  const { walSegmentBytes: segmentBytes } = facts;
+  const { timeline } = parseSegmentName(segment, segmentBytes);
+  const first = segmentNumberOf(startLsn, segmentBytes);
+  const last = segmentOfEnd(replayLsn, segmentBytes) - 1n;
   if (last >= first) {
     await requireArrival({ timeline, first, last, segmentBytes }, archive, timeoutMs);
-  } else {
-    archive.log.info(
-      "whether WAL arrives in the repository shows only at the end: no segment " +
-        "of this backup is complete yet",
-      { segment: start.segment },
-    );
+    return;
   }
-  return start;
+  archive.log.info(
+    "whether WAL arrives in the repository shows only at the end: no segment of this backup is " +
+      "complete yet",
+    { segment },
+  );
 }
 
 /**

@@ -1,9 +1,10 @@
 import { resolve } from "node:path";
 import { requireSoundPages } from "../backup/corrupt-pages.ts";
 import { type PushedBackup, pushBackup } from "../backup/push.ts";
+import { pushRemoteBackup } from "../backup/remote-push.ts";
 import { codecOf } from "../codec/table.ts";
 import type { Config } from "../config/config.ts";
-import { RefusedError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { Command, Flag, Words } from "./command.ts";
@@ -14,6 +15,7 @@ import { requirePositionals } from "./words.ts";
 interface Arguments {
   /** As the user wrote it. */
   readonly dataDirectory: string | undefined;
+  readonly isRemote: boolean;
   readonly isPermanent: boolean;
   readonly userData: JsonValue | undefined;
   readonly hasFilesMetadata: boolean;
@@ -25,6 +27,7 @@ interface Arguments {
 }
 
 const FLAGS: readonly Flag[] = [
+  { name: "remote", text: "Over the replication protocol, also where PGDATA is set." },
   { name: "permanent", short: "p", text: "Keep this backup, and what it is based on." },
   { name: "full", short: "f", text: "Take a full backup, as --type full." },
   {
@@ -66,26 +69,37 @@ const FLAGS: readonly Flag[] = [
 
 const WITHOUT_EFFECT = ["rating-composer", "database-composer", "copy-composer"];
 
-/** Takes a backup of the server whose data directory is on this host. */
+/** Takes a backup of a server, by its data directory or over the replication protocol. */
 export const backupPush: Command<Arguments> = {
   name: "backup-push",
   usage: "backup-push [data-directory]",
   summary: "Back up a running server.",
   details:
-    "Runs on the server's host as the user that the server runs as, and connects as PGUSER. " +
+    "With a data directory it runs on the server's host as the user that the server runs as, and " +
+    "connects as PGUSER. " +
     "archive_command must already store WAL in the same repository: this is proved before anything " +
     "is copied. Exit 0 means that the backup and all WAL that it needs are stored.\n\n" +
     "With WALG_DELTA_MAX_STEPS above 0, or --type incr or diff, it stores only what changed since an " +
     "earlier backup of the same history, where there is one; else a full backup, and says why.\n\n" +
-    "The data directory is that of PGDATA unless it is given.",
+    "The data directory is that of PGDATA unless it is given. With neither, or with --remote, the backup " +
+    "comes over the replication protocol, from any host: PGUSER needs REPLICATION and a line for " +
+    '"replication" in pg_hba.conf. Such a backup is an increment from PostgreSQL 17 on, with ' +
+    "summarize_wal = on.",
   flags: FLAGS,
   needsConfig: true,
 
   parse(words) {
     const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     requireSupported(words);
+    const isRemote = words.has("remote");
+    if (isRemote && dataDirectory !== undefined) {
+      throw new UsageError(
+        `--remote and the data directory ${dataDirectory} contradict each other`,
+      );
+    }
     return {
       dataDirectory,
+      isRemote,
       isPermanent: words.has("permanent"),
       userData: parseUserData(words.value("add-user-data")),
       hasFilesMetadata: !words.has("without-files-metadata"),
@@ -98,7 +112,7 @@ export const backupPush: Command<Arguments> = {
 
   async run(args, context) {
     const { config, log, clock, signal } = context;
-    const dataDirectory = resolve(context.workingDirectory, requireDirectory(args, config));
+    const directory = args.isRemote ? undefined : (args.dataDirectory ?? config.dataDirectory);
     for (const flag of args.ignored) log.warning(`--${flag} has no effect`);
 
     const startMs = clock.monotonicMs();
@@ -106,8 +120,15 @@ export const backupPush: Command<Arguments> = {
     const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
       context.progress.update({ activity: "backing up", ...state });
     try {
-      const settings = settingsOf(args, config, dataDirectory);
-      const pushed = await pushBackup(settings, { storage, log, clock, onProgress, signal });
+      const world = { storage, log, clock, onProgress, signal };
+      const settings = settingsOf(args, config);
+      const pushed =
+        directory === undefined
+          ? await pushRemoteBackup(settings, world)
+          : await pushBackup(
+              { ...settings, dataDirectory: resolve(context.workingDirectory, directory) },
+              world,
+            );
       sayWritten(log, pushed, { storage: storage.name, elapsedMs: clock.monotonicMs() - startMs });
       await requireSoundPages(pushed, { connection: settings.connection, log, signal });
     } finally {
@@ -123,17 +144,8 @@ function requireSupported(words: Words): void {
   }
 }
 
-function requireDirectory(args: Arguments, config: Config): string {
-  const directory = args.dataDirectory ?? config.dataDirectory;
-  if (directory !== undefined) return directory;
-  throw new RefusedError("backups without a data directory are not supported yet", {
-    hint: 'Run backup-push on the server\'s host with its data directory: backup-push "$PGDATA".',
-  });
-}
-
-function settingsOf(args: Arguments, config: Config, dataDirectory: string) {
+function settingsOf(args: Arguments, config: Config) {
   return {
-    dataDirectory,
     connection: config.postgres,
     serverName: config.archiveQueue.serverName,
     codec: codecOf(config.compressionMethod),

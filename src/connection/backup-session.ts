@@ -134,6 +134,12 @@ export async function startStandbyBackup(
   return { startLsn, segment, replayLsn: parseLsn(textColumn(row, "replayed")) };
 }
 
+/** Up to where a standby has replayed. */
+export async function readReplayPosition(session: Session, options: QueryOptions): Promise<Lsn> {
+  const row = await session.row("SELECT pg_last_wal_replay_lsn() AS replayed", options);
+  return parseLsn(textColumn(row, "replayed"));
+}
+
 /** The timeline on which the backup of a standby ended; right after its stop. */
 export async function readStandbyEnd(session: Session, options: QueryOptions): Promise<number> {
   const row = await session.row(

@@ -97,6 +97,26 @@ export class MessageSocket implements AsyncDisposable {
     if (!this.isClosed && this.#stream.writable) this.#stream.write(message);
   }
 
+  /** As `write`, but waits while the server does not take what was written before. */
+  async writeGently(
+    message: Uint8Array,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<void> {
+    this.write(message);
+    while (!this.isClosed && this.#stream.writableNeedDrain) {
+      signal.throwIfAborted();
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#stream.once("drain", resolve);
+      this.#stream.once("close", resolve);
+      try {
+        await untilAborted(promise, signal);
+      } finally {
+        this.#stream.off("drain", resolve);
+        this.#stream.off("close", resolve);
+      }
+    }
+  }
+
   /** Ends the connection at once. `reason` is what `next` rejects with. */
   destroy(reason: Error): void {
     this.#fail(reason);

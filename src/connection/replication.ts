@@ -2,8 +2,11 @@ import type { Client } from "pg";
 import { DatabaseError, FormatError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { formatLsn, type Lsn, parseLsn } from "../postgres/lsn.ts";
+import type { ByteStream } from "../io/bytes.ts";
 import {
   type BackendMessage,
+  copyDataMessage,
+  copyDoneMessage,
   parseComplaint,
   parseRow,
   queryMessage,
@@ -11,6 +14,7 @@ import {
   type ServerComplaint,
   terminateMessage,
 } from "./backend-message.ts";
+import { BaseBackup, type BaseBackupRequest, formatBaseBackup } from "./backup-stream.ts";
 import { connectClient } from "./connect.ts";
 import { MessageSocket } from "./message-socket.ts";
 import type { ConnectionSettings } from "./target.ts";
@@ -181,6 +185,38 @@ export class ReplicationSession implements AsyncDisposable {
     }
     const rows = await this.#readRows("START_REPLICATION", options, first);
     return parseTimelineEnd(rows);
+  }
+
+  /**
+   * Begins a base backup; takes as long as a checkpoint. Until all of it is read the session takes
+   * no other command.
+   */
+  async startBaseBackup(
+    request: BaseBackupRequest,
+    options: ReplicationCallOptions & {
+      readonly onNotice: (complaint: ServerComplaint) => void;
+    },
+  ): Promise<BaseBackup> {
+    this.#socket.write(queryMessage(formatBaseBackup(request)));
+    const fail = (message: BackendMessage, call: ReplicationCallOptions) =>
+      this.#throwComplaint("BASE_BACKUP", message, call);
+    return await BaseBackup.begin(this.#socket, request, { ...options, fail });
+  }
+
+  /** Tells a server from 17 on of the backup that the next one is to be an increment of. */
+  async uploadManifest(manifest: ByteStream, options: ReplicationCallOptions): Promise<void> {
+    const command = "UPLOAD_MANIFEST";
+    this.#socket.write(queryMessage(command));
+    const first = await this.#nextAnswer(options);
+    if (first.type === "E") await this.#throwComplaint(command, first, options);
+    if (first.type !== "G") {
+      throw new FormatError(`${command} was answered with ${JSON.stringify(first.type)}`);
+    }
+    for await (const bytes of manifest) {
+      await this.#socket.writeGently(copyDataMessage(bytes), options);
+    }
+    this.#socket.write(copyDoneMessage());
+    await this.#readRows(command, options, await this.#nextAnswer(options));
   }
 
   /** Ends the session; the server is told, not waited for. */

@@ -148,6 +148,11 @@ export function manifestKey(backup: BackupName): string {
   return `${backupFolder(backup)}walnut_manifest.jsonl.zst`;
 }
 
+/** PostgreSQL's backup_manifest of a remote backup, as the server sent it. Ours. */
+export function serverManifestKey(backup: BackupName): string {
+  return `${backupFolder(backup)}walnut_backup_manifest.zst`;
+}
+
 /** Prefix of the parts of a backup. */
 export function tarFolder(backup: BackupName): string {
   return `${backupFolder(backup)}${TAR_FOLDER}`;

@@ -32,6 +32,8 @@ export interface OwnRecord {
   readonly changeSource?: string | undefined;
   /** Whether the checksum of every page that was read was verified; absent = nobody looked. */
   readonly isPagesVerified?: boolean | undefined;
+  /** Whether it came over the replication protocol; absent = not. */
+  readonly isRemote?: boolean | undefined;
   /** Pages of the cluster that were found damaged; absent = none, or nobody looked. */
   readonly corruptPages?: number | undefined;
 }
@@ -113,6 +115,7 @@ function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
     ["changes", own?.changeSource],
     ["pages_verified", own?.isPagesVerified],
     ["corrupt_pages", integer(own?.corruptPages)],
+    ["remote", own?.isRemote],
   ]);
   return object.size === 0 ? undefined : object;
 }
@@ -125,6 +128,7 @@ function parseOwn(fields: Fields): OwnRecord | undefined {
     changeSource: own.string("changes"),
     isPagesVerified: own.boolean("pages_verified"),
     corruptPages: own.integer("corrupt_pages"),
+    isRemote: own.boolean("remote"),
   };
 }
 

@@ -13,6 +13,7 @@ const misused = [
   [["a", "b"], /surplus argument "b"/],
   [["--delta-from-name", "LATEST", "--delta-from-user-data", "{}"], /not by both$/],
   [["--delta-from-user-data", "x"], /^user data is not JSON/],
+  [["--remote", "data"], /^--remote and the data directory data contradict each other$/],
   [["--type", "delta"], /^--type delta: there is no such type of backup$/],
   [["--changes", "guess"], /^--changes guess: changed blocks can't be found in this way$/],
   [["--type", "incr", "--full"], /^--full and --type incr contradict each other$/],
@@ -31,13 +32,6 @@ for (const [words, message] of misused) {
     });
   });
 }
-
-test("without a data directory it says what to do", async () => {
-  await assert.rejects(runCommand(backupPush, new MemoryStorage(), []), {
-    name: "RefusedError",
-    message: "backups without a data directory are not supported yet",
-  });
-});
 
 describe("on a server", () => {
   const all: { world?: BackupWorld } = {};
@@ -111,6 +105,18 @@ describe("on a server", () => {
       ["--rating-composer", "--database-composer", "--copy-composer"],
     );
     assert.equal((await world().sentinel(backup)).userData, "from the settings");
+  });
+
+  test("without a data directory, or on request, it comes over the network", async () => {
+    const { dataDirectory } = world().cluster;
+    for (const [words, config] of [
+      [[], {}],
+      [["--remote", "--full"], { dataDirectory }],
+    ] as const) {
+      const { backup } = await run(words, config);
+      const keys = await world().keys(`basebackups_005/${backup}/`);
+      assert.ok(keys.some((key) => key.endsWith("walnut_backup_manifest.zst")));
+    }
   });
 
   test("takes increments by WAL-G's setting and by the words of other tools", async () => {

@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { chmod, mkdir, readdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type PushedBackup, pushBackup, type PushSettings } from "../../src/backup/push.ts";
+import { pushRemoteBackup } from "../../src/backup/remote-push.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
@@ -23,6 +24,8 @@ export interface BackupWorld extends AsyncDisposable {
   /** What was logged, a line an event: "warning: text name=value". */
   readonly logged: string[];
   push(change?: PushChange): Promise<PushedBackup>;
+  /** The same over the replication protocol. */
+  pushRemote(change?: PushChange): Promise<PushedBackup>;
   sentinel(name: string): Promise<Sentinel>;
   keys(prefix?: string): Promise<string[]>;
   /** Changes archive_command and waits until the server knows. */
@@ -76,7 +79,16 @@ class World implements BackupWorld {
   }
 
   async push(change: PushChange = {}): Promise<PushedBackup> {
-    const { storage, signal, onProgress, ...settings } = change;
+    const { settings, world } = this.#worldOf(change);
+    return await pushBackup(settings, world);
+  }
+
+  async pushRemote(change: PushChange = {}): Promise<PushedBackup> {
+    const { settings, world } = this.#worldOf(change);
+    return await pushRemoteBackup(settings, world);
+  }
+
+  #worldOf({ storage, signal, onProgress, ...settings }: PushChange) {
     const world = {
       storage: storage ?? this.storage,
       log: this.#log(),
@@ -84,7 +96,7 @@ class World implements BackupWorld {
       onProgress: onProgress ?? (() => {}),
       signal: signal ?? AbortSignal.timeout(120_000),
     };
-    return await pushBackup({ ...this.#settings(), ...settings }, world);
+    return { settings: { ...this.#settings(), ...settings }, world };
   }
 
   async sentinel(name: string): Promise<Sentinel> {

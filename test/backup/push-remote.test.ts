@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { codecOf } from "../../src/codec/table.ts";
+import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
+import { HookedStorage } from "../support/hooked-storage.ts";
+import { type Cluster, restoreCluster } from "../support/postgres.ts";
+import { chownTree } from "../support/server-user.ts";
+import { restoreInto } from "../support/restoring.ts";
+
+for (const major of [13, 15, 18] as const) {
+  describe(`a server of PostgreSQL ${major} over the replication protocol`, () => {
+    const all: { world?: BackupWorld } = {};
+    function world(): BackupWorld {
+      if (all.world === undefined) throw new Error("no server");
+      return all.world;
+    }
+    before(async () => {
+      all.world = await startBackupWorld({ major, dataDirectoryName: "the data" });
+      const { cluster } = all.world;
+      const location = await cluster.makeDirectory("a table space");
+      await cluster.query(`CREATE TABLESPACE other LOCATION '${location}'`);
+      await cluster.query("CREATE DATABASE second");
+      await cluster.query(ITEMS, "second");
+      await cluster.query(ITEMS);
+      await cluster.query("CREATE TABLE elsewhere TABLESPACE other AS SELECT * FROM item");
+      await cluster.query("CREATE UNLOGGED TABLE fleeting AS SELECT 1 AS n");
+    });
+    after(async () => await all.world?.[Symbol.asyncDispose]());
+
+    test("is backed up with its tablespaces, in parts, and restored", async () => {
+      const { cluster, storage, repository } = world();
+      const { name, fileCount, contentBytes } = await world().pushRemote({
+        codec: codecOf("zstd"),
+        thresholdBytes: 8 * 1024 * 1024,
+      });
+      assert.ok(fileCount > 900 && contentBytes > 20_000_000, `${fileCount} ${contentBytes}`);
+      const keys = await world().keys(`basebackups_005/${name}/`);
+      const names = keys.map((key) => key.slice(key.lastIndexOf("/") + 1));
+      for (const wanted of ["part_002.tar.zst", "pg_control.tar.zst", "backup_label.tar.zst"]) {
+        assert.ok(names.includes(wanted), names.join(" "));
+      }
+      assert.ok(names.includes("walnut_backup_manifest.zst"));
+      const sentinel = await world().sentinel(name);
+      assert.equal(sentinel.spec?.tablespaces.length, 1);
+      const destination = join(cluster.directory, "restored here");
+      const moved = join(cluster.directory, "moved space");
+      const [tablespace] = sentinel.spec?.tablespaces ?? [];
+      await restoreInto(storage, destination, {
+        backup: name,
+        tablespaces: { mappings: [{ from: tablespace?.name ?? "", to: moved }] },
+      });
+      await chownTree(moved, cluster.user);
+      await assertSame(cluster, destination, repository);
+      assert.equal((await readdir(moved)).length, 1, "the tablespace is where it was mapped to");
+    });
+
+    if (major === 15) return;
+
+    test("the same as by the data directory, but for what the server leaves out", async () => {
+      const remote = await filesOf(world(), (await world().pushRemote()).name);
+      const local = await filesOf(world(), (await world().push()).name);
+      assert.deepEqual(
+        [...remote].filter((path) => isLasting(path) && !local.has(path)),
+        [],
+      );
+      assert.deepEqual(
+        [...local].filter((path) => isLasting(path) && !remote.has(path)),
+        [],
+      );
+    });
+
+    test("a connection that is lost leaves nothing", async () => {
+      const { cluster } = world();
+      const before = await world().keys("basebackups_005/");
+      let isCut = false;
+      const storage = new HookedStorage(world().storage, {
+        beforePut: async (key) => {
+          if (isCut || !key.endsWith(".tar")) return;
+          isCut = true;
+          await cluster.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'",
+          );
+        },
+      });
+      await assert.rejects(world().pushRemote({ storage }), {
+        name: /^(Database|Replication)Error$/,
+      });
+      assert.ok(isCut);
+      assert.deepEqual(await world().keys("basebackups_005/"), before);
+    });
+
+    test("WAL that does not arrive is found out before anything is copied", async () => {
+      await world().setArchiveCommand("true");
+      const before = await world().keys("basebackups_005/");
+      await assert.rejects(world().pushRemote({ archiveCheckTimeoutMs: 300 }), {
+        message: /^WAL segment [0-9A-F]{24} did not arrive/,
+      });
+      assert.deepEqual(await world().keys("basebackups_005/"), before);
+      await world().setArchiveCommand(`cp "%p" "${world().repository}/wal_005/%f"`);
+    });
+  });
+}
+
+/** Files that come and go between two backups. */
+function isLasting(path: string): boolean {
+  return !/pg_internal\.init|pg_stat|pg_xact|pg_logical/.test(path);
+}
+
+const ITEMS = "CREATE TABLE item AS SELECT n, md5(n::text) AS text FROM generate_series(1, 3000) n";
+
+async function assertSame(
+  cluster: Cluster,
+  destination: string,
+  repository: string,
+): Promise<void> {
+  await using restored = await restoreCluster(destination, {
+    major: cluster.major,
+    signal: "recovery",
+    restoreCommand: `cp "${repository}/wal_005/%f" "%p"`,
+  });
+  assert.equal(restored.outcome, "promoted", restored.log());
+  await cluster.query("TRUNCATE fleeting");
+  assert.equal(await restored.contents(), await cluster.contents());
+}
+
+async function filesOf(world: BackupWorld, name: string): Promise<Set<string>> {
+  const directory = await world.unpack(name, `files of ${name}`);
+  return new Set(await readdir(directory, { recursive: true }));
+}
