@@ -78,8 +78,8 @@ export function afterTake(pace: Pace, nowMs: number): Pace {
 }
 
 /**
- * Recovery had to wait for a segment that came too late: more are fetched at the same time, as long as
- * that brings more. Where processors or the line are the limit it only delays the nearest one.
+ * Recovery had to wait for a segment that came too late: more are fetched at the same time, as long
+ * as that brings more. Where processors or the line are the limit it only delays the nearest one.
  */
 export function afterStall(pace: Pace): Pace {
   const { concurrency, levelMs, levelCount, levelCountMin, lowerRate } = pace;
