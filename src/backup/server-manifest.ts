@@ -110,7 +110,7 @@ async function* linesOf(stream: ByteStream): AsyncGenerator<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let rest = "";
   for await (const chunk of stream) {
-    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    const lines = (rest + decoded(decoder, chunk)).split("\n");
     rest = lines.pop() ?? "";
     if (rest.length > MAX_LINE_LENGTH) {
       throw new FormatError("backup_manifest has a line that is too long");
@@ -118,4 +118,12 @@ async function* linesOf(stream: ByteStream): AsyncGenerator<string> {
     yield* lines;
   }
   if (rest !== "") throw new FormatError("backup_manifest ends within a line");
+}
+
+function decoded(decoder: TextDecoder, chunk: Uint8Array): string {
+  try {
+    return decoder.decode(chunk, { stream: true });
+  } catch (error) {
+    throw new FormatError("backup_manifest is not UTF-8", { cause: error });
+  }
 }

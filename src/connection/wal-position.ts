@@ -14,7 +14,9 @@ export interface WalPosition {
   readonly lsn: Lsn;
 }
 
-/** Asks a primary what it has written, a standby what it has received or, without that, replayed. */
+/**
+ * Asks a primary what it has written, a standby what it has received or, without that, replayed.
+ */
 export async function readWalPosition(
   session: Session,
   options: QueryOptions,

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
+import { formatLsn, lsn } from "../../src/postgres/lsn.ts";
 import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
 import { type Cluster, restoreCluster } from "../support/postgres.ts";
@@ -89,6 +90,35 @@ for (const major of [13, 15, 18] as const) {
       });
       assert.ok(isCut);
       assert.deepEqual(await world().keys("basebackups_005/"), before);
+    });
+
+    test("where the server can't make an increment it becomes a full backup, said so", async () => {
+      const { cluster } = world();
+      const increments = { maxSteps: 5, origin: "latest" } as const;
+      const from = world().logged.length;
+      const first = await world().pushRemote({ increments });
+      assert.equal(first.baseName, undefined);
+      const reason = major < 17 ? /remote increments need PostgreSQL 17/ : /summarize_wal is off/;
+      assert.match(world().logged.slice(from).join("\n"), reason);
+      if (major < 17) return;
+
+      await cluster.query("ALTER SYSTEM SET summarize_wal = on");
+      await cluster.query("SELECT pg_reload_conf()");
+      const base = await world().pushRemote();
+      const increment = await world().pushRemote({ increments });
+      assert.equal(increment.baseName, base.name, world().logged.join("\n"));
+      await cluster.query("CHECKPOINT");
+      const stop = formatLsn(lsn(increment.stopLsn));
+      const summarized = `SELECT count(*) > 0 FROM pg_available_wal_summaries() WHERE end_lsn > '${stop}'`;
+      await cluster.waitFor(summarized);
+      const summaries = join(cluster.dataDirectory, "pg_wal", "summaries");
+      for (const file of await readdir(summaries)) await rm(join(summaries, file));
+      const second = await world().pushRemote({ increments });
+      assert.equal(second.baseName, undefined);
+      assert.match(
+        world().logged.join("\n"),
+        /warning: Doing full backup: the server can't make an increment .*WAL summaries/,
+      );
     });
 
     test("WAL that does not arrive is found out before anything is copied", async () => {
