@@ -15,6 +15,7 @@ export interface SdkRequest {
   readonly path: string;
   readonly query?: Readonly<Record<string, string | readonly string[] | null>>;
   readonly headers: Readonly<Record<string, string>>;
+  /** Bytes or a text, or an array of them. */
   readonly body?: unknown;
 }
 
@@ -140,21 +141,23 @@ async function writeBody(
   body: unknown,
   watchdog: Watchdog,
 ): Promise<void> {
-  const bytes = bodyBytes(body);
-  for (let start = 0; start < bytes.length; start += WRITE_BYTES) {
-    const piece = bytes.subarray(start, start + WRITE_BYTES);
-    await new Promise<void>((resolve, reject) => {
-      sent.write(piece, (error) => (error ? reject(error) : resolve()));
-    });
-    watchdog.progress();
+  for (const bytes of bodyPieces(body)) {
+    for (let start = 0; start < bytes.length; start += WRITE_BYTES) {
+      const piece = bytes.subarray(start, start + WRITE_BYTES);
+      await new Promise<void>((resolve, reject) => {
+        sent.write(piece, (error) => (error ? reject(error) : resolve()));
+      });
+      watchdog.progress();
+    }
   }
   sent.end();
 }
 
-function bodyBytes(body: unknown): Uint8Array {
-  if (body === undefined || body === null) return new Uint8Array();
-  if (body instanceof Uint8Array) return body;
-  if (typeof body === "string") return Buffer.from(body);
+function bodyPieces(body: unknown): readonly Uint8Array[] {
+  if (body === undefined || body === null) return [];
+  if (body instanceof Uint8Array) return [body];
+  if (typeof body === "string") return [Buffer.from(body)];
+  if (Array.isArray(body)) return body.flatMap(bodyPieces);
   throw new TypeError("request bodies must be bytes: a stream could not be sent again");
 }
 

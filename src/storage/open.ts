@@ -5,6 +5,7 @@ import type { Log } from "../io/log.ts";
 import { RateLimit } from "../io/rate-limit.ts";
 import { STORAGE_RETRY_POLICY, systemRandom } from "../io/retry.ts";
 import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.ts";
+import type { AzureConfig } from "./azure-config.ts";
 import { DeadlineStorage } from "./deadline.ts";
 import { DirectoryStorage } from "./directory.ts";
 import { PrefixedStorage } from "./prefixed.ts";
@@ -45,7 +46,7 @@ export interface S3Config {
   readonly deleteBatchSize: number;
 }
 
-export type StorageConfig = DirectoryConfig | S3Config;
+export type StorageConfig = DirectoryConfig | S3Config | AzureConfig;
 
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
@@ -90,10 +91,21 @@ async function openStore(
     await storage.requireRoot();
     return storage;
   }
-  // The SDK takes longer to load than a push to a directory takes in all.
-  const { openS3Storage } = await import("./s3.ts");
-  const bucket = await openS3Storage(config, options);
-  return config.prefix === "" ? bucket : new PrefixedStorage(bucket, config.prefix);
+  const whole = await openWhole(config, options);
+  return config.prefix === "" ? whole : new PrefixedStorage(whole, config.prefix);
+}
+
+/** Each store is loaded when it is used: an SDK takes longer than a push to a directory in all. */
+async function openWhole(
+  config: Exclude<StorageConfig, DirectoryConfig>,
+  options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
+): Promise<Storage> {
+  switch (config.kind) {
+    case "s3":
+      return await (await import("./s3.ts")).openS3Storage(config, options);
+    case "azure":
+      return await (await import("./azure.ts")).openAzureStorage(config, options);
+  }
 }
 
 function retryLogger(log: Log): (event: RetryEvent) => void {

@@ -67,3 +67,39 @@ export function changedWhileRead(
     ...details,
   });
 }
+
+/** An answer that says no: the cause of the error that it became. */
+export class HttpFailure extends Error {
+  readonly status: number;
+  /** The store's own, "" if it gave none. */
+  readonly code: string;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(failure: {
+    readonly status: number;
+    readonly code: string;
+    readonly text: string;
+    readonly retryAfterMs?: number | undefined;
+  }) {
+    super(failure.text);
+    this.name = "HttpFailure";
+    this.status = failure.status;
+    this.code = failure.code;
+    this.retryAfterMs = failure.retryAfterMs;
+  }
+}
+
+/** The answer that an error of ours was made from, if it was made from one. */
+export function httpFailure(error: unknown): HttpFailure | undefined {
+  if (!(error instanceof OperationError)) return undefined;
+  return error.cause instanceof HttpFailure ? error.cause : undefined;
+}
+
+/** "cannot put a in s3://b: 503 ServerBusy: Try again later". */
+export function formatFailure(
+  { status, code, message }: HttpFailure,
+  { verb, key, storage }: RequestAction,
+): string {
+  const what = `cannot ${verb} ${key} in ${storage}: ${`${status} ${code}`.trimEnd()}`;
+  return message === "" ? what : `${what}: ${message.replace(/\.$/, "")}`;
+}

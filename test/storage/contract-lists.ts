@@ -4,6 +4,13 @@ import type { ByteSource } from "../../src/io/bytes.ts";
 import { compareKeys } from "../../src/storage/key.ts";
 import type { ListOptions, ObjectInfo, Storage } from "../../src/storage/storage.ts";
 
+export interface ListContractOptions {
+  /** More than fit in one page of a list: 1,001 unless given. */
+  readonly keyCount?: number;
+  /** Whether the store takes "\\" for "/", so that no key may have it. */
+  readonly refusesBackslash?: boolean;
+}
+
 /** Makes one test of the suite: a title, and what it does with an empty storage. */
 export type Contract = (title: string, body: (storage: Storage) => Promise<void>) => void;
 
@@ -62,9 +69,23 @@ const ODD_SEGMENTS = [
 ];
 
 /** Order, prefixes, positions and pages of `list`; `keyCount` is more than fit in one page. */
-export function describeLists(contract: Contract, keyCount: number): void {
+export function describeLists(
+  contract: Contract,
+  { keyCount = 1001, refusesBackslash = false }: ListContractOptions,
+): void {
+  const isRefused = (segment: string) => refusesBackslash && segment.includes("\\");
   contract("keys of odd characters come back in byte order", async (storage) => {
-    const keys = ODD_SEGMENTS.flatMap((segment) => [
+    for (const segment of ODD_SEGMENTS.filter(isRefused)) {
+      const put = storage.put(segment, text("x"), { signal });
+      await assert.rejects(put, { name: "StorageError", isRetryable: false });
+      await storage.put(segment.replaceAll("\\", "/"), text("x"), { signal });
+      await assert.rejects(storage.stat(segment, { signal }), { name: "ObjectNotFoundError" });
+      await assert.rejects(textOf(storage, segment), { name: "ObjectNotFoundError" });
+      await storage.delete([segment], { signal });
+      assert.equal(await textOf(storage, segment.replaceAll("\\", "/")), "x");
+      await storage.delete([segment.replaceAll("\\", "/")], { signal });
+    }
+    const keys = ODD_SEGMENTS.filter((segment) => !isRefused(segment)).flatMap((segment) => [
       `odd/${segment}`,
       `odd/in ${segment}/${segment}`,
     ]);

@@ -1,0 +1,81 @@
+import { DefaultAzureCredential } from "@azure/identity";
+import { StorageError } from "../errors.ts";
+import type { RestSender } from "./rest-sender.ts";
+import { readText } from "./rest-sender.ts";
+import type { TokenSource } from "./token-auth.ts";
+
+type Options = NonNullable<ConstructorParameters<typeof DefaultAzureCredential>[0]>;
+type HttpClient = NonNullable<Options["httpClient"]>;
+
+/** What a token for the blob service is for. */
+const SCOPE = "https://storage.azure.com/.default";
+
+/**
+ * Tokens from whatever the machine has: service principal, workload identity, managed identity, or
+ * the command line's login. Loaded only where there is neither key nor SAS.
+ */
+export function azureTokens(sender: RestSender, authorityHost: string | undefined): TokenSource {
+  const credential = new DefaultAzureCredential({
+    httpClient: identityClient(sender),
+    retryOptions: { maxRetries: 0 },
+    // Only the public clouds can be looked up; the lookup itself goes to one of them.
+    disableInstanceDiscovery: authorityHost !== undefined,
+    ...(authorityHost === undefined ? {} : { authorityHost }),
+  });
+  return async ({ signal }) => {
+    const { token, expiresOnTimestamp } = await credential.getToken(SCOPE, { abortSignal: signal });
+    return { token, expiresAtMs: expiresOnTimestamp };
+  };
+}
+
+/** Our own way to send requests, with a deadline in each phase and no proxy of the environment. */
+function identityClient(sender: RestSender): HttpClient {
+  return {
+    async sendRequest(request) {
+      const headers = Object.entries(request.headers.toJSON()).map(
+        ([name, value]) => [name.toLowerCase(), value] as const,
+      );
+      const never = new AbortController().signal;
+      const signal = request.abortSignal instanceof AbortSignal ? request.abortSignal : never;
+      const { body } = request;
+      if (typeof body !== "string" && body !== undefined && body !== null) {
+        throw new StorageError("a request for a token has a body that is no text", {
+          isRetryable: false,
+        });
+      }
+      const response = await sender.send(
+        {
+          method: methodOf(request.method),
+          url: new URL(request.url),
+          headers: Object.fromEntries(headers),
+          ...(typeof body === "string" ? { body: Buffer.from(body) } : {}),
+        },
+        { signal },
+      );
+      const answered = request.headers;
+      for (const [name] of headers) answered.delete(name);
+      for (const [name, value] of Object.entries(response.headers)) answered.set(name, value);
+      return {
+        request,
+        status: response.status,
+        headers: answered,
+        bodyAsText: await readText(response),
+      };
+    },
+  };
+}
+
+function methodOf(method: string): "GET" | "HEAD" | "PUT" | "POST" | "DELETE" {
+  switch (method) {
+    case "GET":
+    case "HEAD":
+    case "PUT":
+    case "POST":
+    case "DELETE":
+      return method;
+    default:
+      throw new StorageError(`a request for a token has the method ${method}`, {
+        isRetryable: false,
+      });
+  }
+}

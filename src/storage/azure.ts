@@ -1,0 +1,197 @@
+import { readFile } from "node:fs/promises";
+import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { withRetry } from "../io/retry.ts";
+import type { RetryContext, RetryPolicy } from "../io/retry.ts";
+import { localFileError } from "../io/system-error.ts";
+import { SasAuth, SharedKeyAuth } from "./azure-auth.ts";
+import type { AzureAuth } from "./azure-auth.ts";
+import type { AzureConfig } from "./azure-config.ts";
+import { listBlobs } from "./azure-list.ts";
+import { AzurePut, azurePartLimits } from "./azure-put.ts";
+import type { AzurePutContext } from "./azure-put.ts";
+import { headBlob, readBlob } from "./azure-read.ts";
+import { AzureTransport } from "./azure-transport.ts";
+import { deleteSingly } from "./delete-singly.ts";
+import { requireValidKey, requireValidRange } from "./key.ts";
+import { PartBuffers } from "./part-buffers.ts";
+import { PartedPut } from "./parted-put.ts";
+import { RestSender } from "./rest-sender.ts";
+import type {
+  CallOptions,
+  GetOptions,
+  ListOptions,
+  ObjectHold,
+  ObjectInfo,
+  ObjectKey,
+  PutOptions,
+  Storage,
+  Upkeep,
+} from "./storage.ts";
+import { TokenCache } from "./token-auth.ts";
+import type { TokenSource } from "./token-auth.ts";
+
+export interface AzureOptions extends RetryContext {
+  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
+  readonly retryPolicy: RetryPolicy;
+  /** Silence of this length ends a request. */
+  readonly requestTimeoutMs: number;
+  /** Blocks of one object that are sent at the same time, as far as the memory for them allows. */
+  readonly uploadConcurrency: number;
+}
+
+/** For the blocks of all puts together; beyond it, each put may have one of the smallest. */
+const BLOCK_MEMORY_BYTES = 64 * 1024 * 1024;
+const IDENTITY_HINT =
+  "Set AZURE_STORAGE_ACCESS_KEY or AZURE_STORAGE_SAS_TOKEN, or give this machine an identity that " +
+  'has the role "Storage Blob Data Contributor" on the container.';
+
+/** A whole container: `config.prefix` is the caller's matter (PrefixedStorage). */
+export async function openAzureStorage(
+  config: AzureConfig,
+  options: AzureOptions,
+): Promise<Storage> {
+  const { endpoint, container } = config;
+  const certificates = config.caFile === undefined ? undefined : await readPem(config.caFile);
+  const { requestTimeoutMs, clock } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, certificates });
+  const auth = await openAuth(config, sender, options);
+  const transport = new AzureTransport({ sender, auth, endpoint, container });
+  return new AzureStorage(transport, config, options);
+}
+
+async function readPem(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    throw localFileError("read the certificates in", path, error);
+  }
+}
+
+async function openAuth(
+  config: AzureConfig,
+  sender: RestSender,
+  options: AzureOptions,
+): Promise<AzureAuth> {
+  const { account, accessKey, sasToken, rereadSasToken: reread } = config;
+  const { clock, requestTimeoutMs: timeoutMs } = options;
+  if (accessKey !== undefined) return new SharedKeyAuth(account, accessKey, clock);
+  const token = sasToken ?? (await reread?.());
+  if (token !== undefined) return new SasAuth(token, { reread, clock });
+
+  const storage = `azure://${config.endpoint.replace(/^\w+:\/\//, "")}/${config.container}`;
+  let source: TokenSource | undefined;
+  const cache = new TokenCache(
+    async (call) => {
+      // It takes longer to load than a push with a key takes in all.
+      const { azureTokens } = await import("./azure-identity.ts");
+      source ??= azureTokens(sender, config.authorityHost);
+      return await source(call);
+    },
+    { clock, timeoutMs, storage, hint: IDENTITY_HINT },
+  );
+  return {
+    async authorize(request, call) {
+      const authorization = `Bearer ${await cache.get(call)}`;
+      return { ...request, headers: { ...request.headers, authorization } };
+    },
+    renew: async () => cache.forget(),
+    refusalHint: () => undefined,
+  };
+}
+
+class AzureStorage implements Storage {
+  readonly name: string;
+  readonly upkeep: Upkeep;
+  readonly #transport: AzureTransport;
+  readonly #options: AzureOptions;
+  readonly #puts: AzurePutContext;
+  readonly #buffers = new PartBuffers(BLOCK_MEMORY_BYTES);
+  readonly #concurrency: number;
+
+  constructor(transport: AzureTransport, config: AzureConfig, options: AzureOptions) {
+    this.name = transport.name;
+    this.#transport = transport;
+    this.#options = options;
+    this.#concurrency = config.maxBuffers ?? options.uploadConcurrency;
+    this.#puts = { ...options, transport, maxPartBytes: config.bufferBytes };
+    this.upkeep = {
+      // Blocks without a list end by themselves, and no request takes them away.
+      async *listUnfinished() {},
+      async removeUnfinished() {},
+      readHold: (key, call) => this.#retry(call.signal, () => readHold(transport, key, call)),
+    };
+  }
+
+  async *get(key: ObjectKey, options: GetOptions): ByteStream {
+    if (options.range !== undefined) requireValidRange(options.range);
+    for await (const chunk of readBlob(this.#transport, key, options)) yield chunk;
+  }
+
+  async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
+    requireValidKey(key);
+    if (key.includes("\\")) {
+      throw new StorageError(
+        `object key ${JSON.stringify(key)} is refused: Azure takes \\ for /, so it is another key`,
+        { isRetryable: false },
+      );
+    }
+    const parts = {
+      buffers: this.#buffers,
+      limits: azurePartLimits(this.#puts, key),
+      concurrency: this.#concurrency,
+    };
+    await new PartedPut(new AzurePut(this.#puts, key, options), parts, options).run(body);
+  }
+
+  async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
+    const { sizeBytes, modifiedAt } = await headBlob(this.#transport, key, options);
+    return { key, sizeBytes, modifiedAt };
+  }
+
+  list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
+    return listBlobs(this.#transport, prefix, options);
+  }
+
+  async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
+    await deleteSingly(keys, { signal }, (key, call) =>
+      this.#retry(call.signal, async () => {
+        await this.#transport.sendForText(
+          {
+            verb: "delete",
+            key,
+            method: "DELETE",
+            blob: key,
+            headers: { "x-ms-delete-snapshots": "include" },
+          },
+          call,
+        );
+      }),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#transport.destroy();
+  }
+
+  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
+  }
+}
+
+async function readHold(
+  transport: AzureTransport,
+  key: ObjectKey,
+  options: CallOptions,
+): Promise<ObjectHold | undefined> {
+  try {
+    const { headers } = await headBlob(transport, key, options);
+    const isLegalHold = headers["x-ms-legal-hold"] === "true";
+    const until = headers["x-ms-immutability-policy-until-date"];
+    if (until === undefined) return isLegalHold ? { isLegalHold } : undefined;
+    return { isLegalHold, lockedUntil: new Date(until) };
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return undefined;
+    throw error;
+  }
+}
