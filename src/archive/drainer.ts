@@ -352,10 +352,10 @@ class Drainer {
   }
 
   async #shipGaps(): Promise<void> {
-    const { spool, signal, log } = this.#options;
+    const { queue, spool, serverName, signal, log } = this.#options;
     if (this.#storage === undefined) return;
     try {
-      const names = await shipGaps(this.#storage, spool.gaps, { signal });
+      const names = await shipGaps(this.#storage, spool.gaps, { ...queue, serverName }, { signal });
       if (names.length > 0) log.warning("recorded gaps in the store", { count: names.length });
     } catch (error) {
       log.warning("gaps could not be recorded in the store", { reason: reasonOf(error) });

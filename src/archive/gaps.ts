@@ -1,4 +1,4 @@
-import { readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ObjectExistsError, systemErrorCode } from "../errors.ts";
 import { bytesSource } from "../io/bytes.ts";
@@ -7,6 +7,8 @@ import { localFileError } from "../io/system-error.ts";
 import { gapKey } from "../layout/keys.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
+import { describeWriter, isSameWriter } from "./writer.ts";
+import { readWriterClaim } from "./writer-claims.ts";
 
 /** A segment that was acknowledged to PostgreSQL without being stored. */
 export interface Gap {
@@ -17,9 +19,22 @@ export interface Gap {
   readonly atMs: number;
   /** Why the store did not have it in time. */
   readonly reason: string;
+  /** Whether the server only had a copy of WAL that another one makes. */
+  readonly isCopy: boolean;
+}
+
+/** Whose gaps they are. */
+export interface GapOwner {
+  readonly dataDirectory: string;
+  /** WALNUT_SERVER_NAME. */
+  readonly serverName: string | undefined;
 }
 
 const SUFFIX = ".json";
+/** Of records that are no business of the repository. */
+const KEPT_SUFFIX = ".not-shipped";
+
+const COPY = "follower";
 
 /** Writes a gap down; survives a power cut once resolved. Rejects with LocalFileError. */
 export async function recordGap(directory: string, gap: Gap, options: CallOptions): Promise<void> {
@@ -29,6 +44,7 @@ export async function recordGap(directory: string, gap: Gap, options: CallOption
     system_identifier: gap.systemId?.toString() ?? "",
     time: new Date(gap.atMs).toISOString(),
     reason: gap.reason,
+    role: gap.isCopy ? COPY : "primary",
   });
   await writeFileDurably(
     join(directory, `${gap.name}${SUFFIX}`),
@@ -57,25 +73,54 @@ export async function forgetGap(directory: string, name: string): Promise<void> 
 
 /**
  * Copies the records to the store, where backups and restores see them, and removes them here.
- * Gives the names. What is written once is never changed.
+ * Gives the names. What is written once is never changed. A clone does not speak for the server
+ * that writes the timeline: its records stay here, under another name.
  */
 export async function shipGaps(
   storage: Storage,
   directory: string,
+  owner: GapOwner,
   options: CallOptions,
 ): Promise<readonly string[]> {
-  const names = await listLocalGaps(directory);
-  for (const name of names) {
+  const shipped: string[] = [];
+  for (const name of await listLocalGaps(directory)) {
     const path = join(directory, `${name}${SUFFIX}`);
-    const text = await readFile(path).catch((error: unknown) => {
+    const text = await readFile(path, "utf8").catch((error: unknown) => {
       throw localFileError("read", path, error);
     });
+    if (!isOfCopy(text) && !(await isOurs(storage, name, owner, options))) {
+      await rename(path, join(directory, `${name}${KEPT_SUFFIX}`));
+      continue;
+    }
     try {
-      await storage.put(gapKey(name), bytesSource(text), { ...options, ifAbsent: true });
+      const body = bytesSource(Buffer.from(text));
+      await storage.put(gapKey(name), body, { ...options, ifAbsent: true });
     } catch (error) {
       if (!(error instanceof ObjectExistsError)) throw error;
     }
     await rm(path, { force: true });
+    shipped.push(name);
   }
-  return names;
+  return shipped;
+}
+
+async function isOurs(
+  storage: Storage,
+  name: string,
+  { dataDirectory, serverName }: GapOwner,
+  options: CallOptions,
+): Promise<boolean> {
+  const claim = await readWriterClaim(storage, Number.parseInt(name.slice(0, 8), 16), options);
+  if (claim === undefined) return true;
+  return isSameWriter(claim, await describeWriter(dataDirectory, serverName));
+}
+
+function isOfCopy(text: string): boolean {
+  try {
+    const record: unknown = JSON.parse(text);
+    const isRecord = typeof record === "object" && record !== null;
+    return isRecord && new Map<string, unknown>(Object.entries(record)).get("role") === COPY;
+  } catch {
+    return false;
+  }
 }

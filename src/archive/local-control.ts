@@ -73,3 +73,13 @@ export async function readLocalHistory(
 export function isLeft(histories: readonly TimelineHistory[], timeline: number): boolean {
   return histories.some((history) => history.timeline > timeline && isAncestor(history, timeline));
 }
+
+/** Whether the timeline's WAL is made elsewhere: this data directory only has copies of it. */
+export async function isFollower(
+  { state }: Pick<PgControl, "state">,
+  walDirectory: string,
+  timeline: number,
+): Promise<boolean> {
+  if (state === "in archive recovery" || state === "shut down in recovery") return true;
+  return isLeft(await listLocalHistories(walDirectory), timeline);
+}

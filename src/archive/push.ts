@@ -111,7 +111,13 @@ class Push {
     const isAlone = memory.pushExtension === extension && !entry.isShared;
     const outcome = isAlone ? await this.#store() : await this.#storeAmongOthers();
 
-    const change = { ...learned, ...entry.learned, pushExtension: extension };
+    // Other files are stored by rules of their own: the timeline's claim may say something else.
+    const isSegment = this.#local.kind === "segment" || this.#local.kind === "partial";
+    const change = {
+      ...learned,
+      ...entry.learned,
+      ...(isSegment ? { pushExtension: extension } : {}),
+    };
     await rememberArchive(place, memory, change);
     return outcome;
   }

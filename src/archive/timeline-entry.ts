@@ -7,7 +7,7 @@ import { formatHistoryName, parseWalFileName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { ArchiveMemory } from "./cache.ts";
 import type { DeadlineScope } from "./deadline.ts";
-import { isLeft, listLocalHistories, readLocalControl, readLocalHistory } from "./local-control.ts";
+import { isFollower, readLocalControl, readLocalHistory } from "./local-control.ts";
 import type { LocalWal } from "./local-wal.ts";
 import { listStoredWal } from "./stored-wal.ts";
 import { describeWriter, type Writer, writerFingerprint } from "./writer.ts";
@@ -83,16 +83,16 @@ class Entry {
     }
     const control = await readLocalControl(this.#dataDirectory);
     if (control === undefined) {
-      await this.#requireHistory(timeline, "warn");
-      return { extension, isShared, learned: this.#learnedHistory(timeline) };
+      const isKnown = await this.#requireHistory(timeline, "warn");
+      return { extension, isShared, learned: this.#learnedHistory(timeline, isKnown) };
     }
-    if (await this.#isFollower(control, timeline)) {
+    if (await isFollower(control, this.#walDirectory, timeline)) {
       const claim = await readWriterClaim(this.#storage, timeline, this.#scope);
-      await this.#requireHistory(timeline, "warn");
+      const isKnown = await this.#requireHistory(timeline, "warn");
       return {
         extension: claim?.extension ?? extension,
         isShared: true,
-        learned: this.#learnedHistory(timeline),
+        learned: this.#learnedHistory(timeline, isKnown),
       };
     }
     const writer = await this.#claim(control, timeline);
@@ -100,12 +100,6 @@ class Entry {
     const fingerprint = writerFingerprint(writer);
     const learned = { writerTimeline: timeline, writer: fingerprint, historyTimeline: timeline };
     return { extension, isShared, learned: this.#isHistory ? {} : learned };
-  }
-
-  /** Whether the timeline's WAL is made elsewhere: we only have copies of it. */
-  async #isFollower({ state }: PgControl, timeline: number): Promise<boolean> {
-    if (state === "in archive recovery" || state === "shut down in recovery") return true;
-    return isLeft(await listLocalHistories(this.#walDirectory), timeline);
   }
 
   async #claim({ systemId }: PgControl, timeline: number): Promise<Writer> {
@@ -117,25 +111,29 @@ class Entry {
     return writer;
   }
 
-  #learnedHistory(timeline: number): ArchiveMemory {
-    return this.#isHistory ? {} : { historyTimeline: timeline };
+  #learnedHistory(timeline: number, isKnown: boolean): ArchiveMemory {
+    return this.#isHistory || !isKnown ? {} : { historyTimeline: timeline };
   }
 
-  /** No segment of a timeline before the history that says where it came from. */
-  async #requireHistory(timeline: number, whenMissing: "warn" | "refuse"): Promise<void> {
+  /**
+   * No segment of a timeline before the history that says where it came from. Gives whether the
+   * archive has it.
+   */
+  async #requireHistory(timeline: number, whenMissing: "warn" | "refuse"): Promise<boolean> {
     const { memory, pushHistory, log } = this.#request;
-    if (this.#isHistory || timeline === 1 || memory.historyTimeline === timeline) return;
+    if (this.#isHistory || timeline === 1 || memory.historyTimeline === timeline) return true;
     const name = formatHistoryName(timeline);
     const path = join(this.#walDirectory, name);
     if (existsSync(path)) {
       await pushHistory({ path, name });
-      return await this.#bringAncestors(timeline);
+      await this.#bringAncestors(timeline);
+      return true;
     }
     this.#scope.begin(`looking for ${name} in ${this.#storage.name}`);
-    if ((await listStoredWal(this.#storage, name, this.#scope)).length > 0) return;
+    if ((await listStoredWal(this.#storage, name, this.#scope)).length > 0) return true;
     if (whenMissing === "warn") {
       log.warning("the history of a timeline is neither in pg_wal nor in the archive", { name });
-      return;
+      return false;
     }
     throw new RefusedError(
       `${name} is neither in ${this.#walDirectory} nor in ${this.#storage.name}`,

@@ -1,4 +1,5 @@
 import { listReady, type ArchiveQueue } from "../archive/archive-status.ts";
+import { isFollower, readLocalControl } from "../archive/local-control.ts";
 import { forgetGap, listLocalGaps, recordGap, shipGaps } from "../archive/gaps.ts";
 import type { Spool } from "../archive/spool-directory.ts";
 import { type ErrorCode, OperationError } from "../errors.ts";
@@ -18,9 +19,26 @@ const OVERFULL_TIMEOUT_MS = 10_000;
 /** What the administrator has to mend, or asked for; nothing is given up for it. */
 const OWN_FAULTS: ReadonlySet<ErrorCode> = new Set(["usage", "config", "wrong-key", "interrupted"]);
 
+/** What becomes of a file that can't be stored while too much waits. */
+const GIVEN_UP = {
+  segment: {
+    text: "WAL SEGMENT GIVEN UP: it is not in the archive and PostgreSQL will remove it",
+    hint: "No recovery gets past this segment. Take a new base backup once the store works again.",
+  },
+  history: {
+    text: "the history of a timeline is put off: it stays in pg_wal",
+    hint: "It is stored before the next segment of its timeline.",
+  },
+  other: {
+    text: "a file that no recovery needs was given up",
+    hint: "Segments wait behind it. PostgreSQL will remove it.",
+  },
+};
+
 /**
- * Pushes, and gives the segment up if that fails while more WAL waits than is allowed: the gap is
- * recorded durably before the call succeeds. Nothing but segments is ever given up.
+ * Pushes, and gives the file up if that fails while more WAL waits than is allowed: PostgreSQL
+ * hands over nothing else as long as it fails. The gap that a segment leaves is recorded durably
+ * before the call succeeds.
  */
 export async function pushOrDrop(
   wal: { readonly path: string; readonly name: string },
@@ -29,40 +47,49 @@ export async function pushOrDrop(
   push: (context: Context) => Promise<void>,
 ): Promise<void> {
   const { config, log, clock, signal } = context;
+  const file = parseWalFileName(wal.name);
+  const control = await readLocalControl(queue.dataDirectory);
   const identity = await readFileIdentity(wal.path);
-  const waitingBytes = (await listReady(queue)).size * Number(identity.sizeBytes);
-  const isSegment = parseWalFileName(wal.name)?.kind === "segment";
-  if (!isSegment || waitingBytes <= dropAboveBytes) {
+  const segmentBytes = control?.walSegmentBytes ?? Number(identity.sizeBytes);
+  const waitingBytes = (await listReady(queue)).size * segmentBytes;
+  if (file === undefined || waitingBytes <= dropAboveBytes) {
     await push(context);
-    return await shipRecorded(spool, wal.name, context);
+    return await shipRecorded(wal, { queue, spool }, context);
   }
   const walTimeoutMs = Math.min(config.walTimeoutMs, OVERFULL_TIMEOUT_MS);
   try {
     await push({ ...context, config: { ...config, walTimeoutMs } });
-    return await shipRecorded(spool, wal.name, context);
+    return await shipRecorded(wal, { queue, spool }, context);
   } catch (error) {
     if (!(error instanceof OperationError) || OWN_FAULTS.has(error.code)) throw error;
-    const systemId = identity.systemId === "" ? undefined : BigInt(identity.systemId);
-    const gap = { name: wal.name, systemId, atMs: clock.now(), reason: error.message };
-    await recordGap(spool.gaps, gap, { signal });
-    log.error("WAL SEGMENT GIVEN UP: it is not in the archive and PostgreSQL will remove it", {
-      wal: wal.name,
-      waitingBytes,
-      allowedBytes: dropAboveBytes,
-      reason: error.message,
-      hint: "No recovery gets past this segment. Take a new base backup once the store works again.",
-    });
+    const { message: reason } = error;
+    const isSegment = file.kind === "segment";
+    if (isSegment) {
+      const systemId = identity.systemId === "" ? undefined : BigInt(identity.systemId);
+      const isCopy =
+        control !== undefined && (await isFollower(control, queue.walDirectory, file.timeline));
+      const gap = { name: wal.name, systemId, atMs: clock.now(), reason, isCopy };
+      await recordGap(spool.gaps, gap, { signal });
+    }
+    const { text, hint } = GIVEN_UP[isSegment || file.kind === "history" ? file.kind : "other"];
+    const allowedBytes = dropAboveBytes;
+    log.error(text, { wal: wal.name, waitingBytes, allowedBytes, reason, hint });
   }
 }
 
 /** The store works: it is told of what was given up before. */
-async function shipRecorded(spool: Spool, name: string, context: Context): Promise<void> {
-  const { log, signal } = context;
+async function shipRecorded(
+  { name }: { readonly name: string },
+  { queue, spool }: Omit<DropPlace, "dropAboveBytes">,
+  context: Context,
+): Promise<void> {
+  const { config, log, signal } = context;
+  const { serverName } = config.archiveQueue;
   if ((await listLocalGaps(spool.gaps)).length === 0) return;
   try {
     await forgetGap(spool.gaps, name);
     await using storage = await context.openStorage();
-    const names = await shipGaps(storage, spool.gaps, { signal });
+    const names = await shipGaps(storage, spool.gaps, { ...queue, serverName }, { signal });
     if (names.length === 0) return;
     log.warning("the archive has gaps since the store was away: take a new base backup", {
       first: names[0],

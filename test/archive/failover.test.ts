@@ -322,3 +322,30 @@ for (const slow of ["primary", "standby"] as const) {
     });
   }
 }
+
+test("that a history was missing is not remembered as if it were there", async () => {
+  const next = onTimeline(second, 2);
+  const later = onTimeline(third, 2);
+  const files = { [next.name]: next.bytes, [later.name]: later.bytes };
+  const standby = await server("b", files, IN_ARCHIVE_RECOVERY);
+  assert.equal(await standby.push(next.name), "archived");
+  // Its standby.signal was removed: now it would write a timeline that no restore finds.
+  const primary = await server("b", {});
+  await assert.rejects(primary.push(later.name), {
+    name: "RefusedError",
+    message: /^00000002.history is neither/,
+  });
+});
+
+test("a new compression is the timeline's before its next segment, whatever comes first", async () => {
+  const label = `${second}.00000028.backup`;
+  const primary = await server("a", { ...all, [label]: Buffer.from("START WAL LOCATION") });
+  await primary.push(first, { codec: codecOf("lz4") });
+  // A standby stores as the claim says.
+  const standby = await server("b", all, IN_ARCHIVE_RECOVERY);
+  await standby.push(second, { codec: codecOf("lz4") });
+
+  await primary.push(label);
+  assert.equal(await primary.push(second), "already archived");
+  assert.equal((await readWriterClaim(bench.memory, 1, bench))?.extension, "zst");
+});

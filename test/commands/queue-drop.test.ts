@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { walPush } from "../../src/commands/wal-push.ts";
+import { StorageError } from "../../src/errors.ts";
+import { defaultConfig } from "../../src/config/load.ts";
+import { crc32c } from "../../src/postgres/crc32c.ts";
+import { fail } from "../archive/recorded-storage.ts";
+import { openWorkbench, type Workbench } from "../archive/workbench.ts";
+import { type CommandRun, runCommand } from "../support/command-run.ts";
+import { recordWal, walFile } from "../support/real-wal.ts";
+
+const wal = await recordWal();
+const [first = "", second = "", third = ""] = wal.segments;
+const HISTORY = Buffer.from("1\t0/A000000\tno recovery target specified\n");
+const LABEL = `${second}.00000028.backup`;
+const IN_PRODUCTION = 6;
+const IN_ARCHIVE_RECOVERY = 5;
+const away = new StorageError("the store is away", { isRetryable: true });
+
+let bench: Workbench;
+beforeEach(async () => {
+  bench = await openWorkbench();
+});
+afterEach(() => bench[Symbol.asyncDispose]());
+
+/** The same content as a segment of timeline 2: its pages name it. */
+function onSecond(name: string): { name: string; bytes: Buffer } {
+  const bytes = Buffer.from(walFile(wal, name));
+  for (let page = 0; page < bytes.length; page += 8192) bytes.writeUInt32LE(2, page + 4);
+  return { name: name.replace(/^.{8}/, "00000002"), bytes };
+}
+
+/** A server for whose queue one file is too much. */
+async function server(directory: string, state = IN_PRODUCTION) {
+  const control = Buffer.from(wal.control);
+  control.writeUInt32LE(state, 16);
+  control.writeUInt32LE(crc32c(control.subarray(0, 288)), 288);
+  await bench.file(`${directory}/global/pg_control`, control);
+  const { archiveQueue } = defaultConfig({ cpuCount: 2 });
+  const config = {
+    cacheDirectory: join(bench.directory, directory, "cache"),
+    archiveQueue: { ...archiveQueue, dropAboveBytes: 1 },
+  };
+  return {
+    async push(name: string, bytes: Uint8Array): Promise<CommandRun> {
+      const path = await bench.file(`${directory}/pg_wal/${name}`, bytes);
+      await bench.file(`${directory}/pg_wal/archive_status/${name}.ready`, Buffer.of());
+      return await runCommand(walPush, bench.storage, [path], config);
+    },
+    records: () => readdir(join(bench.directory, `${directory}.walnut`, "gaps")),
+  };
+}
+
+/** The work finds the store away. */
+async function whileAway<T>(work: () => Promise<T>): Promise<T> {
+  bench.storage.interceptOnce(/./, fail(away));
+  return await work();
+}
+
+const segment = (name: string) => walFile(wal, name);
+const gaps = () => bench.memory.keys.filter((key) => key.startsWith("walnut_005/gaps/"));
+
+test("a segment that is given up is recorded, here first, then in the store", async () => {
+  const primary = await server("a");
+  const { log } = await whileAway(() => primary.push(first, segment(first)));
+  assert.match(log.join("\n"), /WAL SEGMENT GIVEN UP/);
+  assert.deepEqual(await primary.records(), [`${first}.json`]);
+  await primary.push(second, segment(second));
+  assert.deepEqual(await primary.records(), []);
+  assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
+});
+
+test("a file that no recovery needs does not keep segments from being given up", async () => {
+  const primary = await server("a");
+  for (const name of [LABEL, `${first}.partial`]) {
+    const bytes = name === LABEL ? Buffer.from("START WAL LOCATION") : segment(first);
+    const { log } = await whileAway(() => primary.push(name, bytes));
+    assert.match(log.join("\n"), /no recovery needs was given up/);
+  }
+  assert.deepEqual(await primary.records(), []);
+});
+
+test("a history that is put off is stored before the next segment of its timeline", async () => {
+  const promoted = await server("b");
+  const { log } = await whileAway(() => promoted.push("00000002.history", HISTORY));
+  assert.match(log.join("\n"), /put off/);
+  const next = onSecond(third);
+  bench.storage.interceptOnce(/^put new wal_005\/00000002.history/, fail(away));
+  await promoted.push(next.name, next.bytes);
+  assert.ok(!bench.memory.keys.includes(`wal_005/${next.name}.zst`), "the history is missing");
+  const later = onSecond(second);
+  await promoted.push(later.name, later.bytes);
+  assert.ok(bench.memory.keys.includes("wal_005/00000002.history.zst"));
+  assert.ok(bench.memory.keys.includes(`wal_005/${later.name}.zst`));
+});
+
+test("a clone does not speak for the server that writes the timeline", async () => {
+  await (await server("a")).push(first, segment(first));
+  const clone = await server("b");
+  const { log } = await clone.push(second, segment(second));
+  assert.match(log.join("\n"), /GIVEN UP.*is written by/);
+  assert.deepEqual(await clone.records(), [`${second}.json`]);
+  // Promoted, it may write; what it gave up before is its own affair still.
+  await clone.push("00000002.history", HISTORY);
+  const next = onSecond(third);
+  await clone.push(next.name, next.bytes);
+  assert.ok(bench.memory.keys.includes(`wal_005/${next.name}.zst`));
+  assert.deepEqual(gaps(), []);
+  assert.deepEqual(await clone.records(), [`${second}.not-shipped`]);
+});
+
+test("a standby tells of what only it had", async () => {
+  await (await server("a")).push(first, segment(first));
+  const standby = await server("c", IN_ARCHIVE_RECOVERY);
+  await whileAway(() => standby.push(second, segment(second)));
+  await standby.push(third, segment(third));
+  assert.deepEqual(gaps(), [`walnut_005/gaps/${second}.json`]);
+});
