@@ -4,7 +4,7 @@ import { ConfigError, FormatError } from "../errors.ts";
 import { encryption } from "./encryption-settings.ts";
 import type { FoundSettings } from "./found-settings.ts";
 import type { Setting } from "./setting.ts";
-import { defined } from "./storage-config.ts";
+import { defined } from "./store-url.ts";
 import { storage } from "./storage-settings.ts";
 
 /** Settings that say nothing without one of those that name a key, and these. */

@@ -11,7 +11,8 @@ import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
 import { retention } from "./retention-settings.ts";
-import { defined, readStorageConfig, readStorageFolder } from "./storage-config.ts";
+import { readStorageConfig, readStorageFolder } from "./storage-config.ts";
+import { defined } from "./store-url.ts";
 import { wal } from "./wal-settings.ts";
 
 /** What the defaults depend on. */

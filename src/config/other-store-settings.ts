@@ -23,7 +23,6 @@ export const otherStorePrefixes: readonly Setting[] = [
   store("AZ_PREFIX", "Store in Azure: azure://container/folder."),
   store("OSS_PREFIX", "Store in Alibaba's OSS: oss://bucket/folder."),
   store("SWIFT_PREFIX", "Store in OpenStack's Swift: swift://container/folder."),
-  store("SSH_PREFIX", "Store over SFTP: ssh://host/path."),
 ];
 
 /** Settings of the stores that are known but not built. */
@@ -84,9 +83,4 @@ export const otherStoreSettings: readonly Setting[] = [
   ].map((name) => key(name, text, "As for OpenStack's own tools.")),
   key("OS_AUTH_TOKEN", secret, "As for OpenStack's own tools."),
   key("OS_APPLICATION_CREDENTIAL_SECRET", secret, "As for OpenStack's own tools."),
-
-  key("SSH_USERNAME", text, "User."),
-  key("SSH_PASSWORD", secret, "Password."),
-  key("SSH_PORT", integer(1, 65_535), "Port."),
-  key("SSH_PRIVATE_KEY_PATH", path, "Private key."),
 ];

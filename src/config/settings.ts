@@ -7,6 +7,7 @@ import { otherStoreSettings } from "./other-store-settings.ts";
 import { postgres } from "./postgres-settings.ts";
 import { retention } from "./retention-settings.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
+import { sftp } from "./sftp-settings.ts";
 import { storage } from "./storage-settings.ts";
 import { wal } from "./wal-settings.ts";
 
@@ -25,6 +26,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "Retention", settings: Object.values(retention) },
   { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },
+  { title: "SFTP", settings: Object.values(sftp) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },
   { title: "WAL-G's settings without effect", settings: inertSettings },

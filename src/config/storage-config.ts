@@ -5,11 +5,14 @@ import type { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { otherStorePrefixes } from "./other-store-settings.ts";
 import type { Setting } from "./setting.ts";
+import { readSftpConfig } from "./sftp-config.ts";
+import { sftp } from "./sftp-settings.ts";
 import { storage } from "./storage-settings.ts";
+import { cleanFolder, defined, parseStoreUrl } from "./store-url.ts";
 
 /** The configured store, or undefined if there is none. Throws ConfigError. */
 export function readStorageConfig(found: FoundSettings): StorageConfig | undefined {
-  const [first, second] = [storage.filePrefix, storage.s3Prefix, ...otherStorePrefixes].filter(
+  const [first, second] = [...READERS.keys(), ...otherStorePrefixes].filter(
     (setting) => found.origin(setting) !== undefined,
   );
   if (first !== undefined && second !== undefined) {
@@ -18,9 +21,15 @@ export function readStorageConfig(found: FoundSettings): StorageConfig | undefin
       { hint: "Keep one of them. An empty flag, such as --s3-prefix=, takes a setting away." },
     );
   }
-  if (first === storage.filePrefix) return readDirectory(found);
-  return first === storage.s3Prefix ? readS3(found) : undefined;
+  return first === undefined ? undefined : READERS.get(first)?.(found);
 }
+
+/** The prefix of each store that there is, and what reads its settings. */
+const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
+  [storage.filePrefix, readDirectory],
+  [storage.s3Prefix, readS3],
+  [sftp.prefix, readSftpConfig],
+]);
 
 /** The folder below the prefix, if one is configured. Throws ConfigError. */
 export function readStorageFolder(found: FoundSettings): string | undefined {
@@ -99,41 +108,4 @@ function requireTogether(found: FoundSettings): void {
   for (const [isBroken, setting, reason] of rules) {
     if (isBroken) throw new ConfigError(`${found.describe(setting)} ${reason}`);
   }
-}
-
-/** "s3://bucket/a/b/" → bucket and "a/b". The scheme may be any, as for WAL-G. */
-function parseStoreUrl(
-  found: FoundSettings,
-  setting: Setting<string>,
-): { readonly bucket: string; readonly folder: string } {
-  const url = found.get(setting) ?? "";
-  const match = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([^/?#@\s]+)(\/[^?#]*)?$/.exec(url);
-  if (match?.[1] === undefined) {
-    throw new ConfigError(`${found.describe(setting)} is no URL of a store: ${url}`, {
-      hint: "It has the form s3://bucket/folder.",
-    });
-  }
-  return { bucket: match[1], folder: cleanFolder(decodePath(match[2] ?? "")) };
-}
-
-/** Go's URLs are decoded; a path that can't be decoded is taken as it is. */
-function decodePath(path: string): string {
-  try {
-    return decodeURIComponent(path);
-  } catch {
-    return path;
-  }
-}
-
-function cleanFolder(folder: string): string {
-  return folder
-    .split("/")
-    .filter((part) => part !== "")
-    .join("/");
-}
-
-/** A record with `key`, or without it where there is no value. */
-export function defined<K extends string, T>(key: K, value: T | undefined): { [P in K]?: T } {
-  const empty: { [P in K]?: T } = {};
-  return value === undefined ? empty : { ...empty, [key]: value };
 }

@@ -11,6 +11,7 @@ import { DirectoryStorage } from "./directory.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { RateLimitedStorage } from "./rate-limited.ts";
 import { RetryingStorage } from "./retrying.ts";
+import type { SftpConfig } from "./sftp-config.ts";
 import type { CallOptions, Storage } from "./storage.ts";
 
 /** A directory on a local or mounted file system. */
@@ -46,7 +47,7 @@ export interface S3Config {
   readonly deleteBatchSize: number;
 }
 
-export type StorageConfig = DirectoryConfig | S3Config | AzureConfig;
+export type StorageConfig = DirectoryConfig | S3Config | AzureConfig | SftpConfig;
 
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
@@ -91,13 +92,17 @@ async function openStore(
     await storage.requireRoot();
     return storage;
   }
+  if (config.kind === "sftp") {
+    const { openSftpStorage } = await import("./sftp.ts");
+    return await openSftpStorage(config, options);
+  }
   const whole = await openWhole(config, options);
   return config.prefix === "" ? whole : new PrefixedStorage(whole, config.prefix);
 }
 
 /** Each store is loaded when it is used: an SDK takes longer than a push to a directory in all. */
 async function openWhole(
-  config: Exclude<StorageConfig, DirectoryConfig>,
+  config: Exclude<StorageConfig, DirectoryConfig | SftpConfig>,
   options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
 ): Promise<Storage> {
   switch (config.kind) {

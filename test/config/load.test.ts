@@ -281,7 +281,6 @@ const refused: readonly (readonly [Readonly<Record<string, string>>, RegExp])[] 
   [{ WALE_AZ_PREFIX: "azure://b/f" }, /this store comes/],
   [{ WALG_OSS_PREFIX: "oss://b/f" }, /this store comes/],
   [{ WALG_SWIFT_PREFIX: "swift://b/f" }, /this store comes/],
-  [{ WALG_SSH_PREFIX: "ssh://h/f" }, /this store comes/],
   [{ WALG_FAILOVER_STORAGES: '{"b":{}}' }, /reads and writes one store only/],
   [{ WALG_TARGET_STORAGE: "b" }, /one store only/],
   [{ S3_USE_YC_SESSION_TOKEN: "true" }, /credentials come in a later version/],

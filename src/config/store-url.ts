@@ -1,0 +1,43 @@
+import { ConfigError } from "../errors.ts";
+import type { FoundSettings } from "./found-settings.ts";
+import type { Setting } from "./setting.ts";
+
+/**
+ * "s3://bucket/a/b/" → bucket and "a/b". The scheme may be any, as for WAL-G. Throws ConfigError.
+ */
+export function parseStoreUrl(
+  found: FoundSettings,
+  setting: Setting<string>,
+): { readonly bucket: string; readonly folder: string } {
+  const url = found.get(setting) ?? "";
+  const match = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([^/?#@\s]+)(\/[^?#]*)?$/.exec(url);
+  if (match?.[1] === undefined) {
+    throw new ConfigError(`${found.describe(setting)} is no URL of a store: ${url}`, {
+      hint: "It has the form s3://bucket/folder.",
+    });
+  }
+  return { bucket: match[1], folder: cleanFolder(decodePath(match[2] ?? "")) };
+}
+
+/** Go's URLs are decoded; a path that can't be decoded is taken as it is. */
+export function decodePath(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+}
+
+/** Segments joined by one "/", none at either end. */
+export function cleanFolder(folder: string): string {
+  return folder
+    .split("/")
+    .filter((part) => part !== "")
+    .join("/");
+}
+
+/** A record with `key`, or without it where there is no value. */
+export function defined<K extends string, T>(key: K, value: T | undefined): { [P in K]?: T } {
+  const empty: { [P in K]?: T } = {};
+  return value === undefined ? empty : { ...empty, [key]: value };
+}
