@@ -98,10 +98,15 @@ export function afterStall(pace: Pace): Pace {
  * How many segments to be ahead: those that recovery replays while one is fetched, twice, and two
  * seconds more. All that is allowed while the replay's speed is unknown.
  */
-export function reachOf({ fetchMs, replayMs, trust }: Pace, { ahead }: PaceLimits): number {
-  if (fetchMs === undefined || replayMs === undefined) return Math.min(trust, ahead);
+export function reachOf({ fetchMs, replayMs }: Pace, { ahead }: PaceLimits): number {
+  if (fetchMs === undefined || replayMs === undefined) return ahead;
   const needed = Math.ceil((2 * fetchMs + RESERVE_MS) / Math.max(replayMs, 1));
-  return Math.max(1, Math.min(Math.max(needed, 2), trust, ahead));
+  return Math.min(Math.max(needed, 2), ahead);
+}
+
+/** How many may be under way: while the archive is not known to have more, few. */
+export function widthOf({ concurrency, trust }: Pace): number {
+  return Math.min(concurrency, trust);
 }
 
 /** Nothing is known yet of a concurrency. */

@@ -19,6 +19,7 @@ import {
   FIRST_PACE,
   type Pace,
   reachOf,
+  widthOf,
 } from "./prefetch-pace.ts";
 import { followingSegment, isSegmentName, planPrefetch } from "./prefetch-plan.ts";
 import {
@@ -69,8 +70,8 @@ const FREE_SEGMENTS_MIN = 8;
 type Answer = (answer: PrefetchAnswer) => void;
 
 /**
- * Fetches the segments that recovery is going to ask for, until it is over; FETCH.md tells the whole
- * story. Gives why it ended.
+ * Fetches the segments that recovery is going to ask for, until it is over; FETCH.md tells the
+ * whole story. Gives why it ended.
  */
 export async function prefetch(options: PrefetchOptions): Promise<string> {
   const prefetcher = new Prefetcher(options, await readControl(options.queue));
@@ -229,7 +230,8 @@ class Prefetcher {
     }
     const nowMs = this.#now();
     const ahead = this.#aheadMax();
-    const isAwaited = this.#cursor !== undefined && this.#waiting.has(this.#cursor);
+    const isAwaited = this.#waiting.has(this.#cursor ?? "");
+    const isBehind = isAwaited && !this.#underWay.has(this.#cursor ?? "");
     const plan = planPrefetch(
       {
         cursor: this.#cursor,
@@ -240,7 +242,7 @@ class Prefetcher {
       {
         reach: reachOf(this.#pace, { ahead }),
         keep: ahead,
-        concurrency: this.#pace.concurrency + (isAwaited ? 1 : 0),
+        concurrency: isBehind ? this.#underWay.size + 1 : widthOf(this.#pace),
       },
       (name) => this.#following(name),
     );

@@ -9,6 +9,7 @@ import {
   FIRST_PACE,
   type Pace,
   reachOf,
+  widthOf,
 } from "../../src/archive/prefetch-pace.ts";
 import { followingSegment, planPrefetch } from "../../src/archive/prefetch-plan.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
@@ -124,11 +125,23 @@ const limits = { ahead: 10 };
 const times = (pace: Pace, count: number, step: (pace: Pace, index: number) => Pace): Pace =>
   Array.from({ length: count }).reduce<Pace>((one, _, index) => step(one, index), pace);
 
+/** Recovery waits again and again; one fetch takes so long. */
+const waiting = (pace: Pace, count: number, fetchMs: (concurrency: number) => number): Pace =>
+  times(pace, count, (one) => afterStall(afterFetch(one, fetchMs(one.concurrency), limits)));
+
+const far = () => 500;
+const busy = (concurrency: number) => 60 * concurrency;
+
 test("the end of the archive costs one request, its middle is trusted step by step", () => {
-  assert.equal(reachOf(FIRST_PACE, limits), 1);
-  const grown = times(FIRST_PACE, 4, (pace) => afterFetch(pace, 50, limits));
-  assert.equal(reachOf(grown, limits), 10);
-  assert.equal(reachOf(afterEnd(grown), limits), 1);
+  assert.equal(widthOf(FIRST_PACE), 1);
+  const stalled = waiting(FIRST_PACE, 20, far);
+  assert.equal(stalled.concurrency, 6);
+  assert.equal(widthOf(stalled), 6);
+  const ended = afterEnd(stalled);
+  const grown = [0, 1, 2, 3].map((count) =>
+    times(ended, count, (one) => afterFetch(one, 50, limits)),
+  );
+  assert.deepEqual(grown.map(widthOf), [1, 2, 4, 6]);
 });
 
 test("a fast replay gets all that is allowed, a slow one two segments", () => {
@@ -140,13 +153,6 @@ test("a fast replay gets all that is allowed, a slow one two segments", () => {
   const slowStore = times(slow, 40, (pace) => afterFetch(pace, 4000, limits));
   assert.equal(reachOf(slowStore, limits), 5);
 });
-
-/** Recovery waits again and again; one fetch takes so long. */
-const waiting = (pace: Pace, count: number, fetchMs: (concurrency: number) => number): Pace =>
-  times(pace, count, (one) => afterStall(afterFetch(one, fetchMs(one.concurrency), limits)));
-
-const far = () => 500;
-const busy = (concurrency: number) => 60 * concurrency;
 
 test("a store that is far away gets more fetches at the same time, step by step", () => {
   assert.equal(waiting(FIRST_PACE, 3, far).concurrency, 2);

@@ -47,7 +47,6 @@ afterEach(async () => {
   await bench[Symbol.asyncDispose]();
 });
 
-/** The name of the i-th segment that was recorded. */
 const nameAt = (index: number) => segments[index] ?? "none";
 
 async function store(names: readonly string[], method: "zstd" | "none" = "zstd"): Promise<void> {
@@ -299,9 +298,11 @@ test("it goes on along the real history, also when that is learned later", async
   await store([...[0, 1, 2, 3, 4].map(nameAt), ...[3, 4, 5, 6].map(onTwo)]);
   await fetchFirst();
   start({ aheadMax: 5 });
-  // The old timeline goes on after the new one had left it.
   await untilFound([1, 2, 3, 4].map(nameAt));
   await writeFile(join(data, "pg_wal", "00000002.history"), history);
+  // Not what was foreseen.
+  assert.equal((await take(nameAt(2))).kind, "ready");
+  await untilFound([nameAt(2), ...[3, 4, 5, 6].map(onTwo)]);
   assert.equal((await take(onTwo(3))).kind, "ready");
   await untilFound([3, 4, 5, 6].map(onTwo));
 
