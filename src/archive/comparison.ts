@@ -28,6 +28,8 @@ export interface Side {
   readonly sha256: string;
   /** Where its valid records end; undefined unless it is a segment. */
   readonly endOfRecords: number | undefined;
+  /** As its header says; undefined unless it is a segment. */
+  readonly systemId: bigint | undefined;
 }
 
 /**
@@ -287,7 +289,9 @@ class SideReader {
   finish(): Side {
     const walk = this.#walk((walker) => walker.finish());
     const sha256 = this.#hash.digest("hex");
-    return { sizeBytes: this.sizeBytes, sha256, endOfRecords: walk?.endOfRecords };
+    const { sizeBytes } = this;
+    const systemId = walk?.header.systemId;
+    return { sizeBytes, sha256, endOfRecords: walk?.endOfRecords, systemId };
   }
 
   /** A content that does not even begin like this segment has no records of it. */

@@ -17,7 +17,7 @@ import { makeContentNote, requireContentOf } from "./content-note.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
-import { quarantine } from "./quarantine.ts";
+import { findParties, type Parties, quarantine } from "./quarantine.ts";
 import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
 
@@ -250,6 +250,8 @@ class Push {
     sides: Extract<Comparison, { kind: "different" }>,
   ): Promise<ConflictError> {
     const { serverName, dataDirectory, log } = this.#options;
+    const server = { local: this.#local, serverName, dataDirectory };
+    const parties = await findParties(this.#storage, server, this.#scope);
     this.#scope.begin(`keeping ${this.#local.name} in quarantine in ${this.#storage.name}`);
     const keptAs = await quarantine(
       this.#storage,
@@ -257,26 +259,27 @@ class Push {
         local: this.#local,
         storedKey: key,
         sides,
-        serverName,
-        dataDirectory,
+        parties,
         extension: this.#own.extension,
         body: () => this.#body(),
       },
       { signal: this.#scope.signal, log },
     );
-    return conflictError({ ...sides, key, name: this.#local.name, keptAs }, this.#storage);
+    const collision = { ...sides, ...parties, key, name: this.#local.name, keptAs };
+    return conflictError(collision, this.#storage);
   }
 }
 
 function conflictError(
-  collision: Extract<Comparison, { kind: "different" }> & {
-    readonly name: string;
-    readonly key: string;
-    readonly keptAs: string | undefined;
-  },
+  collision: Extract<Comparison, { kind: "different" }> &
+    Parties & {
+      readonly name: string;
+      readonly key: string;
+      readonly keptAs: string | undefined;
+    },
   storage: Storage,
 ): ConflictError {
-  const { stored, local, name, key, keptAs } = collision;
+  const { stored, local, name, key, keptAs, archivedBy, pushedBy } = collision;
   const ends =
     stored.endOfRecords === undefined || local.endOfRecords === undefined
       ? ""
@@ -285,7 +288,9 @@ function conflictError(
   return new ConflictError(
     `WAL file ${name} is archived with other content as ${key} in ${storage.name} ` +
       `(archived sha256 ${stored.sha256.slice(0, 12)}, ` +
-      `local sha256 ${local.sha256.slice(0, 12)}${ends})`,
+      `local sha256 ${local.sha256.slice(0, 12)}${ends}; ` +
+      `there cluster ${stored.systemId ?? "unknown"}, written by ${archivedBy ?? "unknown"}; ` +
+      `here cluster ${local.systemId ?? "unknown"}, ${pushedBy ?? "unknown"})`,
     {
       hint:
         `Nothing was overwritten; PostgreSQL keeps its file.${kept} Either two servers archive into ` +

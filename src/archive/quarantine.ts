@@ -2,27 +2,69 @@ import { dirname } from "node:path";
 import { ObjectExistsError, ObjectNotFoundError, OperationError } from "../errors.ts";
 import { type ByteSource, bytesSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
-import { formatJson } from "../layout/json.ts";
-import { type JsonObject, jsonObject } from "../layout/json-value.ts";
+import { formatCollisionNote } from "../layout/collision-note.ts";
 import { quarantineKey } from "../layout/keys.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { Side } from "./comparison.ts";
 import type { LocalWal } from "./local-wal.ts";
 import { describeWriter, showWriter } from "./writer.ts";
+import { readWriterClaim } from "./writer-claims.ts";
+
+/** The servers behind two contents, for messages; undefined where that can't be found out. */
+export interface Parties {
+  readonly pushedBy: string | undefined;
+  /** Who writes the timeline. */
+  readonly archivedBy: string | undefined;
+}
 
 /** Two contents of one name. */
 export interface Collision {
   readonly local: LocalWal;
   readonly storedKey: string;
   readonly sides: { readonly stored: Side; readonly local: Side };
-  /** WALNUT_SERVER_NAME. */
-  readonly serverName: string | undefined;
-  /** Two levels above the file unless given. */
-  readonly dataDirectory?: string | undefined;
+  readonly parties: Parties;
   /** Of `body`, without dot. */
   readonly extension: string;
   /** The object of the local file. */
   readonly body: () => ByteSource;
+}
+
+/** Finds out who pushes `local` and who writes its timeline. Never rejects but when aborted. */
+export async function findParties(
+  storage: Storage,
+  server: {
+    readonly local: LocalWal;
+    /** WALNUT_SERVER_NAME. */
+    readonly serverName: string | undefined;
+    /** Two levels above the file unless given. */
+    readonly dataDirectory?: string | undefined;
+  },
+  { signal }: CallOptions,
+): Promise<Parties> {
+  const { local, serverName, dataDirectory } = server;
+  const directory = dataDirectory ?? dirname(dirname(local.path));
+  const timeline = parseWalFileName(local.name)?.timeline;
+  return {
+    pushedBy: await ifKnown(signal, async () =>
+      showWriter(await describeWriter(directory, serverName)),
+    ),
+    archivedBy: await ifKnown(signal, async () => {
+      if (timeline === undefined) return undefined;
+      const claim = await readWriterClaim(storage, timeline, { signal });
+      return claim === undefined ? undefined : showWriter(claim);
+    }),
+  };
+}
+
+async function ifKnown<T>(signal: AbortSignal, look: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await look();
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof OperationError)) throw error;
+    return undefined;
+  }
 }
 
 /**
@@ -34,14 +76,22 @@ export async function quarantine(
   collision: Collision,
   { signal, log }: CallOptions & { readonly log: Log },
 ): Promise<string | undefined> {
-  const { local, sides, extension, body } = collision;
+  const { local, storedKey, sides, parties, extension, body } = collision;
   const base = quarantineKey(local.name, sides.local.sha256);
   const descriptionKey = `${base}.json`;
   try {
     if (await exists(storage, descriptionKey, { signal })) return descriptionKey;
     const contentKey = extension === "" ? base : `${base}.${extension}`;
     await create(storage, contentKey, { body: body(), signal });
-    const text = await describe(collision, contentKey);
+    const text = formatCollisionNote({
+      wal: local.name,
+      objectKey: contentKey,
+      pushedBy: parties.pushedBy,
+      content: sides.local,
+      archivedAs: storedKey,
+      archivedBy: parties.archivedBy,
+      archivedContent: sides.stored,
+    });
     await create(storage, descriptionKey, { body: bytesSource(Buffer.from(text)), signal });
     return descriptionKey;
   } catch (error) {
@@ -53,32 +103,6 @@ export async function quarantine(
     });
     return undefined;
   }
-}
-
-async function describe(
-  { local, storedKey, sides, serverName, dataDirectory }: Collision,
-  contentKey: string,
-): Promise<string> {
-  const writer = await describeWriter(dataDirectory ?? dirname(dirname(local.path)), serverName);
-  return `${formatJson(
-    jsonObject([
-      ["wal", local.name],
-      ["object", contentKey],
-      ["pushed_by", showWriter(writer)],
-      ["system_identifier", local.systemId],
-      ["content", sideOf(sides.local)],
-      ["archived_as", storedKey],
-      ["archived_content", sideOf(sides.stored)],
-    ]),
-  )}\n`;
-}
-
-function sideOf({ sizeBytes, sha256, endOfRecords }: Side): JsonObject {
-  return jsonObject([
-    ["size", BigInt(sizeBytes)],
-    ["sha256", sha256],
-    ["end_of_records", endOfRecords === undefined ? undefined : BigInt(endOfRecords)],
-  ]);
 }
 
 async function exists(storage: Storage, key: string, { signal }: CallOptions): Promise<boolean> {

@@ -2,6 +2,7 @@ import type { TimeNs } from "../layout/time.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
 import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { describeCollision, type StoredCollision } from "./collisions.ts";
 import type { PlacedTime, TimelineReport } from "./timeline-report.ts";
 import type { WalView } from "./wal-view.ts";
 
@@ -57,6 +58,7 @@ export interface InfoWarning {
     | "broken-backup"
     | "unreadable-backup"
     | "hole"
+    | "collision"
     | "unfinished-backup"
     | "archiver-failing"
     | "archiver-off"
@@ -71,6 +73,7 @@ export interface InfoQuery {
   readonly catalogue: Catalogue;
   readonly view: WalView;
   readonly report: TimelineReport;
+  readonly collisions: readonly StoredCollision[];
   readonly server: ServerState | { readonly problem: string } | undefined;
   readonly nowNs: TimeNs;
 }
@@ -116,6 +119,7 @@ export function summarizeRepository(query: InfoQuery): RepositoryInfo {
     warnings: [
       ...warnOfBackups(query, lastBackup),
       ...warnOfWal(query),
+      ...warnOfCollisions(query),
       ...warnOfServer(query, lagBytes),
     ],
   };
@@ -192,6 +196,17 @@ function warnOfWal({ report }: InfoQuery): readonly InfoWarning[] {
     }
   }
   return warnings;
+}
+
+function warnOfCollisions({ collisions }: InfoQuery): readonly InfoWarning[] {
+  const told = collisions.filter(({ parties }) => parties !== undefined);
+  const warnings = told.map(
+    (one) => ({ code: "collision", text: describeCollision(one) }) as const,
+  );
+  const more = collisions.length - told.length;
+  if (more === 0) return warnings;
+  const text = `${more} more files in walnut_005/quarantine collided with archived ones`;
+  return [...warnings, { code: "collision", text }];
 }
 
 function warnOfServer(

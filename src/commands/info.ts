@@ -1,4 +1,5 @@
 import { readCatalogue } from "../catalogue/catalogue.ts";
+import { readCollisions } from "../catalogue/collisions.ts";
 import { CommitFinder } from "../catalogue/commit-finder.ts";
 import {
   type KindSize,
@@ -61,7 +62,9 @@ export const info: Command<InfoArguments> = {
       const report = await reportTimelines({ catalogue, view, finder });
       const server = isOffline ? undefined : await askServer(context);
       const nowNs = timeNsOf(clock.now());
-      const state = summarizeRepository({ catalogue, view, report, server, nowNs });
+      const collisions = await readCollisions(storage, catalogue.ownKeys, { signal });
+      const query = { catalogue, view, report, collisions, server, nowNs };
+      const state = summarizeRepository(query);
       const shown = { state, server, config, nowNs };
       await context.write(isJson ? toJson(shown) : toText(shown));
     } finally {

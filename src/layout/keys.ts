@@ -6,6 +6,9 @@ export const WAL_FOLDER = "wal_005/";
 /** Folder of sentinels, and of one folder a backup. */
 export const BACKUPS_FOLDER = "basebackups_005/";
 
+/** The same for backups that bring a standby up (catchup-push). */
+export const CATCH_UP_FOLDER = "catchup_005/";
+
 /** Which cluster this repository belongs to: ours, WAL-G neither writes nor reads it. */
 export const identityKey = "walnut_005/cluster.json";
 
@@ -33,6 +36,11 @@ export function writerKey(timeline: number): string {
  */
 export function quarantineKey(name: string, sha256: string): string {
   return `walnut_005/quarantine/${name}/${sha256.slice(0, 16)}`;
+}
+
+/** The WAL file that a note in quarantine speaks of; undefined for all other keys. */
+export function parseQuarantineNoteKey(key: string): string | undefined {
+  return /^walnut_005\/quarantine\/([^/]+)\/[0-9a-f]{16}\.json$/.exec(key)?.[1];
 }
 
 /** Folder of our change maps: what a group of segments changed. Ours. */

@@ -4,10 +4,12 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { readWriterClaim } from "../../src/archive/writer-claims.ts";
+import { info } from "../../src/commands/info.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
 import { formatWriterClaim } from "../../src/layout/writer-claim.ts";
 import { crc32c } from "../../src/postgres/crc32c.ts";
+import { runCommand } from "../support/command-run.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { fail } from "./recorded-storage.ts";
 import { flipBit, openWorkbench, type Workbench } from "./workbench.ts";
@@ -247,7 +249,8 @@ test("two nodes with one name: same records succeed, others stay out and are kep
   for (const _ of [1, 2]) {
     await assert.rejects(standby.push(second), {
       name: "ConflictError",
-      message: /archived sha256 [0-9a-f]{12}, local sha256 [0-9a-f]{12}/,
+      message:
+        /archived sha256 [0-9a-f]{12}, local sha256 [0-9a-f]{12}.* there cluster (\d+), written by .*:.*\/a; here cluster \1, .*:.*\/b\)$/,
       hint: /kept as walnut_005\/quarantine\/.*\.json says/,
     });
   }
@@ -259,7 +262,19 @@ test("two nodes with one name: same records succeed, others stay out and are kep
   );
   assert.equal(description.wal, second);
   assert.match(description.pushed_by, /\/b$/);
+  assert.match(description.archived_by, /\/a$/);
   assert.equal(description.archived_as, `wal_005/${second}.zst`);
+
+  // P09: the status names both, too.
+  const { stdout } = await runCommand(info, bench.memory, ["--offline"]);
+  assert.match(
+    stdout,
+    new RegExp(
+      `^WARNING: two servers brought different ${second}: archived is that of cluster (\\d+), ` +
+        "written by .*:.*/a; that of cluster \\1, .*:.*/b is kept as walnut_005/quarantine/.*json",
+      "m",
+    ),
+  );
 });
 
 test("a quarantine that can't be written changes nothing", async () => {

@@ -48,3 +48,22 @@ test("info of an empty place says so", async () => {
   assert.match(stdout, /WARNING: there is no backup/);
   assert.match(stdout, /WARNING: nothing can be restored/);
 });
+
+test("info counts what is in quarantine, and reads a few of its notes", async () => {
+  const storage = new MemoryStorage();
+  const { signal } = new AbortController();
+  const key = (number: number) =>
+    `walnut_005/quarantine/00000001000000000000000${number}/0123456789abcdef`;
+  for (const number of [1, 2, 3, 4, 5, 6, 7]) {
+    const note = number === 1 ? "no note" : '{"wal":"x","pushed_by":"b","system_identifier":7}';
+    await storage.put(`${key(number)}.json`, bytesSource(Buffer.from(note)), { signal });
+    await storage.put(`${key(number)}.zst`, bytesSource(Buffer.of(1)), { signal });
+  }
+  const { stdout } = await runCommand(info, storage, ["--offline", "--json"]);
+  const texts = JSON.parse(stdout)
+    .warnings.filter(({ code }: { code: string }) => code === "collision")
+    .map(({ text }: { text: string }) => text);
+  assert.equal(texts.length, 5);
+  assert.match(texts[0], /^two servers .*0002: .* that of cluster 7, b is kept as .*0002\/.*json/);
+  assert.match(texts[4], /^3 more files in walnut_005\/quarantine/);
+});
