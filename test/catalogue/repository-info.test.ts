@@ -52,12 +52,11 @@ test("info of an empty place says so", async () => {
 test("info counts what is in quarantine, and reads a few of its notes", async () => {
   const storage = new MemoryStorage();
   const { signal } = new AbortController();
-  const key = (number: number) =>
-    `walnut_005/quarantine/00000001000000000000000${number}/0123456789abcdef`;
   for (const number of [1, 2, 3, 4, 5, 6, 7]) {
+    const key = `walnut_005/quarantine/00000001000000000000000${number}/0123456789abcdef`;
     const note = number === 1 ? "no note" : '{"wal":"x","pushed_by":"b","system_identifier":7}';
-    await storage.put(`${key(number)}.json`, bytesSource(Buffer.from(note)), { signal });
-    await storage.put(`${key(number)}.zst`, bytesSource(Buffer.of(1)), { signal });
+    await storage.put(`${key}.json`, bytesSource(Buffer.from(note)), { signal });
+    await storage.put(`${key}.zst`, bytesSource(Buffer.of(1)), { signal });
   }
   const { stdout } = await runCommand(info, storage, ["--offline", "--json"]);
   const texts = JSON.parse(stdout)
