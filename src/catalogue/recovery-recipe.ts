@@ -30,7 +30,11 @@ export function planRecovery(
     : { backup, timeline: plan.timeline, lsn };
 }
 
-/** PostgreSQL's settings for it; `program` starts walnut, quoted for a shell. */
+/**
+ * PostgreSQL's settings for it; `program` starts walnut, quoted for a shell. The server that they
+ * make archives nothing: it may stand beside the one that it is a copy of, and a timeline of its own
+ * in the archive would be the newest, which every later recovery follows.
+ */
 export function recoverySettings(
   { timeline, lsn }: RecoveryRecipe,
   program: string,
@@ -41,6 +45,7 @@ export function recoverySettings(
     ["recovery_target_inclusive", "false"],
     ["recovery_target_timeline", String(timeline)],
     ["recovery_target_action", "promote"],
+    ["archive_mode", "off"],
   ];
 }
 
@@ -60,6 +65,8 @@ export function recoveryCommands(
     ...lines,
     "WALNUT",
     `touch ${place}/recovery.signal`,
+    "# It archives nothing, as befits a copy beside the original. If it is to take the original's",
+    "# place, leave archive_mode out: the archive goes on with its timeline, and so will recoveries.",
   ];
 }
 

@@ -226,7 +226,8 @@ async function sayWhatIsNext(report: RestoreReport, log: Log): Promise<void> {
   }
   log.info(
     "before the server starts, tell it where the WAL is: write the setting into " +
-      "postgresql.auto.conf and make an empty recovery.signal (for a standby standby.signal) there",
+      "postgresql.auto.conf and make an empty recovery.signal (for a standby standby.signal) there; " +
+      "a copy that does not replace the server needs archive_mode = off, lest later recoveries follow it",
     { setting: `restore_command = 'walnut wal-fetch "%f" "%p"'`, directory: destination },
   );
 }

@@ -189,7 +189,7 @@ const others = inert("prefixed", [
 const neighbours = inert("foreign", [
   ["GOMAXPROCS", text, "Threads.", GO_RUNTIME],
   ["GODEBUG", text, "Debugging.", GO_RUNTIME],
-  ["NOTIFY_SOCKET", text, "Socket of systemd.", "walnut has no daemon yet"],
+  ["NOTIFY_SOCKET", text, "Socket of systemd.", "systemd sets it; daemon tells it its state"],
   ["WALE_S3_ENDPOINT", text, "Endpoint for WAL-E.", "as for WAL-G, AWS_ENDPOINT counts"],
   ["WALG_S3_ENDPOINT", text, "Endpoint for WAL-E.", "as for WAL-G, AWS_ENDPOINT counts"],
   ["WALE_LOG_DESTINATION", text, "Log of WAL-E.", WALE_LOG],
