@@ -31,6 +31,8 @@ interface Given {
 
 /** What Kubernetes adds to the environment for a service that is called "walnut" or "walg". */
 const SERVICE_VARIABLE = /_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$/;
+/** Variables that the SDKs read by themselves. */
+const SDK_VARIABLE = /^(AWS|AZURE)_/;
 const SERVICE_URL = /^(tcp|udp|sctp):\/\//;
 
 /**
@@ -201,7 +203,7 @@ function findSdkVariables(
   return new Map(
     [...(file?.values ?? [])].filter(
       ([name]) =>
-        name.startsWith("AWS_") &&
+        SDK_VARIABLE.test(name) &&
         index.byName(name) === undefined &&
         (environment[name] ?? "") === "",
     ),

@@ -19,7 +19,7 @@ export interface FoundBeside {
   /** The path of the config file that was read. */
   readonly configFile?: string;
   /**
-   * Variables of the AWS SDK that stand in the config file only. As with WAL-G, they count as if
+   * Variables of the SDKs that stand in the config file only. As with WAL-G, they count as if
    * they were in the environment.
    */
   readonly sdkVariables: ReadonlyMap<string, string>;

@@ -20,7 +20,6 @@ function key<T>(name: string, type: SettingType<T>, about: string): Setting<T> {
 /** Prefixes of the stores that are known but not built: each is refused, none is passed over. */
 export const otherStorePrefixes: readonly Setting[] = [
   store("GS_PREFIX", "Store in Google Cloud Storage: gs://bucket/folder."),
-  store("AZ_PREFIX", "Store in Azure: azure://container/folder."),
   store("OSS_PREFIX", "Store in Alibaba's OSS: oss://bucket/folder."),
   store("SWIFT_PREFIX", "Store in OpenStack's Swift: swift://container/folder."),
 ];
@@ -35,15 +34,6 @@ export const otherStoreSettings: readonly Setting[] = [
   key("GCS_ENCRYPTION_KEY", secret, "Key of 32 bytes as base64, for encryption by the store."),
   key("GCS_MAX_CHUNK_SIZE", bytes(1), "Size of the parts of large objects."),
   key("GCS_MAX_RETRIES", integer(0), "How often a request is repeated."),
-
-  key("AZURE_STORAGE_ACCOUNT", text, "Storage account."),
-  key("AZURE_STORAGE_ACCESS_KEY", secret, "Its key."),
-  key("AZURE_STORAGE_SAS_TOKEN", secret, "Shared access signature."),
-  key("AZURE_ENVIRONMENT_NAME", text, "Name of the cloud."),
-  key("AZURE_ENDPOINT_SUFFIX", text, "Suffix of the host's name."),
-  key("AZURE_BUFFER_SIZE", bytes(1024), "Size of the parts of large objects."),
-  key("AZURE_MAX_BUFFERS", integer(1), "Parts in memory at the same time."),
-  key("AZURE_TRY_TIMEOUT", duration({ minMs: 0, plainUnit: "m" }), "Time limit of a request."),
 
   key("OSS_ACCESS_KEY_ID", text, "Access key."),
   key("OSS_ACCESS_KEY_SECRET", secret, "Its secret."),

@@ -1,4 +1,5 @@
 import { archive } from "./archive-settings.ts";
+import { azure } from "./azure-settings.ts";
 import { backup } from "./backup-settings.ts";
 import { encryptionSettings } from "./encryption-settings.ts";
 import { general } from "./general-settings.ts";
@@ -26,6 +27,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "Retention", settings: Object.values(retention) },
   { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },
+  { title: "Azure", settings: Object.values(azure) },
   { title: "SFTP", settings: Object.values(sftp) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },

@@ -1,6 +1,8 @@
 import { posix } from "node:path";
 import { ConfigError } from "../errors.ts";
 import type { DirectoryConfig, S3Config, StorageConfig } from "../storage/open.ts";
+import { readAzureConfig } from "./azure-config.ts";
+import { azure } from "./azure-settings.ts";
 import type { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { otherStorePrefixes } from "./other-store-settings.ts";
@@ -29,6 +31,7 @@ const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
   [storage.filePrefix, readDirectory],
   [storage.s3Prefix, readS3],
   [sftp.prefix, readSftpConfig],
+  [azure.prefix, readAzureConfig],
 ]);
 
 /** The folder below the prefix, if one is configured. Throws ConfigError. */
