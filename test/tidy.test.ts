@@ -138,6 +138,7 @@ const frequent = [
   "src/commands/wal-push.ts",
   "src/commands/wal-fetch.ts",
   "src/archive/push.ts",
+  "src/archive/wal-packer.ts",
   "src/archive/fetch.ts",
   "src/storage/open.ts",
   "src/storage/directory.ts",
@@ -167,7 +168,7 @@ test("wal-push and wal-fetch load no slow module before they need it", () => {
 
 /** The formatter breaks no literal: a line that is long because of one may be longer. */
 const COLUMNS = 100;
-const COLUMNS_WITH_LITERAL = 170;
+const COLUMNS_WITH_LITERAL = 125;
 
 test("no file is longer than 400 lines, no line than 100 columns", () => {
   const violations: string[] = [];

@@ -45,7 +45,7 @@ export interface PushOptions extends CallOptions, PushWitness {
   readonly serverName?: string | undefined;
   readonly log: Log;
   /** Makes the object of the file, as the codec does; for callers that compress many at a time. */
-  readonly pack?: (local: LocalWal, options: CallOptions) => ByteSource;
+  readonly pack?: ((local: LocalWal, options: CallOptions) => ByteSource) | undefined;
 }
 
 /** How a push ended; in each case the store holds the whole file now. */

@@ -1,5 +1,6 @@
 import { open } from "node:fs/promises";
 import type { Codec } from "../codec/codec.ts";
+import { FRAME_CONTENT_BYTES } from "../codec/zstd.ts";
 import { LocalFileError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { free } from "../io/freed.ts";
@@ -15,14 +16,13 @@ export interface PackerOptions {
   readonly jobs: number;
 }
 
-/** As in codec/zstd.ts, whose objects these can't be told from. */
-const FRAME_BYTES = 4 * 1024 * 1024;
 const DEFAULT_ZSTD_LEVEL = 3;
 const SMALL_BYTES = 64 * 1024;
 
 /**
- * Compresses many WAL files at the same time with as many jobs as there are cores in all, in
- * buffers that are used again.
+ * Compresses WAL files, many at the same time if need be, with as many jobs as there are cores in
+ * all, in buffers that are used again. With zstd each job reads its own part of the file, and the
+ * objects can't be told from those of codec/zstd.ts.
  */
 export class WalPacker {
   readonly #codec: Codec;
@@ -54,9 +54,9 @@ export class WalPacker {
     });
     const compressFrom = async (position: number): Promise<Uint8Array> => {
       await this.#turns.acquire({ signal });
-      const buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(FRAME_BYTES);
+      const buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(FRAME_CONTENT_BYTES);
       try {
-        const sizeBytes = Math.min(FRAME_BYTES, local.sizeBytes - position);
+        const sizeBytes = Math.min(FRAME_CONTENT_BYTES, local.sizeBytes - position);
         const content = buffer.subarray(0, sizeBytes);
         for (let filled = 0; filled < sizeBytes;) {
           const left = sizeBytes - filled;
@@ -93,5 +93,5 @@ export class WalPacker {
 }
 
 async function* framePositions(sizeBytes: number): AsyncGenerator<number, void, undefined> {
-  for (let position = 0; position < sizeBytes; position += FRAME_BYTES) yield position;
+  for (let position = 0; position < sizeBytes; position += FRAME_CONTENT_BYTES) yield position;
 }

@@ -19,7 +19,7 @@ const DEFAULT_LEVEL = 3;
  * little memory. It also bounds the window, whatever the level: decoders of old WAL-G releases take
  * 8 MiB.
  */
-const FRAME_CONTENT_BYTES = 2 * 1024 * 1024;
+export const FRAME_CONTENT_BYTES = 2 * 1024 * 1024;
 
 /** Frames whose content is known to be no larger are decompressed whole, several at a time. */
 const MAX_WHOLE_CONTENT_BYTES = 8 * 1024 * 1024;

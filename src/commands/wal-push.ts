@@ -133,12 +133,16 @@ async function callDrainer(
 }
 
 async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): Promise<void> {
-  const [{ pushWal }, { withinDeadline }, { codecOf }] = await Promise.all([
+  const [{ pushWal }, { withinDeadline }, { codecOf }, { WalPacker }] = await Promise.all([
     import("../archive/push.ts"),
     import("../archive/deadline.ts"),
     import("../codec/table.ts"),
+    import("../archive/wal-packer.ts"),
   ]);
   const { config, log, signal } = context;
+  const codec = codecOf(config.compressionMethod);
+  const level = config.compressionLevel;
+  const packer = new WalPacker({ codec, jobs: config.codecJobs });
   const changeNotes =
     around === undefined
       ? undefined
@@ -150,8 +154,10 @@ async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): 
   });
   const outcome = await pushWal(storage, wal, {
     ...limits,
-    codec: codecOf(config.compressionMethod),
-    level: config.compressionLevel,
+    codec,
+    level,
+    pack:
+      codec.method === "zstd" ? (local, options) => packer.pack(local, level, options) : undefined,
     codecJobs: config.codecJobs,
     cacheDirectory: config.cacheDirectory,
     serverName: config.archiveQueue.serverName,
