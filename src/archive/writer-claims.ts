@@ -1,15 +1,18 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
 import {
   DamagedError,
   FormatError,
   ObjectExistsError,
   ObjectNotFoundError,
   RefusedError,
+  systemErrorCode,
 } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
 import { writerKey } from "../layout/keys.ts";
 import { formatWriterClaim, parseWriterClaim, type WriterClaim } from "../layout/writer-claim.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
-import { isSameWriter, showWriter } from "./writer.ts";
+import { isSameWriter, showWriter, type Writer } from "./writer.ts";
 
 const CLAIM_BYTES_MAX = 64 * 1024;
 
@@ -79,7 +82,8 @@ export function requireSameWriter(
   known: WriterClaim | undefined,
 ): void {
   if (known === undefined) return;
-  if (known.systemId === own.systemId && isSameWriter(known, own)) return;
+  const isSame = isSameWriter(known, own) || isMovedFrom(known, own);
+  if (known.systemId === own.systemId && isSame) return;
   throw new RefusedError(
     `timeline ${own.timeline} in ${storage.name} is written by ${showWriter(known)}; ` +
       `this server is ${showWriter(own)}`,
@@ -91,6 +95,19 @@ export function requireSameWriter(
         "has recovered from a backup has a timeline of its own and is never refused.",
     },
   );
+}
+
+/** Whether the machine is the same, still runs, and has no such data directory any more. */
+function isMovedFrom(known: Writer, own: Writer): boolean {
+  if (known.name !== "" && own.name !== "") return false;
+  if (own.bootId === "" || known.bootId !== own.bootId || known.host !== own.host) return false;
+  try {
+    statSync(join(known.dataDirectory, "global", "pg_control"));
+    return false;
+  } catch (error) {
+    // One that we may not look at is no proof.
+    return systemErrorCode(error) === "ENOENT";
+  }
 }
 
 async function putClaim(

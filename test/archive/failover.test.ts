@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { copyFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -113,6 +113,22 @@ test("a cache that was copied with the machine does not help a clone", async () 
   const clone = await server("b", all);
   const cacheDirectory = join(bench.directory, "a", "cache");
   await assert.rejects(clone.push(second, { cacheDirectory }), { name: "RefusedError" });
+});
+
+test("a data directory that was moved on its machine is known; a copy beside it is not", async () => {
+  await (await server("a", all)).push(first);
+  const claim = await readWriterClaim(bench.memory, 1, bench);
+  assert.ok(claim !== undefined);
+  const moved = await server("b", all);
+  await assert.rejects(moved.push(second), { name: "RefusedError" });
+  await rename(join(bench.directory, "a"), join(bench.directory, "old"));
+  for (const change of [{ bootId: "another" }, { host: "another" }]) {
+    await bench.put(CLAIM, Buffer.from(formatWriterClaim({ ...claim, ...change })));
+    await assert.rejects(moved.push(second), { name: "RefusedError" }, JSON.stringify(change));
+  }
+  await bench.put(CLAIM, Buffer.from(formatWriterClaim(claim)));
+  assert.equal(await moved.push(second), "archived");
+  assert.match((await readWriterClaim(bench.memory, 1, bench))?.dataDirectory ?? "", /\/b$/);
 });
 
 const names = [
