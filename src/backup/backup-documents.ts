@@ -187,7 +187,8 @@ function requireSameBackup(manifest: ManifestIndex, name: BackupName, sentinel: 
       { hint: manifestHint(name) },
     );
   }
-  if (base !== sentinel.base?.name) {
+  // A catch-up backup has a base without a name.
+  if (base !== (sentinel.base?.name || undefined)) {
     throw new DamagedError(
       `manifest of backup ${name} has the base ${base}, the sentinel ${sentinel.base?.name}`,
       { hint: "Restore another backup." },

@@ -64,7 +64,7 @@ export async function writeDocuments(
   { storage, zstd, signal }: WriteOptions & { readonly zstd: Codec },
 ): Promise<void> {
   const { name, systemId, hash, startLsn, hasChecksums } = description;
-  const base = description.base?.name;
+  const base = description.base?.name || undefined;
   const header = { backup: name, systemId, hash, startLsn, hasChecksums, base };
   const puts: (readonly [key: string, body: ByteSource])[] = [
     [metadataKey(name), bytesSource(Buffer.from(metadataText(description)))],
@@ -98,7 +98,8 @@ export async function writeSentinel(
 ): Promise<void> {
   const key = sentinelKey(description.name);
   const body = bytesSource(Buffer.from(sentinelText(description)));
-  if (description.base !== undefined) {
+  // A catch-up backup has a base without a name.
+  if (description.base !== undefined && description.base.name !== "") {
     await requireBaseThere(storage, description.base.name, { signal });
   }
   try {

@@ -26,10 +26,10 @@ export type Verdict =
 
 /** What is known of the base and of what changed since. */
 export interface ChangeKnowledge {
-  readonly files: BaseFiles;
+  readonly files: Pick<BaseFiles, "find">;
   readonly startLsn: Lsn;
   /** Databases that are the same as then; files of others are compared as a whole. */
-  readonly sameDatabases: ReadonlySet<number>;
+  readonly sameDatabases: Pick<ReadonlySet<number>, "has">;
   /** Absent: every page is looked at. */
   readonly changes?: ChangedBlocks | undefined;
 }

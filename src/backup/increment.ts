@@ -1,4 +1,4 @@
-import { closeSync, constants, fchmodSync, ftruncateSync, openSync } from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, openSync } from "node:fs";
 import { FormatError } from "../errors.ts";
 import { ByteCursor } from "../io/byte-cursor.ts";
 import type { ByteStream } from "../io/bytes.ts";
@@ -19,6 +19,8 @@ export interface EntryContent {
 export interface PageWriting {
   /** Whether the file may be there already, with content that need not be written again. */
   readonly isCompared: boolean;
+  /** Whether the file there is the base: it must have every page that the increment does not. */
+  readonly isOnTop?: boolean;
   readonly writeAt: WriteAt;
 }
 
@@ -41,12 +43,25 @@ export async function beginWithIncrement(
     fchmodSync(file, mode);
     const cursor = new ByteCursor(entry.content, "increment");
     const { fileBytes, blockNumbers } = await readIncrementHeader(cursor, entry.sizeBytes);
+    if (writing.isOnTop === true) requireCovered(file, fileBytes, blockNumbers);
     ftruncateSync(file, fileBytes);
     const gaps = PageGaps.of(Math.ceil(fileBytes / PAGE_BYTES));
     // A page behind the end was appended while the file was read: WAL knows it, too.
     await copyPages({ file, cursor, gaps, writing }, blockNumbers, () => true);
     return gaps;
   });
+}
+
+/** Throws FormatError, before anything is written, when pages would be missing. */
+function requireCovered(file: number, fileBytes: number, blockNumbers: readonly number[]): void {
+  const { size: sizeBytes } = fstatSync(file);
+  const first = Math.floor(sizeBytes / PAGE_BYTES);
+  const wanted = Math.max(0, Math.ceil(fileBytes / PAGE_BYTES) - first);
+  const given = blockNumbers.filter((block) => block >= first).length;
+  if (given >= wanted) return;
+  throw new FormatError(
+    `the file there has ${first} pages, ${wanted - given} of those behind them are missing`,
+  );
 }
 
 /** Takes from an older increment the pages that are still missing; gives what is missing then. */

@@ -5,6 +5,7 @@ import type { HashAlgorithm } from "../io/hash.ts";
 import type { Log } from "../io/log.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { JsonValue } from "../layout/json-value.ts";
+import type { Lsn } from "../postgres/lsn.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { CorruptFile } from "./page-verifier.ts";
 import type { IncrementRequest } from "./push-increment.ts";
@@ -35,6 +36,8 @@ export interface PushSettings {
   readonly isPermanent: boolean;
   /** Whether the backup may be an increment, and on what. */
   readonly increments: IncrementRequest;
+  /** Only what a standby with all pages up to this position lacks; then it is no increment. */
+  readonly catchUpFrom?: Lsn | undefined;
   /** Whether checksums of pages are verified, where the cluster has them. */
   readonly isPageVerified: boolean;
   readonly isEveryCorruptBlockListed: boolean;

@@ -29,6 +29,7 @@ import { lsn } from "../postgres/lsn.ts";
 import { PageChecksums } from "../postgres/page-checksums.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
 import { requireArrival, type WalArchive } from "./arrival.ts";
+import { catchUpBase, catchUpReading, withoutOwnFiles } from "./catch-up-push.ts";
 import type { LoadedBase } from "./increment-origin.ts";
 import { markPermanent } from "./chain-permanence.ts";
 import { readControlFile } from "./control-file.ts";
@@ -174,7 +175,8 @@ async function copyCluster(
   const { codecJobs, increments } = settings;
   const walDirectory = join(running.dataDirectory, "pg_wal");
   const sources = { ...archive, ...facts, walDirectory, codecJobs, ways: increments.ways };
-  const reading = await prepareReading(session, parts, sources);
+  const found = await prepareReading(session, parts, sources);
+  const reading = catchUpReading(found, settings.catchUpFrom);
   const context = { documents, reading, world };
   const description = await withParts(running, settings, context, async (copy) => {
     const finished = await copyAll(session, copy, settings);
@@ -315,7 +317,7 @@ async function copyAll(
     catalogBytes: walk.catalogBytes,
     tablespaces: walk.tablespaces,
     hasChecksums: facts.hasDataChecksums,
-    base: copy.base === undefined ? undefined : baseRecord(copy.base),
+    base: copy.base === undefined ? catchUpBase(settings.catchUpFrom) : baseRecord(copy.base),
     own: { changeSource: copy.reading.changeSource, ...verificationOf(copy, stop) },
   };
 }
@@ -343,7 +345,8 @@ async function readAll(
     owner: await ownerOf(copy.dataDirectory),
   };
 
-  await upload.packAll(walk[Symbol.iterator]());
+  const entries = settings.catchUpFrom === undefined ? walk : withoutOwnFiles(walk);
+  await upload.packAll(entries[Symbol.iterator]());
   const { bytes } = await readControlFile(copy.dataDirectory, { ...world, signal });
   upload.putTar(packControl(bytes, ownPart));
   const stop = await stopBackup(session, facts, { signal });

@@ -34,6 +34,8 @@ export interface RestoreTreeOptions {
   readonly flush: BackgroundFlush | undefined;
   /** Whether files may be there already: then only what differs in them is written. */
   readonly isCompared?: boolean;
+  /** Whether increments are put over the files that are there. */
+  readonly isOnTop?: boolean;
 }
 
 /**
@@ -54,12 +56,13 @@ export class RestoreTree {
   constructor(
     destination: string,
     tablespaces: readonly TablespacePlan[],
-    { flush, isCompared }: RestoreTreeOptions,
+    { flush, isCompared, isOnTop = false }: RestoreTreeOptions,
   ) {
     this.destination = destination;
     const writeAt = isCompared === true ? comparedWrite() : writeAll;
     this.#writing = {
       isCompared: isCompared === true,
+      isOnTop,
       writeAt: (file, bytes, position) => {
         const written = writeAt(file, bytes, position);
         this.#changedBytes += written;

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { requireSoundPages } from "../backup/corrupt-pages.ts";
-import { type PushedBackup, pushBackup } from "../backup/push.ts";
+import { type PushedBackup, type PushSettings, pushBackup } from "../backup/push.ts";
 import { pushRemoteBackup } from "../backup/remote-push.ts";
 import { codecOf } from "../codec/table.ts";
 import type { Config } from "../config/config.ts";
@@ -121,7 +121,7 @@ export const backupPush: Command<Arguments> = {
       context.progress.update({ activity: "backing up", ...state });
     try {
       const world = { storage, log, clock, onProgress, signal };
-      const settings = settingsOf(args, config);
+      const settings = pushSettings(args, config);
       const pushed =
         directory === undefined
           ? await pushRemoteBackup(settings, world)
@@ -144,7 +144,11 @@ function requireSupported(words: Words): void {
   }
 }
 
-function settingsOf(args: Arguments, config: Config) {
+/** What all backups of this configuration have in common. */
+export function pushSettings(
+  args: Omit<Arguments, "dataDirectory" | "isRemote" | "ignored">,
+  config: Config,
+): Omit<PushSettings, "dataDirectory"> {
   return {
     connection: config.postgres,
     serverName: config.archiveQueue.serverName,
@@ -170,7 +174,8 @@ function settingsOf(args: Arguments, config: Config) {
   };
 }
 
-function sayWritten(
+/** Tells of a backup that exists now. */
+export function sayWritten(
   log: Log,
   { name, baseName, fileCount, unchangedCount, contentBytes, storedBytes }: PushedBackup,
   { storage, elapsedMs }: { readonly storage: string; readonly elapsedMs: number },

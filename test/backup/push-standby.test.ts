@@ -2,58 +2,11 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { PushedBackup } from "../../src/backup/push.ts";
-import {
-  type BackupWorld,
-  backupWorldOf,
-  type PushChange,
-  startBackupWorld,
-} from "../support/backup-world.ts";
+import type { PushChange } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
-import { type Major, type RestoredCluster, restoreCluster } from "../support/postgres.ts";
+import { restoreCluster } from "../support/postgres.ts";
 import { restoreInto } from "../support/restoring.ts";
-
-interface Pair extends AsyncDisposable {
-  readonly primary: BackupWorld;
-  readonly standby: RestoredCluster;
-  /** Backups of the standby into the same repository. */
-  readonly world: BackupWorld;
-}
-
-async function startPair(major: Major): Promise<Pair> {
-  const primary = await startBackupWorld({ major, settings: { wal_keep_size: "64MB" } });
-  const { cluster } = primary;
-  await cluster.query(
-    "CREATE TABLE item AS SELECT n, md5(n::text) AS text FROM generate_series(1, 2000) n",
-  );
-  const { name } = await primary.push({ hasDatabaseNames: false });
-  const directory = await primary.unpack(name, "standby");
-  const standby = await restoreCluster(directory, {
-    major,
-    signal: "standby",
-    restoreCommand: `cp "${primary.repository}/wal_005/%f" "%p"`,
-    settings: {
-      primary_conninfo: `host=127.0.0.1 port=${cluster.port} user=postgres`,
-    },
-  });
-  assert.equal(standby.outcome, "consistent", standby.log());
-  return {
-    primary,
-    standby,
-    world: backupWorldOf(standby, primary.repository),
-    async [Symbol.asyncDispose]() {
-      await standby[Symbol.asyncDispose]();
-      await primary[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** Has the standby replay all that the primary has written, and make a restartpoint. */
-async function catchUp({ primary, standby }: Pair): Promise<void> {
-  await primary.cluster.query("CHECKPOINT");
-  const lsn = await primary.cluster.value("SELECT pg_current_wal_lsn()");
-  await standby.waitFor(`SELECT pg_last_wal_replay_lsn() >= '${lsn}'`);
-  await standby.query("CHECKPOINT");
-}
+import { catchUp, type Pair, startPair } from "../support/standby-pair.ts";
 
 /** Takes a backup of the standby while the primary ends the last segment. */
 async function push({ primary, world }: Pair, change: PushChange = {}): Promise<PushedBackup> {
