@@ -32,8 +32,8 @@ export function planRecovery(
 
 /**
  * PostgreSQL's settings for it; `program` starts walnut, quoted for a shell. The server that they
- * make archives nothing: it may stand beside the one that it is a copy of, and a timeline of its own
- * in the archive would be the newest, which every later recovery follows.
+ * make archives nothing: it may stand beside the one that it is a copy of, and a timeline of its
+ * own in the archive would be the newest, which every later recovery follows.
  */
 export function recoverySettings(
   { timeline, lsn }: RecoveryRecipe,

@@ -3,6 +3,9 @@ import type { JsonObject } from "../layout/json-value.ts";
 import { PAGE_SCRIPT } from "./timeline-page-script.ts";
 import { PAGE_STYLE } from "./timeline-page-style.ts";
 
+/** What stands in the page may run; nothing is loaded. */
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+
 /**
  * One page with an interactive picture of what `timeline --json` says. It loads nothing, so that it
  * can be mailed and kept; without script it shows the data as text.
@@ -16,7 +19,7 @@ export function timelinePage(report: JsonObject, madeAt: Date): string {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="${POLICY}">
 <title>To when can I restore?</title>
 <style>${PAGE_STYLE}</style>
 </head>

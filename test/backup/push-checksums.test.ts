@@ -63,7 +63,9 @@ test("a flipped bit in a cold page is named by relation and block, in full and i
     };
     await assert.rejects(requireSoundPages(pushed, { connection, log, signal }), {
       name: "CorruptPagesError",
-      message: `backup ${pushed.name} is stored, but 1 pages in 1 files of the cluster have a wrong checksum: first ${path} block ${BLOCK}`,
+      message:
+        `backup ${pushed.name} is stored, but 1 pages in 1 files of the cluster ` +
+        `have a wrong checksum: first ${path} block ${BLOCK}`,
     });
     const [line] = log.lines;
     assert.equal(

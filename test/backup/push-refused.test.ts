@@ -203,8 +203,10 @@ describe("a server that archives", () => {
       world(),
       { archiveCheckTimeoutMs: 1500 },
       {
-        message:
-          /^WAL segment [0-9A-F]{24} did not arrive in file:.* within 1\.5 s; the archiver failed \d+ times, last for [0-9A-F]{24} at 20/,
+        message: new RegExp(
+          /^WAL segment [0-9A-F]{24} did not arrive in file:.* within 1\.5 s; /.source +
+            /the archiver failed \d+ times, last for [0-9A-F]{24} at 20/.source,
+        ),
         hint: /^archive_command fails or hangs: its words are in the server's log/,
       },
     );

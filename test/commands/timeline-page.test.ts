@@ -66,7 +66,8 @@ const VISIT = `
   document.getElementById("reset").click();
   seen.isReset = Math.abs(widthOf() - before) < 1;
   document.getElementById("by-lsn").click();
-  seen.axis = [...document.querySelectorAll("svg text.quiet")].map((text) => text.textContent).filter((text) => text.includes("/")).length > 1;
+  const quiet = [...document.querySelectorAll("svg text.quiet")].map((text) => text.textContent);
+  seen.axis = quiet.filter((text) => text.includes("/")).length > 1;
   document.querySelector("svg .hole").focus();
   seen.isFocusShown = !tip.hidden && tip.textContent.startsWith("HOLE");
   seen.tables = all("#tables table");

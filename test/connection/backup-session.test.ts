@@ -106,7 +106,11 @@ describe("one server", () => {
         assert.equal(error.name, "RefusedError");
         assert.match(
           error.message,
-          /^another backup of this cluster is running: server process \d+, role postgres, database postgres, application first backup, from 127\.0\.0\.1, since 20/,
+          new RegExp(
+            /^another backup of this cluster is running: server process \d+, role postgres, /
+              .source +
+              /database postgres, application first backup, from 127\.0\.0\.1, since 20/.source,
+          ),
         );
         assert.match(String(error.hint), /pg_terminate_backend/);
         return true;

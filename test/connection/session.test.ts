@@ -47,7 +47,9 @@ before(async () => {
   const hba = join(cluster().dataDirectory, "pg_hba.conf");
   await writeFile(
     hba,
-    "host all keeper 127.0.0.1/32 scram-sha-256\nhostssl all nobody_special 127.0.0.1/32 trust\nhostnossl all nobody_special 127.0.0.1/32 reject\n" +
+    "host all keeper 127.0.0.1/32 scram-sha-256\n" +
+      "hostssl all nobody_special 127.0.0.1/32 trust\n" +
+      "hostnossl all nobody_special 127.0.0.1/32 reject\n" +
       "host all all 127.0.0.1/32 trust\n",
   );
   await cluster().query("SELECT pg_reload_conf()");

@@ -32,7 +32,8 @@ async function format(files: string, parts: string, databases: string): Promise<
 
 const example =
   '{"Files":{' +
-  '"/base/13/2619":{"IsIncremented":false,"IsSkipped":false,"MTime":"2026-08-21T20:00:11.482915337+02:00","UpdatesCount":0},' +
+  '"/base/13/2619":{"IsIncremented":false,"IsSkipped":false,' +
+  '"MTime":"2026-08-21T20:00:11.482915337+02:00","UpdatesCount":0},' +
   '"/base/13/1259":{"IsIncremented":true,"IsSkipped":false,"MTime":"2026-08-21T20:00:58.000120001+02:00",' +
   '"CorruptBlocks":{"CorruptBlocksCount":2,"SomeCorruptBlocks":[4,9]},"UpdatesCount":17},' +
   '"/base":{"IsIncremented":false,"IsSkipped":true,"MTime":"2026-08-19T06:00:00Z","UpdatesCount":0}},' +

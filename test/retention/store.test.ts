@@ -239,7 +239,9 @@ describe("what killed puts left", () => {
         : upload("repo/a", "1", "2026-01-01T00:00:00Z");
       const next =
         "<NextKeyMarker>repo/a</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>";
-      const body = `<ListMultipartUploadsResult><IsTruncated>${!isSecond}</IsTruncated>${next}${entry}</ListMultipartUploadsResult>`;
+      const body =
+        `<ListMultipartUploadsResult><IsTruncated>${!isSecond}</IsTruncated>${next}` +
+        `${entry}</ListMultipartUploadsResult>`;
       return { status: 200, body };
     };
     await using storage = await openEmulated(emulation);

@@ -69,7 +69,8 @@ function listing(blobs: string, marker = ""): string {
 const DATE = "Sat, 21 Nov 2026 10:00:00 GMT";
 
 function blob(name: string, more = ""): string {
-  return `<Blob>${name}<Properties><Last-Modified>${DATE}</Last-Modified><Content-Length>5</Content-Length>${more}</Properties></Blob>`;
+  const properties = `<Last-Modified>${DATE}</Last-Modified><Content-Length>5</Content-Length>${more}`;
+  return `<Blob>${name}<Properties>${properties}</Properties></Blob>`;
 }
 
 test("a page of a list", () => {
