@@ -2,9 +2,10 @@ import { CHANGES_FOLDER, WAL_FOLDER } from "./keys.ts";
 
 const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
 /**
- * Parts, and our manifest; the JSON documents beside them stay plain, as WAL-G wants to read them.
+ * Parts, our manifest and the server's; the JSON documents beside them stay plain, as WAL-G wants to read them.
  */
-const SECRET_OF_BACKUP = /\/tar_partitions\/[^/]+$|\/walnut_manifest\.jsonl\.zst$/;
+const SECRET_OF_BACKUP =
+  /\/tar_partitions\/[^/]+$|\/walnut_(?:manifest\.jsonl|backup_manifest)\.zst$/;
 
 const QUARANTINE_FOLDER = "walnut_005/quarantine/";
 

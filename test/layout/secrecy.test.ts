@@ -12,6 +12,7 @@ import {
   partKey,
   quarantineKey,
   sentinelKey,
+  serverManifestKey,
   walKey,
   writerKey,
 } from "../../src/layout/keys.ts";
@@ -32,6 +33,7 @@ test("what WAL-G encrypts is encrypted, and what of ours holds content", () => {
       partKey(BACKUP, 1, extension),
       controlKey(BACKUP, extension),
       labelKey(BACKUP, extension),
+      serverManifestKey(BACKUP),
       changeMapKey(SEGMENT, extension),
       partKey(BACKUP, 1, extension).replace("basebackups", "catchup"),
     ]) {
