@@ -8,6 +8,7 @@ import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.
 import type { AzureConfig } from "./azure-config.ts";
 import { DeadlineStorage } from "./deadline.ts";
 import { DirectoryStorage } from "./directory.ts";
+import type { GcsConfig } from "./gcs-config.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { RateLimitedStorage } from "./rate-limited.ts";
 import { RetryingStorage } from "./retrying.ts";
@@ -47,7 +48,7 @@ export interface S3Config {
   readonly deleteBatchSize: number;
 }
 
-export type StorageConfig = DirectoryConfig | S3Config | AzureConfig | SftpConfig;
+export type StorageConfig = DirectoryConfig | S3Config | AzureConfig | GcsConfig | SftpConfig;
 
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
@@ -110,6 +111,8 @@ async function openWhole(
       return await (await import("./s3.ts")).openS3Storage(config, options);
     case "azure":
       return await (await import("./azure.ts")).openAzureStorage(config, options);
+    case "gcs":
+      return await (await import("./gcs.ts")).openGcsStorage(config, options);
   }
 }
 

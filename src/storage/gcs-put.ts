@@ -1,0 +1,272 @@
+import { randomBytes } from "node:crypto";
+import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
+import { createCrc32c } from "../io/crc32c.ts";
+import type { Crc32cSum } from "../io/crc32c.ts";
+import { withRetry } from "../io/retry.ts";
+import type { RetryContext, RetryPolicy } from "../io/retry.ts";
+import { parseJson } from "./gcs-errors.ts";
+import { headObject, readHead } from "./gcs-read.ts";
+import { UploadSession } from "./gcs-session.ts";
+import type { GcsTransport } from "./gcs-transport.ts";
+import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
+import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
+
+/** What all puts of one store share. */
+export interface GcsPutContext extends RetryContext {
+  readonly transport: GcsTransport;
+  readonly retryPolicy: RetryPolicy;
+  /** Length of chunks, and up to which an object is one request: a multiple of 256 KiB. */
+  readonly chunkBytes: number;
+}
+
+/** Chunks that are not the last must be multiples of this. */
+export const CHUNK_UNIT_BYTES = 256 * 1024;
+/** What a put has when the memory for all puts is taken. */
+const MIN_CHUNK_BYTES = 4 * 1024 * 1024;
+/** One is sent while the next is read: GCS takes the chunks of an object one after the other. */
+export const CHUNKS_AT_ONCE = 2;
+/** Taking away what a failed upload sent is tried for so long. */
+const ABANDON_TIMEOUT_MS = 5_000;
+
+/** Chunks as GCS takes them: any number, and memory need not grow with the object. */
+export function gcsPartLimits({ chunkBytes }: Pick<GcsPutContext, "chunkBytes">): PartLimits {
+  return {
+    wantedBytes: chunkBytes,
+    minBytes: Math.min(chunkBytes, MIN_CHUNK_BYTES),
+    maxCount: Number.POSITIVE_INFINITY,
+    lengthOf: (_, firstBytes) => firstBytes,
+    tooLong: () => new StorageError("no object is too long", { isRetryable: false }),
+  };
+}
+
+/** The requests of one put to GCS. */
+export class GcsPut implements PartTarget {
+  readonly #context: GcsPutContext;
+  readonly #key: ObjectKey;
+  readonly #condition: Readonly<Record<string, string>>;
+
+  constructor(context: GcsPutContext, key: ObjectKey, options: PutOptions) {
+    this.#context = context;
+    this.#key = key;
+    this.#condition = options.ifAbsent === true ? { ifGenerationMatch: "0" } : {};
+  }
+
+  /** Its CRC32C goes before the bytes: GCS stores nothing that does not fit it. */
+  async putWhole(body: Uint8Array, { signal }: CallOptions): Promise<void> {
+    const { transport } = this.#context;
+    const sum = await createCrc32c();
+    sum.update(body);
+    const crc32c = sum.base64();
+    const boundary = `walnut-${randomBytes(12).toString("hex")}`;
+    const metadata = JSON.stringify({ name: this.#key, crc32c, contentType: CONTENT_TYPE });
+    const call = {
+      verb: "put",
+      key: this.#key,
+      method: "POST",
+      path: transport.uploadPath,
+      query: { uploadType: "multipart", ...this.#condition },
+      headers: { "content-type": `multipart/related; boundary=${boundary}` },
+      body: [
+        Buffer.from(
+          `--${boundary}\r\ncontent-type: application/json; charset=UTF-8\r\n\r\n${metadata}\r\n` +
+            `--${boundary}\r\ncontent-type: ${CONTENT_TYPE}\r\n\r\n`,
+        ),
+        body,
+        Buffer.from(`\r\n--${boundary}--\r\n`),
+      ],
+      isKeyed: true,
+    } as const;
+    let isUnsure = false;
+    await this.#retry(signal, async () => {
+      try {
+        const head = readHead(await transport.sendForJson(call, { signal }));
+        if (head === undefined) throw transport.unclear(call, "an object");
+        this.#requireSum(head.crc32c, crc32c);
+      } catch (error) {
+        // Where objects are protected, what we did ourselves can't be done again.
+        const isRefused = error instanceof StorageAccessError;
+        if (isUnsure && isRefused && (await this.#isStored(body.length, crc32c, signal))) return;
+        if (error instanceof StorageError && error.isRetryable) isUnsure = true;
+        throw error;
+      }
+    });
+  }
+
+  async begin({ signal }: CallOptions): Promise<PartedObject> {
+    const { transport } = this.#context;
+    const call = {
+      verb: "begin the upload of",
+      key: this.#key,
+      method: "POST",
+      path: transport.uploadPath,
+      query: { uploadType: "resumable", name: this.#key, ...this.#condition },
+      headers: {
+        "content-type": "application/json; charset=UTF-8",
+        "x-upload-content-type": CONTENT_TYPE,
+      },
+      body: Buffer.from(JSON.stringify({ contentType: CONTENT_TYPE })),
+      isKeyed: true,
+    } as const;
+    const location = await this.#retry(signal, async () => {
+      const { headers } = await transport.sendForText(call, { signal });
+      const { location: found } = headers;
+      if (found === undefined) throw transport.unclear(call, "a place to send to");
+      return new URL(found, "http://localhost");
+    });
+    const session = new UploadSession(transport, this.#key, location);
+    return new ResumableObject(this.#context, session, {
+      key: this.#key,
+      sum: await createCrc32c(),
+    });
+  }
+
+  async #isStored(sizeBytes: number, crc32c: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      const head = await headObject(this.#context.transport, this.#key, { signal });
+      return head.sizeBytes === sizeBytes && head.crc32c === crc32c;
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return false;
+      throw error;
+    }
+  }
+
+  #requireSum(stored: string, sent: string): void {
+    requireSum({ stored, sent }, this.#key, this.#context.transport.name);
+  }
+
+  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return await withRetry(work, this.#context.retryPolicy, { ...this.#context, signal });
+  }
+}
+
+const CONTENT_TYPE = "application/octet-stream";
+
+function requireSum(
+  { stored, sent }: { readonly stored: string; readonly sent: string },
+  key: string,
+  storage: string,
+): void {
+  if (stored === "" || stored === sent) return;
+  throw new StorageError(
+    `object ${key} was stored in ${storage} with CRC32C ${stored} instead of ${sent}`,
+    { isRetryable: false, hint: "It was changed on its way. Delete it, and store it again." },
+  );
+}
+
+/** An upload whose chunks follow each other; the object appears with the last. */
+class ResumableObject implements PartedObject {
+  readonly #context: GcsPutContext;
+  readonly #session: UploadSession;
+  readonly #key: ObjectKey;
+  readonly #sum: Crc32cSum;
+  /** Of the chunk before: the next is sent after it. */
+  #previous: Promise<void> = Promise.resolve();
+  /** What is left of the last part: shorter than a chunk may be before the end. */
+  #rest: Uint8Array = new Uint8Array();
+  #sentBytes = 0;
+
+  constructor(
+    context: GcsPutContext,
+    session: UploadSession,
+    { key, sum }: { readonly key: ObjectKey; readonly sum: Crc32cSum },
+  ) {
+    this.#context = context;
+    this.#session = session;
+    this.#key = key;
+    this.#sum = sum;
+  }
+
+  async sendPart(_: number, body: Uint8Array, { signal }: CallOptions): Promise<void> {
+    const sending = this.#previous.then(() => this.#sendChunk(body, signal));
+    this.#previous = sending;
+    await sending;
+  }
+
+  async complete({ signal }: CallOptions): Promise<void> {
+    const crc32c = this.#sum.base64();
+    const totalBytes = this.#sentBytes + this.#rest.length;
+    const end = { totalBytes, crc32c };
+    const text = await this.#send(this.#rest, signal, end);
+    const json = parseJson(text ?? "");
+    const head = typeof json === "object" && json !== null ? readHead(json) : undefined;
+    const { transport } = this.#context;
+    if (head === undefined) {
+      throw transport.unclear({ verb: "complete the upload of", key: this.#key }, "an object");
+    }
+    requireSum({ stored: head.crc32c, sent: crc32c }, this.#key, transport.name);
+    if (head.sizeBytes !== totalBytes) {
+      throw new StorageError(
+        `object ${this.#key} was stored in ${transport.name} with ${head.sizeBytes} bytes ` +
+          `instead of ${totalBytes}`,
+        { isRetryable: false },
+      );
+    }
+  }
+
+  async abandon(): Promise<void> {
+    await this.#previous.catch(() => {});
+    await this.#session.cancel({ signal: AbortSignal.timeout(ABANDON_TIMEOUT_MS) }).catch(() => {});
+  }
+
+  async #sendChunk(body: Uint8Array, signal: AbortSignal): Promise<void> {
+    this.#sum.update(body);
+    const wholeBytes = body.length - (body.length % CHUNK_UNIT_BYTES);
+    if (wholeBytes > 0) await this.#send(body.subarray(0, wholeBytes), signal);
+    // The part's buffer is used for another one once this has ended.
+    this.#rest = Uint8Array.from(body.subarray(wholeBytes));
+    this.#sentBytes += wholeBytes;
+  }
+
+  /** Repeats until all of `bytes` is stored; gives what GCS says of the object at its end. */
+  async #send(
+    bytes: Uint8Array,
+    signal: AbortSignal,
+    end?: { readonly totalBytes: number; readonly crc32c: string },
+  ): Promise<string | undefined> {
+    const startBytes = this.#sentBytes;
+    let storedBytes = startBytes;
+    let isUnsure = false;
+    return await withRetry(
+      async () => {
+        for (;;) {
+          if (isUnsure) {
+            const state = await this.#session.state(end?.totalBytes, { signal });
+            if (state.text !== undefined) return state.text;
+            storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);
+            isUnsure = false;
+          }
+          const isAll = storedBytes === startBytes + bytes.length;
+          if (isAll && end === undefined) return undefined;
+          isUnsure = true;
+          const piece = bytes.subarray(storedBytes - startBytes);
+          const state = await this.#session.send(
+            piece,
+            { startBytes: storedBytes, end },
+            { signal },
+          );
+          isUnsure = false;
+          if (state.text !== undefined) return state.text;
+          storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);
+          if (end !== undefined && storedBytes === startBytes + bytes.length) {
+            throw this.#context.transport.unclear(
+              { verb: "complete the upload of", key: this.#key },
+              "an object",
+            );
+          }
+        }
+      },
+      this.#context.retryPolicy,
+      { ...this.#context, signal },
+    );
+  }
+
+  /** GCS may store a part of a chunk only, but never forgets what it said to have. */
+  #requireWithin(storedBytes: number, startBytes: number, sizeBytes: number): number {
+    if (storedBytes >= startBytes && storedBytes <= startBytes + sizeBytes) return storedBytes;
+    throw new StorageError(
+      `the upload of ${this.#key} to ${this.#context.transport.name} has ${storedBytes} bytes, ` +
+        `but ${startBytes} were acknowledged`,
+      { isRetryable: false, hint: "Somebody else writes into the same upload." },
+    );
+  }
+}

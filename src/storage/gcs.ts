@@ -1,0 +1,146 @@
+import { ObjectNotFoundError } from "../errors.ts";
+import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { withRetry } from "../io/retry.ts";
+import type { RetryContext, RetryPolicy } from "../io/retry.ts";
+import { deleteSingly } from "./delete-singly.ts";
+import type { GcsConfig } from "./gcs-config.ts";
+import { googleTokens } from "./gcs-credentials.ts";
+import { property } from "./gcs-errors.ts";
+import { listObjects } from "./gcs-list.ts";
+import { CHUNKS_AT_ONCE, CHUNK_UNIT_BYTES, GcsPut, gcsPartLimits } from "./gcs-put.ts";
+import type { GcsPutContext } from "./gcs-put.ts";
+import { explainMissing, headObject, readObject } from "./gcs-read.ts";
+import { GcsTransport } from "./gcs-transport.ts";
+import { requireValidKey, requireValidRange } from "./key.ts";
+import { PartBuffers } from "./part-buffers.ts";
+import { PartedPut } from "./parted-put.ts";
+import { RestSender } from "./rest-sender.ts";
+import type {
+  CallOptions,
+  GetOptions,
+  ListOptions,
+  ObjectHold,
+  ObjectInfo,
+  ObjectKey,
+  PutOptions,
+  Storage,
+  Upkeep,
+} from "./storage.ts";
+import { TokenCache } from "./token-auth.ts";
+
+export interface GcsOptions extends RetryContext {
+  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
+  readonly retryPolicy: RetryPolicy;
+  /** Silence of this length ends a request. */
+  readonly requestTimeoutMs: number;
+}
+
+/** For the chunks of all puts together; beyond it, each put may have one of the smallest. */
+const CHUNK_MEMORY_BYTES = 64 * 1024 * 1024;
+const CREDENTIALS_HINT =
+  "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or give this machine a service account.";
+
+/** A whole bucket: `config.prefix` is the caller's matter (PrefixedStorage). */
+export async function openGcsStorage(config: GcsConfig, options: GcsOptions): Promise<Storage> {
+  const { endpoint, bucket, encryptionKey } = config;
+  const { requestTimeoutMs, clock } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock });
+  const tokens = config.isAnonymous
+    ? undefined
+    : new TokenCache(googleTokens(config, { sender, clock }), {
+        clock,
+        timeoutMs: requestTimeoutMs,
+        storage: `gs://${bucket}`,
+        hint: CREDENTIALS_HINT,
+      });
+  const transport = new GcsTransport({ sender, tokens, endpoint, bucket, encryptionKey });
+  return new GcsStorage(transport, config, options);
+}
+
+class GcsStorage implements Storage {
+  readonly name: string;
+  readonly upkeep: Upkeep;
+  readonly #transport: GcsTransport;
+  readonly #options: GcsOptions;
+  readonly #puts: GcsPutContext;
+  readonly #buffers = new PartBuffers(CHUNK_MEMORY_BYTES);
+
+  constructor(transport: GcsTransport, config: GcsConfig, options: GcsOptions) {
+    this.name = transport.name;
+    this.#transport = transport;
+    this.#options = options;
+    const units = Math.max(Math.floor(config.chunkBytes / CHUNK_UNIT_BYTES), 1);
+    this.#puts = { ...options, transport, chunkBytes: units * CHUNK_UNIT_BYTES };
+    this.upkeep = {
+      // Uploads that nobody completed end by themselves, and cost nothing.
+      async *listUnfinished() {},
+      async removeUnfinished() {},
+      readHold: (key, call) => this.#retry(call.signal, () => readHold(transport, key, call)),
+    };
+  }
+
+  async *get(key: ObjectKey, options: GetOptions): ByteStream {
+    if (options.range !== undefined) requireValidRange(options.range);
+    for await (const chunk of readObject(this.#transport, key, options)) yield chunk;
+  }
+
+  async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
+    requireValidKey(key);
+    const parts = {
+      buffers: this.#buffers,
+      limits: gcsPartLimits(this.#puts),
+      concurrency: CHUNKS_AT_ONCE,
+    };
+    await new PartedPut(new GcsPut(this.#puts, key, options), parts, options).run(body);
+  }
+
+  async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
+    const { sizeBytes, modifiedAt } = await headObject(this.#transport, key, options);
+    return { key, sizeBytes, modifiedAt };
+  }
+
+  list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
+    return listObjects(this.#transport, prefix, options);
+  }
+
+  async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
+    await deleteSingly(keys, { signal }, (key, call) =>
+      this.#retry(call.signal, async () => {
+        const path = this.#transport.objectPath(key);
+        try {
+          await this.#transport.sendForText({ verb: "delete", key, method: "DELETE", path }, call);
+        } catch (error) {
+          throw await explainMissing(this.#transport, { key, error }, call);
+        }
+      }),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#transport.destroy();
+  }
+
+  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
+  }
+}
+
+async function readHold(
+  transport: GcsTransport,
+  key: ObjectKey,
+  options: CallOptions,
+): Promise<ObjectHold | undefined> {
+  try {
+    const { json } = await headObject(transport, key, options);
+    const isLegalHold =
+      property(json, "temporaryHold") === true || property(json, "eventBasedHold") === true;
+    const until =
+      property(property(json, "retention"), "retainUntilTime") ??
+      property(json, "retentionExpirationTime");
+    if (typeof until !== "string") return isLegalHold ? { isLegalHold } : undefined;
+    return { isLegalHold, lockedUntil: new Date(until) };
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return undefined;
+    throw error;
+  }
+}
