@@ -168,7 +168,7 @@ test("config prints origins, and fails if the settings do not fit together", asy
   assert.match(bad.stderr, /two stores are configured: --file-prefix from the command line, and/);
 });
 
-test("config check goes through the store and leaves nothing behind", async () => {
+test("config check goes through the store and leaves nothing behind (P31)", async () => {
   using directory = scratchDirectory();
   const env = { WALG_FILE_PREFIX: directory.path };
   const { code, stderr } = await runWalnut(["config", "check"], { env });

@@ -71,7 +71,7 @@ async function assertEnds(
 const killSession = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
   WHERE application_name = 'walnut-test' AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')`;
 
-test("a killed session ends the backup within 10 s", async () => {
+test("a killed session ends the backup within 10 s (P19)", async () => {
   await assertEnds(async () => void (await world().cluster.query(killSession)), {
     name: "DatabaseError",
     message: /^the session with PostgreSQL at 127\.0\.0\.1:\d+ ended: terminating connection/,
@@ -79,7 +79,7 @@ test("a killed session ends the backup within 10 s", async () => {
 });
 
 for (const mode of ["fast", "immediate"] as const) {
-  test(`a ${mode} restart of the server ends the backup within 10 s`, async () => {
+  test(`a ${mode} restart of the server ends the backup within 10 s (P19)`, async () => {
     await assertEnds(
       async () => {
         await world().cluster.stop(mode);
@@ -255,7 +255,7 @@ test("an archive that comes back during the wait completes the backup", async ()
   assert.ok((await world().keys("wal_005/")).includes(`wal_005/${last}`));
 });
 
-test("relations that are dropped, truncated and extended meanwhile do no harm", async () => {
+test("relations that are dropped, truncated and extended meanwhile do no harm (E21)", async () => {
   const { cluster } = world();
   await cluster.query(
     `CREATE TABLE doomed AS SELECT repeat('x', 500) AS t FROM generate_series(1, 5000);

@@ -94,7 +94,7 @@ test("what says nothing alone is refused alone", () => {
 
 const BYTES = Buffer.from("00112233445566778899aabbccddeeff".repeat(2), "hex");
 
-test("a key is taken exactly as it is meant", () => {
+test("a key is taken exactly as it is meant (E23)", () => {
   const rows = [
     [BYTES.toString("hex"), "hex", BYTES],
     [`${BYTES.toString("hex").toUpperCase()}\r\n`, "hex", BYTES],
@@ -110,7 +110,7 @@ test("a key is taken exactly as it is meant", () => {
   }
 });
 
-test("a key is never cut, never taken for something else, never told", () => {
+test("a key is never cut, never taken for something else, never told (E23)", () => {
   const hex = BYTES.toString("hex");
   const rows = [
     [hex, "none"],

@@ -107,7 +107,7 @@ test("a put of exactly one part is one request, one byte more is an upload", asy
   assert.equal(server.uploads.size, 0);
 });
 
-test("an error document in an answer that says 200 is a failure, and repeated", async () => {
+test("an error document in an answer that says 200 is a failure, and repeated (E02)", async () => {
   const cases: [string, string][] = [
     [
       "CompleteMultipartUpload",
