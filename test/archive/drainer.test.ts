@@ -188,3 +188,23 @@ test("a slow codec delays neither a history file nor a file that is stored", asy
   assert.equal((await bigPush).kind, "stored");
   assert.equal(await running, "nothing to do");
 });
+
+test("the level follows the backlog where it may, and the status says which one it is", async () => {
+  const names = Array.from({ length: 20 }, (_, number) => {
+    return `000000010000000000000003.000000${number + 10}.backup`;
+  });
+  const store = new Store();
+  store.isAway = true;
+  const running = start(store, { isLevelByNeed: true, isMarkingDone: true });
+  await listening();
+  assert.equal((await status()).level, 3);
+  await addReady(...names);
+  await assert.rejects(push(names[0] ?? ""), { code: "storage" });
+  while ((await status()).ready < names.length - 1) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  store.isAway = false;
+  await push(names[0] ?? "");
+  assert.equal((await status()).level, 1);
+  assert.equal(await running, "nothing to do");
+});

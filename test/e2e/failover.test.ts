@@ -5,9 +5,19 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import {
+  appendFile,
+  chmod,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { codecByExtension } from "../../src/codec/table.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
@@ -149,16 +159,22 @@ async function caughtUp(primary: Cluster, standby: Cluster): Promise<void> {
   await standby.waitFor(`SELECT pg_last_wal_replay_lsn() >= '${end}'`);
 }
 
+/** What is whole there: an upload may be under way. */
+async function storedFiles(): Promise<string[]> {
+  const names = await readdir(join(repository, "wal_005"));
+  return names.filter((name) => !name.includes(".tmp."));
+}
+
 /** Names of WAL files in the repository, each once. */
 async function archived(): Promise<string[]> {
-  const names = await readdir(join(repository, "wal_005"));
+  const names = await storedFiles();
   const stems = names.map((name) => name.replace(/\.(zst|lz4|br)$/, ""));
   assert.equal(new Set(stems).size, stems.length, "a file is there twice");
   return stems.toSorted();
 }
 
 async function archivedContent(name: string): Promise<Buffer> {
-  const [file = ""] = (await readdir(join(repository, "wal_005"))).filter((one) => {
+  const [file = ""] = (await storedFiles()).filter((one) => {
     return one.replace(/\.(zst|lz4|br)$/, "") === name;
   });
   const codec = codecByExtension(/\.(zst|lz4|br)$/.exec(file)?.[1] ?? "");
@@ -192,7 +208,25 @@ async function rewind(old: Cluster, source: Cluster): Promise<void> {
   }
   const server = `host=127.0.0.1 port=${source.port} user=postgres dbname=postgres`;
   const words = ["--target-pgdata", old.dataDirectory, "--source-server", server, "--no-sync"];
-  execFileSync(program, words, { ...serverUser(), cwd: base, stdio: "pipe" });
+  // E14: it asks restore_command for WAL that it misses, and walks all of the data directory.
+  const isAsking = existsSync(join(dirname(program), "postgres"));
+  if (isAsking) await takeArchivedWalAway(old);
+  const asking = isAsking ? ["--restore-target-wal"] : [];
+  execFileSync(program, [...words, ...asking], { ...serverUser(), cwd: base, stdio: "pipe" });
+}
+
+/** Leaves a stopped server with restore_command alone for what the archive has. */
+async function takeArchivedWalAway({ dataDirectory }: Cluster): Promise<void> {
+  const walDirectory = join(dataDirectory, "pg_wal");
+  const inArchive = new Set(await archived());
+  const taken = (await readdir(walDirectory)).filter(
+    (name) => /^.{24}$/.test(name) && inArchive.has(name),
+  );
+  assert.ok(taken.length > 0);
+  for (const name of taken) await rm(join(walDirectory, name));
+  const command = walnutA.restoreCommand.replaceAll("'", "''");
+  const line = `restore_command = '${command}'\n`;
+  await appendFile(join(dataDirectory, "postgresql.auto.conf"), line);
 }
 
 test("archive_mode=always: both archive, each file is there once, as the primary stores it", async () => {
@@ -200,7 +234,7 @@ test("archive_mode=always: both archive, each file is there once, as the primary
   await caughtUp(a, b);
   for (const server of [a, b]) await server.waitForArchiver();
   assertNoHole(await archived(), 1);
-  for (const name of await readdir(join(repository, "wal_005"))) assert.match(name, /\.zst$/);
+  for (const name of await storedFiles()) assert.match(name, /\.zst$/);
 });
 
 test("the standby archives what the primary can't; the primary finds it there", async () => {
