@@ -1,0 +1,281 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { after, test } from "node:test";
+import { readAll } from "../../src/io/bytes.ts";
+import type { RetryPolicy } from "../../src/io/retry.ts";
+import type { GcsConfig } from "../../src/storage/gcs-config.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import type { OpenOptions } from "../../src/storage/open.ts";
+import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
+import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
+import type { FaultRule } from "../support/fault-proxy.ts";
+import { GcsEmulation, errorJson, gcsConfig } from "../support/gcs-emulation.ts";
+import { keysOf, text, textOf } from "./contract-lists.ts";
+
+const signal = new AbortController().signal;
+const MIB = 1024 * 1024;
+const policy: RetryPolicy = { attempts: 12, baseMs: 1, capMs: 5, totalMs: 60_000 };
+const common = { signal, requestTimeoutMs: 20_000, uploadConcurrency: 3, retryPolicy: policy };
+
+let started: Promise<GcsEmulation> | undefined;
+let count = 0;
+after(async () => await (await started)?.[Symbol.asyncDispose]());
+
+type Opening = Partial<OpenOptions> & { readonly config?: Partial<GcsConfig> };
+
+/** A storage of its own for each test, behind a proxy that breaks requests. */
+function faultTest(
+  title: string,
+  body: (parts: {
+    readonly proxy: FaultProxy;
+    readonly server: GcsEmulation;
+    readonly open: (options?: Opening) => ReturnType<typeof openStorage>;
+  }) => Promise<void>,
+): void {
+  test(`gcs: ${title}`, async () => {
+    const server = await (started ??= GcsEmulation.start());
+    await using proxy = await FaultProxy.start(server.endpoint);
+    const { endpoint } = proxy;
+    const prefix = `faults ${count++}`;
+    const open = async ({ config = {}, ...options }: Opening = {}) => {
+      const settings = { prefix, chunkBytes: 4 * MIB, ...config };
+      return await openStorage(
+        gcsConfig({ ...server, bucket: server.bucket, endpoint }, settings),
+        {
+          ...common,
+          ...options,
+        },
+      );
+    };
+    await body({ proxy, server, open });
+  });
+}
+
+/** Breaks the first `times` requests that `matches`. */
+function first(
+  times: number,
+  matches: (method: string, url: string) => boolean,
+  fault: ReturnType<FaultRule>,
+): FaultRule {
+  let left = times;
+  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
+}
+
+const isInsert = (method: string, url: string) => method === "POST" && url.includes("=multipart");
+const isBegin = (method: string, url: string) => method === "POST" && url.includes("=resumable");
+const isChunk = (method: string) => method === "PUT";
+const isGet = (method: string, url: string) => method === "GET" && url.includes("alt=media");
+const busy = {
+  answer: { status: 503, body: errorJson(503, "backendError", "Backend Error") },
+};
+
+faultTest("503 twice, then stored", async ({ proxy, open }) => {
+  const storage = await open();
+  proxy.rule = first(2, isInsert, busy);
+  await storage.put("a", patternSource(2 * MIB), { signal });
+  assert.equal(proxy.requests.filter(({ method }) => method === "POST").length, 3);
+  assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(2 * MIB)));
+});
+
+faultTest("connections reset in the middle of bodies, then stored", async ({ proxy, open }) => {
+  const storage = await open();
+  const isUpload = (method: string) => method !== "GET";
+  for (const sizeBytes of [3 * MIB, 13 * MIB]) {
+    proxy.rule = first(3, isUpload, { resetAfterBytes: MIB });
+    await storage.put("a", patternSource(sizeBytes), { signal });
+    const stored = await sha256(storage.get("a", { signal }));
+    assert.equal(stored, await sha256(patternSource(sizeBytes).open()));
+  }
+});
+
+faultTest("a lost answer to a create-only put: the object is ours", async ({ proxy, open }) => {
+  const storage = await open();
+  proxy.rule = first(1, isInsert, { loseAnswer: true });
+  const put = storage.put("a", text("mine"), { signal, ifAbsent: true });
+  await assert.rejects(put, { name: "ObjectExistsError" });
+  assert.equal(await textOf(storage, "a"), "mine");
+});
+
+faultTest("lost answers to every step of an upload in chunks", async ({ proxy, open }) => {
+  const storage = await open();
+  for (const sizeBytes of [12 * MIB, 12 * MIB + 100_000, 13 * MIB + 1]) {
+    for (const lost of [0, 1, 2, 3, 4]) {
+      const key = `answer ${lost} of ${sizeBytes}`;
+      let seen = -1;
+      proxy.rule = ({ method, url }) => {
+        if (!isBegin(method, url) && !isChunk(method)) return undefined;
+        seen++;
+        return seen === lost ? { loseAnswer: true } : undefined;
+      };
+      await storage.put(key, patternSource(sizeBytes), { signal, ifAbsent: true });
+      const stored = await sha256(storage.get(key, { signal }));
+      assert.equal(stored, await sha256(patternSource(sizeBytes).open()), key);
+    }
+  }
+});
+
+faultTest("a get that is cut many times is continued byte for byte", async ({ proxy, open }) => {
+  const storage = await open();
+  await storage.put("a", patternSource(6 * MIB), { signal });
+  proxy.rule = first(10, isGet, { truncateAfterBytes: 600_000 });
+  assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(6 * MIB)));
+  const ranges = proxy.requests.filter(({ headers }) => headers.range !== undefined);
+  assert.ok(ranges.length >= 5, `${ranges.length} continuations`);
+  assert.ok(ranges.every(({ url }) => url.includes("ifGenerationMatch=")));
+});
+
+faultTest("a body that changed on its way is noticed", async ({ proxy, open }) => {
+  const storage = await open();
+  await storage.put("a", patternSource(100_000), { signal });
+  proxy.rule = first(1, isGet, { corruptByte: 50_000 });
+  await assert.rejects(readAll(storage.get("a", { signal })), {
+    name: "StorageError",
+    message: /does not have its CRC32C sum$/,
+  });
+});
+
+faultTest("an endpoint that never answers ends in time", async ({ proxy, open }) => {
+  const storage = await open({ requestTimeoutMs: 200, callTimeoutMs: 1000 });
+  proxy.rule = () => ({ hang: true });
+  const calls = [
+    () => storage.put("a", text("x"), { signal, ifAbsent: true }),
+    () => storage.put("a", patternSource(9 * MIB), { signal }),
+    () => storage.stat("a", { signal }),
+    () => textOf(storage, "a"),
+    () => keysOf(storage, ""),
+    () => storage.delete(["a", "b"], { signal }),
+  ];
+  for (const call of calls) {
+    await assert.rejects(call(), { name: "DeadlineError", message: /did not end within 1 s$/ });
+  }
+  assert.ok(proxy.requests.length >= 12, "each call tried several times");
+});
+
+faultTest("30 % failures on a run of 60 objects lose none", async ({ proxy, open }) => {
+  const storage = await open();
+  const limited = {
+    answer: { status: 403, body: errorJson(403, "rateLimitExceeded", "Slow down") },
+  };
+  // A fixed sequence that looks random: the same requests fail on each run.
+  proxy.rule = ({ number }) => {
+    const dice = (number * 7919) % 100;
+    if (dice < 15) return busy;
+    return dice < 30 ? limited : undefined;
+  };
+  const keys = Array.from({ length: 60 }, (_, index) => `run/${String(index).padStart(3, "0")}`);
+  for (const key of keys) await storage.put(key, text(key), { signal, ifAbsent: true });
+  assert.deepEqual(await keysOf(storage, "run/"), keys);
+  for (const key of keys) assert.equal(await textOf(storage, key), key);
+  await storage.delete(keys, { signal });
+  assert.deepEqual(await keysOf(storage, "run/"), []);
+});
+
+faultTest("a list that was cut, or is none, is no empty bucket", async ({ proxy, open }) => {
+  const storage = await open();
+  await storage.put("a", text("x"), { signal });
+  const isList = (_: string, url: string) => url.includes("maxResults");
+  const login = { answer: { status: 200, body: "<html>Please log in</html>" } };
+  const other = { answer: { status: 200, body: "{}" } };
+  for (const fault of [{ truncateAfterBytes: 60 }, login, other]) {
+    proxy.rule = first(2, isList, fault);
+    assert.deepEqual(await keysOf(storage, ""), ["a"]);
+  }
+});
+
+faultTest("a 404 proves a missing object only if the bucket answers", async ({ proxy, open }) => {
+  const storage = await open();
+  proxy.rule = () => ({ answer: { status: 404, body: "<html>no such page</html>" } });
+  for (const call of [() => storage.stat("a", { signal }), () => textOf(storage, "a")]) {
+    await assert.rejects(call(), { name: "StorageError", hint: /endpoint/ });
+  }
+  const nowhere = await open({ config: { bucket: "nowhere" } });
+  proxy.rule = () => undefined;
+  for (const call of [
+    () => nowhere.stat("a", { signal }),
+    () => textOf(nowhere, "a"),
+    () => keysOf(nowhere, ""),
+    () => nowhere.put("a", text("x"), { signal }),
+  ]) {
+    await assert.rejects(call(), { name: "StorageError", message: /bucket does not exist/ });
+  }
+});
+
+faultTest("a refusal names the permission that is missing", async ({ proxy, open }) => {
+  const storage = await open();
+  const message =
+    "a@b.iam does not have storage.objects.create access to the Google Cloud Storage object. " +
+    "Permission 'storage.objects.create' denied on resource (or it may not exist).";
+  proxy.rule = () => ({ answer: { status: 403, body: errorJson(403, "forbidden", message) } });
+  await assert.rejects(storage.put("a", text("x"), { signal }), {
+    name: "StorageAccessError",
+    hint: /^The permission storage\.objects\.create is missing\. The role "Storage Object User"/,
+  });
+  assert.equal(proxy.requests.length, 1, "never repeated");
+});
+
+test("gcs: a bucket whose objects are protected needs nothing but the right to create", async () => {
+  await using server = await GcsEmulation.start({ isRetained: true, storedChunkBytes: 3 * MIB });
+  await using proxy = await FaultProxy.start(server.endpoint);
+  const target = { endpoint: proxy.endpoint, bucket: server.bucket };
+  const storage = await openStorage(gcsConfig(target, { chunkBytes: 4 * MIB }), common);
+  await storage.put("small", text("x"), { signal });
+  await storage.put("large", patternSource(18 * MIB + 7), { signal });
+  const stored = await sha256(storage.get("large", { signal }));
+  assert.equal(stored, await sha256(patternSource(18 * MIB + 7).open()), "chunks stored by halves");
+  proxy.rule = first(1, isInsert, { loseAnswer: true });
+  await storage.put("lost", text("the answer was lost"), { signal });
+  assert.deepEqual(await keysOf(storage, ""), ["large", "lost", "small"]);
+  assert.equal(server.count("delete"), 0);
+  await assert.rejects(storage.put("small", text("y"), { signal }), {
+    name: "StorageAccessError",
+    hint: /retention policy/,
+  });
+});
+
+test("gcs: a failed upload is cancelled, and another server's 404 is understood", async () => {
+  await using server = await GcsEmulation.start({ hasPlain404: true });
+  const storage = await openStorage(gcsConfig(server, { chunkBytes: 4 * MIB }), common);
+  await assert.rejects(textOf(storage, "a"), { name: "ObjectNotFoundError" });
+  await assert.rejects(storage.stat("a", { signal }), { name: "ObjectNotFoundError" });
+  await storage.delete(["a"], { signal });
+  const source = {
+    isReopenable: false,
+    async *open() {
+      yield* patternSource(9 * MIB).open();
+      throw new Error("gone");
+    },
+  };
+  await assert.rejects(storage.put("a", source, { signal }), /gone/);
+  assert.equal(server.sessions.size, 0);
+  assert.equal(server.objects.size, 0);
+});
+
+test("gcs: objects of a customer's key are read with it only", async () => {
+  await using server = await GcsEmulation.start();
+  const encryptionKey = randomBytes(32).toString("base64");
+  const config = gcsConfig(server, { chunkBytes: 4 * MIB });
+  const storage = await openStorage({ ...config, encryptionKey }, common);
+  await storage.put("a", text("secret"), { signal });
+  await storage.put("b", patternSource(9 * MIB), { signal });
+  assert.equal(await textOf(storage, "a"), "secret");
+  const stored = await sha256(storage.get("b", { signal }));
+  assert.equal(stored, await sha256(patternSource(9 * MIB).open()));
+  const keyless = await openStorage(config, common);
+  await assert.rejects(textOf(keyless, "a"), {
+    name: "StorageError",
+    hint: /GCS_ENCRYPTION_KEY/,
+  });
+});
+
+test("gcs: an endpoint that takes connections and never reads ends in time", async () => {
+  await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
+  proxy.fault = { isDeaf: true };
+  const endpoint = `http://127.0.0.1:${proxy.port}`;
+  const options = { ...common, requestTimeoutMs: 300, callTimeoutMs: 1500 };
+  const storage = await openStorage(gcsConfig({ bucket: "b", endpoint }), options);
+  for (const sizeBytes of [6 * MIB, 40 * MIB]) {
+    await assert.rejects(storage.put("a", patternSource(sizeBytes), { signal }), {
+      name: "DeadlineError",
+    });
+  }
+});
