@@ -21,7 +21,6 @@ function key<T>(name: string, type: SettingType<T>, about: string): Setting<T> {
 export const otherStorePrefixes: readonly Setting[] = [
   store("GS_PREFIX", "Store in Google Cloud Storage: gs://bucket/folder."),
   store("OSS_PREFIX", "Store in Alibaba's OSS: oss://bucket/folder."),
-  store("SWIFT_PREFIX", "Store in OpenStack's Swift: swift://container/folder."),
 ];
 
 /** Settings of the stores that are known but not built. */
@@ -47,30 +46,4 @@ export const otherStoreSettings: readonly Setting[] = [
   key("OSS_UPLOAD_PART_SIZE", bytes(1), "Size of the parts of large objects."),
   key("OSS_COPY_PART_SIZE", bytes(1), "Size of the parts of large copies."),
   key("OSS_SKIP_VALIDATION", boolean, "Leave out the check of the bucket."),
-
-  key("OS_AUTH_URL", text, "URL of the identity service."),
-  key("OS_USERNAME", text, "User."),
-  key("OS_PASSWORD", secret, "Password."),
-  key("OS_TENANT_NAME", text, "Tenant."),
-  key("OS_REGION_NAME", text, "Region."),
-  ...[
-    "OS_USER_ID",
-    "OS_TENANT_ID",
-    "OS_USER_DOMAIN_NAME",
-    "OS_USER_DOMAIN_ID",
-    "OS_PROJECT_NAME",
-    "OS_PROJECT_ID",
-    "OS_PROJECT_DOMAIN_NAME",
-    "OS_PROJECT_DOMAIN_ID",
-    "OS_DOMAIN_NAME",
-    "OS_DOMAIN_ID",
-    "OS_TRUST_ID",
-    "OS_ENDPOINT_TYPE",
-    "OS_STORAGE_URL",
-    "OS_APPLICATION_CREDENTIAL_ID",
-    "OS_APPLICATION_CREDENTIAL_NAME",
-    "OS_IDENTITY_API_VERSION",
-  ].map((name) => key(name, text, "As for OpenStack's own tools.")),
-  key("OS_AUTH_TOKEN", secret, "As for OpenStack's own tools."),
-  key("OS_APPLICATION_CREDENTIAL_SECRET", secret, "As for OpenStack's own tools."),
 ];

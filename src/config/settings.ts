@@ -10,6 +10,7 @@ import { retention } from "./retention-settings.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
 import { sftp } from "./sftp-settings.ts";
 import { storage } from "./storage-settings.ts";
+import { swift } from "./swift-settings.ts";
 import { wal } from "./wal-settings.ts";
 
 /** Settings that belong together, under a heading for the documentation. */
@@ -29,6 +30,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "Storage", settings: Object.values(storage) },
   { title: "Azure", settings: Object.values(azure) },
   { title: "SFTP", settings: Object.values(sftp) },
+  { title: "Swift", settings: Object.values(swift) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },
   { title: "WAL-G's settings without effect", settings: inertSettings },

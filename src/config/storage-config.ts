@@ -10,6 +10,8 @@ import type { Setting } from "./setting.ts";
 import { readSftpConfig } from "./sftp-config.ts";
 import { sftp } from "./sftp-settings.ts";
 import { storage } from "./storage-settings.ts";
+import { readSwiftConfig } from "./swift-config.ts";
+import { swift } from "./swift-settings.ts";
 import { cleanFolder, defined, parseStoreUrl } from "./store-url.ts";
 
 /** The configured store, or undefined if there is none. Throws ConfigError. */
@@ -31,6 +33,7 @@ const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
   [storage.filePrefix, readDirectory],
   [storage.s3Prefix, readS3],
   [sftp.prefix, readSftpConfig],
+  [swift.prefix, readSwiftConfig],
   [azure.prefix, readAzureConfig],
 ]);
 

@@ -14,6 +14,7 @@ import { RateLimitedStorage } from "./rate-limited.ts";
 import { RetryingStorage } from "./retrying.ts";
 import type { SftpConfig } from "./sftp-config.ts";
 import type { CallOptions, Storage } from "./storage.ts";
+import type { SwiftConfig } from "./swift-config.ts";
 
 /** A directory on a local or mounted file system. */
 export interface DirectoryConfig {
@@ -48,7 +49,13 @@ export interface S3Config {
   readonly deleteBatchSize: number;
 }
 
-export type StorageConfig = DirectoryConfig | S3Config | AzureConfig | GcsConfig | SftpConfig;
+export type StorageConfig =
+  | DirectoryConfig
+  | S3Config
+  | AzureConfig
+  | GcsConfig
+  | SftpConfig
+  | SwiftConfig;
 
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
@@ -109,6 +116,8 @@ async function openWhole(
   switch (config.kind) {
     case "s3":
       return await (await import("./s3.ts")).openS3Storage(config, options);
+    case "swift":
+      return await (await import("./swift.ts")).openSwiftStorage(config, options);
     case "azure":
       return await (await import("./azure.ts")).openAzureStorage(config, options);
     case "gcs":

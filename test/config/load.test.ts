@@ -277,10 +277,9 @@ test("every setting of Yandex KMS is refused, whatever its value", async () => {
 const refused: readonly (readonly [Readonly<Record<string, string>>, RegExp])[] = [
   [{ WALG_ENVELOPE_PGP_KEY: "k" }, /^WALG_ENVELOPE_PGP_KEY from .* is not supported: .*Yandex KMS/],
   [{ YC_CSE_KMS_KEY_ID: "k" }, /not supported: .*Yandex KMS/],
-  [{ WALG_GS_PREFIX: "gs://b/f" }, /^WALG_GS_PREFIX from .* not supported: this store comes/],
+  [{ WALG_OSS_PREFIX: "oss://b/f" }, /^WALG_OSS_PREFIX from .* not supported: this store comes/],
   [{ WALE_AZ_PREFIX: "azure://b/f" }, /needs a storage account/],
   [{ WALG_OSS_PREFIX: "oss://b/f" }, /this store comes/],
-  [{ WALG_SWIFT_PREFIX: "swift://b/f" }, /this store comes/],
   [{ WALG_FAILOVER_STORAGES: '{"b":{}}' }, /reads and writes one store only/],
   [{ WALG_TARGET_STORAGE: "b" }, /one store only/],
   [{ S3_USE_YC_SESSION_TOKEN: "true" }, /credentials come in a later version/],
