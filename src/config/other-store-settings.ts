@@ -1,5 +1,5 @@
 import { type Effect, type Setting, type SettingType, setting } from "./setting.ts";
-import { boolean, bytes, duration, integer, path, secret, text } from "./value-types.ts";
+import { boolean, bytes, duration, integer, secret, text } from "./value-types.ts";
 
 const LATER: Effect = { kind: "none", reason: "this store comes in a later version" };
 
@@ -19,20 +19,12 @@ function key<T>(name: string, type: SettingType<T>, about: string): Setting<T> {
 
 /** Prefixes of the stores that are known but not built: each is refused, none is passed over. */
 export const otherStorePrefixes: readonly Setting[] = [
-  store("GS_PREFIX", "Store in Google Cloud Storage: gs://bucket/folder."),
   store("OSS_PREFIX", "Store in Alibaba's OSS: oss://bucket/folder."),
 ];
 
 /** Settings of the stores that are known but not built. */
 export const otherStoreSettings: readonly Setting[] = [
   ...otherStorePrefixes,
-
-  key("GOOGLE_APPLICATION_CREDENTIALS", path, "Key file of a service account."),
-  key("GCS_CONTEXT_TIMEOUT", duration({ minMs: 0, plainUnit: "s" }), "Time limit of a call."),
-  key("GCS_NORMALIZE_PREFIX", boolean, "Join slashes in the prefix."),
-  key("GCS_ENCRYPTION_KEY", secret, "Key of 32 bytes as base64, for encryption by the store."),
-  key("GCS_MAX_CHUNK_SIZE", bytes(1), "Size of the parts of large objects."),
-  key("GCS_MAX_RETRIES", integer(0), "How often a request is repeated."),
 
   key("OSS_ACCESS_KEY_ID", text, "Access key."),
   key("OSS_ACCESS_KEY_SECRET", secret, "Its secret."),

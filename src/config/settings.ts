@@ -2,6 +2,7 @@ import { archive } from "./archive-settings.ts";
 import { azure } from "./azure-settings.ts";
 import { backup } from "./backup-settings.ts";
 import { encryptionSettings } from "./encryption-settings.ts";
+import { gcs } from "./gcs-settings.ts";
 import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
 import { otherStoreSettings } from "./other-store-settings.ts";
@@ -28,6 +29,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "Retention", settings: Object.values(retention) },
   { title: "Streamed WAL", settings: Object.values(wal) },
   { title: "Storage", settings: Object.values(storage) },
+  { title: "Google Cloud Storage", settings: Object.values(gcs) },
   { title: "Azure", settings: Object.values(azure) },
   { title: "SFTP", settings: Object.values(sftp) },
   { title: "Swift", settings: Object.values(swift) },

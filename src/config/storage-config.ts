@@ -4,6 +4,8 @@ import type { DirectoryConfig, S3Config, StorageConfig } from "../storage/open.t
 import { readAzureConfig } from "./azure-config.ts";
 import { azure } from "./azure-settings.ts";
 import type { FoundSettings } from "./found-settings.ts";
+import { readGcsConfig } from "./gcs-config.ts";
+import { gcs } from "./gcs-settings.ts";
 import { general } from "./general-settings.ts";
 import { otherStorePrefixes } from "./other-store-settings.ts";
 import type { Setting } from "./setting.ts";
@@ -35,6 +37,7 @@ const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
   [sftp.prefix, readSftpConfig],
   [swift.prefix, readSwiftConfig],
   [azure.prefix, readAzureConfig],
+  [gcs.prefix, readGcsConfig],
 ]);
 
 /** The folder below the prefix, if one is configured. Throws ConfigError. */

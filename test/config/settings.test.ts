@@ -120,7 +120,7 @@ test("every default is a text that its type takes", () => {
 });
 
 test("every harmless value is one that its type takes", () => {
-  const examples = ["0", "-1", "false", "{}", "default"];
+  const examples = ["0", "-1", "false", "true", "{}", "default"];
   for (const { name, effect, type } of allSettings) {
     if (effect.kind === "used" || effect.harmlessText === undefined) continue;
     const { harmlessText } = effect;

@@ -39,13 +39,10 @@ function faultTest(
     const prefix = `faults ${count++}`;
     const open = async ({ config = {}, ...options }: Opening = {}) => {
       const settings = { prefix, chunkBytes: 4 * MIB, ...config };
-      return await openStorage(
-        gcsConfig({ ...server, bucket: server.bucket, endpoint }, settings),
-        {
-          ...common,
-          ...options,
-        },
-      );
+      return await openStorage(gcsConfig({ bucket: server.bucket, endpoint }, settings), {
+        ...common,
+        ...options,
+      });
     };
     await body({ proxy, server, open });
   });
@@ -64,6 +61,8 @@ function first(
 const isInsert = (method: string, url: string) => method === "POST" && url.includes("=multipart");
 const isBegin = (method: string, url: string) => method === "POST" && url.includes("=resumable");
 const isChunk = (method: string) => method === "PUT";
+const isUpload = (method: string) => method !== "GET";
+const isList = (_: string, url: string) => url.includes("maxResults");
 const isGet = (method: string, url: string) => method === "GET" && url.includes("alt=media");
 const busy = {
   answer: { status: 503, body: errorJson(503, "backendError", "Backend Error") },
@@ -79,7 +78,6 @@ faultTest("503 twice, then stored", async ({ proxy, open }) => {
 
 faultTest("connections reset in the middle of bodies, then stored", async ({ proxy, open }) => {
   const storage = await open();
-  const isUpload = (method: string) => method !== "GET";
   for (const sizeBytes of [3 * MIB, 13 * MIB]) {
     proxy.rule = first(3, isUpload, { resetAfterBytes: MIB });
     await storage.put("a", patternSource(sizeBytes), { signal });
@@ -173,7 +171,6 @@ faultTest("30 % failures on a run of 60 objects lose none", async ({ proxy, open
 faultTest("a list that was cut, or is none, is no empty bucket", async ({ proxy, open }) => {
   const storage = await open();
   await storage.put("a", text("x"), { signal });
-  const isList = (_: string, url: string) => url.includes("maxResults");
   const login = { answer: { status: 200, body: "<html>Please log in</html>" } };
   const other = { answer: { status: 200, body: "{}" } };
   for (const fault of [{ truncateAfterBytes: 60 }, login, other]) {
