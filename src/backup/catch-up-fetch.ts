@@ -256,12 +256,19 @@ class CatchUp {
     const { documents, place } = this.#parts;
     const known = new Set([...fileStates(documents)].map(([path]) => path));
     if (known.size === 0) return 0;
+    // A tablespace's location may hold directories of other releases, which are other clusters'.
+    const own = new Set([...known].map((path) => path.split("/").slice(0, 3).join("/")));
+    const isOther = (path: string): boolean => {
+      const isRelease = path.startsWith("pg_tblspc/") && path.split("/").length === 3;
+      return isRelease && !own.has(path);
+    };
     let count = 0;
     const weed = async (path: string): Promise<void> => {
       const directory = this.#tree.locate(path);
       const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
       for (const entry of entries) {
         const below = `${path}/${entry.name}`;
+        if (isOther(below)) continue;
         if (entry.isDirectory() || (path === "pg_tblspc" && entry.isSymbolicLink())) {
           await weed(below);
         } else if (entry.isFile() && !known.has(below) && !isSpecialPath(below)) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
-import { readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { readCommandLine } from "../../src/commands/words.ts";
@@ -43,7 +43,11 @@ describe("a standby that lags behind", () => {
     return all.pair;
   }
   before(async () => {
-    all.pair = await startPair(18);
+    all.pair = await startPair(18, async ({ cluster }) => {
+      const location = await cluster.makeDirectory("a space");
+      await cluster.query(`CREATE TABLESPACE other LOCATION '${location}'`);
+      await cluster.query("CREATE TABLE far TABLESPACE other AS SELECT * FROM item");
+    });
   });
   after(async () => await all.pair?.[Symbol.asyncDispose]());
 
@@ -90,6 +94,7 @@ describe("a standby that lags behind", () => {
     await cluster.query("DELETE FROM short WHERE n > 10");
     await cluster.query("VACUUM short");
     await cluster.query("DROP TABLE gone");
+    await cluster.query("UPDATE far SET n = -n WHERE n % 100 = 0");
     await cluster.query("CREATE DATABASE added STRATEGY wal_log");
     await cluster.query("CHECKPOINT");
     await cluster.switchWal();
@@ -144,6 +149,13 @@ describe("a standby that lags behind", () => {
         await rm(join(primary.repository, "wal_005", name));
       }
     }
+    const link = join(dataDirectory, "pg_tblspc");
+    const [oid = ""] = await readdir(link);
+    const [release = ""] = await readdir(join(link, oid));
+    const foreign = join(link, oid, "PG_17_202406281", "5");
+    await mkdir(foreign, { recursive: true });
+    await writeFile(join(foreign, "16384"), "of another cluster");
+    await writeFile(join(link, oid, release, "5", "99999"), "of a dropped table");
     const stopped = new AbortController();
     const interrupted = fetchCatchUp(new CatchUpStorage(primary.storage), backup, dataDirectory, {
       downloadConcurrency: 1,
@@ -160,6 +172,9 @@ describe("a standby that lags behind", () => {
     const { log } = await run(catchUpFetch, [dataDirectory, "LATEST"]);
     assert.match(log.at(-1) ?? "", /^info: caught up; start the standby/);
     assert.ok(existsSync(join(dataDirectory, "standby.signal")));
+    assert.ok(existsSync(join(foreign, "16384")));
+    assert.ok(!existsSync(join(link, oid, release, "5", "99999")));
+    await rm(join(link, oid, "PG_17_202406281"), { recursive: true });
     const { cluster } = primary;
     await using caught = await restoreCluster(dataDirectory, {
       major: 18,

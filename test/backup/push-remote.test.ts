@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, rm } from "node:fs/promises";
+import { open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
@@ -35,6 +35,9 @@ for (const major of [13, 15, 18] as const) {
       const { name, fileCount, contentBytes } = await world().pushRemote({
         codec: codecOf("zstd"),
         thresholdBytes: 8 * 1024 * 1024,
+        hash: major === 15 ? "sha256" : "xxh64",
+        diskRateBytesPerSecond: 512 * 1024 * 1024,
+        isPageVerified: true,
       });
       assert.ok(fileCount > 900 && contentBytes > 20_000_000, `${fileCount} ${contentBytes}`);
       const keys = await world().keys(`basebackups_005/${name}/`);
@@ -58,19 +61,6 @@ for (const major of [13, 15, 18] as const) {
     });
 
     if (major === 15) return;
-
-    test("the same as by the data directory, but for what the server leaves out", async () => {
-      const remote = await filesOf(world(), (await world().pushRemote()).name);
-      const local = await filesOf(world(), (await world().push()).name);
-      assert.deepEqual(
-        [...remote].filter((path) => isLasting(path) && !local.has(path)),
-        [],
-      );
-      assert.deepEqual(
-        [...local].filter((path) => isLasting(path) && !remote.has(path)),
-        [],
-      );
-    });
 
     test("a connection that is lost leaves nothing", async () => {
       const { cluster } = world();
@@ -129,6 +119,59 @@ for (const major of [13, 15, 18] as const) {
       });
       assert.deepEqual(await world().keys("basebackups_005/"), before);
       await world().setArchiveCommand(`cp "%p" "${world().repository}/wal_005/%f"`);
+    });
+
+    if (major !== 18) return;
+
+    test("the same as by the data directory, but for what the server leaves out", async () => {
+      const remote = await filesOf(world(), (await world().pushRemote()).name);
+      const local = await filesOf(world(), (await world().push()).name);
+      assert.deepEqual(
+        [...remote].filter((path) => isLasting(path) && !local.has(path)),
+        [],
+      );
+      assert.deepEqual(
+        [...local].filter((path) => isLasting(path) && !remote.has(path)),
+        [],
+      );
+    });
+
+    test("a role with REPLICATION and pg_monitor is enough", async () => {
+      const { cluster } = world();
+      await cluster.query("CREATE ROLE keeper LOGIN REPLICATION IN ROLE pg_monitor");
+      const from = world().logged.length;
+      const { name } = await world().pushRemote({
+        connection: {
+          host: "127.0.0.1",
+          port: cluster.port,
+          user: "keeper",
+          database: "postgres",
+          applicationName: "walnut-test",
+        },
+      });
+      assert.equal((await world().sentinel(name)).own?.isRemote, true);
+      const warnings = world()
+        .logged.slice(from)
+        .filter((line) => line.startsWith("warning"));
+      assert.deepEqual(warnings, []);
+    });
+
+    test("a page with a wrong checksum ends a verified backup, in the server's words", async () => {
+      const { cluster } = world();
+      await cluster.query("CREATE TABLE damaged AS SELECT n FROM generate_series(1, 1000) n");
+      await cluster.query("CHECKPOINT");
+      const path = await cluster.value("SELECT pg_relation_filepath('damaged')");
+      const file = await open(join(cluster.dataDirectory, path), "r+");
+      await file.write(Buffer.alloc(16, 0x55), 0, 16, 8192 + 4000);
+      await file.close();
+      const before = await world().keys("basebackups_005/");
+      const from = world().logged.length;
+      await assert.rejects(world().pushRemote({ isPageVerified: true }), {
+        message: /checksum verification failure during base backup/,
+      });
+      assert.match(world().logged.slice(from).join("\n"), /warning: the server says .*checksum/);
+      assert.deepEqual(await world().keys("basebackups_005/"), before);
+      await cluster.query("DROP TABLE damaged");
     });
   });
 }

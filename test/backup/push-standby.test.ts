@@ -9,10 +9,15 @@ import { restoreInto } from "../support/restoring.ts";
 import { catchUp, type Pair, startPair } from "../support/standby-pair.ts";
 
 /** Takes a backup of the standby while the primary ends the last segment. */
-async function push({ primary, world }: Pair, change: PushChange = {}): Promise<PushedBackup> {
+async function push(
+  { primary, world }: Pair,
+  change: PushChange = {},
+  isRemote = false,
+): Promise<PushedBackup> {
   const from = world.logged.length;
   const ended = new AbortController();
-  const pushing = world.push({ stopTimeoutMs: 60_000, ...change });
+  const settings = { stopTimeoutMs: 60_000, ...change };
+  const pushing = isRemote ? world.pushRemote(settings) : world.push(settings);
   pushing.finally(() => ended.abort()).catch(() => {});
   while (!world.logged.slice(from).some((line) => line.startsWith("info: all files are read"))) {
     if (ended.signal.aborted) break;
@@ -66,6 +71,15 @@ for (const major of [13, 18] as const) {
       const increments = { maxSteps: 5, origin: "latest" } as const;
       const { name, baseName } = await push(pair(), { increments });
       assert.ok(baseName !== undefined, world.logged.join("\n"));
+      await assertRestores(pair(), name);
+    });
+
+    test("is backed up over the replication protocol", async () => {
+      const { primary } = pair();
+      await primary.cluster.query("UPDATE item SET text = 'newest' WHERE n = 8");
+      await primary.cluster.switchWal();
+      await catchUp(pair());
+      const { name } = await push(pair(), {}, true);
       await assertRestores(pair(), name);
     });
 

@@ -11,12 +11,16 @@ export interface Pair extends AsyncDisposable {
 }
 
 /** Makes both. */
-export async function startPair(major: Major): Promise<Pair> {
+export async function startPair(
+  major: Major,
+  prepare: (primary: BackupWorld) => Promise<void> = async () => {},
+): Promise<Pair> {
   const primary = await startBackupWorld({ major, settings: { wal_keep_size: "64MB" } });
   const { cluster } = primary;
   await cluster.query(
     "CREATE TABLE item AS SELECT n, md5(n::text) AS text FROM generate_series(1, 2000) n",
   );
+  await prepare(primary);
   const { name } = await primary.push({ hasDatabaseNames: false });
   const directory = await primary.unpack(name, "standby");
   const standby = await restoreCluster(directory, {
