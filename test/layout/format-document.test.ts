@@ -7,6 +7,7 @@ import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
 import { isJsonObject } from "../../src/layout/json-value.ts";
 import {
+  CATCH_UP_FOLDER,
   changeMapKey,
   commitIndexKey,
   controlKey,
@@ -19,6 +20,7 @@ import {
   partKey,
   quarantineKey,
   sentinelKey,
+  serverManifestKey,
   verifyMemoryKey,
   walKey,
   writerKey,
@@ -61,6 +63,8 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${controlKey("<B>", "")}[.ext]`,
     `${labelKey("<B>", "")}[.ext]`,
     manifestKey("<B>"),
+    serverManifestKey("<B>"),
+    CATCH_UP_FOLDER,
     ENCRYPTION_MARK_KEY,
     `${REKEY_FOLDER}<key>`,
     identityKey,
