@@ -9,7 +9,8 @@ export const gcs = {
   credentialsFile: setting(
     "GOOGLE_APPLICATION_CREDENTIALS",
     path,
-    "Credentials: a service account's key, or of a workload identity federation. Without it, gcloud's own or the machine's service account.",
+    "Credentials: a service account's key, or of a workload identity federation. " +
+      "Without it, gcloud's own or the machine's service account.",
     ANY,
   ),
   emulatorHost: setting(

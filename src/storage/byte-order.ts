@@ -6,8 +6,8 @@ const SURROGATE = /[\ud800-\udfff]/;
 
 /**
  * Puts objects that come in the order of UTF-16 units into that of bytes. The two differ only where
- * characters beyond U+FFFF meet those from U+E000 on, so only keys that share what comes before such
- * a character are held back and sorted. What comes in byte order passes unchanged.
+ * characters beyond U+FFFF meet those from U+E000 on, so only keys that share what comes before
+ * such a character are held back and sorted. What comes in byte order passes unchanged.
  */
 export async function* inByteOrder(objects: AsyncIterable<ObjectInfo>): AsyncIterable<ObjectInfo> {
   let held: ObjectInfo[] = [];
