@@ -75,11 +75,16 @@ export async function inspectLocalWal(
 
 /**
  * The content, exactly as many bytes as were there when the file was inspected; rejects with
- * LocalFileError when there are fewer or more. Each chunk is overwritten by the next one.
+ * LocalFileError when there are fewer or more, and with `mustBeStill` also when somebody writes to
+ * the file meanwhile. Each chunk is overwritten by the next one.
  */
-export async function* readLocalWal(local: LocalWal, { signal }: CallOptions): ByteStream {
+export async function* readLocalWal(
+  local: LocalWal,
+  { signal, mustBeStill = false }: CallOptions & { readonly mustBeStill?: boolean },
+): ByteStream {
   const { path, sizeBytes } = local;
   await using handle = await openFile(path);
+  const requireUnchanged = mustBeStill ? await watchContent(handle, path) : undefined;
   const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, sizeBytes + 1));
   let position = 0;
   for (;;) {
@@ -93,8 +98,25 @@ export async function* readLocalWal(local: LocalWal, { signal }: CallOptions): B
       );
     }
     if (bytesRead === 0) return;
+    await requireUnchanged?.();
     yield buffer.subarray(0, bytesRead);
   }
+}
+
+/**
+ * Gives a function to call after each reading: it rejects with LocalFileError when somebody has
+ * written to the open file since. A segment that was given up may be recycled under our hands.
+ */
+export async function watchContent(
+  handle: Pick<FileHandle, "stat">,
+  path: string,
+): Promise<() => Promise<void>> {
+  const before = await onFile(path, () => handle.stat({ bigint: true }));
+  return async () => {
+    const { mtimeNs } = await onFile(path, () => handle.stat({ bigint: true }));
+    if (mtimeNs === before.mtimeNs) return;
+    throw new LocalFileError(`${path} was written to while it was read`);
+  };
 }
 
 /**

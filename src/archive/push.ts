@@ -224,7 +224,8 @@ class Push {
     return {
       ...(codec.method === "none" ? { sizeBytes: this.#local.sizeBytes } : {}),
       isReopenable: true,
-      open: () => codec.compress(readLocalWal(this.#local, { signal }), settings),
+      open: () =>
+        codec.compress(readLocalWal(this.#local, { signal, mustBeStill: true }), settings),
     };
   }
 

@@ -8,7 +8,7 @@ import { orderedJobs, Semaphore } from "../io/ordered.ts";
 import { zstdCompressFrame } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { CallOptions } from "../storage/storage.ts";
-import { type LocalWal, readLocalWal } from "./local-wal.ts";
+import { type LocalWal, readLocalWal, watchContent } from "./local-wal.ts";
 
 export interface PackerOptions {
   readonly codec: Codec;
@@ -52,6 +52,7 @@ export class WalPacker {
     await using handle = await open(local.path, "r").catch((error: unknown) => {
       throw localFileError("read", local.path, error);
     });
+    const requireUnchanged = await watchContent(handle, local.path);
     const compressFrom = async (position: number): Promise<Uint8Array> => {
       await this.#turns.acquire({ signal });
       const buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(FRAME_CONTENT_BYTES);
@@ -64,6 +65,7 @@ export class WalPacker {
           if (bytesRead === 0) throw new LocalFileError(`${local.path} became shorter`);
           filled += bytesRead;
         }
+        await requireUnchanged();
         return await zstdCompressFrame(content, level);
       } catch (error) {
         throw localFileError("read", local.path, error);
@@ -85,7 +87,8 @@ export class WalPacker {
     const mustWait = local.sizeBytes > SMALL_BYTES;
     if (mustWait) await this.#turns.acquire({ signal });
     try {
-      yield* this.#codec.compress(readLocalWal(local, { signal }), settings);
+      const content = readLocalWal(local, { signal, mustBeStill: true });
+      yield* this.#codec.compress(content, settings);
     } finally {
       if (mustWait) this.#turns.release();
     }
