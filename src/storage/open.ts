@@ -113,16 +113,14 @@ async function openWhole(
   config: Exclude<StorageConfig, DirectoryConfig | SftpConfig>,
   options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
 ): Promise<Storage> {
-  switch (config.kind) {
-    case "s3":
-      return await (await import("./s3.ts")).openS3Storage(config, options);
-    case "swift":
-      return await (await import("./swift.ts")).openSwiftStorage(config, options);
-    case "azure":
-      return await (await import("./azure.ts")).openAzureStorage(config, options);
-    case "gcs":
-      return await (await import("./gcs.ts")).openGcsStorage(config, options);
+  if (config.kind === "s3") return await (await import("./s3.ts")).openS3Storage(config, options);
+  if (config.kind === "swift") {
+    return await (await import("./swift.ts")).openSwiftStorage(config, options);
   }
+  if (config.kind === "azure") {
+    return await (await import("./azure.ts")).openAzureStorage(config, options);
+  }
+  return await (await import("./gcs.ts")).openGcsStorage(config, options);
 }
 
 function retryLogger(log: Log): (event: RetryEvent) => void {

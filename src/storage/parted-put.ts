@@ -1,4 +1,4 @@
-import { StorageError } from "../errors.ts";
+import type { StorageError } from "../errors.ts";
 import { abortable, untilAborted } from "../io/abort.ts";
 import type { ByteSource } from "../io/bytes.ts";
 import { PartReader } from "./part-buffers.ts";
