@@ -18,8 +18,8 @@ export function azureTokens(sender: RestSender, authorityHost: string | undefine
   const credential = new DefaultAzureCredential({
     httpClient: identityClient(sender),
     retryOptions: { maxRetries: 0 },
-    // Only the public clouds can be looked up; the lookup itself goes to one of them.
-    disableInstanceDiscovery: authorityHost !== undefined,
+    // It asks the public cloud whether the authority is one of Microsoft's: whoever set it knows.
+    disableInstanceDiscovery: true,
     ...(authorityHost === undefined ? {} : { authorityHost }),
   });
   return async ({ signal }) => {

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { rootCertificates } from "node:tls";
 import { ObjectNotFoundError, StorageError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { withRetry } from "../io/retry.ts";
@@ -55,7 +56,7 @@ export async function openAzureStorage(
   const certificates = config.caFile === undefined ? undefined : await readPem(config.caFile);
   const { requestTimeoutMs, clock } = options;
   const sender = new RestSender({ requestTimeoutMs, clock, certificates });
-  const auth = await openAuth(config, sender, options);
+  const auth = await openAuth(config, certificates, options);
   const transport = new AzureTransport({ sender, auth, endpoint, container });
   return new AzureStorage(transport, config, options);
 }
@@ -70,7 +71,7 @@ async function readPem(path: string): Promise<string> {
 
 async function openAuth(
   config: AzureConfig,
-  sender: RestSender,
+  certificates: string | undefined,
   options: AzureOptions,
 ): Promise<AzureAuth> {
   const { account, accessKey, sasToken, rereadSasToken: reread } = config;
@@ -85,7 +86,7 @@ async function openAuth(
     async (call) => {
       // It takes longer to load than a push with a key takes in all.
       const { azureTokens } = await import("./azure-identity.ts");
-      source ??= azureTokens(sender, config.authorityHost);
+      source ??= azureTokens(identitySender(certificates, options), config.authorityHost);
       return await source(call);
     },
     { clock, timeoutMs, storage, hint: IDENTITY_HINT },
@@ -98,6 +99,12 @@ async function openAuth(
     renew: async () => cache.forget(),
     refusalHint: () => undefined,
   };
+}
+
+/** Microsoft's own servers give tokens even where the store's certificate is of our making. */
+function identitySender(certificates: string | undefined, options: AzureOptions): RestSender {
+  const all = certificates === undefined ? undefined : [...rootCertificates, certificates];
+  return new RestSender({ ...options, certificates: all?.join("\n") });
 }
 
 class AzureStorage implements Storage {

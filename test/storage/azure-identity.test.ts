@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import type { RetryPolicy } from "../../src/io/retry.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import { azureConfig, startAzurite } from "../support/azurite.ts";
+import type { Azurite } from "../support/azurite.ts";
+import { patternSource } from "../support/bodies.ts";
+import { makeCertificates } from "../support/certificates.ts";
+import type { Certificates } from "../support/certificates.ts";
+import { TokenServer, azureJwt } from "../support/token-server.ts";
+import { keysOf, text } from "./contract-lists.ts";
+
+const signal = new AbortController().signal;
+const MIB = 1024 * 1024;
+const policy: RetryPolicy = { attempts: 3, baseMs: 1, capMs: 5, totalMs: 60_000 };
+
+let directory = "";
+let certificates: Certificates | undefined;
+let azurite: Azurite | undefined;
+const environment = { ...process.env };
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "walnut-azure-identity-"));
+  certificates = await makeCertificates(directory);
+  assert.ok(certificates !== undefined, "openssl is missing");
+  azurite = await startAzurite({ certificates });
+});
+after(async () => {
+  await azurite?.stop();
+  await rm(directory, { recursive: true });
+});
+
+function setEnvironment(values: Readonly<Record<string, string>>): void {
+  for (const name of Object.keys(process.env)) {
+    if (/^(AZURE_|IDENTITY_|MSI_)/.test(name)) delete process.env[name];
+  }
+  Object.assign(process.env, values);
+}
+
+async function store(prefix: string): Promise<void> {
+  assert.ok(azurite !== undefined && certificates !== undefined);
+  const { accessKey: _, ...keyless } = azureConfig(azurite, {
+    prefix,
+    caFile: certificates.authorityFile,
+    bufferBytes: MIB,
+  });
+  const options = { signal, requestTimeoutMs: 20_000, uploadConcurrency: 2, retryPolicy: policy };
+  await using storage = await openStorage(keyless, options);
+  const until = performance.now() + 2500;
+  let count = 0;
+  for (; performance.now() < until; count++) {
+    await storage.put(String(count).padStart(6, "0"), text("x"), { signal });
+  }
+  await storage.put("large", patternSource(5 * MIB), { signal });
+  assert.equal((await keysOf(storage, "")).length, count + 1);
+}
+
+test("a managed identity's tokens of seconds are renewed while objects are stored", async () => {
+  let count = 0;
+  await using imds = await TokenServer.start(({ headers, url }) => {
+    if (headers["x-identity-header"] !== "secret") return { status: 401, body: {} };
+    count++;
+    const { token, expiresOn } = azureJwt(3000);
+    const resource = url.searchParams.get("resource");
+    const body = {
+      access_token: token,
+      expires_on: `${expiresOn}`,
+      resource,
+      token_type: "Bearer",
+    };
+    return { status: 200, body };
+  });
+  setEnvironment({ IDENTITY_ENDPOINT: `${imds.origin}/token`, IDENTITY_HEADER: "secret" });
+  try {
+    await store("managed");
+    assert.ok(count >= 2, `${count} tokens`);
+  } finally {
+    setEnvironment({});
+    Object.assign(process.env, environment);
+  }
+});
+
+test("a pod's workload identity is exchanged at the authority", async () => {
+  assert.ok(certificates !== undefined);
+  let count = 0;
+  let origin = "";
+  await using entra = await TokenServer.start(({ url, body }) => {
+    if (url.pathname.endsWith("/.well-known/openid-configuration")) {
+      const base = `${origin}/tenant-1`;
+      const endpoints = {
+        token_endpoint: `${base}/oauth2/v2.0/token`,
+        authorization_endpoint: `${base}/oauth2/v2.0/authorize`,
+        end_session_endpoint: `${base}/logout`,
+        issuer: `${base}/v2.0`,
+        jwks_uri: `${base}/keys`,
+      };
+      return { status: 200, body: endpoints };
+    }
+    const form = new URLSearchParams(body);
+    if (form.get("client_assertion") !== "the pod's token") return { status: 400, body: {} };
+    count++;
+    const body_ = { access_token: azureJwt(3000).token, expires_in: 3, token_type: "Bearer" };
+    return { status: 200, body: body_ };
+  }, certificates);
+  origin = entra.origin;
+  const tokenFile = join(directory, "federated");
+  await writeFile(tokenFile, "the pod's token");
+  setEnvironment({
+    AZURE_AUTHORITY_HOST: origin,
+    AZURE_TENANT_ID: "tenant-1",
+    AZURE_CLIENT_ID: "client-1",
+    AZURE_FEDERATED_TOKEN_FILE: tokenFile,
+  });
+  try {
+    await store("workload");
+    assert.ok(count >= 2, `${count} tokens`);
+  } finally {
+    setEnvironment({});
+    Object.assign(process.env, environment);
+  }
+});
