@@ -287,7 +287,7 @@ test("two nodes with one name: same records succeed, others stay out and are kep
     stdout,
     new RegExp(
       `^WARNING: two servers brought different ${second}: archived is that of cluster (\\d+), ` +
-        "written by .*:.*/a; that of cluster \\1, .*:.*/b is kept as walnut_005/quarantine/.*json",
+        "written by .*:.*/a; that of cluster \\d+, .*:.*/b is kept as walnut_005/quarantine/.*json",
       "m",
     ),
   );
