@@ -59,7 +59,11 @@ const FLAGS: readonly Flag[] = [
     name: "without-files-metadata",
     text: "Write no files_metadata.json, which WAL-G needs for increments and partial restores.",
   },
-  { name: "verify", short: "v", text: "Verify page checksums." },
+  {
+    name: "verify",
+    short: "v",
+    text: "Verify the checksum of each page that is read; --full reads all.",
+  },
   { name: "store-all-corrupt", short: "s", text: "Name every damaged block, not only the first." },
   { name: "rating-composer", short: "r", text: "Has no effect: parts are filled in order." },
   { name: "database-composer", short: "b", text: "Has no effect: parts are filled in order." },
