@@ -7,7 +7,7 @@ function store(name: string, about: string): Setting<string> {
   return setting(name, text, about, {
     effect: {
       kind: "refused",
-      reason: "this store comes in a later version; there are S3 and directories",
+      reason: "this store comes in a later version",
     },
   });
 }
