@@ -95,8 +95,8 @@ faultTest("a lost answer to a create-only put: the object is ours", async ({ pro
 });
 
 faultTest("lost answers to every step of an upload in chunks", async ({ proxy, open }) => {
-  const storage = await open();
-  for (const sizeBytes of [12 * MIB, 12 * MIB + 100_000, 13 * MIB + 1]) {
+  const storage = await open({ config: { chunkBytes: MIB } });
+  for (const sizeBytes of [3 * MIB, 3 * MIB + 100_000, 3 * MIB + 600_000]) {
     for (const lost of [0, 1, 2, 3, 4]) {
       const key = `answer ${lost} of ${sizeBytes}`;
       let seen = -1;
