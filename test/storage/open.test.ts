@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { after, test } from "node:test";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
@@ -99,3 +99,23 @@ test("only the S3 store imports the SDK, and only on demand", async () => {
   }
   assert.ok(users.length > 0 && users.every((file) => file.startsWith("storage/s3")), users.join());
 });
+
+const identityModules = [
+  ["@azure/", "storage/azure-identity.ts"],
+  ["google-auth-library", "storage/gcs-federation.ts"],
+] as const;
+
+for (const [library, user] of identityModules) {
+  test(`only ${user} imports ${library}, and nobody imports that but on demand`, async () => {
+    const source = join(import.meta.dirname, "..", "..", "src");
+    const files = (await readdir(source, { recursive: true })).filter((one) => one.endsWith(".ts"));
+    const name = basename(user).replaceAll(".", String.raw`\.`);
+    const users: string[] = [];
+    for (const file of files) {
+      const code = await readFile(join(source, file), "utf8");
+      if (new RegExp(`^import (?!type)[^;]*from "${library}`, "m").test(code)) users.push(file);
+      assert.ok(!new RegExp(`^import (?!type)[^;]*/${name}"`, "m").test(code), file);
+    }
+    assert.deepEqual(users, [user]);
+  });
+}
