@@ -7,6 +7,7 @@ import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
 import { otherStoreSettings } from "./other-store-settings.ts";
 import { postgres } from "./postgres-settings.ts";
+import { rclone } from "./rclone-settings.ts";
 import { retention } from "./retention-settings.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
 import { sftp } from "./sftp-settings.ts";
@@ -33,6 +34,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "Azure", settings: Object.values(azure) },
   { title: "SFTP", settings: Object.values(sftp) },
   { title: "Swift", settings: Object.values(swift) },
+  { title: "rclone", settings: Object.values(rclone) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },
   { title: "WAL-G's settings without effect", settings: inertSettings },

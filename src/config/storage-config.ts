@@ -8,6 +8,8 @@ import { readGcsConfig } from "./gcs-config.ts";
 import { gcs } from "./gcs-settings.ts";
 import { general } from "./general-settings.ts";
 import { otherStorePrefixes } from "./other-store-settings.ts";
+import { readRcloneConfig } from "./rclone-config.ts";
+import { rclone } from "./rclone-settings.ts";
 import type { Setting } from "./setting.ts";
 import { readSftpConfig } from "./sftp-config.ts";
 import { sftp } from "./sftp-settings.ts";
@@ -36,6 +38,7 @@ const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
   [storage.s3Prefix, readS3],
   [sftp.prefix, readSftpConfig],
   [swift.prefix, readSwiftConfig],
+  [rclone.prefix, readRcloneConfig],
   [azure.prefix, readAzureConfig],
   [gcs.prefix, readGcsConfig],
 ]);

@@ -11,6 +11,7 @@ import { DirectoryStorage } from "./directory.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { RateLimitedStorage } from "./rate-limited.ts";
+import type { RcloneConfig } from "./rclone-config.ts";
 import { RetryingStorage } from "./retrying.ts";
 import type { SftpConfig } from "./sftp-config.ts";
 import type { CallOptions, Storage } from "./storage.ts";
@@ -55,7 +56,8 @@ export type StorageConfig =
   | AzureConfig
   | GcsConfig
   | SftpConfig
-  | SwiftConfig;
+  | SwiftConfig
+  | RcloneConfig;
 
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
@@ -104,13 +106,17 @@ async function openStore(
     const { openSftpStorage } = await import("./sftp.ts");
     return await openSftpStorage(config, options);
   }
+  if (config.kind === "rclone") {
+    const { openRcloneStorage } = await import("./rclone.ts");
+    return await openRcloneStorage(config, options);
+  }
   const whole = await openWhole(config, options);
   return config.prefix === "" ? whole : new PrefixedStorage(whole, config.prefix);
 }
 
 /** Each store is loaded when it is used: an SDK takes longer than a push to a directory in all. */
 async function openWhole(
-  config: Exclude<StorageConfig, DirectoryConfig | SftpConfig>,
+  config: Exclude<StorageConfig, DirectoryConfig | SftpConfig | RcloneConfig>,
   options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
 ): Promise<Storage> {
   if (config.kind === "s3") return await (await import("./s3.ts")).openS3Storage(config, options);

@@ -1,0 +1,222 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openStorage } from "../../src/storage/open.ts";
+import type { OpenOptions } from "../../src/storage/open.ts";
+import type { RcloneConfig } from "../../src/storage/rclone-config.ts";
+import type { Storage } from "../../src/storage/storage.ts";
+import { patternSource, sha256 } from "../support/bodies.ts";
+import { leaveOut } from "../support/left-out.ts";
+import { isRcloneAvailable, localRemote } from "../support/rclone.ts";
+import { keysOf, text, textOf } from "./contract-lists.ts";
+
+const signal = new AbortController().signal;
+const MIB = 1024 * 1024;
+const policy = { attempts: 6, baseMs: 1, capMs: 5, totalMs: 60_000 };
+
+interface Bench {
+  readonly directory: string;
+  readonly store: string;
+  /** Notes each of its starts, and then becomes rclone. */
+  readonly program: string;
+  /** "pid words" of each start. */
+  readonly starts: () => Promise<readonly string[]>;
+}
+
+async function withBench(body: (bench: Bench) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "walnut-rclone-test-"));
+  try {
+    const store = join(directory, "store");
+    await mkdir(store);
+    const program = join(directory, "noting");
+    const note = join(directory, "starts");
+    await writeFile(program, `#!/bin/sh\necho "$$ $*" >> '${note}'\nexec rclone "$@"\n`, {
+      mode: 0o755,
+    });
+    const starts = async () =>
+      existsSync(note) ? (await readFile(note, "utf8")).trim().split("\n") : [];
+    await body({ directory, store, program, starts });
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function open(config: RcloneConfig, options: Partial<OpenOptions> = {}): Promise<Storage> {
+  return await openStorage(config, {
+    signal,
+    requestTimeoutMs: 20_000,
+    uploadConcurrency: 3,
+    retryPolicy: policy,
+    ...options,
+  });
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function ended(pid: number): Promise<void> {
+  while (isRunning(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+function pidOf(start: string | undefined): number {
+  return Number(start?.split(" ", 1)[0]);
+}
+
+function rcloneTest(title: string, body: (bench: Bench) => Promise<void>): void {
+  test(`rclone: ${title}`, async () => await withBench(body));
+}
+
+function describeProcess(): void {
+  rcloneTest("one process serves all objects, and ends with the store", async (bench) => {
+    const storage = await open(localRemote(bench.store, { program: bench.program }));
+    assert.deepEqual(await bench.starts(), [], "not before the first call");
+    const keys = Array.from({ length: 12 }, (_, index) => `a/${String(index).padStart(2, "0")}`);
+    await Promise.all(keys.map((key) => storage.put(key, text(key), { signal, ifAbsent: true })));
+    assert.deepEqual(await keysOf(storage, ""), keys);
+    const starts = await bench.starts();
+    assert.equal(starts.length, 1);
+    const [, configPath = ""] = /--config (\S+)/.exec(starts[0] ?? "") ?? [];
+    assert.match(configPath, /rclone\.conf$/);
+    assert.ok(!existsSync(configPath), "keys of remotes do not stay on the disk");
+    assert.ok(isRunning(pidOf(starts[0])));
+    await storage[Symbol.asyncDispose]();
+    await ended(pidOf(starts[0]));
+    assert.ok(!existsSync(join(configPath, "..")));
+  });
+
+  rcloneTest("it ends with us even when we are killed", async ({ store, program, starts }) => {
+    const script = join(import.meta.dirname, "rclone-program.ts");
+    const child = spawn(process.execPath, [script, store, program], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout, "data");
+    const pid = pidOf((await starts())[0]);
+    assert.ok(isRunning(pid));
+    child.kill("SIGKILL");
+    await ended(pid);
+  });
+
+  rcloneTest("one that was killed is started again", async ({ store, program, starts }) => {
+    await using storage = await open(localRemote(store, { program }));
+    await storage.put("a", text("x"), { signal });
+    process.kill(pidOf((await starts())[0]), "SIGKILL");
+    await storage.put("b", text("y"), { signal });
+    assert.equal(await textOf(storage, "a"), "x");
+    assert.equal((await starts()).length, 2);
+  });
+
+  rcloneTest("one that is killed in the middle of a put: stored whole", async (bench) => {
+    await using storage = await open(localRemote(bench.store, { program: bench.program }));
+    await storage.put("a", text("x"), { signal });
+    const pid = pidOf((await bench.starts())[0]);
+    let isFirst = true;
+    const source = patternSource(8 * MIB);
+    const body = {
+      isReopenable: true,
+      open: async function* () {
+        let sentBytes = 0;
+        for await (const chunk of source.open()) {
+          yield chunk;
+          sentBytes += chunk.length;
+          if (isFirst && sentBytes > 4 * MIB) process.kill(pid, "SIGKILL");
+          if (sentBytes > 4 * MIB) isFirst = false;
+        }
+      },
+    };
+    await storage.put("b", body, { signal, ifAbsent: true });
+    const stored = await sha256(storage.get("b", { signal }));
+    assert.equal(stored, await sha256(patternSource(8 * MIB).open()));
+    assert.deepEqual(await keysOf(storage, ""), ["a", "b"]);
+  });
+
+  rcloneTest(
+    "one that falls silent ends every call in time",
+    async ({ store, program, starts }) => {
+      const limits = { requestTimeoutMs: 5_000, callTimeoutMs: 300 };
+      await using storage = await open(localRemote(store, { program }), limits);
+      await using other = await open(localRemote(store));
+      await other.put("a", text("x"), { signal });
+      while ((await starts()).length === 0) await keysOf(storage, "").catch(() => {});
+      const pid = pidOf((await starts())[0]);
+      process.kill(pid, "SIGSTOP");
+      const calls = [
+        () => storage.put("b", patternSource(8 * MIB), { signal }),
+        () => storage.stat("a", { signal }),
+        () => textOf(storage, "a"),
+        () => keysOf(storage, ""),
+      ];
+      for (const call of calls) await assert.rejects(call(), { name: "DeadlineError" });
+      process.kill(pid, "SIGCONT");
+      assert.deepEqual(await keysOf(other, ""), ["a"]);
+    },
+  );
+
+  rcloneTest("a program that is missing, or a remote, is named", async ({ store }) => {
+    await using none = await open(localRemote(store, { program: "no-such-rclone" }));
+    await assert.rejects(none.stat("a", { signal }), (error: Error) => {
+      assert.match(error.message, /^no-such-rclone does not start: .*not found$/);
+      assert.match("hint" in error ? String(error.hint) : "", /^Install rclone/);
+      return true;
+    });
+    await using other = await open(localRemote(store, { remote: "other:x" }));
+    await assert.rejects(other.put("a", text("x"), { signal }), {
+      name: "StorageError",
+      isRetryable: false,
+      message: /in rclone:other:x: rclone says didn't find section in config file$/,
+    });
+  });
+}
+
+function describeFiles(): void {
+  rcloneTest("a root that is missing is an error, never an empty store", async ({ directory }) => {
+    await using storage = await open(localRemote(join(directory, "none")));
+    const message = /^storage directory rclone:here:.*\/none does not exist$/;
+    const calls = [
+      () => textOf(storage, "a"),
+      () => storage.stat("a", { signal }),
+      () => keysOf(storage, ""),
+    ];
+    for (const call of calls) await assert.rejects(call(), { name: "StorageError", message });
+  });
+
+  rcloneTest("half-written files are told, and removed", async ({ store }) => {
+    await using storage = await open(localRemote(store));
+    await storage.put("a/b", text("x"), { signal });
+    const name = "c.zst.tmp.20261121T064500Z-0123456789abcdef";
+    await writeFile(join(store, "a", name), "half");
+    assert.deepEqual(await keysOf(storage, ""), ["a/b"]);
+    const { upkeep } = storage;
+    assert.ok(upkeep !== undefined);
+    const found = await Array.fromAsync(upkeep.listUnfinished("a/", { signal }));
+    const startedAt = new Date("2026-11-21T06:45:00Z");
+    assert.deepEqual(found, [{ key: "a/c.zst", id: name, startedAt }]);
+    for (const put of [...found, ...found]) await upkeep.removeUnfinished(put, { signal });
+    assert.deepEqual(await readdir(join(store, "a")), ["b"]);
+  });
+
+  rcloneTest("an object of the same length replaces the old one", async ({ store }) => {
+    await using storage = await open(localRemote(store));
+    await storage.put("a", text("first"), { signal });
+    await storage.put("a", text("other"), { signal });
+    assert.equal(await textOf(storage, "a"), "other");
+    assert.deepEqual(await readdir(store), ["a"]);
+  });
+}
+
+if (isRcloneAvailable()) {
+  describeProcess();
+  describeFiles();
+} else {
+  leaveOut("rclone store's process", "rclone is not installed");
+}
