@@ -21,6 +21,8 @@ export interface OpenedStorage {
 export interface ContractOptions extends ListContractOptions {
   /** False where a create-only put is a look and then a write: then two writers may both win. */
   readonly isCreateAtomic?: boolean;
+  /** False where a server does not check it for objects that come in several requests. */
+  readonly isLargeCreateChecked?: boolean;
   /** True where an object of the same length within the same second is the same version. */
   readonly areVersionsCoarse?: boolean;
   /** False where an object is away for a moment while it is replaced: then reads may fail. */
@@ -51,7 +53,7 @@ export function storageContract(
   describeBodies(contract, options.isReplaceAtomic ?? true);
   describeFailures(contract);
   describeLists(contract, options);
-  describeCreation(contract, options.isCreateAtomic ?? true);
+  describeCreation(contract, options);
 }
 
 function describeObjects(contract: Contract, areVersionsCoarse: boolean): void {
@@ -265,8 +267,11 @@ function describeFailures(contract: Contract): void {
   });
 }
 
-function describeCreation(contract: Contract, isCreateAtomic: boolean): void {
-  for (const sizeBytes of [10, 26 * MIB]) {
+function describeCreation(
+  contract: Contract,
+  { isCreateAtomic = true, isLargeCreateChecked = true }: ContractOptions,
+): void {
+  for (const sizeBytes of isLargeCreateChecked ? [10, 26 * MIB] : [10]) {
     contract(`a create-only put of ${sizeBytes} bytes never replaces`, async (storage) => {
       await storage.put("wal_005/a", patternSource(sizeBytes, 1), { signal, ifAbsent: true });
       const again = storage.put("wal_005/a", patternSource(sizeBytes, 2), {
