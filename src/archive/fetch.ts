@@ -12,6 +12,7 @@ import type { Log } from "../io/log.ts";
 import { walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { checkedWal } from "./checked-wal.ts";
@@ -19,8 +20,8 @@ import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { holdsRepository } from "./identity.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
-import { findUsablePartial, readPartial } from "./partial.ts";
-import { gapError, isGivenUp } from "./stored-gaps.ts";
+import { findLater, findUsablePartial, readPartial } from "./partial.ts";
+import { gapError, holeError, isGivenUp } from "./stored-gaps.ts";
 import { listStoredSegment, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -39,6 +40,11 @@ export interface FetchOptions extends CallOptions {
    * in RECEIVE.md. Never for a segment that nobody has asked for yet.
    */
   readonly usePartial?: boolean;
+  /**
+   * Unless true: a segment that is missing while later ones of its timeline are there is not taken
+   * for the end of the archive.
+   */
+  readonly canEndAtHole?: boolean;
   readonly log: Log;
 }
 
@@ -68,7 +74,8 @@ const PARTIAL_ATTEMPTS = 2;
  * there before is replaced. ARCHIVE.md tells the whole story.
  *
  * Rejects with NotInArchiveError only when the store holds a repository, has listed its objects and
- * none is this file's; with DamagedError when there is one that is not what its name says; with DeadlineError.
+ * none is this file's or, of a segment, a later one's; with RefusedError at a hole; with DamagedError when there is one that is not what its name says; with
+ * DeadlineError.
  */
 export async function fetchWal(
   storage: Storage,
@@ -222,6 +229,10 @@ class Fetch {
       });
     }
     if (await isGivenUp(this.#storage, name, this.#scope)) return gapError(name, place);
+    if (this.#options.canEndAtHole !== true && parseWalFileName(name)?.kind === "segment") {
+      const later = await findLater(this.#storage, name, this.#scope);
+      if (later !== undefined) return holeError(name, later, place);
+    }
     return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}${more}`);
   }
 

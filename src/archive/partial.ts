@@ -171,7 +171,8 @@ function isPageOf(segment: SegmentHeader, page: Uint8Array, offset: number): boo
   }
 }
 
-async function findLater(
+/** The first object of WAL behind the segment `name` on its timeline. */
+export async function findLater(
   storage: Storage,
   name: string,
   options: CallOptions,

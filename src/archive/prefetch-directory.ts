@@ -14,8 +14,8 @@ export function isRecoveryName(text: string): boolean {
 }
 
 /**
- * Where one prefetcher puts its segments: a directory that no other process has had. The shell finds
- * it through a link with the recovery's name. See FETCH.md.
+ * Where one prefetcher puts its segments: a directory that no other process has had. The shell
+ * finds it through a link with the recovery's name. See FETCH.md.
  */
 export class PrefetchDirectory implements AsyncDisposable {
   readonly #parent: string;

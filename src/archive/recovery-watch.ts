@@ -103,8 +103,9 @@ export async function readControl({ dataDirectory }: ArchiveQueue): Promise<PgCo
 }
 
 /**
- * The history that recovery follows, coming from `timeline`: PostgreSQL keeps the file of its target
- * in pg_wal before it asks for the first segment. Undefined if there is none, or none that can be read.
+ * The history that recovery follows, coming from `timeline`: PostgreSQL keeps the file of its
+ * target in pg_wal before it asks for the first segment. Undefined if there is none, or none that
+ * can be read.
  *
  * @source readTimeLineHistory, src/backend/access/transam/timeline.c
  */

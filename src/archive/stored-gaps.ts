@@ -1,6 +1,6 @@
 import { ObjectNotFoundError, RefusedError } from "../errors.ts";
 import { GAPS_FOLDER, gapKey, parseGapKey, parseWalKey, walKey } from "../layout/keys.ts";
-import type { CallOptions, Storage } from "../storage/storage.ts";
+import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
 /** Segments of which the store says that they were given up; some may have come since. */
 export async function listGapRecords(
@@ -44,6 +44,24 @@ export function gapError(name: string, place: string): RefusedError {
         "server and its standbys (`walnut backfill` brings it), restore a backup that was taken " +
         "after the gap, or set a recovery target before it. To open the database as it was before " +
         `the gap, delete the object ${gapKey(name)}.`,
+    },
+  );
+}
+
+/**
+ * Recovery asks for a segment that is missing in the middle: it is not the end of the archive, and
+ * nobody has said that it is lost.
+ */
+export function holeError(name: string, later: ObjectKey, place: string): RefusedError {
+  return new RefusedError(
+    `WAL segment ${name} is not in the archive ${place}, but later WAL of its timeline is: ${later}`,
+    {
+      hint:
+        "Recovery would end here and open the database without the commits behind it. If it is still " +
+        "being archived, ask again in a moment. Else look for the segment in pg_wal of the server and " +
+        "its standbys (`walnut backfill` brings it); if retention has removed it, this backup can be " +
+        "restored to its own end only: recovery_target = 'immediate'. To open the database as it was " +
+        "before the hole, set WALNUT_FETCH_END_AT_HOLE=true.",
     },
   );
 }

@@ -45,7 +45,9 @@ export function isSameWriter(one: Writer, other: Writer): boolean {
   return isSameDirectory && one.bootId !== "" && one.bootId === other.bootId;
 }
 
-/** Everything that is known of a server, for the cache: another one for each start of the machine. */
+/**
+ * Everything that is known of a server, for the cache: another one for each start of the machine.
+ */
 export function writerFingerprint(writer: Writer): string {
   const { name, host, dataDirectory, directoryId, bootId } = writer;
   return JSON.stringify([name, host, dataDirectory, directoryId, bootId]);

@@ -123,7 +123,8 @@ export class LzmaEncoder {
   #longestRepeat(): Match {
     let longestBytes = MIN_MATCH_BYTES - 1;
     let longestIndex = 0;
-    // No objects on the way: this runs for every position, and memory grows faster than it is freed.
+    // No objects on the way: this runs for every position, and memory grows faster than it is
+    // freed.
     for (let index = 0; index < this.#distances.length; index += 1) {
       const matchBytes = this.#matches.repeatedBytes(this.#distances[index] ?? 0);
       if (matchBytes <= longestBytes) continue;

@@ -87,6 +87,7 @@ async function fetchDirectly(
     codecJobs: config.codecJobs,
     cacheDirectory: config.cacheDirectory,
     usePartial: config.isPartialFetched,
+    canEndAtHole: config.canEndAtHole,
     log,
   });
   log.debug("fetched", { wal: name, storage: storage.name });

@@ -140,6 +140,7 @@ export interface Config {
   readonly receive: ReceiveConfig;
   /** Whether wal-fetch may give an unfinished segment where there is nothing else. */
   readonly isPartialFetched: boolean;
+  readonly canEndAtHole: boolean;
 
   /** Of the newest segments: so many may be late without being lost. */
   readonly integrityMaxDelayedWals: number;

@@ -122,6 +122,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       ...defined("partialBytes", found.get(wal.receivePartialBytes)),
     },
     isPartialFetched: found.get(wal.fetchPartial),
+    canEndAtHole: found.get(wal.fetchEndAtHole),
     retention: readRetention(found),
     removal: {
       abandonedAfterMs: found.get(retention.abandonedAfter),

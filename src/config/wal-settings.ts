@@ -46,6 +46,12 @@ export const wal = {
     "wal-fetch gives the unfinished segment at the end of the archive, where that is safe.",
     { form: "own", default: "true" },
   ),
+  fetchEndAtHole: defaulted(
+    "FETCH_END_AT_HOLE",
+    boolean,
+    "Let recovery end, and open the database, at a segment that is missing before later ones.",
+    { form: "own", default: "false" },
+  ),
   integrityMaxDelayedWals: defaulted(
     "INTEGRITY_MAX_DELAYED_WALS",
     integer(0),

@@ -37,7 +37,9 @@ export function formatWalDelta({ locations, openRecord }: WalDelta): Uint8Array 
   return writer.written();
 }
 
-/** Throws FormatError for what WAL-G does not write: no end of the list, bytes behind the record. */
+/**
+ * Throws FormatError for what WAL-G does not write: no end of the list, bytes behind the record.
+ */
 export function parseWalDelta(bytes: Uint8Array): WalDelta {
   const reader = new ByteReader(bytes, "WAL delta");
   const locations: DeltaLocation[] = [];

@@ -48,6 +48,7 @@ test("without settings everything has its default", () => {
     daemonPushTimeoutMs: 60_000,
     receive: { slot: "walg", isSynchronous: false, partialIntervalMs: 10_000 },
     isPartialFetched: true,
+    canEndAtHole: false,
     retention: { minimumFulls: 1 },
     removal: { abandonedAfterMs: 86_400_000 },
     increments: { maxSteps: 0, origin: "latest", isPageScanAllowed: true },
@@ -102,6 +103,7 @@ test("every setting arrives", async () => {
     WALNUT_RECEIVE_PARTIAL_INTERVAL: "3s",
     WALNUT_RECEIVE_PARTIAL_BYTES: "64KiB",
     WALNUT_FETCH_PARTIAL: "false",
+    WALNUT_FETCH_END_AT_HOLE: "true",
     WALNUT_RETAIN_FULLS: "3",
     WALNUT_RETAIN_DAYS: "7",
     WALNUT_RETAIN_PITR_DAYS: "14",
@@ -168,6 +170,7 @@ test("every setting arrives", async () => {
     daemonPushTimeoutMs: 60_000,
     receive: { slot: "s_1", isSynchronous: true, partialIntervalMs: 3000, partialBytes: 65_536 },
     isPartialFetched: false,
+    canEndAtHole: true,
     retention: {
       fullCount: 3,
       windowDays: 7,

@@ -1,6 +1,6 @@
 /**
- * SIGKILL of the prefetcher, of wal-fetch and of the server at random moments of a recovery: it always
- * reaches the end, with every row. The long form does it over S3, behind latency and faults.
+ * SIGKILL of the prefetcher, of wal-fetch and of the server at random moments of a recovery: it
+ * always reaches the end, with every row. The long form does it over S3, behind latency and faults.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

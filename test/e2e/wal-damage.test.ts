@@ -1,6 +1,6 @@
 /** One bit of one of nine archived segments changes: PostgreSQL must not open without the rest. */
 import assert from "node:assert/strict";
-import { cp, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
@@ -137,6 +137,26 @@ for (const method of METHODS) {
     );
   });
 }
+
+test("the fifth is missing: recovery stops, and opens the database there only when it is told to", async () => {
+  const recovery = await prepare("hole", "zstd");
+  const { name } = archived[4] ?? { name: "" };
+  await rm(join(recovery.dataDirectory, "..", "repository", "wal_005", `${name}.zst`));
+  {
+    await using restored = await recover(recovery, "recovery");
+    assert.equal(restored.outcome, "exited", restored.log());
+    assert.match(
+      restored.log(),
+      new RegExp(`ERROR: .*${name} is not in the archive .*, but later`),
+    );
+    assert.match(restored.log(), new RegExp(`FATAL: .*could not restore file "${name}"`));
+    assert.equal(await timelineOf(recovery.dataDirectory), 1);
+  }
+  const restoreCommand = `WALNUT_FETCH_END_AT_HOLE=true ${recovery.restoreCommand}`;
+  await using opened = await recover({ ...recovery, restoreCommand }, "recovery");
+  assert.equal(opened.outcome, "promoted", opened.log());
+  await opened.stop();
+});
 
 test("a standby goes on asking, and goes on when the object is whole again", async () => {
   const recovery = await prepare("standby", "zstd", 4);
