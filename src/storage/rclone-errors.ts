@@ -16,7 +16,10 @@ export class RcloneFailure extends Error {
 const MISSING = /\b(object|file|directory) not found\b|no such file or directory|not a directory$/;
 const NO_DIRECTORY = /\bdirectory not found\b|\bis not a directory\b|not a directory$/;
 const REFUSED =
-  /permission denied|access ?denied|forbidden|unauthori[sz]ed|invalid_grant|invalid.?(api)?.?key|signature|(?:http|status|error|code)\D{0,12}40[13]\b|token.*expired|oauth/i;
+  /permission denied|access ?denied|forbidden|unauthori[sz]ed|invalid_grant|invalid.?(api)?.?key|oauth/i;
+const REFUSED_BY_STATUS = /signature|token.*expired|(http|status|error|code)\D{0,12}40[13]\b/i;
+/** Before all others: some providers answer 403 to those who ask too often. */
+const PASSING = /rate.?limit|too many requests|slow ?down|\b429\b/i;
 const FINAL =
   /no space left|quota|storage.*full|didn't find (section|backend)|unknown type|not supported|read-only|invalid|illegal|too long/i;
 
@@ -61,7 +64,8 @@ export function rcloneError(error: unknown, { verb, key }: RcloneAction, storage
   if (/didn't find (section|backend)/.test(text)) {
     return new StorageError(message, { isRetryable: false, hint: SECTION_HINT, cause: error });
   }
-  if (REFUSED.test(text)) {
+  if (PASSING.test(text)) return new StorageError(message, { isRetryable: true, cause: error });
+  if (REFUSED.test(text) || REFUSED_BY_STATUS.test(text)) {
     return new StorageAccessError(message, { hint: ACCESS_HINT, cause: error });
   }
   const hint = /space|quota|full/i.test(text) ? { hint: SPACE_HINT } : {};

@@ -31,7 +31,7 @@ if (isRcloneAvailable()) {
       return { storage, close };
     },
     // rclone looks, then writes: no provider's conditions come through. It has no pages.
-    { isCreateAtomic: false, isReplaceAtomic: false, keyCount: 101 },
+    { isCreateAtomic: false, isReplaceAtomic: false, keyCount: 11 },
   );
 } else {
   leaveOut("rclone store", "rclone is not installed");

@@ -143,7 +143,7 @@ function describeProcess(): void {
   rcloneTest(
     "one that falls silent ends every call in time",
     async ({ store, program, starts }) => {
-      const limits = { requestTimeoutMs: 5_000, callTimeoutMs: 300 };
+      const limits = { requestTimeoutMs: 5_000, callTimeoutMs: 150 };
       await using storage = await open(localRemote(store, { program }), limits);
       await using other = await open(localRemote(store));
       await other.put("a", text("x"), { signal });

@@ -36,7 +36,7 @@ if (!isSshServerAvailable()) {
       };
       return { storage, close };
     },
-    // The protocol tells times in seconds: two objects of one length look the same within one.
-    { areVersionsCoarse: true },
+    // Times come in seconds: two objects of one length look the same within one. A page has 100.
+    { areVersionsCoarse: true, keyCount: 101 },
   );
 }

@@ -247,7 +247,7 @@ function describeFaults(): void {
     const config = server.config(path, { port: proxy.port, isHostKeyChecked: false });
     for (const fault of [{ isSilent: true }, { isDeaf: true }]) {
       proxy.fault = fault;
-      await using storage = await open(config, { requestTimeoutMs: 60, callTimeoutMs: 250 });
+      await using storage = await open(config, { requestTimeoutMs: 40, callTimeoutMs: 120 });
       const calls = [
         () => storage.put("a", patternSource(8 * MIB), { signal }),
         () => textOf(storage, "a"),

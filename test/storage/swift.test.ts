@@ -247,7 +247,7 @@ function describeFaults(): void {
       ];
       for (const call of calls) await assert.rejects(call(), { name: "DeadlineError" });
     },
-    { requestTimeoutMs: 100, callTimeoutMs: 400 },
+    { requestTimeoutMs: 50, callTimeoutMs: 150 },
   );
 
   test("swift: a container that is missing is an error, never an empty store", async () => {
