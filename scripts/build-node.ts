@@ -3,7 +3,7 @@
  * bundle, native addons as assets that are loaded from a temporary file.
  */
 import { execFileSync } from "node:child_process";
-import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build, type Plugin } from "esbuild";
 
@@ -42,10 +42,11 @@ function addons(lz4Addon: string, assets: Map<string, string>): Plugin {
     name: "addons as assets",
     setup(hooks) {
       hooks.onResolve({ filter: /^lz4-napi$/ }, () => ({ path: lz4Addon, namespace: "addon" }));
-      hooks.onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => ({
-        path: path.startsWith(".") ? join(resolveDir, path) : path,
-        namespace: "addon",
-      }));
+      hooks.onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => {
+        const file = path.startsWith(".") ? join(resolveDir, path) : path;
+        // ssh2 works without its addon, which install scripts would build: none of them run here.
+        return existsSync(file) ? { path: file, namespace: "addon" } : { path, external: true };
+      });
       hooks.onLoad({ filter: /.*/, namespace: "addon" }, ({ path }) => {
         const asset = `addon-${assets.size}.node`;
         assets.set(asset, path);

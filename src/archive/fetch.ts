@@ -74,8 +74,8 @@ const PARTIAL_ATTEMPTS = 2;
  * there before is replaced. ARCHIVE.md tells the whole story.
  *
  * Rejects with NotInArchiveError only when the store holds a repository, has listed its objects and
- * none is this file's or, of a segment, a later one's; with RefusedError at a hole; with DamagedError when there is one that is not what its name says; with
- * DeadlineError.
+ * none is this file's or, of a segment, a later one's; with RefusedError at a hole; with
+ * DamagedError when there is an object that is not what its name says; with DeadlineError.
  */
 export async function fetchWal(
   storage: Storage,

@@ -115,32 +115,6 @@ for (const isWarm of [false, true]) {
   });
 }
 
-test("a segment that is missing before later ones is not the end of the archive", async () => {
-  const [timeline, rest] = [name.slice(0, 8), name.slice(8)];
-  for (const other of [
-    `00000002${rest}.zst`,
-    `${timeline}0000000000000000.zst`,
-    `${name}.00000028.backup.zst`,
-    `${name}_delta.zst`,
-  ]) {
-    await put(`wal_005/${other}`, Buffer.from("not behind it"));
-  }
-  await assert.rejects(bench.fetch(name, destination), { name: "NotInArchiveError" });
-
-  const later = `wal_005/${timeline}FFFFFFFF00000003.zst`;
-  await put(later, Buffer.from("behind it"));
-  await assert.rejects(bench.fetch(name, destination), {
-    name: "RefusedError",
-    message: `WAL segment ${name} is not in the archive memory://test, but later WAL of its timeline is: ${later}`,
-    hint: /WALNUT_FETCH_END_AT_HOLE/,
-  });
-  await assert.rejects(bench.fetch(name, destination, { canEndAtHole: true }), {
-    name: "NotInArchiveError",
-  });
-  await assert.rejects(bench.fetch("00000003.history", destination), { name: "NotInArchiveError" });
-  await assertNothingFetched();
-});
-
 test("an empty place proves nothing: it may be a file system that is not mounted", async () => {
   await assert.rejects(bench.fetch(name, destination), {
     name: "StorageError",

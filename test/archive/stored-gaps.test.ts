@@ -91,3 +91,30 @@ test("a segment that was given up is not the end of the archive", async () => {
   });
   await assert.rejects(bench.fetch(end, destination), { name: "NotInArchiveError" });
 });
+
+test("a segment that is missing before later ones is not the end of the archive", async () => {
+  await using bench = await openWorkbench();
+  const name = segment(1, 9);
+  const destination = `${bench.directory}/RECOVERYXLOG`;
+  const others = [
+    `${segment(2, 10)}.zst`,
+    `${segment(1, 8)}.zst`,
+    `${name}.00000028.backup.zst`,
+    `${name}_delta.zst`,
+  ];
+  for (const other of others) await bench.put(`wal_005/${other}`, Buffer.from("not behind it"));
+  await assert.rejects(bench.fetch(name, destination), { name: "NotInArchiveError" });
+
+  const later = `wal_005/${segment(1, 300)}.zst`;
+  await bench.put(later, Buffer.from("behind it"));
+  await assert.rejects(bench.fetch(name, destination), {
+    name: "RefusedError",
+    message: new RegExp(
+      `^WAL segment ${name} is not in the archive .*, but later WAL .*: ${later}$`,
+    ),
+    hint: /WALNUT_FETCH_END_AT_HOLE/,
+  });
+  const canEndAtHole = bench.fetch(name, destination, { canEndAtHole: true });
+  await assert.rejects(canEndAtHole, { name: "NotInArchiveError" });
+  await assert.rejects(bench.fetch("00000003.history", destination), { name: "NotInArchiveError" });
+});
