@@ -44,17 +44,16 @@ for (const [text, name, isRetryable] of rows) {
 }
 
 test("what is missing is told by rclone's words, not by its status", () => {
-  const failure = (text: string) => readRcloneFailure(404, text);
   for (const text of ["object not found", "readdirent /a/b: not a directory"]) {
-    assert.ok(isMissing(failure(text)), text);
-    assert.ok(isMissing(rcloneError(failure(text), action, "s")), text);
+    assert.ok(isMissing(readRcloneFailure(404, text)), text);
+    assert.ok(isMissing(rcloneError(readRcloneFailure(404, text), action, "s")), text);
   }
   for (const text of ["", "<html>404</html>", "bucket not found", "section not found"]) {
-    assert.ok(!isMissing(failure(text)), text);
+    assert.ok(!isMissing(readRcloneFailure(404, text)), text);
   }
-  assert.ok(isDirectoryMissing(failure("error in ListJSON: directory not found")));
-  assert.ok(!isDirectoryMissing(failure("object not found")));
-  assert.ok(isFolder(failure("is a directory not a file")));
+  assert.ok(isDirectoryMissing(readRcloneFailure(404, "error in ListJSON: directory not found")));
+  assert.ok(!isDirectoryMissing(readRcloneFailure(404, "object not found")));
+  assert.ok(isFolder(readRcloneFailure(404, "is a directory not a file")));
 });
 
 test("what is no failure of rclone's comes back as it is", () => {
