@@ -20,8 +20,9 @@ const REFUSED =
 const REFUSED_BY_STATUS = /signature|token.*expired|(http|status|error|code)\D{0,12}40[13]\b/i;
 /** Before all others: some providers answer 403 to those who ask too often. */
 const PASSING = /rate.?limit|too many requests|slow ?down|\b429\b/i;
-const FINAL =
-  /no space left|quota|storage.*full|didn't find (section|backend)|unknown type|not supported|read-only|invalid|illegal|too long/i;
+const NO_ROOM = /no space left|quota|storage.*full/i;
+const WRONG =
+  /didn't find (section|backend)|unknown type|not supported|read-only|invalid|illegal|too long/i;
 
 const ACCESS_HINT =
   "The provider refuses rclone: renew the remote's login (rclone config reconnect remote:).";
@@ -69,7 +70,7 @@ export function rcloneError(error: unknown, { verb, key }: RcloneAction, storage
     return new StorageAccessError(message, { hint: ACCESS_HINT, cause: error });
   }
   const hint = /space|quota|full/i.test(text) ? { hint: SPACE_HINT } : {};
-  const isRetryable = !MISSING.test(text) && !FINAL.test(text);
+  const isRetryable = ![MISSING, NO_ROOM, WRONG].some((one) => one.test(text));
   return new StorageError(message, { isRetryable, ...hint, cause: error });
 }
 

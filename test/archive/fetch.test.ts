@@ -15,7 +15,6 @@ const [firstName = "", name = ""] = wal.segments;
 const content = walFile(wal, name);
 const key = `wal_005/${name}.zst`;
 const HISTORY = Buffer.from("1\t0/A000000\tno recovery target specified\n");
-
 let bench: Workbench;
 let destination: string;
 beforeEach(async () => {
