@@ -18,12 +18,13 @@ export interface RcloneServerOptions {
 }
 
 /**
- * Replaces itself by the program, in a process group of its own. What it leaves behind in the group
- * reads the pipe from us and ends the group when we are gone, however we ended.
+ * Replaces itself by the program, in a process group of its own. What it leaves behind in the
+ * group reads the pipe from us; when we are gone, however we ended, it removes the directory ($0)
+ * and ends the group.
  */
 const GUARDED = `
 exec 3<&0
-(cat <&3 >/dev/null 2>&1; kill -KILL 0) 2>/dev/null &
+(cat <&3 >/dev/null 2>&1; rm -rf "$0"; kill -KILL 0) 2>/dev/null &
 exec 3<&-
 exec "$@" </dev/null
 `;
@@ -126,7 +127,7 @@ async function launch(
   } else if (config.configFile !== undefined) {
     words.push("--config", config.configFile);
   }
-  return spawn("/bin/sh", ["-c", GUARDED, "sh", config.program, ...words], {
+  return spawn("/bin/sh", ["-c", GUARDED, directory, config.program, ...words], {
     detached: true,
     stdio: ["pipe", "ignore", "pipe"],
   });

@@ -101,10 +101,13 @@ function describeProcess(): void {
       stdio: ["ignore", "pipe", "inherit"],
     });
     await once(child.stdout, "data");
-    const pid = pidOf((await starts())[0]);
+    const [start] = await starts();
+    const pid = pidOf(start);
     assert.ok(isRunning(pid));
     child.kill("SIGKILL");
     await ended(pid);
+    const [, directory = ""] = /--rc-htpasswd (\S+)\/passwords/.exec(start ?? "") ?? [];
+    assert.ok(directory !== "" && !existsSync(directory), directory);
   });
 
   rcloneTest("one that was killed is started again", async ({ store, program, starts }) => {
