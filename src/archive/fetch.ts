@@ -20,8 +20,8 @@ import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { holdsRepository } from "./identity.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
-import { findLater, findUsablePartial, readPartial } from "./partial.ts";
-import { gapError, holeError, isGivenUp } from "./stored-gaps.ts";
+import { findUsablePartial, readPartial } from "./partial.ts";
+import { findHole, gapError, holeError, isGivenUp } from "./stored-gaps.ts";
 import { listStoredSegment, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -230,7 +230,7 @@ class Fetch {
     }
     if (await isGivenUp(this.#storage, name, this.#scope)) return gapError(name, place);
     if (this.#options.canEndAtHole !== true && parseWalFileName(name)?.kind === "segment") {
-      const later = await findLater(this.#storage, name, this.#scope);
+      const later = await findHole(this.#storage, name, this.#scope);
       if (later !== undefined) return holeError(name, later, place);
     }
     return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}${more}`);

@@ -1,6 +1,14 @@
 import { ObjectNotFoundError, RefusedError } from "../errors.ts";
-import { GAPS_FOLDER, gapKey, parseGapKey, parseWalKey, walKey } from "../layout/keys.ts";
+import {
+  BACKUPS_FOLDER,
+  GAPS_FOLDER,
+  gapKey,
+  parseGapKey,
+  parseWalKey,
+  walKey,
+} from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import { findLater } from "./partial.ts";
 
 /** Segments of which the store says that they were given up; some may have come since. */
 export async function listGapRecords(
@@ -49,6 +57,23 @@ export function gapError(name: string, place: string): RefusedError {
 }
 
 /**
+ * Asked of a segment that is not in the archive: the first object of WAL behind it on its timeline,
+ * or undefined where the archive ends. It ends, too, where the WAL behind begins with a backup:
+ * retention keeps old backups with no WAL but their own, and PostgreSQL reads ahead of a target.
+ */
+export async function findHole(
+  storage: Storage,
+  segment: string,
+  options: CallOptions,
+): Promise<ObjectKey | undefined> {
+  const later = await findLater(storage, segment, options);
+  const name = parseWalKey(later ?? "")?.name.slice(0, 24);
+  if (later === undefined || name === undefined) return undefined;
+  for await (const _ of storage.list(`${BACKUPS_FOLDER}base_${name}`, options)) return undefined;
+  return later;
+}
+
+/**
  * Recovery asks for a segment that is missing in the middle: it is not the end of the archive, and
  * nobody has said that it is lost.
  */
@@ -59,9 +84,8 @@ export function holeError(name: string, later: ObjectKey, place: string): Refuse
       hint:
         "Recovery would end here and open the database without the commits behind it. If it is still " +
         "being archived, ask again in a moment. Else look for the segment in pg_wal of the server and " +
-        "its standbys (`walnut backfill` brings it); if retention has removed it, this backup can be " +
-        "restored to its own end only: recovery_target = 'immediate'. To open the database as it was " +
-        "before the hole, set WALNUT_FETCH_END_AT_HOLE=true.",
+        "its standbys (`walnut backfill` brings it), or restore a backup that was taken behind the " +
+        "hole. To open the database as it was before it, set WALNUT_FETCH_END_AT_HOLE=true.",
     },
   );
 }

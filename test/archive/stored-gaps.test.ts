@@ -114,6 +114,12 @@ test("a segment that is missing before later ones is not the end of the archive"
     ),
     hint: /WALNUT_FETCH_END_AT_HOLE/,
   });
+  // Retention has removed what is between an old backup and the next one that is kept.
+  const nextBackup = `basebackups_005/base_${segment(1, 300)}/metadata.json`;
+  await bench.put(nextBackup, Buffer.from("{}"));
+  await assert.rejects(bench.fetch(name, destination), { name: "NotInArchiveError" });
+  await bench.memory.delete([nextBackup], { signal });
+
   const canEndAtHole = bench.fetch(name, destination, { canEndAtHole: true });
   await assert.rejects(canEndAtHole, { name: "NotInArchiveError" });
   await assert.rejects(bench.fetch("00000003.history", destination), { name: "NotInArchiveError" });

@@ -28,7 +28,7 @@ import {
   type RestoredCluster,
   restoreCluster,
 } from "../support/postgres.ts";
-import { clientProgram, freePort } from "../support/postgres-programs.ts";
+import { clientProgram, freePort, serverEnvironment } from "../support/postgres-programs.ts";
 import { Server } from "../support/postgres-server.ts";
 import { chownTree, serverUser } from "../support/server-user.ts";
 import { type RunResult, runWalnut, shellWord, walnutShellCommand } from "../support/walnut.ts";
@@ -212,7 +212,8 @@ async function rewind(old: Cluster, source: Cluster): Promise<void> {
   const isAsking = existsSync(join(dirname(program), "postgres"));
   if (isAsking) await takeArchivedWalAway(old);
   const asking = isAsking ? ["--restore-target-wal"] : [];
-  execFileSync(program, [...words, ...asking], { ...serverUser(), cwd: base, stdio: "pipe" });
+  const env = serverEnvironment(base, {});
+  execFileSync(program, [...words, ...asking], { ...serverUser(), cwd: base, env, stdio: "pipe" });
 }
 
 /** Leaves a stopped server with restore_command alone for what the archive has. */
