@@ -68,7 +68,14 @@ test("rekey: shown first, killed at any moment, whole at the end", async () => {
   assert.match(done.stdout, /No object needs another key any more/);
   const again = await run(["rekey", "--confirm"], both);
   assert.match(again.stdout, new RegExp(`^0 objects .*; ${count} had it before`));
-  assert.deepEqual(readdirSync(join(fixture.repository, "walnut_005")), ["encryption.json"]);
+  // What a killed write leaves in a directory is invisible to walnut, and `delete garbage` takes it.
+  const own = readdirSync(join(fixture.repository, "walnut_005"), {
+    withFileTypes: true,
+    recursive: true,
+  })
+    .filter((entry) => entry.isFile() && !entry.name.includes(".tmp."))
+    .map(({ name }) => name);
+  assert.deepEqual(own, ["encryption.json"]);
 
   assert.deepEqual(await fetchAll(newOnly), before);
   const target = path("restored");
