@@ -2,6 +2,7 @@ import { StorageError } from "../errors.ts";
 import type { AzureTransport } from "./azure-transport.ts";
 import { inByteOrder } from "./byte-order.ts";
 import { compareKeys } from "./key.ts";
+import { sumOfBase64, withSum } from "./object-sum.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
 import { decodeXmlText } from "./xml-text.ts";
 
@@ -80,7 +81,9 @@ export function parseListing(text: string): Page | undefined {
     const modified = /<Last-Modified>([^<]*)<\/Last-Modified>/.exec(blob)?.[1];
     if (key === undefined || size === undefined || modified === undefined) return undefined;
     if (/<ResourceType>directory<\/ResourceType>/.test(blob)) continue;
-    objects.push({ key, sizeBytes: Number(size), modifiedAt: new Date(modified) });
+    const sum = sumOfBase64("md5", /<Content-MD5>([^<]*)<\/Content-MD5>/.exec(blob)?.[1]);
+    const modifiedAt = new Date(modified);
+    objects.push({ key, sizeBytes: Number(size), modifiedAt, ...withSum(sum) });
   }
   const marker = /<NextMarker>([^<]*)<\/NextMarker>/.exec(text)?.[1] ?? "";
   return { objects, marker: decodeXmlText(marker) };

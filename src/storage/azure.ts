@@ -15,6 +15,7 @@ import { headBlob, readBlob } from "./azure-read.ts";
 import { AzureTransport } from "./azure-transport.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
+import { sumOfBase64, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import { RestSender } from "./rest-sender.ts";
@@ -152,8 +153,9 @@ class AzureStorage implements Storage {
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
-    const { sizeBytes, modifiedAt } = await headBlob(this.#transport, key, options);
-    return { key, sizeBytes, modifiedAt };
+    const { sizeBytes, modifiedAt, headers } = await headBlob(this.#transport, key, options);
+    const sum = sumOfBase64("md5", headers["content-md5"]);
+    return { key, sizeBytes, modifiedAt, ...withSum(sum) };
   }
 
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {

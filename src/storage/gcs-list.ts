@@ -3,6 +3,7 @@ import { property } from "./gcs-errors.ts";
 import { readHead } from "./gcs-read.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
 import { compareKeys } from "./key.ts";
+import { withSum } from "./object-sum.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
 
 /** The most that GCS gives at once. */
@@ -50,7 +51,7 @@ async function readPage(
     path: transport.objectsPath,
     query: {
       maxResults: `${PAGE_KEYS}`,
-      fields: "kind,nextPageToken,items(name,size,updated,generation,crc32c)",
+      fields: "kind,nextPageToken,items(name,size,updated,generation,crc32c,md5Hash)",
       ...(prefix === "" ? {} : { prefix }),
       ...(startAfter === undefined ? {} : { startOffset: startAfter }),
       ...(token === undefined ? {} : { pageToken: token }),
@@ -64,7 +65,8 @@ async function readPage(
   const objects = items.map((item: unknown) => {
     const head = typeof item === "object" && item !== null ? readHead(item) : undefined;
     if (head === undefined) throw transport.unclear(call, "name and size of an object");
-    return { key: head.key, sizeBytes: head.sizeBytes, modifiedAt: head.modifiedAt };
+    const { key, sizeBytes, modifiedAt, sum } = head;
+    return { key, sizeBytes, modifiedAt, ...withSum(sum) };
   });
   return { objects, token: next };
 }

@@ -1,11 +1,13 @@
-import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { createCrc32c } from "../io/crc32c.ts";
 import { property } from "./gcs-errors.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
+import { sumOfBase64, withSum } from "./object-sum.ts";
+import { formatRange, openedBody, readBody } from "./http-read.ts";
+import type { BodySum, OpenedBody, VersionedObject } from "./http-read.ts";
 import { changedWhileRead, httpFailure } from "./request-errors.ts";
-import type { RestResponse } from "./rest-sender.ts";
-import type { ByteRange, CallOptions, GetOptions, ObjectInfo, ObjectKey } from "./storage.ts";
+import type { CallOptions, GetOptions, ObjectInfo, ObjectKey } from "./storage.ts";
 
 /** An object without its bytes. */
 export interface GcsHead extends ObjectInfo {
@@ -48,63 +50,42 @@ export function readHead(json: object): GcsHead | undefined {
     modifiedAt: new Date(typeof updated === "string" ? updated : 0),
     generation: typeof generation === "string" ? generation : "",
     crc32c: typeof crc32c === "string" ? crc32c : "",
+    ...withSum(sumOfBase64("md5", property(json, "md5Hash")) ?? sumOfBase64("crc32c", crc32c)),
     json,
   };
 }
 
 /** The bytes of an object, counted, and checked against its CRC32C where all of it is read. */
-export async function* readObject(
+export function readObject(
   transport: GcsTransport,
   key: ObjectKey,
   options: GetOptions,
 ): ByteStream {
-  const { range, onOpened, ifVersion, signal } = options;
-  const isEmptyRange = range !== undefined && range.end === range.start;
-  const opened = isEmptyRange ? undefined : await openObject(transport, key, options);
-  const { sizeBytes, generation } = opened ?? (await headObject(transport, key, options));
-  if (ifVersion !== undefined && ifVersion !== generation) {
-    opened?.response.body.destroy();
-    throw changedWhileRead(key, transport.name);
-  }
-  onOpened?.({ sizeBytes, ...(generation === "" ? {} : { version: generation }) });
-  if (opened === undefined) return;
-
-  const sum = opened.crc32c === undefined ? undefined : await createCrc32c();
-  let receivedBytes = 0;
-  try {
-    for await (const chunk of opened.response.body) {
-      if (!(chunk instanceof Uint8Array)) continue;
-      receivedBytes += chunk.length;
-      sum?.update(chunk);
-      yield chunk;
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw transport.bodyError(error, { verb: "get", key });
-  }
-  signal.throwIfAborted();
-  if (receivedBytes !== opened.bodyBytes) {
-    throw new StorageError(
-      `cannot get ${key} in ${transport.name}: ${receivedBytes} of ${opened.bodyBytes} bytes arrived`,
-      { isRetryable: true },
-    );
-  }
-  if (sum !== undefined && sum.base64() !== opened.crc32c) {
-    throw new StorageError(`object ${key} in ${transport.name} does not have its CRC32C sum`, {
-      isRetryable: false,
-      hint: "It was changed in the store or on its way: try again, then check it in the store.",
-    });
-  }
+  const source = {
+    name: transport.name,
+    open: (call: GetOptions) => openObject(transport, key, call),
+    head: (call: CallOptions) => headVersion(transport, key, call),
+    bodyError: (error: unknown) => transport.bodyError(error, { verb: "get", key }),
+  };
+  return readBody(source, key, options);
 }
 
-interface OpenedObject {
-  readonly response: RestResponse;
-  /** Of the whole object. */
-  readonly sizeBytes: number;
-  readonly bodyBytes: number;
-  readonly generation: string;
-  /** Of the whole object, if that is what comes and the store tells it. */
-  readonly crc32c: string | undefined;
+async function headVersion(
+  transport: GcsTransport,
+  key: ObjectKey,
+  options: CallOptions,
+): Promise<VersionedObject> {
+  const { sizeBytes, generation } = await headObject(transport, key, options);
+  return { sizeBytes, version: generation === "" ? undefined : generation };
+}
+
+async function crc32cSum(expected: string): Promise<BodySum> {
+  const sum = await createCrc32c();
+  return {
+    name: "CRC32C",
+    update: (chunk) => sum.update(chunk),
+    isRight: () => sum.base64() === expected,
+  };
 }
 
 /** Undefined if the range begins at the object's end or behind it. */
@@ -112,7 +93,7 @@ async function openObject(
   transport: GcsTransport,
   key: ObjectKey,
   options: GetOptions,
-): Promise<OpenedObject | undefined> {
+): Promise<OpenedBody | undefined> {
   const { range, ifVersion } = options;
   const wanted = formatRange(range);
   const call = {
@@ -128,16 +109,11 @@ async function openObject(
   try {
     const response = await transport.send(call, options);
     const { headers } = response;
-    const bodyBytes = Number(headers["content-length"] ?? Number.NaN);
-    const sizeBytes = wanted === undefined ? bodyBytes : totalBytes(range, headers);
-    if (sizeBytes === undefined || Number.isNaN(bodyBytes)) {
-      response.body.destroy();
-      throw transport.unclear(call, `the length of ${wanted ?? "the object"}`);
-    }
-    const [, sum] = /(?:^|[,\s])crc32c=([A-Za-z0-9+/=]+)/.exec(headers["x-goog-hash"] ?? "") ?? [];
-    const generation = headers["x-goog-generation"] ?? "";
-    const crc32c = wanted === undefined ? sum : undefined;
-    return { response, sizeBytes, bodyBytes, generation, crc32c };
+    const opened = openedBody(response, range, (missing) => transport.unclear(call, missing));
+    const [, told] = /(?:^|[,\s])crc32c=([A-Za-z0-9+/=]+)/.exec(headers["x-goog-hash"] ?? "") ?? [];
+    const isSummed = wanted === undefined && told !== undefined;
+    const sum = isSummed ? await crc32cSum(told) : undefined;
+    return { ...opened, version: headers["x-goog-generation"], sum };
   } catch (error) {
     const status = httpFailure(error)?.status;
     if (status === 416) return undefined;
@@ -166,19 +142,4 @@ export async function explainMissing(
     return listError;
   }
   return new ObjectNotFoundError(key, transport.name, { cause: failure });
-}
-
-function formatRange(range: ByteRange | undefined): string | undefined {
-  if (range === undefined || (range.start === 0 && range.end === undefined)) return undefined;
-  return `bytes=${range.start}-${range.end === undefined ? "" : range.end - 1}`;
-}
-
-/** Undefined if the answer is for another range, or for none. */
-function totalBytes(
-  range: ByteRange | undefined,
-  headers: RestResponse["headers"],
-): number | undefined {
-  const match = /^bytes (\d+)-\d+\/(\d+)$/.exec(headers["content-range"] ?? "");
-  const [, start, total] = match ?? [];
-  return total === undefined || Number(start) !== range?.start ? undefined : Number(total);
 }

@@ -12,6 +12,7 @@ import type { GcsPutContext } from "./gcs-put.ts";
 import { explainMissing, headObject, readObject } from "./gcs-read.ts";
 import { GcsTransport } from "./gcs-transport.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
+import { withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import { RestSender } from "./rest-sender.ts";
@@ -95,8 +96,8 @@ class GcsStorage implements Storage {
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
-    const { sizeBytes, modifiedAt } = await headObject(this.#transport, key, options);
-    return { key, sizeBytes, modifiedAt };
+    const { sizeBytes, modifiedAt, sum } = await headObject(this.#transport, key, options);
+    return { key, sizeBytes, modifiedAt, ...withSum(sum) };
   }
 
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {

@@ -1,6 +1,10 @@
 import { ConflictError, ObjectExistsError, ObjectNotFoundError } from "../errors.ts";
+import { nodeCrypto } from "../io/builtin.ts";
 import { type ByteSource, type ByteStream, counted } from "../io/bytes.ts";
+import { isSameSum } from "./object-sum.ts";
 import type { CallOptions, ObjectInfo, ObjectKey, Storage } from "./storage.ts";
+
+const NOT_OVERWRITTEN = "Nothing was overwritten.";
 
 export interface CopyRules extends CallOptions {
   /** What happens to an object that is there with another size, or whose content may differ. */
@@ -11,8 +15,9 @@ export interface CopyRules extends CallOptions {
 
 /**
  * Copies one object as it is stored, and looks at the copy. True if it was copied, false if it was
- * there. With "compare" an object of the same size is taken for the same (a put is whole or not
- * there), and one of another size rejects with ConflictError, and nothing is overwritten.
+ * there. With "compare" an object that is there has to be the same: by the sums of both stores
+ * where they tell equal ones, else byte by byte. Another one rejects with ConflictError, and
+ * nothing is overwritten.
  */
 export async function copyObject(
   source: Storage,
@@ -20,13 +25,15 @@ export async function copyObject(
   key: ObjectKey,
   { existing, check = (stream) => stream, signal }: CopyRules,
 ): Promise<boolean> {
-  const { sizeBytes } = await source.stat(key, { signal });
+  const { sizeBytes, sum } = await source.stat(key, { signal });
   const there = await statIfThere(target, key, { signal });
   if (there !== undefined && existing === "skip") return false;
   if (there !== undefined && existing === "compare") {
     requireSameSize(target, key, there.sizeBytes, sizeBytes);
+    if (!isSameSum(sum, there.sum)) await requireSameBytes(source, target, { key, check, signal });
     return false;
   }
+  let isOurs = true;
   const body: ByteSource = {
     sizeBytes,
     isReopenable: true,
@@ -37,9 +44,13 @@ export async function copyObject(
   } catch (error) {
     // Another copier, or an answer that was lost: what counts is what is there.
     if (!(error instanceof ObjectExistsError)) throw error;
+    isOurs = false;
   }
   const stored = await target.stat(key, { signal });
   requireSameSize(target, key, stored.sizeBytes, sizeBytes);
+  if (!isOurs && !isSameSum(sum, stored.sum)) {
+    await requireSameBytes(source, target, { key, check, signal });
+  }
   return true;
 }
 
@@ -66,7 +77,33 @@ function requireSameSize(
   if (thereBytes === wantedBytes) return;
   throw new ConflictError(
     `object ${key} is in ${target.name} with ${thereBytes} bytes, the one to copy has ${wantedBytes}`,
-    { hint: "Nothing was overwritten. Two repositories may share this place." },
+    { hint: `${NOT_OVERWRITTEN} Two repositories may share this place.` },
+  );
+}
+
+/** Reads both. */
+async function requireSameBytes(
+  source: Storage,
+  target: Storage,
+  { key, check, signal }: CallOptions & Required<Pick<CopyRules, "check">> & { key: ObjectKey },
+): Promise<void> {
+  const [own, other] = await Promise.all([
+    digestOf(check(source.get(key, { signal }))),
+    digestOf(target.get(key, { signal })),
+  ]);
+  if (own !== other) throw otherContent(target, key);
+}
+
+async function digestOf(stream: ByteStream): Promise<string> {
+  const hash = nodeCrypto().createHash("sha256");
+  for await (const chunk of stream) hash.update(chunk);
+  return hash.digest("hex");
+}
+
+function otherContent(target: Storage, key: ObjectKey): ConflictError {
+  return new ConflictError(
+    `object ${key} in ${target.name} has other content than the one to copy, of the same size`,
+    { hint: `${NOT_OVERWRITTEN} One of the two may be damaged: verify both.` },
   );
 }
 

@@ -5,6 +5,7 @@ import {
   ListObjectsV2Command,
 } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
+import { sumOfEtag, withSum } from "./object-sum.ts";
 import { isPassingFailure, isRefusal } from "./s3-errors.ts";
 import { compareKeys } from "./key.ts";
 import type { S3Transport } from "./s3-transport.ts";
@@ -101,9 +102,10 @@ function toInfo(entry: {
   readonly Key?: string | undefined;
   readonly Size?: number | undefined;
   readonly LastModified?: Date | undefined;
+  readonly ETag?: string | undefined;
 }): ObjectInfo {
   const { Key: key = "", Size: sizeBytes = 0, LastModified: modifiedAt = new Date(0) } = entry;
-  return { key, sizeBytes, modifiedAt };
+  return { key, sizeBytes, modifiedAt, ...withSum(sumOfEtag(entry.ETag)) };
 }
 
 function outOfOrder(transport: S3Transport, last: string, key: string): StorageError {

@@ -2,6 +2,7 @@ import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { withRetry } from "../io/retry.ts";
 import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
+import { sumOfEtag, withSum } from "./object-sum.ts";
 import type { S3Config } from "./open.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
@@ -91,8 +92,8 @@ class S3Storage implements Storage {
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
-    const { sizeBytes, modifiedAt } = await headObject(this.#transport, key, options);
-    return { key, sizeBytes, modifiedAt };
+    const { sizeBytes, modifiedAt, etag } = await headObject(this.#transport, key, options);
+    return { key, sizeBytes, modifiedAt, ...withSum(sumOfEtag(etag)) };
   }
 
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {

@@ -1,4 +1,5 @@
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import type { ObjectSum } from "./object-sum.ts";
 
 /** "wal_005/000000010000000000000003.zst": segments joined by one "/", none at either end. */
 export type ObjectKey = string;
@@ -14,6 +15,8 @@ export interface ObjectInfo {
   readonly sizeBytes: number;
   /** When the store says that it was written. Copies lose it: never decide by it what is newest. */
   readonly modifiedAt: Date;
+  /** Of the stored bytes, as the store tells it; absent where it tells none. */
+  readonly sum?: ObjectSum;
 }
 
 export interface CallOptions {

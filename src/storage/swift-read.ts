@@ -1,17 +1,12 @@
-import { createHash } from "node:crypto";
-import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
+import { formatRange, md5Sum, openedBody, readBody, versionByEtag } from "./http-read.ts";
+import type { OpenedBody } from "./http-read.ts";
 import { isValidKey } from "./key.ts";
-import { changedWhileRead, httpFailure } from "./request-errors.ts";
+import { sumOfEtag, withSum } from "./object-sum.ts";
+import { httpFailure } from "./request-errors.ts";
 import type { RestResponse } from "./rest-sender.ts";
-import type {
-  ByteRange,
-  CallOptions,
-  GetOptions,
-  ListOptions,
-  ObjectInfo,
-  ObjectKey,
-} from "./storage.ts";
+import type { CallOptions, GetOptions, ListOptions, ObjectInfo, ObjectKey } from "./storage.ts";
 import { plainEtag } from "./swift-transport.ts";
 import type { SwiftTransport } from "./swift-transport.ts";
 
@@ -43,48 +38,18 @@ export async function headObject(
 }
 
 /** The bytes of an object, counted, and checked against its ETag where that is the MD5 of them. */
-export async function* readObject(
+export function readObject(
   transport: SwiftTransport,
   key: ObjectKey,
   options: GetOptions,
 ): ByteStream {
-  const { range, onOpened, ifVersion, signal } = options;
-  const isEmptyRange = range !== undefined && range.end === range.start;
-  const opened = isEmptyRange ? undefined : await openObject(transport, key, options);
-  const { sizeBytes, etag } = opened ?? (await headObject(transport, key, options));
-  if (ifVersion !== undefined && ifVersion !== etag) {
-    opened?.response.body.destroy();
-    throw changedWhileRead(key, transport.name);
-  }
-  onOpened?.({ sizeBytes, ...(etag === undefined ? {} : { version: etag }) });
-  if (opened === undefined) return;
-
-  const hash = opened.isWhole ? createHash("md5") : undefined;
-  let receivedBytes = 0;
-  try {
-    for await (const chunk of opened.response.body) {
-      if (!(chunk instanceof Uint8Array)) continue;
-      receivedBytes += chunk.length;
-      hash?.update(chunk);
-      yield chunk;
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw transport.bodyError(error, { verb: "get", key });
-  }
-  signal.throwIfAborted();
-  if (receivedBytes !== opened.bodyBytes) {
-    throw new StorageError(
-      `cannot get ${key} in ${transport.name}: ${receivedBytes} of ${opened.bodyBytes} bytes arrived`,
-      { isRetryable: true },
-    );
-  }
-  if (hash !== undefined && hash.digest("hex") !== etag) {
-    throw new StorageError(`object ${key} in ${transport.name} does not have its MD5 sum`, {
-      isRetryable: false,
-      hint: "It was changed in the store or on its way: try again, then check it in the store.",
-    });
-  }
+  const source = {
+    name: transport.name,
+    open: (call: GetOptions) => openObject(transport, key, call),
+    head: async (call: CallOptions) => versionByEtag(await headObject(transport, key, call)),
+    bodyError: (error: unknown) => transport.bodyError(error, { verb: "get", key }),
+  };
+  return readBody(source, key, options);
 }
 
 /** Objects of a container in byte order, a page of the store's answer at a time. */
@@ -122,37 +87,23 @@ export async function* listObjects(
   }
 }
 
-interface OpenedObject {
-  readonly response: RestResponse;
-  /** Of the whole object. */
-  readonly sizeBytes: number;
-  readonly bodyBytes: number;
-  readonly etag: string | undefined;
-  /** All of an object comes whose ETag is the MD5 of it. */
-  readonly isWhole: boolean;
-}
-
 /** Undefined if the range begins at the object's end or behind it. */
 async function openObject(
   transport: SwiftTransport,
   key: ObjectKey,
   options: GetOptions,
-): Promise<OpenedObject | undefined> {
+): Promise<OpenedBody | undefined> {
   const { range } = options;
   const wanted = formatRange(range);
   const headers = wanted === undefined ? {} : { headers: { range: wanted } };
   const call = { verb: "get", key, method: "GET", object: key, ...headers } as const;
   try {
     const response = await found(transport, options, () => transport.send(call, options));
-    const bodyBytes = Number(response.headers["content-length"] ?? Number.NaN);
-    const sizeBytes = wanted === undefined ? bodyBytes : totalBytes(range, response.headers);
-    if (sizeBytes === undefined || Number.isNaN(bodyBytes)) {
-      response.body.destroy();
-      throw transport.unclear(call, `the length of ${wanted ?? "the object"}`);
-    }
-    const etag = plainEtag(response.headers["etag"]);
-    const isPlain = !isLarge(response.headers) && /^[0-9a-f]{32}$/.test(etag ?? "");
-    return { response, sizeBytes, bodyBytes, etag, isWhole: wanted === undefined && isPlain };
+    const opened = openedBody(response, range, (missing) => transport.unclear(call, missing));
+    const version = plainEtag(response.headers["etag"]);
+    const isPlain = !isLarge(response.headers) && /^[0-9a-f]{32}$/.test(version ?? "");
+    const isSummed = wanted === undefined && isPlain && version !== undefined;
+    return { ...opened, version, sum: isSummed ? md5Sum(version, "hex") : undefined };
   } catch (error) {
     if (httpFailure(error)?.status === 416) return undefined;
     throw error;
@@ -196,20 +147,7 @@ function parseEntry(entry: unknown): ObjectInfo[] {
     Reflect.get(entry, "last_modified"),
   ];
   if (typeof key !== "string" || typeof sizeBytes !== "number") return [];
-  return [{ key, sizeBytes, modifiedAt: new Date(`${String(modified).replace(/Z$/, "")}Z`) }];
-}
-
-function formatRange(range: ByteRange | undefined): string | undefined {
-  if (range === undefined || (range.start === 0 && range.end === undefined)) return undefined;
-  return `bytes=${range.start}-${range.end === undefined ? "" : range.end - 1}`;
-}
-
-/** Undefined if the answer is for another range, or for none. */
-function totalBytes(
-  range: ByteRange | undefined,
-  headers: RestResponse["headers"],
-): number | undefined {
-  const match = /^bytes (\d+)-\d+\/(\d+)$/.exec(headers["content-range"] ?? "");
-  const [, start, total] = match ?? [];
-  return total === undefined || Number(start) !== range?.start ? undefined : Number(total);
+  const hash: unknown = Reflect.get(entry, "hash");
+  const modifiedAt = new Date(`${String(modified).replace(/Z$/, "")}Z`);
+  return [{ key, sizeBytes, modifiedAt, ...withSum(sumOfEtag(String(hash))) }];
 }

@@ -6,6 +6,7 @@ import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { localFileError } from "../io/system-error.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import { requireValidKey, requireValidRange, temporaryNameParts } from "./key.ts";
+import { sumOfEtag, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import { RestSender } from "./rest-sender.ts";
@@ -110,8 +111,9 @@ class SwiftStorage implements Storage {
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
-    const { sizeBytes, modifiedAt } = await headObject(this.#transport, key, options);
-    return { key, sizeBytes, modifiedAt };
+    const head = await headObject(this.#transport, key, options);
+    const { sizeBytes, modifiedAt, etag, isLarge } = head;
+    return { key, sizeBytes, modifiedAt, ...(isLarge ? {} : withSum(sumOfEtag(etag))) };
   }
 
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {

@@ -8,6 +8,7 @@ import type { CopyWish } from "../../src/catalogue/copy-plan.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { manifestKey, metadataKey, sentinelKey, tarFolder } from "../../src/layout/keys.ts";
+import { CountedStorage } from "../../src/storage/counted.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { FaultyStorage } from "../support/faulty-storage.ts";
@@ -160,6 +161,40 @@ describe("copy", () => {
     const changed = source.bytesOf(sentinelKey(OTHER))?.toString().replace('"h"', '"i"') ?? "";
     await put(source, sentinelKey(OTHER), changed);
     await assert.rejects(copy(source, target), { message: /is another backup of the same name$/ });
+  });
+
+  test("takes no object of the same size for the same", async () => {
+    for (const tellsSums of [false, true]) {
+      const source = await storageOf(objectsOf(world()));
+      const target = new MemoryStorage();
+      source.tellsSums = tellsSums;
+      target.tellsSums = tellsSums;
+      await copy(source, target);
+      for (const key of target.keys.filter((one) => !/metadata|sentinel|cluster/.test(one))) {
+        const bytes = target.bytesOf(key);
+        if (bytes === undefined || bytes.length === 0) continue;
+        bytes.writeUInt8(bytes.readUInt8(0) ^ 1, 0);
+        await assert.rejects(copy(source, target), {
+          name: "ConflictError",
+          message: `object ${key} in memory://test has other content than the one to copy, of the same size`,
+        });
+        bytes.writeUInt8(bytes.readUInt8(0) ^ 1, 0);
+      }
+    }
+  });
+
+  test("reads nothing again where both stores tell the same sums", async () => {
+    const source = await storageOf(objectsOf(world()));
+    const target = new MemoryStorage();
+    await copy(source, target);
+    for (const tellsSums of [true, false]) {
+      source.tellsSums = tellsSums;
+      target.tellsSums = tellsSums;
+      const counted = new CountedStorage(target);
+      await copy(source, counted);
+      // Whose cluster it is, and the documents of three backups that may be others.
+      assert.equal(counted.counts.get === 1 + 2 * 3, tellsSums, `${counted.counts.get} reads`);
+    }
   });
 
   test("one wrong bit in a part of ours is found on the way", async () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { readAll } from "../../src/io/bytes.ts";
 import type { Storage } from "../../src/storage/storage.ts";
@@ -73,6 +74,12 @@ function describeObjects(contract: Contract, areVersionsCoarse: boolean): void {
     assert.equal(listed?.key, "wal_005/one");
     assert.equal(listed?.sizeBytes, 3);
     assert.ok(Math.abs(listed.modifiedAt.getTime() - before) < 60_000);
+    // A store need not tell a sum; one that is told is right.
+    const { sum } = await storage.stat("wal_005/one", { signal });
+    const md5 = createHash("md5").update("2nd").digest("hex");
+    for (const told of [sum, listed.sum]) {
+      if (told?.startsWith("md5:") === true) assert.equal(told, `md5:${md5}`);
+    }
   });
 
   contract("a missing key is ObjectNotFoundError, and no error for delete", async (storage) => {

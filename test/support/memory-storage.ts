@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../../src/errors.ts";
 import { abortable } from "../../src/io/abort.ts";
 import { CHUNK_BYTES, readAll } from "../../src/io/bytes.ts";
@@ -23,6 +24,8 @@ interface MemoryObject {
 export class MemoryStorage implements Storage {
   readonly name = "memory://test";
   readonly #objects = new Map<ObjectKey, MemoryObject>();
+  /** Whether `stat` and `list` tell MD5 sums, as object stores do: of the bytes as they are now. */
+  tellsSums = false;
   #putCount = 0;
 
   /** All keys, in byte order. */
@@ -65,8 +68,7 @@ export class MemoryStorage implements Storage {
 
   async stat(key: ObjectKey, { signal }: CallOptions): Promise<ObjectInfo> {
     signal.throwIfAborted();
-    const { bytes, modifiedAt } = this.#find(key);
-    return { key, sizeBytes: bytes.length, modifiedAt };
+    return this.#infoOf(key, this.#find(key));
   }
 
   async *list(prefix: string, { signal, startAfter }: ListOptions): AsyncIterable<ObjectInfo> {
@@ -78,7 +80,7 @@ export class MemoryStorage implements Storage {
       signal.throwIfAborted();
       const object = this.#objects.get(key);
       if (object === undefined) continue;
-      yield { key, sizeBytes: object.bytes.length, modifiedAt: object.modifiedAt };
+      yield this.#infoOf(key, object);
     }
   }
 
@@ -88,6 +90,16 @@ export class MemoryStorage implements Storage {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  #infoOf(key: ObjectKey, { bytes, modifiedAt }: MemoryObject): ObjectInfo {
+    const md5 = () => createHash("md5").update(bytes).digest("hex");
+    return {
+      key,
+      sizeBytes: bytes.length,
+      modifiedAt,
+      ...(this.tellsSums ? { sum: `md5:${md5()}` } : {}),
+    };
+  }
 
   #find(key: ObjectKey): MemoryObject {
     const object = this.#objects.get(key);
