@@ -1,10 +1,11 @@
-import { createHash } from "node:crypto";
-import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import type { AzureTransport } from "./azure-transport.ts";
+import { formatRange, md5Sum, openedBody, readBody, versionByEtag } from "./http-read.ts";
+import type { OpenedBody } from "./http-read.ts";
 import { changedWhileRead, httpFailure } from "./request-errors.ts";
 import type { RestResponse } from "./rest-sender.ts";
-import type { ByteRange, CallOptions, GetOptions, ObjectInfo, ObjectKey } from "./storage.ts";
+import type { CallOptions, GetOptions, ObjectInfo, ObjectKey } from "./storage.ts";
 
 /** An object without its bytes. */
 export interface AzureHead extends ObjectInfo {
@@ -28,58 +29,18 @@ export async function headBlob(
 }
 
 /** The bytes of an object, counted, and checked against its MD5 where all of it is read. */
-export async function* readBlob(
+export function readBlob(
   transport: AzureTransport,
   key: ObjectKey,
   options: GetOptions,
 ): ByteStream {
-  const { range, onOpened, ifVersion, signal } = options;
-  const isEmptyRange = range !== undefined && range.end === range.start;
-  const opened = isEmptyRange ? undefined : await openBlob(transport, key, options);
-  const { sizeBytes, etag } = opened ?? (await headBlob(transport, key, options));
-  if (ifVersion !== undefined && ifVersion !== etag) {
-    opened?.response.body.destroy();
-    throw changedWhileRead(key, transport.name);
-  }
-  onOpened?.({ sizeBytes, ...(etag === undefined ? {} : { version: etag }) });
-  if (opened === undefined) return;
-
-  const hash = opened.md5 === undefined ? undefined : createHash("md5");
-  let receivedBytes = 0;
-  try {
-    for await (const chunk of opened.response.body) {
-      if (!(chunk instanceof Uint8Array)) continue;
-      receivedBytes += chunk.length;
-      hash?.update(chunk);
-      yield chunk;
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw transport.bodyError(error, { verb: "get", key });
-  }
-  signal.throwIfAborted();
-  if (receivedBytes !== opened.bodyBytes) {
-    throw new StorageError(
-      `cannot get ${key} in ${transport.name}: ${receivedBytes} of ${opened.bodyBytes} bytes arrived`,
-      { isRetryable: true },
-    );
-  }
-  if (hash !== undefined && hash.digest("base64") !== opened.md5) {
-    throw new StorageError(`object ${key} in ${transport.name} does not have its MD5 sum`, {
-      isRetryable: false,
-      hint: "It was changed in the store or on its way: try again, then check it in the store.",
-    });
-  }
-}
-
-interface OpenedBlob {
-  readonly response: RestResponse;
-  /** Of the whole object. */
-  readonly sizeBytes: number;
-  readonly bodyBytes: number;
-  readonly etag: string | undefined;
-  /** Of the whole object, if that is what comes and the store knows it. */
-  readonly md5: string | undefined;
+  const source = {
+    name: transport.name,
+    open: (call: GetOptions) => openBlob(transport, key, call),
+    head: async (call: CallOptions) => versionByEtag(await headBlob(transport, key, call)),
+    bodyError: (error: unknown) => transport.bodyError(error, { verb: "get", key }),
+  };
+  return readBody(source, key, options);
 }
 
 /** Undefined if the range begins at the object's end or behind it. */
@@ -87,7 +48,7 @@ async function openBlob(
   transport: AzureTransport,
   key: ObjectKey,
   options: GetOptions,
-): Promise<OpenedBlob | undefined> {
+): Promise<OpenedBody | undefined> {
   const { range, ifVersion } = options;
   const wanted = formatRange(range);
   const call = {
@@ -104,14 +65,10 @@ async function openBlob(
     const response = await transport.send(call, options);
     const { headers } = response;
     requireObject(transport, key, headers);
-    const bodyBytes = Number(headers["content-length"] ?? Number.NaN);
-    const sizeBytes = wanted === undefined ? bodyBytes : totalBytes(range, headers);
-    if (sizeBytes === undefined || Number.isNaN(bodyBytes)) {
-      response.body.destroy();
-      throw transport.unclear(call, `the length of ${wanted ?? "the object"}`);
-    }
-    const sum = wanted === undefined ? headers["content-md5"] : undefined;
-    return { response, sizeBytes, bodyBytes, etag: headers["etag"], md5: sum };
+    const opened = openedBody(response, range, (missing) => transport.unclear(call, missing));
+    const md5 = wanted === undefined ? headers["content-md5"] : undefined;
+    const sum = md5 === undefined ? undefined : md5Sum(md5, "base64");
+    return { ...opened, version: headers["etag"], sum };
   } catch (error) {
     const status = httpFailure(error)?.status;
     if (status === 416) return undefined;
@@ -129,19 +86,4 @@ function requireObject(
   const isDirectory =
     headers["x-ms-resource-type"] === "directory" || headers["x-ms-meta-hdi_isfolder"] === "true";
   if (isDirectory) throw new ObjectNotFoundError(key, transport.name);
-}
-
-function formatRange(range: ByteRange | undefined): string | undefined {
-  if (range === undefined || (range.start === 0 && range.end === undefined)) return undefined;
-  return `bytes=${range.start}-${range.end === undefined ? "" : range.end - 1}`;
-}
-
-/** Undefined if the answer is for another range, or for none. */
-function totalBytes(
-  range: ByteRange | undefined,
-  headers: RestResponse["headers"],
-): number | undefined {
-  const match = /^bytes (\d+)-\d+\/(\d+)$/.exec(headers["content-range"] ?? "");
-  const [, start, total] = match ?? [];
-  return total === undefined || Number(start) !== range?.start ? undefined : Number(total);
 }

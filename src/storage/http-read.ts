@@ -1,0 +1,150 @@
+import { createHash } from "node:crypto";
+import type { Readable } from "node:stream";
+import { StorageError } from "../errors.ts";
+import type { ByteStream } from "../io/bytes.ts";
+import { changedWhileRead } from "./request-errors.ts";
+import type { RestResponse } from "./rest-sender.ts";
+import type { ByteRange, CallOptions, GetOptions, ObjectKey } from "./storage.ts";
+
+/** What is told of an object with or without its bytes. */
+export interface VersionedObject {
+  /** Of the whole object. */
+  readonly sizeBytes: number;
+  readonly version: string | undefined;
+}
+
+/** For stores whose ETag is another one whenever the object is written again. */
+export function versionByEtag({
+  sizeBytes,
+  etag,
+}: {
+  readonly sizeBytes: number;
+  readonly etag: string | undefined;
+}): VersionedObject {
+  return { sizeBytes, version: etag };
+}
+
+/** An object whose bytes begin to come. */
+export interface OpenedBody extends VersionedObject {
+  /** What the answer promises; undefined if it does not say. */
+  readonly bodyBytes: number | undefined;
+  /** Undefined for an answer without one. */
+  readonly body: Readable | undefined;
+  /** Of the whole object, if that is what comes and the store knows its sum. */
+  readonly sum?: BodySum | undefined;
+}
+
+/** A sum that the bytes of a body must have. */
+export interface BodySum {
+  /** "MD5", for messages. */
+  readonly name: string;
+  update(chunk: Uint8Array): void;
+  /** To be asked once, after all bytes. */
+  isRight(): boolean;
+}
+
+/** How a store is asked for one object. */
+export interface BodySource {
+  /** Of the storage, for messages. */
+  readonly name: string;
+  /** Undefined if the range begins at the object's end or behind it. */
+  open(options: GetOptions): Promise<OpenedBody | undefined>;
+  head(options: CallOptions): Promise<VersionedObject>;
+  /** Our error for a body that broke. */
+  bodyError(error: unknown): unknown;
+}
+
+/** The bytes of an object, counted against what the answer promised, and checked by their sum. */
+export async function* readBody(
+  source: BodySource,
+  key: ObjectKey,
+  options: GetOptions,
+): ByteStream {
+  const { range, onOpened, ifVersion } = options;
+  const isEmptyRange = range !== undefined && range.end === range.start;
+  const opened = isEmptyRange ? undefined : await source.open(options);
+  const { sizeBytes, version } = opened ?? (await source.head(options));
+  if (ifVersion !== undefined && ifVersion !== version) {
+    opened?.body?.destroy();
+    throw changedWhileRead(key, source.name);
+  }
+  onOpened?.({ sizeBytes, ...(version === undefined ? {} : { version }) });
+  if (opened !== undefined) yield* checkedBody(source, key, opened, options);
+}
+
+async function* checkedBody(
+  source: BodySource,
+  key: ObjectKey,
+  { body, bodyBytes, sum }: OpenedBody,
+  { signal }: CallOptions,
+): ByteStream {
+  let receivedBytes = 0;
+  try {
+    for await (const chunk of body ?? []) {
+      if (!(chunk instanceof Uint8Array)) continue;
+      receivedBytes += chunk.length;
+      sum?.update(chunk);
+      yield chunk;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw source.bodyError(error);
+  }
+  signal.throwIfAborted();
+  if (bodyBytes !== undefined && receivedBytes !== bodyBytes) {
+    throw new StorageError(
+      `cannot get ${key} in ${source.name}: ${receivedBytes} of ${bodyBytes} bytes arrived`,
+      { isRetryable: true },
+    );
+  }
+  if (sum?.isRight() === false) {
+    throw new StorageError(`object ${key} in ${source.name} does not have its ${sum.name} sum`, {
+      isRetryable: false,
+      hint: "It was changed in the store or on its way: try again, then check it in the store.",
+    });
+  }
+}
+
+/** The MD5 sum that a store tells of an object. */
+export function md5Sum(expected: string, encoding: "base64" | "hex"): BodySum {
+  const hash = createHash("md5");
+  return {
+    name: "MD5",
+    update: (chunk) => void hash.update(chunk),
+    isRight: () => hash.digest(encoding) === expected,
+  };
+}
+
+/** The header that asks for a range; undefined where the whole object is wanted. */
+export function formatRange(range: ByteRange | undefined): string | undefined {
+  if (range === undefined || (range.start === 0 && range.end === undefined)) return undefined;
+  return `bytes=${range.start}-${range.end === undefined ? "" : range.end - 1}`;
+}
+
+/**
+ * Length of the whole object by the answer's Content-Range, or by its Content-Length where no range
+ * was asked for. Undefined if the answer does not tell, or is for another range, or for none: some
+ * servers ignore the header.
+ */
+export function totalBytes(
+  range: ByteRange | undefined,
+  contentRange: string | undefined,
+  bodyBytes: number | undefined,
+): number | undefined {
+  if (formatRange(range) === undefined) return bodyBytes;
+  const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(contentRange ?? "") ?? [];
+  return total === undefined || Number(start) !== range?.start ? undefined : Number(total);
+}
+
+/** The body of an answer with its lengths. Throws `unclear` of what the answer does not tell. */
+export function openedBody(
+  { headers, body }: RestResponse,
+  range: ByteRange | undefined,
+  unclear: (missing: string) => StorageError,
+): { readonly sizeBytes: number; readonly bodyBytes: number; readonly body: Readable } {
+  const bodyBytes = Number(headers["content-length"] ?? Number.NaN);
+  const sizeBytes = totalBytes(range, headers["content-range"], bodyBytes);
+  if (sizeBytes !== undefined && !Number.isNaN(bodyBytes)) return { sizeBytes, bodyBytes, body };
+  body.destroy();
+  throw unclear(`the length of ${formatRange(range) ?? "the object"}`);
+}
