@@ -161,8 +161,9 @@ async function listWalFolder(storage: Storage, options: CallOptions) {
   const historyKeys: ObjectKey[] = [];
   const noteKeys: ObjectKey[] = [];
   const unknownKeys: ObjectKey[] = [];
-  for await (const { key, sizeBytes } of storage.list(WAL_FOLDER, options)) {
-    if (wal.add(key, sizeBytes)) continue;
+  for await (const object of storage.list(WAL_FOLDER, options)) {
+    if (wal.add(object)) continue;
+    const { key } = object;
     const name = parseWalKey(key)?.name ?? "";
     if (parseWalFileName(name)?.kind === "history") historyKeys.push(key);
     else if (GROUP_NOTE.test(name)) noteKeys.push(key);

@@ -36,12 +36,15 @@ export interface VerifyMemory {
   readonly backups: ReadonlyMap<BackupName, ProvedBackup>;
   /** By timeline and position, apart from each other. */
   readonly wal: readonly ProvedRun[];
+  /** What the store said of objects when they were read whole: see MarkMemory. */
+  readonly marks: ReadonlyMap<string, string>;
 }
 
 export const NOTHING_PROVED: VerifyMemory = {
   documents: new Map(),
   backups: new Map(),
   wal: [],
+  marks: new Map(),
 };
 
 const FORMAT_VERSION = 1n;
@@ -95,6 +98,7 @@ export function formatVerifyMemory(memory: VerifyMemory, hasher: Hasher): Buffer
     ["documents", jsonObject(documents)],
     ["backups", jsonObject(backups)],
     ["wal", wal],
+    ["marks", jsonObject([...memory.marks])],
   ]);
   return formatChecked(value, hasher);
 }
@@ -122,7 +126,12 @@ export function parseVerifyMemory(bytes: Buffer, hasher: Hasher): VerifyMemory {
     });
   }
   const wal = fields.value("wal");
-  return { documents, backups, wal: isJsonArray(wal) ? wal.map(runOf) : [] };
+  const marks = new Map<string, string>();
+  for (const [group, value] of fields.object("marks") ?? []) {
+    if (typeof value !== "string") throw new FormatError(`no marks of ${group}`);
+    marks.set(group, value);
+  }
+  return { documents, backups, wal: isJsonArray(wal) ? wal.map(runOf) : [], marks };
 }
 
 function runOf(value: JsonValue): ProvedRun {

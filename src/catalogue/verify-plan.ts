@@ -1,4 +1,5 @@
 import type { BackupName } from "../layout/backup-name.ts";
+import type { ObjectMark } from "./object-marks.ts";
 import type { ProvedBackup, ProvedRun, VerifyMemory } from "./verify-memory.ts";
 
 /** Something that is read as a whole: a part of a backup, or neighbouring segments. */
@@ -9,6 +10,10 @@ export type VerifyItem =
       /** Last component of its key. */
       readonly part: string;
       readonly sizeBytes: number;
+      /** Counts from 0 within the backup, the same in each run. */
+      readonly place: number;
+      /** What the listing says of it. */
+      readonly mark: ObjectMark;
     }
   | {
       readonly kind: "wal";
@@ -44,18 +49,21 @@ function walProvedAtMs(
 }
 
 /**
- * Chooses what to read with a budget: what was never proved, then what was proved longest ago; of
+ * Chooses what to read with a budget: what changed in the store, what was never proved, then what was proved longest ago; of
  * those alike the newest, which are the most likely to be needed. At least one item, so that a
  * budget smaller than every item proves all in the end. `items` are in order of age, oldest first.
  */
 export function chooseSample(
   items: readonly VerifyItem[],
-  memory: VerifyMemory,
+  { memory, suspects }: { memory: VerifyMemory; suspects: ReadonlySet<VerifyItem> },
   budgetBytes: number,
 ): readonly VerifyItem[] {
   const ranked = items
-    .map((item, index) => ({ item, index, atMs: provedAtMs(memory, item) }))
-    .toSorted((one, other) => one.atMs - other.atMs || other.index - one.index);
+    .map((item, index) => {
+      const atMs = suspects.has(item) ? Number.NEGATIVE_INFINITY : provedAtMs(memory, item);
+      return { item, index, atMs };
+    })
+    .toSorted((one, other) => compare(one.atMs, other.atMs) || other.index - one.index);
   const chosen: typeof ranked = [];
   let leftBytes = budgetBytes;
   for (const candidate of ranked) {
@@ -64,4 +72,9 @@ export function chooseSample(
     leftBytes -= candidate.item.sizeBytes;
   }
   return chosen.map(({ item }) => item);
+}
+
+/** Also where both are infinite. */
+function compare(one: number, other: number): number {
+  return one === other ? 0 : one - other;
 }

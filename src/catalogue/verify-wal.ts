@@ -61,6 +61,8 @@ export interface WalCheckOptions extends CallOptions {
   readonly atMs: number;
   readonly isInTime: () => boolean;
   readonly onBytes: (count: number) => void;
+  /** Of each row that was read and found sound. */
+  readonly onSound: (row: number) => void;
 }
 
 export interface WalCheckResult {
@@ -87,7 +89,8 @@ export async function verifyWal(
   const proved: ProvedRun[] = [];
   let objectCount = 0;
   const inOrder = options.items.toSorted((one, other) => one.rows.start - other.rows.start);
-  const objects = segmentObjects(catalogue, view, { ...options, items: inOrder });
+  const rows = new Map<SegmentObject, number>();
+  const objects = segmentObjects(catalogue, view, { ...options, items: inOrder, rows });
   const reader = { ...options, segmentBytes: view.segmentBytes };
   for await (const reading of readSegments(storage, objects, reader)) {
     objectCount += 1;
@@ -95,11 +98,14 @@ export async function verifyWal(
     const fault =
       judgeSegment(reading, { view, systemId }) ?? (await compareWithIndex(reading, options));
     const { timeline, number, stored, name } = reading.object;
+    const row = rows.get(reading.object);
+    rows.delete(reading.object);
     if (fault !== undefined) {
       findings.push({ kind: "damaged", subject: stored.key, text: fault });
       continue;
     }
     if (name.endsWith(".partial")) continue;
+    if (row !== undefined) options.onSound(row);
     proved.push({ timeline, first: number, last: number, atMs: options.atMs });
     await options.index.note(timeline, number, {
       segment: name,
@@ -130,7 +136,11 @@ async function compareWithIndex(
 async function* segmentObjects(
   { wal }: Catalogue,
   { segmentBytes }: WalView,
-  { items, isInTime }: Pick<WalCheckOptions, "items" | "isInTime">,
+  {
+    items,
+    isInTime,
+    rows: rowsOf,
+  }: Pick<WalCheckOptions, "items" | "isInTime"> & { readonly rows: Map<SegmentObject, number> },
 ): AsyncGenerator<SegmentObject> {
   for (const { timeline, rows } of items) {
     if (!isInTime()) return;
@@ -141,7 +151,9 @@ async function* segmentObjects(
       const segment = formatSegmentName(timeline, BigInt(number), segmentBytes);
       const stored: StoredWal = { key: wal.keyAt(row), extension: wal.extensionAt(row) };
       const name = kind === "partial" ? `${segment}.partial` : segment;
-      yield { name, timeline, number, stored };
+      const object = { name, timeline, number, stored };
+      rowsOf.set(object, row);
+      yield object;
     }
   }
 }

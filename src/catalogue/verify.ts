@@ -6,14 +6,14 @@ import { createHasher, type Hasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { parsePartKey, tarFolder, verifyMemoryKey } from "../layout/keys.ts";
-import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type Catalogue, readCatalogue } from "./catalogue.ts";
 import { CommitIndex } from "./commit-index.ts";
 import { HasherPool } from "./hasher-pool.ts";
 import { faultText, type Finding } from "./finding.ts";
-import { countGivenUp } from "./timeline-report.ts";
+import { markOf } from "./object-marks.ts";
 import { verifyDocuments } from "./verify-documents.ts";
+import { MarkCheck, type MarkCounts } from "./verify-marks.ts";
 import {
   addProof,
   NOTHING_PROVED,
@@ -24,6 +24,7 @@ import {
   type VerifyMemory,
   writeVerifyMemory,
 } from "./verify-memory.ts";
+import { judgeNames } from "./verify-names.ts";
 import { pathsByPart, verifyPart } from "./verify-part.ts";
 import { chooseSample, provedAtMs, type VerifyItem } from "./verify-plan.ts";
 import { verifySmallObjects } from "./verify-small.ts";
@@ -34,7 +35,8 @@ import { type WalView, walView } from "./wal-view.ts";
 /**
  * How much is read.
  *
- * - "quick": names, sizes and the documents of the backups.
+ * - "quick": names, sizes, the store's checksums and the documents of the backups; of parts and
+ *   segments only those that changed since they were read, within the budget.
  * - "sample": the same, and parts and segments within the budget, the longest unproved first.
  * - "full": everything.
  */
@@ -42,9 +44,9 @@ export type VerifyLevel = "quick" | "sample" | "full";
 
 export interface VerifyOptions extends CallOptions {
   readonly level: VerifyLevel;
-  /** Of "sample": stored bytes to read... */
+  /** Of "quick" and "sample": stored bytes to read... */
   readonly budgetBytes?: number | undefined;
-  /** ... and when to begin nothing more. */
+  /** ... and, of "sample", when to begin nothing more. */
   readonly budgetMs?: number | undefined;
   /** Objects read at the same time. */
   readonly jobs: number;
@@ -62,6 +64,7 @@ export interface VerifyReport {
   /** What was read, and what there is. */
   readonly read: { readonly objects: number; readonly bytes: number };
   readonly there: { readonly items: number; readonly bytes: number };
+  readonly marks: MarkCounts;
   /** Proof that is older, for what was not read this time: the oldest, 0 = never. */
   readonly oldestProofMs: number | undefined;
   readonly catalogue: Catalogue;
@@ -110,24 +113,29 @@ class Verification {
     const catalogue = await readCatalogue(this.#storage, this.#options);
     const view = walView(catalogue);
     const plans = planWindows(view, catalogue.backups);
-    this.#judgeNames(catalogue, plans, view);
+    this.#findings.push(...judgeNames(catalogue, plans, view));
     const systemId = await this.#readIdentity(catalogue);
     const parts = await this.#checkBackups(catalogue);
     await this.#checkSmallObjects(catalogue);
 
     const items = [...walItems(catalogue, view), ...parts];
-    const chosen = this.#choose(items);
+    const marks = new MarkCheck(this.#memory.marks, catalogue.wal, view.segmentBytes);
+    const chosen = this.#choose(items, marks.compare(items));
     this.#totalBytes = sumBytes(chosen);
-    await this.#checkParts(chosen, startedAtMs);
-    await this.#checkWal({ catalogue, view, systemId }, chosen, startedAtMs);
-    const memory = this.#newMemory(catalogue, startedAtMs);
-    if (level !== "quick") await this.#writeMemory(memory);
+    await this.#checkParts(chosen, marks, startedAtMs);
+    await this.#checkWal({ catalogue, view, systemId, marks }, chosen, startedAtMs);
+    for (const { subject } of this.#findings) marks.settle(subject);
+    this.#findings.push(...marks.finding);
+    const proofs = this.#newMemory(catalogue, startedAtMs);
+    const memory = { ...proofs, marks: marks.remembered(items) };
+    if (level !== "quick" || chosen.length > 0) await this.#writeMemory(memory);
     return {
       level,
       startedAtMs,
       findings: this.#findings,
       read: { objects: this.#readObjects, bytes: this.#readBytes },
       there: { items: items.length, bytes: sumBytes(items) },
+      marks: marks.counts,
       oldestProofMs: oldestProof(items, memory),
       catalogue,
       plans,
@@ -140,43 +148,6 @@ class Verification {
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
       this.#add("damaged", verifyMemoryKey, `${error.message}; it is written anew`);
-    }
-  }
-
-  #judgeNames(catalogue: Catalogue, plans: readonly TimelinePlan[], view: WalView): void {
-    for (const { key, problem } of catalogue.histories) {
-      if (problem !== undefined) this.#add("damaged", key, problem);
-    }
-    const names = new Set(catalogue.backups.map(({ name }) => name));
-    for (const { name, baseName } of catalogue.backups) {
-      if (baseName === undefined || baseName === "" || names.has(baseName)) continue;
-      this.#add("missing", baseName, "it is the base of a backup", name);
-    }
-    const nameOf = (timeline: number, number: number) =>
-      formatSegmentName(timeline, BigInt(number), view.segmentBytes);
-    for (const { backups, holes } of plans) {
-      for (const { name, missing } of backups) {
-        for (const { timeline, first, last } of missing) {
-          const text = `${last - first + 1} segments are missing that it needs to become consistent`;
-          this.#add(
-            "missing",
-            rangeText(nameOf(timeline, first), nameOf(timeline, last)),
-            text,
-            name,
-          );
-        }
-      }
-      for (const hole of holes) {
-        const { timeline, first, last } = hole;
-        const givenUpCount = countGivenUp(hole, catalogue, view);
-        const isIntended = hole.isIntended && givenUpCount === 0;
-        const subject = rangeText(nameOf(timeline, first), nameOf(timeline, last));
-        const count = `${last - first + 1} segments are missing`;
-        if (isIntended) this.#add("note", subject, `${count}, as retention leaves it`);
-        else if (givenUpCount > 0) {
-          this.#add("hole", subject, `${count}, ${givenUpCount} given up by the queue policy`);
-        } else this.#add("hole", subject, `${count}: what follows can't be reached from before`);
-      }
     }
   }
 
@@ -221,9 +192,12 @@ class Verification {
     signal: AbortSignal,
   ): Promise<readonly VerifyItem[]> {
     const items: Extract<VerifyItem, { kind: "part" }>[] = [];
-    for await (const { key, sizeBytes } of this.#storage.list(tarFolder(name), { signal })) {
-      const part = parsePartKey(key)?.name;
-      if (part !== undefined) items.push({ kind: "part", backup: name, part, sizeBytes });
+    for await (const object of this.#storage.list(tarFolder(name), { signal })) {
+      const part = parsePartKey(object.key)?.name;
+      if (part === undefined) continue;
+      const { sizeBytes } = object;
+      const [place, mark] = [items.length, markOf(object)];
+      items.push({ kind: "part", backup: name, part, sizeBytes, place, mark });
     }
     const found = new Map(items.map(({ part, sizeBytes }) => [part, sizeBytes]));
     for (const [part, promised] of manifest?.parts ?? []) {
@@ -269,11 +243,11 @@ class Verification {
     this.#add("damaged", key, "it is not what an earlier verify read", backup);
   }
 
-  #choose(items: readonly VerifyItem[]): readonly VerifyItem[] {
-    const { level, budgetBytes } = this.#options;
-    if (level === "quick") return [];
+  #choose(items: readonly VerifyItem[], suspects: ReadonlySet<VerifyItem>): readonly VerifyItem[] {
+    const { level, budgetBytes = Number.POSITIVE_INFINITY } = this.#options;
     if (level === "full") return items;
-    return chooseSample(items, this.#memory, budgetBytes ?? Number.POSITIVE_INFINITY);
+    const candidates = level === "quick" ? [...suspects] : items;
+    return chooseSample(candidates, { memory: this.#memory, suspects }, budgetBytes);
   }
 
   #isInTime(startedAtMs: number): boolean {
@@ -282,7 +256,11 @@ class Verification {
     return clock.now() - startedAtMs < budgetMs;
   }
 
-  async #checkParts(chosen: readonly VerifyItem[], startedAtMs: number): Promise<void> {
+  async #checkParts(
+    chosen: readonly VerifyItem[],
+    marks: MarkCheck,
+    startedAtMs: number,
+  ): Promise<void> {
     const { codecJobs, jobs } = this.#options;
     const parts = chosen.filter((item) => item.kind === "part");
     const check = async (item: (typeof parts)[number], { signal }: CallOptions): Promise<void> => {
@@ -305,6 +283,8 @@ class Verification {
       );
       this.#readObjects += 1;
       if (fault !== undefined) return this.#add("damaged", key, fault, item.backup);
+      marks.learnPart(item);
+      marks.settle(key);
       const proved = this.#provedParts.get(item.backup) ?? [];
       this.#provedParts.set(item.backup, [...proved, item.part]);
     };
@@ -316,6 +296,7 @@ class Verification {
       readonly catalogue: Catalogue;
       readonly view: WalView;
       readonly systemId: bigint | undefined;
+      readonly marks: MarkCheck;
     },
     chosen: readonly VerifyItem[],
     startedAtMs: number,
@@ -335,6 +316,10 @@ class Verification {
       atMs: startedAtMs,
       isInTime: () => this.#isInTime(startedAtMs),
       onBytes: this.#onBytes,
+      onSound: (row) => {
+        place.marks.learnSegment(row);
+        place.marks.settle(place.catalogue.wal.keyAt(row));
+      },
     });
     this.#findings.push(...result.findings);
     this.#readObjects += result.objectCount;
@@ -347,7 +332,7 @@ class Verification {
     this.#options.onProgress({ doneBytes: this.#readBytes, totalBytes: this.#totalBytes });
   };
 
-  #newMemory({ backups }: Catalogue, atMs: number): VerifyMemory {
+  #newMemory({ backups }: Catalogue, atMs: number): Omit<VerifyMemory, "marks"> {
     const proved = new Map<BackupName, ProvedBackup>();
     for (const { name } of backups) {
       const known = this.#memory.backups.get(name);
@@ -381,10 +366,6 @@ class Verification {
   #add(kind: Finding["kind"], subject: string, text: string, backup?: BackupName): void {
     this.#findings.push({ kind, subject, text, ...(backup === undefined ? {} : { backup }) });
   }
-}
-
-function rangeText(first: string, last: string): string {
-  return first === last ? first : `${first} to ${last}`;
 }
 
 function sumBytes(items: readonly VerifyItem[]): number {

@@ -1,5 +1,7 @@
 import { COMPRESSED_EXTENSIONS, WAL_FOLDER } from "../layout/keys.ts";
-import type { ObjectKey } from "../storage/storage.ts";
+import { withSum } from "../storage/object-sum.ts";
+import type { ObjectInfo, ObjectKey } from "../storage/storage.ts";
+import { markOf, type ObjectMark } from "./object-marks.ts";
 
 /** What an object in the WAL folder is, by what follows the 24 digits of a segment in its key. */
 export type WalObjectKind =
@@ -34,7 +36,7 @@ const FIRST_CAPACITY = 1024;
 
 /**
  * Every object of the WAL folder that is named after a segment, in the order of their keys: by
- * timeline, then by position, the objects of one segment side by side. 20 bytes each, so that a
+ * timeline, then by position, the objects of one segment side by side. 24 bytes each, so that a
  * million of them fit beside everything else.
  */
 export class WalObjects {
@@ -44,6 +46,7 @@ export class WalObjects {
   #lows = new Uint32Array(FIRST_CAPACITY);
   #suffixCodes = new Uint32Array(FIRST_CAPACITY);
   #sizes = new Uint32Array(FIRST_CAPACITY);
+  #marks = new Uint32Array(FIRST_CAPACITY);
   readonly #suffixes: Suffix[] = [];
   readonly #codes = new Map<string, number>();
 
@@ -53,7 +56,7 @@ export class WalObjects {
   }
 
   /** Takes an object in, in the order of keys. False, and nothing is done, if it is no such. */
-  add(key: ObjectKey, sizeBytes: number): boolean {
+  add({ key, sizeBytes, sum }: Pick<ObjectInfo, "key" | "sizeBytes" | "sum">): boolean {
     const name = key.slice(WAL_FOLDER.length);
     const match = SEGMENT_DIGITS.exec(name);
     if (match === null || name.includes("/")) return false;
@@ -64,6 +67,7 @@ export class WalObjects {
     this.#lows[row] = Number.parseInt(match[3] ?? "", 16);
     this.#suffixCodes[row] = this.#codeOf(name.slice(24));
     this.#sizes[row] = Math.min(sizeBytes, 0xffff_ffff);
+    this.#marks[row] = markOf({ sizeBytes, ...withSum(sum) });
     this.#count += 1;
     return true;
   }
@@ -99,6 +103,11 @@ export class WalObjects {
   /** As stored; what is larger than 4 GiB counts as that. */
   sizeAt(row: number): number {
     return this.#sizes[row] ?? 0;
+  }
+
+  /** What the listing says of its bytes. */
+  markAt(row: number): ObjectMark {
+    return this.#marks[row] ?? 0;
   }
 
   keyAt(row: number): ObjectKey {
@@ -157,6 +166,7 @@ export class WalObjects {
     this.#lows = grown(this.#lows, capacity);
     this.#suffixCodes = grown(this.#suffixCodes, capacity);
     this.#sizes = grown(this.#sizes, capacity);
+    this.#marks = grown(this.#marks, capacity);
   }
 }
 

@@ -36,7 +36,8 @@ export const verify: Command<VerifyArguments> = {
     "Without a flag a sample is read: 1 GiB of stored bytes, what was proved longest ago first, so " +
     "that daily runs prove everything in the course of time. --full reads every object to its end: " +
     "checksums of parts, hashes of files, page headers and records of the WAL. --quick looks at " +
-    "names, sizes and documents. All levels check that the WAL is there from every backup to " +
+    "names, sizes and documents, and at the checksums that the store tells: what is not as it was " +
+    "when walnut read it is read again, up to 1 GiB. All levels check that the WAL is there from every backup to " +
     "consistency, and onwards without a hole along the real history of timelines.\n\n" +
     "Exit code 0: nothing was found. Damage, missing objects and holes have an exit code of their " +
     "own. What was proved is remembered in walnut_005/verified.json.",
@@ -63,7 +64,7 @@ export const verify: Command<VerifyArguments> = {
     if (isQuick && isFull) throw new UsageError("--quick and --full contradict each other");
     const budget = parseBudget(words);
     if ((isQuick || isFull) && words.value("budget") !== undefined) {
-      throw new UsageError("--budget is for a sample: neither --quick nor --full has one");
+      throw new UsageError("--budget is for a sample: neither --quick nor --full takes one");
     }
     return {
       level: isQuick ? "quick" : isFull ? "full" : "sample",
@@ -157,10 +158,22 @@ function toText(report: VerifyReport): string {
         ? "; some of it was never read yet"
         : `; all of it was read since ${formatMs(oldestProofMs)}`;
   return (
-    `${table}verified ${share}: ${catalogue.backups.length} backups, ${read.objects} objects and ` +
+    `${table}${toSumsText(report)}verified ${share}: ${catalogue.backups.length} backups, ${read.objects} objects and ` +
     `${formatBytes(read.bytes)} read of ${formatBytes(there.bytes)}${proof}: ` +
     `${isFailure(findings) ? "FAILURE" : "OK"}\n`
   );
+}
+
+/** What the store's checksums told, and of how many objects they told nothing. */
+function toSumsText({ level, marks: { same, changed, unread, untold } }: VerifyReport): string {
+  if (level !== "quick") return "";
+  const parts = [
+    `${same} are as they were when walnut read them`,
+    changed === 0 ? [] : `${changed} are not and were looked at`,
+    unread === 0 ? [] : `${unread} were not read yet`,
+    untold === 0 ? [] : `of ${untold} the store tells none (sizes are compared)`,
+  ].flat();
+  return `store checksums of parts and segments: ${parts.join(", ")}\n`;
 }
 
 function formatMs(timeMs: number): string {
@@ -168,7 +181,7 @@ function formatMs(timeMs: number): string {
 }
 
 function toJson(report: VerifyReport, storage: string): string {
-  const { findings, read, there, catalogue, level, startedAtMs, oldestProofMs } = report;
+  const { findings, read, there, catalogue, level, startedAtMs, oldestProofMs, marks } = report;
   const oldest =
     oldestProofMs === undefined || oldestProofMs === 0 ? null : formatMs(oldestProofMs);
   const text = formatJson(
@@ -183,6 +196,15 @@ function toJson(report: VerifyReport, storage: string): string {
       ["bytes_read", BigInt(read.bytes)],
       ["bytes_total", BigInt(there.bytes)],
       ["all_proved_since", oldest],
+      [
+        "store_checksums",
+        jsonObject([
+          ["same", BigInt(marks.same)],
+          ["changed", BigInt(marks.changed)],
+          ["not_read_before", BigInt(marks.unread)],
+          ["not_told", BigInt(marks.untold)],
+        ]),
+      ],
       [
         "findings",
         findings.map(({ kind, subject, text: what, backup }) =>

@@ -34,7 +34,7 @@ describe("WAL objects", () => {
 
   test("are told apart by what follows the digits, and give their keys back", () => {
     const wal = new WalObjects();
-    for (const [key] of names) assert.equal(wal.add(key, 5), true);
+    for (const [key] of names) assert.equal(wal.add({ key, sizeBytes: 5 }), true);
     for (const [row, [key, kind, extension]] of names.entries()) {
       assert.deepEqual(
         [wal.keyAt(row), wal.kindAt(row), wal.extensionAt(row)],
@@ -53,9 +53,9 @@ describe("WAL objects", () => {
   test("other names are not taken in", () => {
     const wal = new WalObjects();
     for (const name of ["00000002.history", "00000001000000000000000.json", "readme", "sub/x"]) {
-      assert.equal(wal.add(`wal_005/${name}`, 1), false);
+      assert.equal(wal.add({ key: `wal_005/${name}`, sizeBytes: 1 }), false);
     }
-    assert.equal(wal.add("wal_005/000000010000000000000001/x", 1), false);
+    assert.equal(wal.add({ key: "wal_005/000000010000000000000001/x", sizeBytes: 1 }), false);
     assert.equal(wal.count, 0);
   });
 
@@ -63,7 +63,7 @@ describe("WAL objects", () => {
     const wal = new WalObjects();
     for (let number = 0; number < 3000; number += 1) {
       const low = number.toString(16).toUpperCase().padStart(8, "0");
-      wal.add(`wal_005/0000000100000000${low}.zst`, number);
+      wal.add({ key: `wal_005/0000000100000000${low}.zst`, sizeBytes: number });
     }
     assert.equal(wal.lowAt(2999), 2999);
     assert.equal(wal.sizeAt(1500), 1500);

@@ -1,0 +1,66 @@
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { Catalogue } from "./catalogue.ts";
+import type { Finding } from "./finding.ts";
+import { countGivenUp } from "./timeline-report.ts";
+import type { TimelinePlan } from "./wal-windows.ts";
+import type { WalView } from "./wal-view.ts";
+
+/** What the names alone tell: bases and segments that are missing, and histories that are none. */
+export function judgeNames(
+  catalogue: Catalogue,
+  plans: readonly TimelinePlan[],
+  view: WalView,
+): readonly Finding[] {
+  return [
+    ...catalogue.histories.flatMap(({ key, problem }): readonly Finding[] =>
+      problem === undefined ? [] : [{ kind: "damaged", subject: key, text: problem }],
+    ),
+    ...missingBases(catalogue),
+    ...plans.flatMap((plan) => [...missingWal(plan, view), ...holes(plan, catalogue, view)]),
+  ];
+}
+
+function missingBases({ backups }: Catalogue): readonly Finding[] {
+  const names = new Set(backups.map(({ name }) => name));
+  return backups.flatMap(({ name, baseName }): readonly Finding[] => {
+    if (baseName === undefined || baseName === "" || names.has(baseName)) return [];
+    return [
+      { kind: "missing", subject: baseName, text: "it is the base of a backup", backup: name },
+    ];
+  });
+}
+
+function missingWal({ backups }: TimelinePlan, view: WalView): readonly Finding[] {
+  return backups.flatMap(({ name, missing }) =>
+    missing.map((run): Finding => {
+      const count = run.last - run.first + 1;
+      const text = `${count} segments are missing that it needs to become consistent`;
+      return { kind: "missing", subject: rangeText(run, view), text, backup: name };
+    }),
+  );
+}
+
+function holes(plan: TimelinePlan, catalogue: Catalogue, view: WalView): readonly Finding[] {
+  return plan.holes.map((hole): Finding => {
+    const givenUpCount = countGivenUp(hole, catalogue, view);
+    const subject = rangeText(hole, view);
+    const count = `${hole.last - hole.first + 1} segments are missing`;
+    if (givenUpCount > 0) {
+      const text = `${count}, ${givenUpCount} given up by the queue policy`;
+      return { kind: "hole", subject, text };
+    }
+    return hole.isIntended
+      ? { kind: "note", subject, text: `${count}, as retention leaves it` }
+      : { kind: "hole", subject, text: `${count}: what follows can't be reached from before` };
+  });
+}
+
+function rangeText(
+  { timeline, first, last }: { timeline: number; first: number; last: number },
+  { segmentBytes }: WalView,
+): string {
+  const [one, other] = [first, last].map((number) =>
+    formatSegmentName(timeline, BigInt(number), segmentBytes),
+  );
+  return one === other ? `${one}` : `${one} to ${other}`;
+}
