@@ -40,8 +40,16 @@ export class BorrowedStorage implements Storage {
     await this.#inner.delete(keys, options);
   }
 
+  get isWriteOnly(): boolean | undefined {
+    return this.#inner.isWriteOnly;
+  }
+
   get upkeep(): Upkeep | undefined {
     return this.#inner.upkeep;
+  }
+
+  get copies(): readonly Storage[] | undefined {
+    return this.#inner.copies;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

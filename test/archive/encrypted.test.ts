@@ -11,7 +11,9 @@ import type { Crypter, Decrypter } from "../../src/crypto/crypter.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { isSecretKey } from "../../src/layout/secrecy.ts";
+import { BorrowedStorage } from "../../src/storage/borrowed.ts";
 import { EncryptedStorage } from "../../src/storage/encrypted.ts";
+import type { Storage } from "../../src/storage/storage.ts";
 import { flipped, keyOf, pgpCrypters, signal, sodiumCrypter } from "../crypto/crypters.ts";
 import { patternBytes } from "../support/bodies.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -53,14 +55,14 @@ const common = {
   signal,
 };
 
-async function push(target: EncryptedStorage, segment: { name: string; bytes: Uint8Array }) {
+async function push(target: Storage, segment: { name: string; bytes: Uint8Array }) {
   const path = join(directory, segment.name);
   writeFileSync(path, segment.bytes);
   const codec = codecOf("zstd");
   return await pushWal(target, { path, name: segment.name }, { ...common, codec });
 }
 
-async function fetch(target: EncryptedStorage, { name }: { name: string }): Promise<Buffer> {
+async function fetch(target: Storage, { name }: { name: string }): Promise<Buffer> {
   const path = join(directory, "fetched");
   rmSync(path, { force: true });
   await fetchWal(target, name, path, common);
@@ -93,6 +95,12 @@ for (const [kind, writer, reader] of [
     assert.deepEqual(await fetch(storage(reader), first), Buffer.from(first.bytes));
   });
 }
+
+test("the daemon, which lends its storage, recognises what it can't read", async () => {
+  const lent = new BorrowedStorage(storage(pgp.publicOnly));
+  assert.equal(await push(lent, first), "archived");
+  assert.equal(await push(lent, first), "already archived");
+});
 
 test("an encrypted object that is cut off is replaced, wherever it ends", async () => {
   for (const crypter of [sodium, pgp.both]) {
