@@ -1,6 +1,5 @@
-import { StorageError } from "../errors.ts";
 import type { AzureTransport } from "./azure-transport.ts";
-import { inByteOrder } from "./byte-order.ts";
+import { inByteOrder, requireOrder } from "./byte-order.ts";
 import { compareKeys } from "./key.ts";
 import { sumOfBase64, withSum } from "./object-sum.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
@@ -25,8 +24,7 @@ export async function* listBlobs(
   let last = "";
   for await (const info of inByteOrder(readPages(transport, prefix, options))) {
     signal.throwIfAborted();
-    // What relies on the order, like resuming behind the last key, would lose objects.
-    if (compareKeys(info.key, last) < 0) throw outOfOrder(transport, last, info.key);
+    requireOrder(last, info.key, transport.name);
     last = info.key;
     const isAfter = startAfter === undefined || compareKeys(info.key, startAfter) > 0;
     if (isAfter && !info.key.endsWith("/")) yield info;
@@ -94,11 +92,4 @@ function nameOf(blob: string): string | undefined {
   if (name === undefined) return undefined;
   // Names that XML can't hold are escaped as in URLs, and say so.
   return encoded === undefined ? decodeXmlText(name) : decodeURIComponent(decodeXmlText(name));
-}
-
-function outOfOrder(transport: AzureTransport, last: string, key: string): StorageError {
-  return new StorageError(
-    `${transport.name} lists ${JSON.stringify(key)} after ${JSON.stringify(last)}: not in byte order`,
-    { isRetryable: false },
-  );
 }

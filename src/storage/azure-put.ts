@@ -1,19 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { headBlob } from "./azure-read.ts";
 import type { AzureTransport } from "./azure-transport.ts";
 import { partBytes } from "./part-buffers.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
+import { requireAbsent } from "./presence.ts";
+import type { Repeat } from "./repeat.ts";
 import { httpFailure } from "./request-errors.ts";
 import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 import { decodeXmlText } from "./xml-text.ts";
 
 /** What all puts of one store share. */
-export interface AzurePutContext extends RetryContext {
+export interface AzurePutContext {
   readonly transport: AzureTransport;
-  readonly retryPolicy: RetryPolicy;
+  readonly repeat: Repeat;
   /** Length of blocks, and up to which an object is one request. */
   readonly maxPartBytes: number;
 }
@@ -79,7 +79,7 @@ export class AzurePut implements PartTarget {
       headers: { ...this.#creation(), "x-ms-blob-type": "BlockBlob" },
       body,
     } as const;
-    await this.#retry(signal, async () => {
+    await this.#context.repeat(signal, async () => {
       const { headers } = await transport.sendForText(call, { signal });
       if (headers["etag"] === undefined) throw transport.unclear(call, "an ETag");
     });
@@ -87,7 +87,7 @@ export class AzurePut implements PartTarget {
 
   async begin({ signal }: CallOptions): Promise<PartedObject> {
     // The condition counts at the end only: this spares the whole upload.
-    if (this.#ifAbsent) await this.#retry(signal, () => this.#requireAbsent(signal));
+    if (this.#ifAbsent) await this.#context.repeat(signal, () => this.#requireAbsent(signal));
     return new BlockUpload(this.#context, this.#key, this.#creation());
   }
 
@@ -101,17 +101,9 @@ export class AzurePut implements PartTarget {
 
   async #requireAbsent(signal: AbortSignal): Promise<void> {
     const { transport } = this.#context;
-    try {
-      await headBlob(transport, this.#key, { signal });
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return;
-      throw error;
-    }
-    throw new ObjectExistsError(this.#key, transport.name);
-  }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#context.retryPolicy, { ...this.#context, signal });
+    await requireAbsent(this.#key, transport.name, () =>
+      headBlob(transport, this.#key, { signal }),
+    );
   }
 }
 
@@ -144,12 +136,12 @@ class BlockUpload implements PartedObject {
       query: { comp: "block", blockid: this.#blockId(partNumber) },
       body,
     } as const;
-    await this.#retry(signal, () => this.#context.transport.sendForText(call, { signal }));
+    await this.#context.repeat(signal, () => this.#context.transport.sendForText(call, { signal }));
   }
 
   async complete({ signal }: CallOptions): Promise<void> {
     let isUnsure = false;
-    await this.#retry(signal, async () => {
+    await this.#context.repeat(signal, async () => {
       try {
         await this.#commit(signal);
       } catch (error) {
@@ -228,9 +220,5 @@ class BlockUpload implements PartedObject {
   /** All ids of one object must have one length. */
   #blockId(partNumber: number): string {
     return Buffer.from(`${this.#nonce}-${`${partNumber}`.padStart(5, "0")}`).toString("base64");
-  }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#context.retryPolicy, { ...this.#context, signal });
   }
 }

@@ -1,10 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { rootCertificates } from "node:tls";
-import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import { StorageError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
-import { localFileError } from "../io/system-error.ts";
 import { SasAuth, SharedKeyAuth } from "./azure-auth.ts";
 import type { AzureAuth } from "./azure-auth.ts";
 import type { AzureConfig } from "./azure-config.ts";
@@ -13,11 +9,15 @@ import { AzurePut, azurePartLimits } from "./azure-put.ts";
 import type { AzurePutContext } from "./azure-put.ts";
 import { headBlob, readBlob } from "./azure-read.ts";
 import { AzureTransport } from "./azure-transport.ts";
+import { readCertificates } from "./certificates.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfBase64, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
+import { foundOrNothing, toHold } from "./presence.ts";
+import { createRepeat } from "./repeat.ts";
+import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
@@ -33,9 +33,7 @@ import type {
 import { TokenCache } from "./token-auth.ts";
 import type { TokenSource } from "./token-auth.ts";
 
-export interface AzureOptions extends RetryContext {
-  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
-  readonly retryPolicy: RetryPolicy;
+export interface AzureOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
   /** Blocks of one object that are sent at the same time, as far as the memory for them allows. */
@@ -54,20 +52,12 @@ export async function openAzureStorage(
   options: AzureOptions,
 ): Promise<Storage> {
   const { endpoint, container } = config;
-  const certificates = config.caFile === undefined ? undefined : await readPem(config.caFile);
+  const certificates = await readCertificates(config.caFile);
   const { requestTimeoutMs, clock } = options;
   const sender = new RestSender({ requestTimeoutMs, clock, certificates });
   const auth = await openAuth(config, certificates, options);
   const transport = new AzureTransport({ sender, auth, endpoint, container });
   return new AzureStorage(transport, config, options);
-}
-
-async function readPem(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    throw localFileError("read the certificates in", path, error);
-  }
 }
 
 async function openAuth(
@@ -111,8 +101,8 @@ function identitySender(certificates: string | undefined, options: AzureOptions)
 class AzureStorage implements Storage {
   readonly name: string;
   readonly upkeep: Upkeep;
+  readonly #repeat: Repeat;
   readonly #transport: AzureTransport;
-  readonly #options: AzureOptions;
   readonly #puts: AzurePutContext;
   readonly #buffers = new PartBuffers(BLOCK_MEMORY_BYTES);
   readonly #concurrency: number;
@@ -120,14 +110,14 @@ class AzureStorage implements Storage {
   constructor(transport: AzureTransport, config: AzureConfig, options: AzureOptions) {
     this.name = transport.name;
     this.#transport = transport;
-    this.#options = options;
+    this.#repeat = createRepeat(options);
     this.#concurrency = config.maxBuffers ?? options.uploadConcurrency;
-    this.#puts = { ...options, transport, maxPartBytes: config.bufferBytes };
+    this.#puts = { repeat: this.#repeat, transport, maxPartBytes: config.bufferBytes };
     this.upkeep = {
       // Blocks without a list end by themselves, and no request takes them away.
       async *listUnfinished() {},
       async removeUnfinished() {},
-      readHold: (key, call) => this.#retry(call.signal, () => readHold(transport, key, call)),
+      readHold: (key, call) => this.#repeat(call.signal, () => readHold(transport, key, call)),
     };
   }
 
@@ -164,7 +154,7 @@ class AzureStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
     await deleteSingly(keys, { signal }, (key, call) =>
-      this.#retry(call.signal, async () => {
+      this.#repeat(call.signal, async () => {
         await this.#transport.sendForText(
           {
             verb: "delete",
@@ -182,10 +172,6 @@ class AzureStorage implements Storage {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#transport.destroy();
   }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
-  }
 }
 
 async function readHold(
@@ -193,14 +179,8 @@ async function readHold(
   key: ObjectKey,
   options: CallOptions,
 ): Promise<ObjectHold | undefined> {
-  try {
-    const { headers } = await headBlob(transport, key, options);
-    const isLegalHold = headers["x-ms-legal-hold"] === "true";
-    const until = headers["x-ms-immutability-policy-until-date"];
-    if (until === undefined) return isLegalHold ? { isLegalHold } : undefined;
-    return { isLegalHold, lockedUntil: new Date(until) };
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return undefined;
-    throw error;
-  }
+  const head = await foundOrNothing(() => headBlob(transport, key, options));
+  if (head === undefined) return undefined;
+  const isLegalHold = head.headers["x-ms-legal-hold"] === "true";
+  return toHold(isLegalHold, head.headers["x-ms-immutability-policy-until-date"]);
 }

@@ -1,5 +1,6 @@
+import { StorageError } from "../errors.ts";
 import { compareKeys } from "./key.ts";
-import type { ObjectInfo } from "./storage.ts";
+import type { ObjectInfo, ObjectKey } from "./storage.ts";
 
 /** Half of a character beyond U+FFFF. */
 const SURROGATE = /[\ud800-\udfff]/;
@@ -28,6 +29,23 @@ export async function* inByteOrder(objects: AsyncIterable<ObjectInfo>): AsyncIte
     }
   }
   yield* sorted(held);
+}
+
+/**
+ * Throws StorageError if a store lists `key` after `last` although it comes before it: what relies
+ * on the order, like resuming behind the last key, would lose objects.
+ */
+export function requireOrder(
+  last: ObjectKey,
+  key: ObjectKey,
+  storageName: string,
+  hint?: string,
+): void {
+  if (compareKeys(key, last) >= 0) return;
+  throw new StorageError(
+    `${storageName} lists ${JSON.stringify(key)} after ${JSON.stringify(last)}: not in byte order`,
+    { isRetryable: false, ...(hint === undefined ? {} : { hint }) },
+  );
 }
 
 function sorted(objects: readonly ObjectInfo[]): readonly ObjectInfo[] {

@@ -1,8 +1,7 @@
-import { StorageError } from "../errors.ts";
 import { property } from "./gcs-errors.ts";
 import { readHead } from "./gcs-read.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
-import { compareKeys } from "./key.ts";
+import { requireOrder } from "./byte-order.ts";
 import { withSum } from "./object-sum.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
 
@@ -28,8 +27,7 @@ export async function* listObjects(
     const page: Page = await readPage(transport, { prefix, token }, options);
     for (const info of page.objects) {
       signal.throwIfAborted();
-      // What relies on the order, like resuming behind the last key, would lose objects.
-      if (compareKeys(info.key, last) < 0) throw outOfOrder(transport, last, info.key);
+      requireOrder(last, info.key, transport.name);
       last = info.key;
       // The store begins at this key, not behind it.
       if (info.key !== startAfter && !info.key.endsWith("/")) yield info;
@@ -69,11 +67,4 @@ async function readPage(
     return { key, sizeBytes, modifiedAt, ...withSum(sum) };
   });
   return { objects, token: next };
-}
-
-function outOfOrder(transport: GcsTransport, last: string, key: string): StorageError {
-  return new StorageError(
-    `${transport.name} lists ${JSON.stringify(key)} after ${JSON.stringify(last)}: not in byte order`,
-    { isRetryable: false },
-  );
 }

@@ -2,19 +2,18 @@ import { randomBytes } from "node:crypto";
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { createCrc32c } from "../io/crc32c.ts";
 import type { Crc32cSum } from "../io/crc32c.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { parseJson } from "./gcs-errors.ts";
 import { headObject, readHead } from "./gcs-read.ts";
 import { UploadSession } from "./gcs-session.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
+import type { Repeat } from "./repeat.ts";
 import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 
 /** What all puts of one store share. */
-export interface GcsPutContext extends RetryContext {
+export interface GcsPutContext {
   readonly transport: GcsTransport;
-  readonly retryPolicy: RetryPolicy;
+  readonly repeat: Repeat;
   /** Length of chunks, and up to which an object is one request: a multiple of 256 KiB. */
   readonly chunkBytes: number;
 }
@@ -77,7 +76,7 @@ export class GcsPut implements PartTarget {
       isKeyed: true,
     } as const;
     let isUnsure = false;
-    await this.#retry(signal, async () => {
+    await this.#context.repeat(signal, async () => {
       try {
         const head = readHead(await transport.sendForJson(call, { signal }));
         if (head === undefined) throw transport.unclear(call, "an object");
@@ -107,7 +106,7 @@ export class GcsPut implements PartTarget {
       body: Buffer.from(JSON.stringify({ contentType: CONTENT_TYPE })),
       isKeyed: true,
     } as const;
-    const location = await this.#retry(signal, async () => {
+    const location = await this.#context.repeat(signal, async () => {
       const { headers } = await transport.sendForText(call, { signal });
       const { location: found } = headers;
       if (found === undefined) throw transport.unclear(call, "a place to send to");
@@ -132,10 +131,6 @@ export class GcsPut implements PartTarget {
 
   #requireSum(stored: string, sent: string): void {
     requireSum({ stored, sent }, this.#key, this.#context.transport.name);
-  }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#context.retryPolicy, { ...this.#context, signal });
   }
 }
 
@@ -226,38 +221,30 @@ class ResumableObject implements PartedObject {
     const startBytes = this.#sentBytes;
     let storedBytes = startBytes;
     let isUnsure = false;
-    return await withRetry(
-      async () => {
-        for (;;) {
-          if (isUnsure) {
-            const state = await this.#session.state(end?.totalBytes, { signal });
-            if (state.text !== undefined) return state.text;
-            storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);
-            isUnsure = false;
-          }
-          const isAll = storedBytes === startBytes + bytes.length;
-          if (isAll && end === undefined) return undefined;
-          isUnsure = true;
-          const piece = bytes.subarray(storedBytes - startBytes);
-          const state = await this.#session.send(
-            piece,
-            { startBytes: storedBytes, end },
-            { signal },
-          );
-          isUnsure = false;
+    return await this.#context.repeat(signal, async () => {
+      for (;;) {
+        if (isUnsure) {
+          const state = await this.#session.state(end?.totalBytes, { signal });
           if (state.text !== undefined) return state.text;
           storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);
-          if (end !== undefined && storedBytes === startBytes + bytes.length) {
-            throw this.#context.transport.unclear(
-              { verb: "complete the upload of", key: this.#key },
-              "an object",
-            );
-          }
+          isUnsure = false;
         }
-      },
-      this.#context.retryPolicy,
-      { ...this.#context, signal },
-    );
+        const isAll = storedBytes === startBytes + bytes.length;
+        if (isAll && end === undefined) return undefined;
+        isUnsure = true;
+        const piece = bytes.subarray(storedBytes - startBytes);
+        const state = await this.#session.send(piece, { startBytes: storedBytes, end }, { signal });
+        isUnsure = false;
+        if (state.text !== undefined) return state.text;
+        storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);
+        if (end !== undefined && storedBytes === startBytes + bytes.length) {
+          throw this.#context.transport.unclear(
+            { verb: "complete the upload of", key: this.#key },
+            "an object",
+          );
+        }
+      }
+    });
   }
 
   /** GCS may store a part of a chunk only, but never forgets what it said to have. */

@@ -1,7 +1,4 @@
-import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import { googleTokens } from "./gcs-credentials.ts";
@@ -15,6 +12,9 @@ import { requireValidKey, requireValidRange } from "./key.ts";
 import { withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
+import { foundOrNothing, toHold } from "./presence.ts";
+import { createRepeat } from "./repeat.ts";
+import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
@@ -29,9 +29,7 @@ import type {
 } from "./storage.ts";
 import { TokenCache } from "./token-auth.ts";
 
-export interface GcsOptions extends RetryContext {
-  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
-  readonly retryPolicy: RetryPolicy;
+export interface GcsOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
 }
@@ -61,22 +59,22 @@ export async function openGcsStorage(config: GcsConfig, options: GcsOptions): Pr
 class GcsStorage implements Storage {
   readonly name: string;
   readonly upkeep: Upkeep;
+  readonly #repeat: Repeat;
   readonly #transport: GcsTransport;
-  readonly #options: GcsOptions;
   readonly #puts: GcsPutContext;
   readonly #buffers = new PartBuffers(CHUNK_MEMORY_BYTES);
 
   constructor(transport: GcsTransport, config: GcsConfig, options: GcsOptions) {
     this.name = transport.name;
     this.#transport = transport;
-    this.#options = options;
+    this.#repeat = createRepeat(options);
     const units = Math.max(Math.floor(config.chunkBytes / CHUNK_UNIT_BYTES), 1);
-    this.#puts = { ...options, transport, chunkBytes: units * CHUNK_UNIT_BYTES };
+    this.#puts = { repeat: this.#repeat, transport, chunkBytes: units * CHUNK_UNIT_BYTES };
     this.upkeep = {
       // Uploads that nobody completed end by themselves, and cost nothing.
       async *listUnfinished() {},
       async removeUnfinished() {},
-      readHold: (key, call) => this.#retry(call.signal, () => readHold(transport, key, call)),
+      readHold: (key, call) => this.#repeat(call.signal, () => readHold(transport, key, call)),
     };
   }
 
@@ -106,7 +104,7 @@ class GcsStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
     await deleteSingly(keys, { signal }, (key, call) =>
-      this.#retry(call.signal, async () => {
+      this.#repeat(call.signal, async () => {
         const path = this.#transport.objectPath(key);
         try {
           await this.#transport.sendForText({ verb: "delete", key, method: "DELETE", path }, call);
@@ -120,10 +118,6 @@ class GcsStorage implements Storage {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#transport.destroy();
   }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
-  }
 }
 
 async function readHold(
@@ -131,17 +125,13 @@ async function readHold(
   key: ObjectKey,
   options: CallOptions,
 ): Promise<ObjectHold | undefined> {
-  try {
-    const { json } = await headObject(transport, key, options);
-    const isLegalHold =
-      property(json, "temporaryHold") === true || property(json, "eventBasedHold") === true;
-    const until =
-      property(property(json, "retention"), "retainUntilTime") ??
-      property(json, "retentionExpirationTime");
-    if (typeof until !== "string") return isLegalHold ? { isLegalHold } : undefined;
-    return { isLegalHold, lockedUntil: new Date(until) };
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return undefined;
-    throw error;
-  }
+  const head = await foundOrNothing(() => headObject(transport, key, options));
+  if (head === undefined) return undefined;
+  const { json } = head;
+  const isLegalHold =
+    property(json, "temporaryHold") === true || property(json, "eventBasedHold") === true;
+  const until =
+    property(property(json, "retention"), "retainUntilTime") ??
+    property(json, "retentionExpirationTime");
+  return toHold(isLegalHold, typeof until === "string" ? until : undefined);
 }

@@ -1,7 +1,8 @@
-import { ConflictError, ObjectExistsError, ObjectNotFoundError } from "../errors.ts";
+import { ConflictError, ObjectExistsError } from "../errors.ts";
 import { nodeCrypto } from "../io/builtin.ts";
 import { type ByteSource, type ByteStream, counted } from "../io/bytes.ts";
 import { isSameSum } from "./object-sum.ts";
+import { foundOrNothing } from "./presence.ts";
 import type { CallOptions, ObjectInfo, ObjectKey, Storage } from "./storage.ts";
 
 const NOT_OVERWRITTEN = "Nothing was overwritten.";
@@ -60,12 +61,7 @@ export async function statIfThere(
   key: ObjectKey,
   options: CallOptions,
 ): Promise<ObjectInfo | undefined> {
-  try {
-    return await storage.stat(key, options);
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return undefined;
-    throw error;
-  }
+  return await foundOrNothing(() => storage.stat(key, options));
 }
 
 function requireSameSize(

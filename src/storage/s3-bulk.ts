@@ -6,8 +6,8 @@ import {
 } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
+import { requireOrder } from "./byte-order.ts";
 import { isPassingFailure, isRefusal } from "./s3-errors.ts";
-import { compareKeys } from "./key.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, ListOptions, ObjectInfo, ObjectKey } from "./storage.ts";
 
@@ -22,6 +22,8 @@ interface Position {
   readonly startAfter?: ObjectKey | undefined;
   readonly token?: string;
 }
+
+const ORDER_HINT = "Directory buckets (S3 Express) can't be used.";
 
 /**
  * The objects under a prefix, page by page. Entries whose keys end in "/" are the folders of some
@@ -39,8 +41,7 @@ export async function* listObjects(
     const page: Page = await readPage(transport, prefix, position, options);
     for (const info of page.objects) {
       options.signal.throwIfAborted();
-      // What relies on the order, like resuming behind the last key, would lose objects.
-      if (compareKeys(info.key, last) < 0) throw outOfOrder(transport, last, info.key);
+      requireOrder(last, info.key, transport.name, ORDER_HINT);
       last = info.key;
       if (!info.key.endsWith("/")) yield info;
     }
@@ -106,13 +107,6 @@ function toInfo(entry: {
 }): ObjectInfo {
   const { Key: key = "", Size: sizeBytes = 0, LastModified: modifiedAt = new Date(0) } = entry;
   return { key, sizeBytes, modifiedAt, ...withSum(sumOfEtag(entry.ETag)) };
-}
-
-function outOfOrder(transport: S3Transport, last: string, key: string): StorageError {
-  return new StorageError(
-    `${transport.name} lists ${JSON.stringify(key)} after ${JSON.stringify(last)}: not in byte order`,
-    { isRetryable: false, hint: "Directory buckets (S3 Express) can't be used." },
-  );
 }
 
 /** Deletes one object; a missing one is no error. */

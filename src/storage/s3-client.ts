@@ -1,9 +1,8 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { S3Client } from "@aws-sdk/client-s3";
 import type { S3ClientConfig } from "@aws-sdk/client-s3";
 import type { Clock } from "../io/clock.ts";
-import { localFileError } from "../io/system-error.ts";
+import { readCertificates } from "./certificates.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { S3Config } from "./open.ts";
 
@@ -22,11 +21,11 @@ type Headers = Readonly<Record<string, string>>;
 /** A client of the SDK that never retries, never streams, and sends what the settings ask for. */
 export async function openS3Client(config: S3Config, options: S3ClientOptions): Promise<S3Client> {
   const { endpoint } = config;
-  const certificates = config.caFile === undefined ? {} : await readCertificates(config.caFile);
+  const certificates = await readCertificates(config.caFile);
   const requestHandler = new HttpSender({
     timeoutMs: options.requestTimeoutMs,
     clock: options.clock,
-    ...certificates,
+    ...(certificates === undefined ? {} : { certificates }),
   });
   const region = config.region ?? (await findRegion(config));
   const credentials = await findCredentials(config, { region, requestHandler });
@@ -49,14 +48,6 @@ export async function openS3Client(config: S3Config, options: S3ClientOptions): 
   addContentMd5(client);
   addObjectHeaders(client, config);
   return client;
-}
-
-async function readCertificates(path: string): Promise<{ certificates: string }> {
-  try {
-    return { certificates: await readFile(path, "utf8") };
-  } catch (error) {
-    throw localFileError("read the certificates in", path, error);
-  }
 }
 
 /** The profile's region, if there is one; else the SDK follows where AWS says the bucket is. */

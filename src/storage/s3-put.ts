@@ -1,9 +1,9 @@
-import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
+import { StorageError } from "../errors.ts";
 import { MIN_PART_BYTES, partBytes } from "./part-buffers.ts";
 import type { PartBuffers } from "./part-buffers.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
+import { requireAbsent } from "./presence.ts";
+import type { Repeat } from "./repeat.ts";
 import { isNotImplemented } from "./s3-errors.ts";
 import { headObject } from "./s3-read.ts";
 import type { S3Transport } from "./s3-transport.ts";
@@ -11,7 +11,7 @@ import { MultipartUpload, putObject } from "./s3-upload.ts";
 import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 
 /** What all puts of one store share. */
-export interface S3PutContext extends RetryContext {
+export interface S3PutContext {
   readonly transport: S3Transport;
   readonly buffers: PartBuffers;
   /** Set by the first answer that refuses If-None-Match: from then on we look before we write. */
@@ -19,7 +19,7 @@ export interface S3PutContext extends RetryContext {
   /** Length of parts, and up to which an object is one request. */
   readonly maxPartBytes: number;
   readonly uploadConcurrency: number;
-  readonly retryPolicy: RetryPolicy;
+  readonly repeat: Repeat;
 }
 
 const MAX_PART_COUNT = 10_000;
@@ -64,13 +64,13 @@ export class S3Put implements PartTarget {
   async begin({ signal }: CallOptions): Promise<PartedObject> {
     const { transport } = this.#context;
     // Some stores check the condition for single requests only; and this spares the whole upload.
-    if (this.#ifAbsent) await this.#retry(signal, () => this.#requireAbsent(signal));
-    const upload = await this.#retry(signal, () =>
+    if (this.#ifAbsent) await this.#context.repeat(signal, () => this.#requireAbsent(signal));
+    const upload = await this.#context.repeat(signal, () =>
       MultipartUpload.create(transport, this.#key, { signal }),
     );
     return {
       sendPart: (partNumber, body, options) =>
-        this.#retry(options.signal, () => upload.uploadPart(partNumber, body, options)),
+        this.#context.repeat(options.signal, () => upload.uploadPart(partNumber, body, options)),
       complete: (options) =>
         this.#create(options.signal, ({ ifAbsent }) => upload.complete({ ...options, ifAbsent })),
       abandon: () =>
@@ -82,7 +82,7 @@ export class S3Put implements PartTarget {
     signal: AbortSignal,
     write: (options: { readonly ifAbsent: boolean }) => Promise<void>,
   ): Promise<void> {
-    await this.#retry(signal, () => this.#createOnce(signal, write));
+    await this.#context.repeat(signal, () => this.#createOnce(signal, write));
   }
 
   /** `write` with the condition, where the store knows it; else after a look. */
@@ -106,16 +106,8 @@ export class S3Put implements PartTarget {
 
   async #requireAbsent(signal: AbortSignal): Promise<void> {
     const { transport } = this.#context;
-    try {
-      await headObject(transport, this.#key, { signal });
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return;
-      throw error;
-    }
-    throw new ObjectExistsError(this.#key, transport.name);
-  }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#context.retryPolicy, { ...this.#context, signal });
+    await requireAbsent(this.#key, transport.name, () =>
+      headObject(transport, this.#key, { signal }),
+    );
   }
 }

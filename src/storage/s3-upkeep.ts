@@ -4,11 +4,10 @@ import {
   ListMultipartUploadsCommand,
 } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError } from "../errors.ts";
+import { foundOrNothing, toHold } from "./presence.ts";
+import type { Repeat } from "./repeat.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, ObjectKey, UnfinishedPut, Upkeep } from "./storage.ts";
-
-/** Repeats a request that failed for a passing reason. */
-export type Repeat = <T>(signal: AbortSignal, work: () => Promise<T>) => Promise<T>;
 
 interface Page {
   readonly puts: readonly UnfinishedPut[];
@@ -82,16 +81,10 @@ function isNoSuchUpload(error: unknown): boolean {
 }
 
 async function readHold(transport: S3Transport, key: ObjectKey, options: CallOptions) {
-  try {
-    const command = new HeadObjectCommand(transport.object(key));
-    const answer = await transport.send("stat", key, options, (http) =>
-      transport.client.send(command, http),
-    );
-    const isLegalHold = answer.ObjectLockLegalHoldStatus === "ON";
-    const lockedUntil = answer.ObjectLockRetainUntilDate;
-    return isLegalHold || lockedUntil !== undefined ? { isLegalHold, lockedUntil } : undefined;
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return undefined;
-    throw error;
-  }
+  const command = new HeadObjectCommand(transport.object(key));
+  const answer = await foundOrNothing(() =>
+    transport.send("stat", key, options, (http) => transport.client.send(command, http)),
+  );
+  const isLegalHold = answer?.ObjectLockLegalHoldStatus === "ON";
+  return toHold(isLegalHold, answer?.ObjectLockRetainUntilDate);
 }

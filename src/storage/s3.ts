@@ -1,11 +1,11 @@
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import type { S3Config } from "./open.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
+import { createRepeat } from "./repeat.ts";
+import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { deleteBatch, deleteObject, listObjects } from "./s3-bulk.ts";
 import { openS3Client } from "./s3-client.ts";
 import { isNotImplemented } from "./s3-errors.ts";
@@ -25,9 +25,7 @@ import type {
   Upkeep,
 } from "./storage.ts";
 
-export interface S3Options extends RetryContext {
-  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
-  readonly retryPolicy: RetryPolicy;
+export interface S3Options extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
   /** Parts of one object that are sent at the same time, as far as the memory for them allows. */
@@ -56,9 +54,9 @@ export async function openS3Storage(config: S3Config, options: S3Options): Promi
 class S3Storage implements Storage {
   readonly name: string;
   readonly upkeep: Upkeep;
+  readonly #repeat: Repeat;
   readonly #transport: S3Transport;
   readonly #config: S3Config;
-  readonly #options: S3Options;
   readonly #puts: S3PutContext;
   /** Set by the first answer that refuses to delete a batch. */
   #areBatchesRefused = false;
@@ -66,11 +64,12 @@ class S3Storage implements Storage {
   constructor(transport: S3Transport, config: S3Config, options: S3Options) {
     this.name = transport.name;
     this.#transport = transport;
+    this.#repeat = createRepeat(options);
     this.#config = config;
-    this.#options = options;
-    this.upkeep = s3Upkeep(transport, (signal, work) => this.#retry(signal, work));
+    this.upkeep = s3Upkeep(transport, this.#repeat);
     this.#puts = {
       ...options,
+      repeat: this.#repeat,
       transport,
       buffers: new PartBuffers(PART_MEMORY_BYTES),
       conditions: { areRefused: false },
@@ -118,7 +117,7 @@ class S3Storage implements Storage {
   async #deleteBatch(keys: readonly ObjectKey[], signal: AbortSignal): Promise<void> {
     let remaining = keys;
     try {
-      await this.#retry(signal, async () => {
+      await this.#repeat(signal, async () => {
         const result = await deleteBatch(this.#transport, remaining, { signal });
         remaining = result.remaining;
         if (result.error !== undefined) throw result.error;
@@ -132,11 +131,7 @@ class S3Storage implements Storage {
 
   async #deleteSingly(keys: readonly ObjectKey[], signal: AbortSignal): Promise<void> {
     for (const key of keys) {
-      await this.#retry(signal, () => deleteObject(this.#transport, key, { signal }));
+      await this.#repeat(signal, () => deleteObject(this.#transport, key, { signal }));
     }
-  }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
   }
 }

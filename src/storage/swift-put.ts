@@ -1,21 +1,23 @@
 import { createHash } from "node:crypto";
 import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.ts";
+import type { Clock } from "../io/clock.ts";
 import { randomHex } from "../io/random.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import { formatTemporaryName } from "./key.ts";
 import { partBytes } from "./part-buffers.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
+import { requireAbsent } from "./presence.ts";
+import type { Repeat } from "./repeat.ts";
 import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 import { headObject } from "./swift-read.ts";
 import { md5, plainEtag } from "./swift-transport.ts";
 import type { SwiftTransport } from "./swift-transport.ts";
 
 /** What all puts of one store share. */
-export interface SwiftPutContext extends RetryContext {
+export interface SwiftPutContext {
+  readonly clock: Clock;
   readonly transport: SwiftTransport;
-  readonly retryPolicy: RetryPolicy;
+  readonly repeat: Repeat;
   /** Holds the segments of large objects; made with the first. */
   readonly segmentContainer: string;
   readonly segments: { isContainerMade: boolean };
@@ -66,7 +68,7 @@ export class SwiftPut implements PartTarget {
   }
 
   async putWhole(body: Uint8Array, options: CallOptions): Promise<void> {
-    await retry(this.#context, options, () =>
+    await this.#context.repeat(options.signal, () =>
       putChecked(this.#context.transport, this.#key, body, {
         ...options,
         headers: creation(this.#ifAbsent),
@@ -76,10 +78,11 @@ export class SwiftPut implements PartTarget {
 
   async begin(options: CallOptions): Promise<PartedObject> {
     const { transport, segments, segmentContainer: container } = this.#context;
-    if (this.#ifAbsent) await retry(this.#context, options, () => this.#requireAbsent(options));
+    if (this.#ifAbsent)
+      await this.#context.repeat(options.signal, () => this.#requireAbsent(options));
     if (!segments.isContainerMade) {
       const call = { verb: "make", key: container, method: "PUT", container } as const;
-      await retry(this.#context, options, () => transport.sendForText(call, options));
+      await this.#context.repeat(options.signal, () => transport.sendForText(call, options));
       segments.isContainerMade = true;
     }
     return new SegmentedUpload(this.#context, this.#key, this.#ifAbsent);
@@ -87,13 +90,7 @@ export class SwiftPut implements PartTarget {
 
   async #requireAbsent(options: CallOptions): Promise<void> {
     const { transport } = this.#context;
-    try {
-      await headObject(transport, this.#key, options);
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return;
-      throw error;
-    }
-    throw new ObjectExistsError(this.#key, transport.name);
+    await requireAbsent(this.#key, transport.name, () => headObject(transport, this.#key, options));
   }
 }
 
@@ -116,7 +113,7 @@ class SegmentedUpload implements PartedObject {
   async sendPart(partNumber: number, body: Uint8Array, options: CallOptions): Promise<void> {
     const { transport, segmentContainer: container } = this.#context;
     const name = `${this.#folder}/${`${partNumber}`.padStart(8, "0")}`;
-    await retry(this.#context, options, () =>
+    await this.#context.repeat(options.signal, () =>
       putChecked(transport, name, body, { ...options, container, headers: creation(false) }),
     );
     const path = `/${container}/${name}`;
@@ -139,7 +136,7 @@ class SegmentedUpload implements PartedObject {
       body: Buffer.from(JSON.stringify(segments)),
     } as const;
     let isUnsure = false;
-    await retry(this.#context, options, async () => {
+    await this.#context.repeat(options.signal, async () => {
       try {
         const answer = await transport.sendForText(call, {
           ...options,
@@ -206,12 +203,4 @@ async function putChecked(
 function creation(ifAbsent: boolean): Readonly<Record<string, string>> {
   const type = { "content-type": "application/octet-stream" };
   return ifAbsent ? { ...type, "if-none-match": "*" } : type;
-}
-
-async function retry<T>(
-  context: SwiftPutContext,
-  { signal }: CallOptions,
-  work: () => Promise<T>,
-): Promise<T> {
-  return await withRetry(work, context.retryPolicy, { ...context, signal });
 }

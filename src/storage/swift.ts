@@ -1,14 +1,14 @@
-import { readFile } from "node:fs/promises";
 import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
-import { withRetry } from "../io/retry.ts";
-import type { RetryContext, RetryPolicy } from "../io/retry.ts";
-import { localFileError } from "../io/system-error.ts";
+import { readCertificates } from "./certificates.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import { requireValidKey, requireValidRange, temporaryNameParts } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
+import { foundOrNothing } from "./presence.ts";
+import { createRepeat } from "./repeat.ts";
+import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
@@ -28,9 +28,7 @@ import type { SwiftPutContext } from "./swift-put.ts";
 import { headObject, listObjects, readObject } from "./swift-read.ts";
 import { SwiftTransport } from "./swift-transport.ts";
 
-export interface SwiftOptions extends RetryContext {
-  /** For the requests of a `put` and a `delete`, which only the store can repeat one by one. */
-  readonly retryPolicy: RetryPolicy;
+export interface SwiftOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
   /** Segments of one object that are sent at the same time, as far as the memory allows. */
@@ -46,7 +44,7 @@ export async function openSwiftStorage(
   options: SwiftOptions,
 ): Promise<Storage> {
   const { container, caFile } = config;
-  const certificates = caFile === undefined ? undefined : await readPem(caFile);
+  const certificates = await readCertificates(caFile);
   const { requestTimeoutMs, clock } = options;
   const sender = new RestSender({ requestTimeoutMs, clock, certificates });
   const name = `swift://${container}`;
@@ -55,18 +53,11 @@ export async function openSwiftStorage(
   return new SwiftStorage(transport, config, options);
 }
 
-async function readPem(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    throw localFileError("read the certificates in", path, error);
-  }
-}
-
 /** Objects of a container; large ones are manifests of segments in "<container>_segments". */
 class SwiftStorage implements Storage {
   readonly name: string;
   readonly upkeep: Upkeep;
+  readonly #repeat: Repeat;
   readonly #transport: SwiftTransport;
   readonly #options: SwiftOptions;
   readonly #puts: SwiftPutContext;
@@ -75,9 +66,11 @@ class SwiftStorage implements Storage {
   constructor(transport: SwiftTransport, config: SwiftConfig, options: SwiftOptions) {
     this.name = transport.name;
     this.#transport = transport;
+    this.#repeat = createRepeat(options);
     this.#options = options;
     this.#puts = {
       ...options,
+      repeat: this.#repeat,
       transport,
       segmentContainer: `${config.container}_segments`,
       segments: { isContainerMade: false },
@@ -124,7 +117,7 @@ class SwiftStorage implements Storage {
     await deleteSingly(keys, { signal }, async (key, call) => {
       const segments = await this.#segmentsOf(key, call);
       // The manifest first: never is there an object without its bytes.
-      await this.#retry(call.signal, async () => {
+      await this.#repeat(call.signal, async () => {
         const request = { verb: "delete", key, method: "DELETE", object: key } as const;
         await this.#transport.sendForText(request, call);
       });
@@ -138,19 +131,16 @@ class SwiftStorage implements Storage {
 
   /** Paths "/container/name" of a large object's segments; none for others and missing ones. */
   async #segmentsOf(key: ObjectKey, { signal }: CallOptions): Promise<readonly string[]> {
-    return await this.#retry(signal, async () => {
-      try {
+    const found = () =>
+      foundOrNothing(async () => {
         const { isLarge } = await headObject(this.#transport, key, { signal });
         if (!isLarge) return [];
         const query = { "multipart-manifest": "get" };
         const call = { verb: "read the manifest of", key, method: "GET", object: key } as const;
         const { text } = await this.#transport.sendForText({ ...call, query }, { signal });
         return parseManifest(text);
-      } catch (error) {
-        if (error instanceof ObjectNotFoundError) return [];
-        throw error;
-      }
-    });
+      });
+    return (await this.#repeat(signal, found)) ?? [];
   }
 
   async #deletePaths(paths: readonly string[], options: CallOptions): Promise<void> {
@@ -158,7 +148,7 @@ class SwiftStorage implements Storage {
       const [, container = "", ...parts] = path.split("/");
       const object = parts.join("/");
       const call = { verb: "delete", key: object, method: "DELETE", container, object } as const;
-      await this.#retry(signal, () => this.#transport.sendForText(call, { signal }));
+      await this.#repeat(signal, () => this.#transport.sendForText(call, { signal }));
     });
   }
 
@@ -198,10 +188,6 @@ class SwiftStorage implements Storage {
   async #isUsed(key: ObjectKey, folder: string, options: CallOptions): Promise<boolean> {
     const start = `/${this.#puts.segmentContainer}/${folder}/`;
     return (await this.#segmentsOf(key, options)).some((path) => path.startsWith(start));
-  }
-
-  async #retry<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return await withRetry(work, this.#options.retryPolicy, { ...this.#options, signal });
   }
 }
 
