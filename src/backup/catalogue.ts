@@ -43,7 +43,10 @@ const MAX_FOLDER_RUN = 1000;
 /** Metadata is a few hundred bytes and the user's own words. */
 const MAX_METADATA_BYTES = 16 * 1024 * 1024;
 
-/** All backups, oldest first by recorded time, then by name. Copying objects changes no order. */
+/**
+ * All backups, oldest first by recorded time; at the same time a full backup that was merged comes
+ * after the increment, else by name. Copying objects changes no order.
+ */
 export async function listBackups(
   storage: Storage,
   options: CatalogueOptions,
@@ -62,6 +65,8 @@ export async function listBackups(
 
 function compareEntries(one: CatalogueEntry, other: CatalogueEntry): number {
   if (one.timeNs !== other.timeNs) return one.timeNs < other.timeNs ? -1 : 1;
+  if (one.sentinel?.own?.mergedFrom === other.name) return 1;
+  if (other.sentinel?.own?.mergedFrom === one.name) return -1;
   return one.name < other.name ? -1 : 1;
 }
 

@@ -306,7 +306,7 @@ class CatchUp {
   }
 
   async #putFile(path: string, bytes: Buffer, mode: number): Promise<void> {
-    await this.#tree.writeFile(path, mode, bytesSource(bytes).open(), () => {});
+    await this.#tree.writeFile(path, mode, { content: bytesSource(bytes).open() }, () => {});
   }
 
   #missing(what: string): DamagedError {

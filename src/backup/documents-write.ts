@@ -61,7 +61,11 @@ interface WriteOptions {
 export async function writeDocuments(
   documents: DocumentsSpool,
   description: BackupDescription,
-  { storage, zstd, signal }: WriteOptions & { readonly zstd: Codec },
+  {
+    storage,
+    zstd,
+    signal,
+  }: { readonly storage: Pick<Storage, "put">; readonly zstd: Codec; readonly signal: AbortSignal },
 ): Promise<void> {
   const { name, systemId, hash, startLsn, hasChecksums } = description;
   const base = description.base?.name || undefined;

@@ -32,8 +32,14 @@ async function fileSystemOf(directory: string): Promise<FileSystem> {
   }
 }
 
-/** Throws RefusedError, before anything is written, for a file system that can't hold its share. */
-export async function requireSpace(needs: readonly SpaceNeed[]): Promise<void> {
+/**
+ * Throws RefusedError, before anything is written, for a file system that can't hold its share;
+ * `otherwise` ends the hint: what to do but to make room.
+ */
+export async function requireSpace(
+  needs: readonly SpaceNeed[],
+  otherwise = "restore to another file system",
+): Promise<void> {
   const found = new Map<number, { directory: string; neededBytes: number; freeBytes: number }>();
   for (const { directory, sizeBytes } of needs) {
     const { device, freeBytes } = await fileSystemOf(directory);
@@ -45,7 +51,7 @@ export async function requireSpace(needs: readonly SpaceNeed[]): Promise<void> {
     if (neededBytes <= freeBytes) continue;
     throw new RefusedError(
       `${directory} needs ${neededBytes} bytes, its file system has ${freeBytes} free`,
-      { hint: `Free ${neededBytes - freeBytes} bytes there, or restore to another file system.` },
+      { hint: `Free ${neededBytes - freeBytes} bytes there, or ${otherwise}.` },
     );
   }
 }

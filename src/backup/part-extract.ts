@@ -10,7 +10,7 @@ import { readTar, type TarEntry } from "../tar/read.ts";
 import { isTablespaceMarker, judgeLink, parseEntryName } from "./extract-path.ts";
 import type { PlannedPart, RestoreStep } from "./restore-plan.ts";
 import { isSpecialPart, isSpecialPath } from "./restore-plan.ts";
-import type { RestoreTree } from "./restore-tree.ts";
+import type { EntryContent } from "./increment.ts";
 
 /** pg_control and the labels are held in memory until the end; none is ever near this size. */
 const MAX_SPECIAL_BYTES = 16 * 1024 * 1024;
@@ -37,9 +37,37 @@ export interface PartResult {
   readonly gaps: ReadonlyMap<string, PageGaps>;
 }
 
+/** Where the files of parts go. */
+export interface ExtractTarget {
+  /** Whether `path` is a tablespace's place in pg_tblspc, of which no entry is taken. */
+  isTablespaceRoot(path: string): boolean;
+  addDirectory(path: string, mode: number): void;
+  /** Takes a whole file. `onChunk` sees all bytes, piece by piece, here and below. */
+  writeFile(
+    path: string,
+    mode: number,
+    entry: EntryContent,
+    onChunk: (chunk: Uint8Array) => void,
+  ): Promise<void>;
+  /** Takes what is missing from an increment; all of it, where `missing` is absent. */
+  addPages(
+    path: string,
+    mode: number,
+    entry: EntryContent,
+    missing: PageGaps | undefined,
+  ): Promise<PageGaps>;
+  /** Takes the missing pages from a whole older file. */
+  fillFile(
+    path: string,
+    entry: EntryContent,
+    missing: PageGaps,
+    onChunk: (chunk: Uint8Array) => void,
+  ): Promise<PageGaps>;
+}
+
 export interface ExtractContext {
   readonly storage: Storage;
-  readonly tree: RestoreTree;
+  readonly tree: ExtractTarget;
   readonly codecJobs: number;
   /** Files that are there already: not written again. */
   readonly kept: ReadonlySet<string>;
@@ -260,7 +288,8 @@ class PartExtraction {
   async #writeFile(path: string, entry: TarEntry, listed?: ManifestFile): Promise<void> {
     const { tree } = this.#context;
     await this.#hashed(listed, async (onChunk) => {
-      await tree.writeFile(path, this.#modeOf(path, entry), entry.content(), onChunk);
+      const content = { sizeBytes: entry.sizeBytes, content: entry.content() };
+      await tree.writeFile(path, this.#modeOf(path, entry), content, onChunk);
     });
   }
 

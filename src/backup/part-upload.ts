@@ -15,7 +15,7 @@ import { PartPacker } from "./part-packer.ts";
 import type { Walked } from "./walk.ts";
 
 export interface PartUploadOptions {
-  readonly storage: Storage;
+  readonly storage: Pick<Storage, "put">;
   readonly backup: BackupName;
   readonly codec: Codec;
   /** In the codec's own scale; absent = its default. */

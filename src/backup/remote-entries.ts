@@ -4,6 +4,7 @@ import { type ByteStream, readAll } from "../io/bytes.ts";
 import type { Tablespace } from "../layout/tablespace-spec.ts";
 import { readTar, type TarEntry } from "../tar/read.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
+import type { StreamedFile } from "./entry-packer.ts";
 import { CONTROL_FILE, fateOf, neededInEmptied } from "./exclusion.ts";
 import { parseEntryName } from "./extract-path.ts";
 import type { BaseFiles } from "./known-files.ts";
@@ -11,17 +12,10 @@ import { LABEL_PATH, TABLESPACE_MAP_PATH } from "./restore-plan.ts";
 import { convertServerIncrement, SERVER_INCREMENT_PREFIX } from "./server-increment.ts";
 import type { ServerManifestCheck } from "./server-manifest.ts";
 import type { Spool } from "./spool.ts";
-import type { WalkedDirectory, WalkedFile } from "./walk.ts";
+import type { WalkedDirectory } from "./walk.ts";
 
-/** A file that the server sends, or what becomes of it. */
-export interface RemoteFile extends WalkedFile {
-  /** Of `sizeBytes`; has to be read to its end before the next entry is asked for. */
-  readonly content: () => ByteStream;
-  /** Only where the content is an increment: size of the file that it makes of the base's. */
-  readonly fullBytes?: number | undefined;
-}
-
-export type RemoteEntry = RemoteFile | WalkedDirectory;
+/** What the server sends, or what becomes of it. */
+type RemoteEntry = StreamedFile | WalkedDirectory;
 
 export interface RemoteEntriesOptions {
   readonly backup: BaseBackup;
@@ -106,7 +100,7 @@ export class RemoteEntries {
   }
 
   /** Undefined for a file that is kept apart, excluded, or as in the base. */
-  async #file(path: string, entry: TarEntry): Promise<RemoteFile | undefined> {
+  async #file(path: string, entry: TarEntry): Promise<StreamedFile | undefined> {
     const { check } = this.#options;
     this.#catalogBytes += entry.sizeBytes;
     const content = check.observed(path, entry.sizeBytes, entry.content());
@@ -131,7 +125,7 @@ export class RemoteEntries {
     path: string,
     entry: TarEntry,
     content: ByteStream,
-  ): Promise<RemoteFile | undefined> {
+  ): Promise<StreamedFile | undefined> {
     const { baseFiles, documents } = this.#options;
     const base = baseFiles?.find(`/${path}`);
     if (base === undefined) {

@@ -41,7 +41,7 @@ import { PushProgress } from "./push-progress.ts";
 import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 import { findRemoteBase, REMOTE_CHANGES, serverHash, startRemote } from "./remote-start.ts";
 import { RemoteEntries } from "./remote-entries.ts";
-import { RemotePacker } from "./remote-packer.ts";
+import { EntryPacker } from "./entry-packer.ts";
 import { LABEL_PATH } from "./restore-plan.ts";
 import { ServerManifestCheck } from "./server-manifest.ts";
 import { Spool } from "./spool.ts";
@@ -310,7 +310,7 @@ async function receiveAll(
   await upload.packStreamed(async (part) => {
     const first = await all.next();
     if (first.done === true) return undefined;
-    return new RemotePacker(first.value, all, {
+    return new EntryPacker(first.value, all, {
       ...settings,
       part,
       documents,

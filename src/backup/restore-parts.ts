@@ -35,6 +35,8 @@ export interface StepResult {
 export interface StepOptions {
   /** Parts that are read at the same time. */
   readonly jobs: number;
+  /** How often a part is tried that does not arrive whole; 3 unless told. */
+  readonly attempts?: number;
   readonly log: Log;
   readonly signal: AbortSignal;
 }
@@ -44,7 +46,7 @@ export async function extractParts(
   step: RestoreStep,
   parts: readonly PlannedPart[],
   context: Omit<ExtractContext, "owners">,
-  { jobs, log, signal }: StepOptions,
+  { jobs, attempts = PART_ATTEMPTS, log, signal }: StepOptions,
 ): Promise<StepResult> {
   const result: StepResult = {
     files: new Set(context.kept),
@@ -62,7 +64,7 @@ export async function extractParts(
     Math.max(1, Math.min(jobs, parts.length)),
     async (part, { signal }) => {
       const hashers = free.pop() ?? (await makeHashers(step));
-      const given = await withRetries(part, log, async () => {
+      const given = await withRetries(part, { attempts, log }, async () => {
         let partBytes = 0;
         const onProgress = (bytes: number): void => {
           partBytes += bytes;
@@ -100,14 +102,18 @@ async function makeHashers({ manifest }: RestoreStep): Promise<PartHashers> {
   };
 }
 
-async function withRetries<T>(part: PlannedPart, log: Log, attempt: () => Promise<T>): Promise<T> {
+async function withRetries<T>(
+  part: PlannedPart,
+  { attempts, log }: { readonly attempts: number; readonly log: Log },
+  attempt: () => Promise<T>,
+): Promise<T> {
   for (let number = 1; ; number += 1) {
     try {
       return await attempt();
     } catch (error) {
       const isWorthIt =
         error instanceof DamagedError || (error instanceof StorageError && error.isRetryable);
-      if (!isWorthIt || number >= PART_ATTEMPTS) throw error;
+      if (!isWorthIt || number >= attempts) throw error;
       log.warning("a part could not be read and is fetched again", {
         part: part.key,
         attempt: number,

@@ -1,7 +1,6 @@
 import { closeSync, constants, fchmodSync, ftruncateSync, mkdirSync, openSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { FormatError, OperationError, systemErrorCode } from "../errors.ts";
-import type { ByteStream } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 import { BACKGROUND_FLUSH_BYTES, type BackgroundFlush } from "./background-flush.ts";
 import { comparedWrite, writeAll } from "./compared-write.ts";
@@ -13,6 +12,7 @@ import {
   type PageWriting,
 } from "./increment.ts";
 import type { PageGaps } from "./page-gaps.ts";
+import type { ExtractTarget } from "./part-extract.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
 
 /** Only we may look into the directories until all is there and they get their own modes. */
@@ -42,7 +42,7 @@ export interface RestoreTreeOptions {
  * The files and directories that a restore makes: where each goes, and what has to be made durable
  * at its end. Writes plain files and directories only, so that no path leads through a link.
  */
-export class RestoreTree {
+export class RestoreTree implements ExtractTarget {
   readonly destination: string;
   readonly tablespaces: readonly TablespacePlan[];
   readonly #locations: ReadonlyMap<string, string>;
@@ -128,7 +128,7 @@ export class RestoreTree {
   async writeFile(
     path: string,
     mode: number,
-    content: ByteStream,
+    { content }: Pick<EntryContent, "content">,
     onChunk: (chunk: Uint8Array) => void,
   ): Promise<void> {
     const absolute = this.locate(path);

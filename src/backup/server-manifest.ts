@@ -10,12 +10,13 @@ import type { Spool } from "./spool.ts";
 const MAX_LINE_LENGTH = 64 * 1024;
 
 /** Hash of one file after the other, as the server writes it into its manifest. */
-class ContentHash {
+export class ContentHash {
   readonly #sha256: Hasher | undefined;
   readonly #crc = new Crc32c();
   #sum = Crc32c.start;
 
-  constructor(sha256: Hasher | undefined) {
+  /** Without a hasher: CRC-32C. */
+  constructor(sha256?: Hasher) {
     this.#sha256 = sha256;
   }
 

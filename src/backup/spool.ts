@@ -1,8 +1,7 @@
-import { randomBytes } from "node:crypto";
-import { closeSync, mkdirSync, openSync, read, unlinkSync, writeSync } from "node:fs";
-import { join } from "node:path";
+import { closeSync, read, writeSync } from "node:fs";
 import { CHUNK_BYTES, type ByteStream } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
+import { openUnnamed } from "./page-file.ts";
 
 /** Text that waits to be written; a spool has this much of it in memory. */
 const PENDING_BYTES = 256 * 1024;
@@ -26,13 +25,7 @@ export class Spool implements Disposable {
   /** `directory` is made when it is not there. */
   constructor(directory: string) {
     this.#directory = directory;
-    this.#descriptor = this.#onDisk(() => {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
-      const path = join(directory, `spool-${randomBytes(8).toString("hex")}`);
-      const descriptor = openSync(path, "wx+", 0o600);
-      unlinkSync(path);
-      return descriptor;
-    });
+    this.#descriptor = this.#onDisk(() => openUnnamed(directory));
   }
 
   /** Blocks now and then to write: the page cache takes it at memory speed. */

@@ -62,6 +62,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "catchup-fetch": { load: async () => (await import("./catchup-fetch.ts")).catchUpFetch },
   "catchup-list": { load: async () => (await import("./catchup-list.ts")).catchUpList },
   "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
+  "backup-merge": { load: async () => (await import("./backup-merge.ts")).backupMerge },
   "backup-mark": { load: async () => (await import("./backup-mark.ts")).backupMark },
   copy: { load: async (program) => (await import("./copy.ts")).copyCommand(program) },
   delete: { load: async () => (await import("./delete.ts")).deleteCommand },

@@ -161,6 +161,20 @@ export function serverManifestKey(backup: BackupName): string {
   return `${backupFolder(backup)}walnut_backup_manifest.zst`;
 }
 
+/**
+ * Says since when (milliseconds since 1970) a full backup is being made of a chain; `id` tells two
+ * of them apart. Ours; see src/backup/MERGE.md.
+ */
+export function mergeClaimKey(backup: BackupName, startedMs: number, id: string): string {
+  return `${backupFolder(backup)}walnut_merge-${startedMs}-${id}.json`;
+}
+
+/** When the merge began whose claim has this key below the backup's folder; undefined for others. */
+export function parseMergeClaim(relativeKey: string): number | undefined {
+  const match = /^walnut_merge-(\d{1,15})-[0-9a-f]{16}\.json$/.exec(relativeKey);
+  return match === null ? undefined : Number(match[1]);
+}
+
 /** Prefix of the parts of a backup. */
 export function tarFolder(backup: BackupName): string {
   return `${backupFolder(backup)}${TAR_FOLDER}`;

@@ -36,6 +36,8 @@ export interface OwnRecord {
   readonly isRemote?: boolean | undefined;
   /** Pages of the cluster that were found damaged; absent = none, or nobody looked. */
   readonly corruptPages?: number | undefined;
+  /** Of a full backup that was put together: the newest backup of the chain. */
+  readonly mergedFrom?: BackupName | undefined;
 }
 
 /**
@@ -116,6 +118,7 @@ function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
     ["pages_verified", own?.isPagesVerified],
     ["corrupt_pages", integer(own?.corruptPages)],
     ["remote", own?.isRemote],
+    ["merged_from", own?.mergedFrom],
   ]);
   return object.size === 0 ? undefined : object;
 }
@@ -129,6 +132,7 @@ function parseOwn(fields: Fields): OwnRecord | undefined {
     isPagesVerified: own.boolean("pages_verified"),
     corruptPages: own.integer("corrupt_pages"),
     isRemote: own.boolean("remote"),
+    mergedFrom: own.string("merged_from"),
   };
 }
 

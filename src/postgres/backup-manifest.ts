@@ -105,22 +105,27 @@ function wrongLine(line: string, cause?: unknown): FormatError {
 }
 
 /**
- * The beginning of a backup_manifest of version 2 (from 17 on) with names and sizes only: what a
- * server wants to know of the backup that an increment is to be based on. Entries follow, then the
- * range, then the checksum.
+ * The beginning of a backup_manifest of version 2 (from 17 on), or of version 1 without a cluster.
+ * Entries follow, then the range, then the checksum.
  */
-export function formatManifestHead(systemId: bigint): string {
-  return `{ "PostgreSQL-Backup-Manifest-Version": 2,\n"System-Identifier": ${systemId},\n"Files": [`;
+export function formatManifestHead(systemId: bigint | undefined): string {
+  const [version, system] =
+    systemId === undefined ? [1, ""] : [2, `"System-Identifier": ${systemId},\n`];
+  return `{ "PostgreSQL-Backup-Manifest-Version": ${version},\n${system}"Files": [`;
 }
 
-/** One file. */
+/**
+ * One file; `checksum` is its CRC-32C. A server that is told of a base needs names and sizes only.
+ */
 export function formatManifestEntry(
-  { path, sizeBytes }: Pick<BackupManifestFile, "path" | "sizeBytes">,
+  { path, sizeBytes, checksum, modifiedMs = 0 }: BackupManifestFile & { modifiedMs?: number },
   isFirst: boolean,
 ): string {
-  const time = "1970-01-01 00:00:00 GMT";
-  const members = `"Path": ${JSON.stringify(path)}, "Size": ${sizeBytes}, "Last-Modified": "${time}"`;
-  return `${isFirst ? "" : ","}\n{ ${members} }`;
+  const time = new Date(modifiedMs).toISOString().slice(0, 19).replace("T", " ");
+  const sum =
+    checksum === undefined ? "" : `, "Checksum-Algorithm": "CRC32C", "Checksum": "${checksum}"`;
+  const members = `"Path": ${JSON.stringify(path)}, "Size": ${sizeBytes}`;
+  return `${isFirst ? "" : ","}\n{ ${members}, "Last-Modified": "${time} GMT"${sum} }`;
 }
 
 /** The one range of WAL that the backup needs. */

@@ -2,11 +2,23 @@ import { CHUNK_BYTES, type ByteStream } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { BLOCK_BYTES } from "../tar/header.ts";
 import { formatTarHeader, TAR_END_BYTES, tarPaddingBytes } from "../tar/write.ts";
+import type { CorruptBlocks } from "../layout/files-metadata.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import type { StreamedPart } from "./part-upload.ts";
-import type { RemoteEntry, RemoteFile } from "./remote-entries.ts";
+import type { WalkedDirectory, WalkedFile, WalkedLink } from "./walk.ts";
 
-export interface RemotePackerOptions {
+/** A file that comes as a stream. */
+export interface StreamedFile extends WalkedFile {
+  /** Of `sizeBytes`; has to be read to its end before the next entry is asked for. */
+  readonly content: () => ByteStream;
+  /** Only where the content is an increment: size of the file that it makes of the base's. */
+  readonly fullBytes?: number | undefined;
+  readonly corruptBlocks?: CorruptBlocks | undefined;
+}
+
+export type StreamedEntry = StreamedFile | WalkedDirectory | WalkedLink;
+
+export interface EntryPackerOptions {
   /** Name of the part in the documents: "part_001.tar.zst". */
   readonly part: string;
   readonly hasher: Hasher;
@@ -14,27 +26,27 @@ export interface RemotePackerOptions {
   /** The part ends with the entry by which its content exceeds this. */
   readonly thresholdBytes: number;
   readonly onContent: (sizeBytes: number) => void;
-  /** Waits as long as receiving so much is limited to. */
+  /** Before so much of the tar is given away; waits as long as that is limited to. */
   readonly onReceived: (sizeBytes: number) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
-/** Packs what a server sends into one tar until it holds enough. */
-export class RemotePacker implements StreamedPart {
-  readonly #options: RemotePackerOptions;
+/** Packs entries that come one after the other into one tar until it holds enough. */
+export class EntryPacker implements StreamedPart {
+  readonly #options: EntryPackerOptions;
   readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   readonly #headerBlock = Buffer.allocUnsafeSlow(BLOCK_BYTES);
-  readonly #first: RemoteEntry;
-  readonly #entries: AsyncIterator<RemoteEntry>;
+  readonly #first: StreamedEntry;
+  readonly #entries: AsyncIterator<StreamedEntry>;
   #filled = 0;
   #flushedBytes = 0;
   #contentBytes = 0;
 
   /** Takes from `entries` what it packs behind `first`. */
   constructor(
-    first: RemoteEntry,
-    entries: AsyncIterator<RemoteEntry>,
-    options: RemotePackerOptions,
+    first: StreamedEntry,
+    entries: AsyncIterator<StreamedEntry>,
+    options: EntryPackerOptions,
   ) {
     this.#first = first;
     this.#entries = entries;
@@ -58,18 +70,19 @@ export class RemotePacker implements StreamedPart {
     yield await this.#flush();
   }
 
-  async *#append(entry: RemoteEntry): ByteStream {
+  async *#append(entry: StreamedEntry): ByteStream {
     const modifiedAtSeconds = Number(entry.mtimeNs / 1_000_000_000n);
-    const sizeBytes = entry.kind === "file" ? entry.sizeBytes : 0;
-    yield* this.#write(
-      formatTarHeader({ ...entry, sizeBytes, modifiedAtSeconds }, this.#headerBlock),
-    );
+    const member =
+      entry.kind === "link"
+        ? { ...entry, kind: "symlink" as const, linkName: entry.target, sizeBytes: 0 }
+        : { ...entry, sizeBytes: entry.kind === "file" ? entry.sizeBytes : 0 };
+    yield* this.#write(formatTarHeader({ ...member, modifiedAtSeconds }, this.#headerBlock));
     const { documents, part } = this.#options;
     if (entry.kind === "file") yield* this.#appendContent(entry);
     else documents.addOther(entry, part);
   }
 
-  async *#appendContent(entry: RemoteFile): ByteStream {
+  async *#appendContent(entry: StreamedFile): ByteStream {
     const { documents, part, hasher, onContent } = this.#options;
     const offsetBytes = this.plainBytes;
     let sizeBytes = 0;
@@ -82,8 +95,9 @@ export class RemotePacker implements StreamedPart {
     if (sizeBytes !== entry.sizeBytes) {
       throw new Error(`${entry.name} has ${sizeBytes} bytes, not ${entry.sizeBytes}`);
     }
-    const { fullBytes } = entry;
-    documents.addFile(entry, { sizeBytes, hash: hasher.digest(), part, offsetBytes, fullBytes });
+    const { fullBytes, corruptBlocks } = entry;
+    const stored = { sizeBytes, hash: hasher.digest(), part, offsetBytes, fullBytes };
+    documents.addFile(entry, stored, corruptBlocks);
     this.#contentBytes += sizeBytes;
     yield* this.#write(Buffer.alloc(tarPaddingBytes(sizeBytes)));
   }
