@@ -13,7 +13,8 @@ const SENTINEL_FUSE = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2";
 export interface NodeBuild {
   readonly root: string;
   readonly outfile: string;
-  readonly lz4Addon: string;
+  /** By the name of the package that the program imports. */
+  readonly addonFiles: ReadonlyMap<string, string>;
   readonly build: { readonly version: string; readonly commit: string };
 }
 
@@ -37,11 +38,13 @@ function addonLoader(asset: string): string {
     }`;
 }
 
-function addons(lz4Addon: string, assets: Map<string, string>): Plugin {
+function addons(files: ReadonlyMap<string, string>, assets: Map<string, string>): Plugin {
   return {
     name: "addons as assets",
     setup(hooks) {
-      hooks.onResolve({ filter: /^lz4-napi$/ }, () => ({ path: lz4Addon, namespace: "addon" }));
+      for (const [name, path] of files) {
+        hooks.onResolve({ filter: new RegExp(`^${name}$`) }, () => ({ path, namespace: "addon" }));
+      }
       hooks.onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => {
         const file = path.startsWith(".") ? join(resolveDir, path) : path;
         // ssh2 works without its addon, which install scripts would build: none of them run here.
@@ -56,7 +59,7 @@ function addons(lz4Addon: string, assets: Map<string, string>): Plugin {
   };
 }
 
-export async function buildForNode({ root, outfile, lz4Addon, build: built }: NodeBuild) {
+export async function buildForNode({ root, outfile, addonFiles, build: built }: NodeBuild) {
   const work = join(root, ".cache", "node-build");
   mkdirSync(work, { recursive: true });
   const bundle = join(work, "main.cjs");
@@ -73,7 +76,7 @@ export async function buildForNode({ root, outfile, lz4Addon, build: built }: No
     external: ["cpu-features", "pg-native"],
     define: { WALNUT_BUILD: JSON.stringify(built), "import.meta.url": "importMetaUrl" },
     banner: { js: 'var importMetaUrl = "file:///walnut.cjs";' },
-    plugins: [addons(lz4Addon, assets)],
+    plugins: [addons(addonFiles, assets)],
     logLevel: "warning",
   });
 

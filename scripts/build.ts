@@ -61,11 +61,22 @@ function neutralisedBun(target: Target): string {
   return path;
 }
 
-/** The addon itself: lz4-napi's own loader tries every platform at start. */
-function lz4Addon(target: Target): string {
-  const directory = packageDirectory(root, target.lz4Package);
+/**
+ * The addons themselves, in the place of the packages that choose one: their loaders try every
+ * platform at start.
+ */
+function addonFiles(target: Target): ReadonlyMap<string, string> {
+  const packages = [
+    ["lz4-napi", target.lz4Package],
+    ["@node-rs/crc32", target.crc32Package],
+  ] as const;
+  return new Map(packages.map(([name, platform]) => [name, addonOf(platform)]));
+}
+
+function addonOf(platformPackage: string): string {
+  const directory = packageDirectory(root, platformPackage);
   const addon = readdirSync(directory).find((file) => file.endsWith(".node"));
-  if (addon === undefined) throw new Error(`${target.lz4Package} holds no addon`);
+  if (addon === undefined) throw new Error(`${platformPackage} holds no addon`);
   return join(directory, addon);
 }
 
@@ -86,7 +97,7 @@ function buildVersion(): { version: string; commit: string } {
 }
 
 async function buildForBun(target: Target, outfile: string): Promise<void> {
-  const addon = lz4Addon(target);
+  const addons = addonFiles(target);
   const result = await Bun.build({
     entrypoints: [join(root, "src", "main.ts")],
     minify: true,
@@ -101,7 +112,9 @@ async function buildForBun(target: Target, outfile: string): Promise<void> {
       {
         name: "one platform's addons",
         setup(build) {
-          build.onResolve({ filter: /^lz4-napi$/ }, () => ({ path: addon }));
+          for (const [name, path] of addons) {
+            build.onResolve({ filter: new RegExp(`^${name}$`) }, () => ({ path }));
+          }
         },
       },
     ],
@@ -135,7 +148,7 @@ const suffix = `${values.runtime === "node" ? "-node" : ""}${isHost ? "" : `-${t
 const outfile = values.outfile ?? join(root, "dist", `walnut${suffix}`);
 mkdirSync(dirname(outfile), { recursive: true });
 if (values.runtime === "node") {
-  await buildForNode({ root, outfile, lz4Addon: lz4Addon(target), build: buildVersion() });
+  await buildForNode({ root, outfile, addonFiles: addonFiles(target), build: buildVersion() });
 } else {
   await buildForBun(target, outfile);
 }

@@ -15,6 +15,7 @@ export interface Target {
     | "bun-linux-x64-musl"
     | "bun-linux-arm64-musl";
   readonly lz4Package: string;
+  readonly crc32Package: string;
 }
 
 export const targets: readonly Target[] = [
@@ -23,24 +24,28 @@ export const targets: readonly Target[] = [
     bunPackage: "@oven/bun-linux-x64",
     bunTarget: "bun-linux-x64",
     lz4Package: "@antoniomuso/lz4-napi-linux-x64-gnu",
+    crc32Package: "@node-rs/crc32-linux-x64-gnu",
   },
   {
     name: "linux-arm64",
     bunPackage: "@oven/bun-linux-aarch64",
     bunTarget: "bun-linux-arm64",
     lz4Package: "@antoniomuso/lz4-napi-linux-arm64-gnu",
+    crc32Package: "@node-rs/crc32-linux-arm64-gnu",
   },
   {
     name: "linux-x64-musl",
     bunPackage: "@oven/bun-linux-x64-musl",
     bunTarget: "bun-linux-x64-musl",
     lz4Package: "@antoniomuso/lz4-napi-linux-x64-musl",
+    crc32Package: "@node-rs/crc32-linux-x64-musl",
   },
   {
     name: "linux-arm64-musl",
     bunPackage: "@oven/bun-linux-aarch64-musl",
     bunTarget: "bun-linux-arm64-musl",
     lz4Package: "@antoniomuso/lz4-napi-linux-arm64-musl",
+    crc32Package: "@node-rs/crc32-linux-arm64-musl",
   },
 ];
 

@@ -1,5 +1,6 @@
 import { FormatError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
+import { loadNativeCrc32c } from "../io/crc32c.ts";
 import type { ChangeMap, RestEnd } from "../layout/change-map.ts";
 import { ChangedBlocks } from "../postgres/changed-blocks.ts";
 import { Crc32c } from "../postgres/crc32c.ts";
@@ -188,7 +189,8 @@ export async function walkChanges(
     if (filled < FIRST_BYTES) continue;
     if (parts === undefined) {
       const sink = new ChangeSink(parseWalPageHeader(start).majorVersion, { restBytesMax });
-      parts = { walker: new WalWalker(name, undefined, sink), sink };
+      const crc = await loadNativeCrc32c();
+      parts = { walker: new WalWalker(name, undefined, sink, crc), sink };
       parts.walker.push(start);
     }
     parts.walker.push(chunk.subarray(taken.length));

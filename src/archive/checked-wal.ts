@@ -1,5 +1,6 @@
 import { FormatError, TruncatedError, WrongClusterError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
+import { loadNativeCrc32c } from "../io/crc32c.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
@@ -55,7 +56,10 @@ async function* checkedSegment(
     if (header === undefined && sizeBytes >= head.length) {
       header = checkSegmentStart(head, name);
       requireCluster(header, { name, systemId });
-      if (mustCheckRecords) walker = new WalWalker(name, await findOpenRecord?.(header));
+      if (mustCheckRecords) {
+        const [openRecord, crc] = [await findOpenRecord?.(header), await loadNativeCrc32c()];
+        walker = new WalWalker(name, openRecord, undefined, crc);
+      }
       walker?.push(head);
     }
     // Before it is written: a wrong object must not fill the disk.

@@ -1,3 +1,4 @@
+import { loadNativeCrc32c } from "../io/crc32c.ts";
 import { join } from "node:path";
 import { inspectLocalWal, readLocalWal } from "../archive/local-wal.ts";
 import { FormatError, LocalFileError } from "../errors.ts";
@@ -71,7 +72,7 @@ async function noteFile(
   { before, signal }: CallOptions & { readonly before: OpenRecord | undefined },
 ): Promise<Noted | undefined> {
   const scan = new CommitScan();
-  const walker = new WalWalker(name, before, scan);
+  const walker = new WalWalker(name, before, scan, await loadNativeCrc32c());
   try {
     const local = await inspectLocalWal({ path, name }, { signal });
     for await (const chunk of readLocalWal(local, { signal })) {

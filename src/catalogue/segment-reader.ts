@@ -1,6 +1,7 @@
 import { readStoredWal, type StoredWal } from "../archive/stored-wal.ts";
 import { ObjectNotFoundError, OperationError } from "../errors.ts";
 import { type ByteStream, readAll } from "../io/bytes.ts";
+import { loadNativeCrc32c } from "../io/crc32c.ts";
 import type { Hasher } from "../io/hash.ts";
 import { orderedJobs } from "../io/ordered.ts";
 import { WalWalker, type WalWalk } from "../postgres/wal-record.ts";
@@ -149,7 +150,7 @@ class Reader {
     const { onEnd } = this.#options;
     const scan = new CommitScan((end) => onEnd?.(end, object));
     const before = this.#openBefore(object);
-    const walker = new WalWalker(object.name, before, scan);
+    const walker = new WalWalker(object.name, before, scan, await loadNativeCrc32c());
     const progress = new Walking(walker, scan);
     let fault = known;
     if (fault === undefined) {

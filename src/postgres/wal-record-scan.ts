@@ -1,4 +1,4 @@
-import { Crc32c } from "./crc32c.ts";
+import { Crc32c, type LongCrc32c } from "./crc32c.ts";
 import {
   FLAG_CONTINUATION,
   FLAG_LONG_HEADER,
@@ -82,7 +82,7 @@ export class WalRecordScan {
   readonly #segment: SegmentHeader;
   readonly #startHigh: number;
   readonly #startLow: number;
-  readonly #crc = new Crc32c();
+  readonly #crc: Crc32c;
 
   #pageOffset = 0;
   #pageTimeline: number;
@@ -102,8 +102,14 @@ export class WalRecordScan {
   readonly #kept = new KeptBytes();
 
   /** `previous` is what the segment before left open: this one must continue it, or void it. */
-  constructor(segment: SegmentHeader, previous?: OpenRecord, sink?: RecordSink) {
+  constructor(
+    segment: SegmentHeader,
+    previous?: OpenRecord,
+    sink?: RecordSink,
+    longCrc?: LongCrc32c,
+  ) {
     this.#segment = segment;
+    this.#crc = new Crc32c(longCrc);
     this.#sink = sink;
     // A segment never crosses a multiple of 4 GiB, so that its high half is the same everywhere.
     this.#startHigh = Number(segment.startLsn >> 32n);
@@ -228,9 +234,10 @@ export class WalRecordScan {
       this.endOfRecords = nextOffset;
       return next;
     }
-    const place = [this.#pendingStart, nextOffset] as const;
-    if (this.#completeRecord(this.#head, 0, this.#pendingCrc, place)) {
-      this.#sink?.record(this.#kept.view(), 0, this.#pendingStart);
+    const start = this.#pendingStart;
+    if (this.#checkCrc(this.#head, 0, this.#pendingCrc, start)) {
+      this.#completeRecord(this.#head, 0, start, nextOffset);
+      this.#sink?.record(this.#kept.view(), 0, start);
     }
     return next;
   }
@@ -257,9 +264,9 @@ export class WalRecordScan {
       const end = position + lengthBytes;
       const crc = this.#crc.update(Crc32c.start, view, position + HEADER_BYTES, end);
       const next = this.#aligned(end, pageEnd);
-      if (this.#completeRecord(view, position, crc, [start, next + toOffset])) {
-        this.#sink?.record(view, position, start);
-      }
+      if (!this.#checkCrc(view, position, crc, start)) return;
+      this.#completeRecord(view, position, start, next + toOffset);
+      this.#sink?.record(view, position, start);
       position = next;
     }
   }
@@ -306,23 +313,21 @@ export class WalRecordScan {
     return isLinked || this.#fail("record that does not follow the one before it", start);
   }
 
-  /** Checks the CRC. `place` is where the record starts and where the next one would. */
-  #completeRecord(
-    head: DataView,
-    at: number,
-    dataCrc: number,
-    place: readonly [start: number, next: number],
-  ): boolean {
+  /** Adds the header's part to the CRC of the data, and compares. */
+  #checkCrc(head: DataView, at: number, dataCrc: number, start: number): boolean {
     const crc = Crc32c.finish(this.#crc.update(dataCrc, head, at, at + HEADER_CRC));
-    if (crc !== head.getUint32(at + HEADER_CRC, true)) {
-      if (place[0] >= 0) return this.#fail("record with a wrong CRC", place[0]);
-      return this.#fail("end of a record of the previous segment with a wrong CRC", 0);
-    }
-    [this.#lastStart, this.endOfRecords] = place;
-    if (place[0] >= 0) this.recordCount += 1;
+    if (crc === head.getUint32(at + HEADER_CRC, true)) return true;
+    if (start >= 0) return this.#fail("record with a wrong CRC", start);
+    return this.#fail("end of a record of the previous segment with a wrong CRC", 0);
+  }
+
+  /** `next`: where the record behind it would start. */
+  #completeRecord(head: DataView, at: number, start: number, next: number): void {
+    this.#lastStart = start;
+    this.endOfRecords = next;
+    if (start >= 0) this.recordCount += 1;
     const isSwitch = (head.getUint8(at + 16) & INFO_MASK) === INFO_SWITCH;
     if (isSwitch && head.getUint8(at + 17) === RMGR_XLOG) this.#stop("switch", "");
-    return true;
   }
 
   /** Pages end at multiples of ALIGN in the segment, wherever they stand in the view. */

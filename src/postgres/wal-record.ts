@@ -1,3 +1,4 @@
+import type { LongCrc32c } from "./crc32c.ts";
 import { type OpenRecord, type RecordSink, type WalEnd, WalRecordScan } from "./wal-record-scan.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES, type SegmentHeader } from "./wal-segment.ts";
 
@@ -36,6 +37,7 @@ export class WalWalker {
   readonly #name: string;
   readonly #previous: OpenRecord | undefined;
   readonly #sink: RecordSink | undefined;
+  readonly #longCrc: LongCrc32c | undefined;
   /** The beginning of a page of which the rest has not been pushed yet. */
   #page = new Uint8Array(SEGMENT_HEADER_BYTES);
   #filled = 0;
@@ -45,12 +47,13 @@ export class WalWalker {
   /**
    * `name` is "X" or "X.partial"; the segment must be that one. `previous` is the `openRecord` of
    * the segment before: with it, the CRC of the record that this one continues is checked as well.
-   * `sink` is given every record on the way.
+   * `sink` is given every record on the way. `longCrc` makes the sums of long records faster.
    */
-  constructor(name: string, previous?: OpenRecord, sink?: RecordSink) {
+  constructor(name: string, previous?: OpenRecord, sink?: RecordSink, longCrc?: LongCrc32c) {
     this.#name = name;
     this.#previous = previous;
     this.#sink = sink;
+    this.#longCrc = longCrc;
   }
 
   /** After `finish`: the record that the next segment continues, if there is one. */
@@ -98,7 +101,8 @@ export class WalWalker {
 
   #start() {
     const header = checkSegmentStart(this.#page.subarray(0, this.#filled), this.#name);
-    this.#segment = { header, scan: new WalRecordScan(header, this.#previous, this.#sink) };
+    const scan = new WalRecordScan(header, this.#previous, this.#sink, this.#longCrc);
+    this.#segment = { header, scan };
     const page = new Uint8Array(header.pageBytes);
     page.set(this.#page);
     this.#page = page;

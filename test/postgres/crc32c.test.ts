@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
+import { createWasmCrc32c } from "../../src/io/crc32c-wasm.ts";
+import { createCrc32c, loadNativeCrc32c } from "../../src/io/crc32c.ts";
 import { Crc32c, crc32c } from "../../src/postgres/crc32c.ts";
 
 /** RFC 3720, appendix B.4, and the usual check value. */
@@ -40,4 +42,31 @@ test("sixteen bytes a step is the same as bit by bit, cut anywhere and at any of
       },
     ),
   );
+});
+
+test("long pieces by the processor's instruction give the same sums", async () => {
+  const native = await loadNativeCrc32c();
+  assert.ok(native !== undefined, "the addon is installed here");
+  const crc = new Crc32c(native);
+  fc.assert(
+    fc.property(fc.nat(3000), fc.nat(3000), fc.nat(20), (length, cut, offset) => {
+      const memory = new Uint8Array(offset + length).map((_, index) => index * 131 + length);
+      const view = new DataView(memory.buffer);
+      const middle = Math.min(offset + cut, memory.length);
+      const sum = crc.update(Crc32c.start, view, offset, middle);
+      const whole = Crc32c.finish(crc.update(sum, view, middle, memory.length));
+      assert.equal(whole, crc32c(memory.subarray(offset)));
+    }),
+  );
+});
+
+test("running sums are the same with and without the addon", async () => {
+  for (const create of [createCrc32c, createWasmCrc32c]) {
+    const sum = await create();
+    assert.equal(sum.base64(), "AAAAAA==");
+    sum.update(Buffer.from("1234"));
+    sum.base64();
+    sum.update(Buffer.from("56789"));
+    assert.equal(sum.base64(), "4waSgw==");
+  }
 });
