@@ -21,6 +21,10 @@ export interface HttpFault {
   readonly answer?: { status: number; headers?: Record<string, string>; body?: string };
   /** Resets the connection once so much of the request's body came; the server is not asked. */
   readonly resetAfterBytes?: number;
+  /** The server gets so many bytes of the request's body, then both connections are reset. */
+  readonly cutRequestAfterBytes?: number;
+  /** One bit of this byte of the request's body is wrong when the server gets it. */
+  readonly corruptRequestByte?: number;
   /** The server does it, the client sees a reset instead of the answer. */
   readonly loseAnswer?: boolean;
   /** The server's answer ends with a reset after so many bytes of its body. */
@@ -99,7 +103,7 @@ export class FaultProxy implements AsyncDisposable {
       return;
     }
 
-    const incoming = await this.#ask(request);
+    const incoming = await this.#ask(request, fault);
     if (fault.loseAnswer === true) {
       for await (const _ of incoming) continue;
       socket.resetAndDestroy();
@@ -111,7 +115,7 @@ export class FaultProxy implements AsyncDisposable {
     else socket.resetAndDestroy();
   }
 
-  async #ask(request: http.IncomingMessage): Promise<http.IncomingMessage> {
+  async #ask(request: http.IncomingMessage, fault: HttpFault): Promise<http.IncomingMessage> {
     const { hostname, port } = this.#target;
     const { method = "GET", url = "/", headers } = request;
     const options = { host: hostname, port, method, path: url, headers, agent: false } as const;
@@ -120,7 +124,22 @@ export class FaultProxy implements AsyncDisposable {
       asked.on("response", resolve);
       asked.on("error", reject);
     });
-    request.pipe(asked);
+    if (fault.cutRequestAfterBytes === undefined && fault.corruptRequestByte === undefined) {
+      request.pipe(asked);
+      return await answered;
+    }
+    // A server may have answered before it has everything.
+    answered.catch(() => {});
+    if (
+      !(await passOn(request, asked, {
+        corruptByte: fault.corruptRequestByte,
+        truncateAfterBytes: fault.cutRequestAfterBytes,
+      }))
+    ) {
+      asked.destroy();
+      throw new Error("cut");
+    }
+    asked.end();
     return await answered;
   }
 }
@@ -143,37 +162,41 @@ async function receive(request: http.IncomingMessage, sizeBytes: number): Promis
   }
 }
 
-/** Gives false if the answer is to end before its end. */
+interface BodyFault {
+  readonly truncateAfterBytes?: number | undefined;
+  readonly corruptByte?: number | undefined;
+  readonly bytesPerSecond?: number | undefined;
+}
+
+/** Gives false if the body is to end before its end. */
 async function passOn(
   incoming: http.IncomingMessage,
-  response: http.ServerResponse,
-  { truncateAfterBytes, corruptByte, bytesPerSecond }: HttpFault,
+  outgoing: http.OutgoingMessage,
+  { truncateAfterBytes, corruptByte, bytesPerSecond }: BodyFault,
 ): Promise<boolean> {
   let sentBytes = 0;
   for await (const chunk of incoming) {
     if (!(chunk instanceof Uint8Array)) continue;
     const bytes = Buffer.from(chunk);
-    const wrongAt = (corruptByte ?? -1) - sentBytes;
-    if (wrongAt >= 0 && wrongAt < bytes.length)
-      bytes.writeUInt8(bytes.readUInt8(wrongAt) ^ 1, wrongAt);
+    flipAt(bytes, (corruptByte ?? -1) - sentBytes);
 
     const leftBytes = (truncateAfterBytes ?? Number.POSITIVE_INFINITY) - sentBytes;
     if (bytes.length > leftBytes) {
-      await send(response, bytes.subarray(0, leftBytes));
+      await send(outgoing, bytes.subarray(0, leftBytes));
       incoming.destroy();
       return false;
     }
-    await send(response, bytes);
+    await send(outgoing, bytes);
     sentBytes += bytes.length;
     if (bytesPerSecond !== undefined) await delay((bytes.length / bytesPerSecond) * 1000);
   }
   return true;
 }
 
-async function send(response: http.ServerResponse, bytes: Uint8Array): Promise<void> {
+async function send(outgoing: http.OutgoingMessage, bytes: Uint8Array): Promise<void> {
   if (bytes.length === 0) return;
   await new Promise<void>((resolve, reject) => {
-    response.write(bytes, (error) => (error ? reject(error) : resolve()));
+    outgoing.write(bytes, (error) => (error ? reject(error) : resolve()));
   });
 }
 
@@ -183,6 +206,10 @@ export interface TcpFault {
   readonly delayMs?: number;
   /** Reset after the client sent so many bytes. */
   readonly cutAfterBytes?: number;
+  /** Reset after the server sent so many bytes; it still does all that it was sent. */
+  readonly cutAnswersAfterBytes?: number;
+  /** One bit of this byte that the client sends is wrong when the server gets it. */
+  readonly corruptByte?: number;
   /** Accepts, and reads what comes, but never answers. */
   readonly isSilent?: boolean;
   /** Accepts and never reads: the client's writes stall once the system's buffers are full. */
@@ -191,7 +218,11 @@ export interface TcpFault {
 
 /** The same for any protocol over TCP. */
 export class TcpFaultProxy implements AsyncDisposable {
+  /** Of all connections, also those that are there. */
   fault: TcpFault = {};
+  /** Chooses a fault for one connection, counted from 1; undefined: `fault`. */
+  rule: ((connection: number) => TcpFault | undefined) | undefined;
+  #count = 0;
   readonly #target: { readonly host: string; readonly port: number };
   readonly #server: net.Server;
   readonly #sockets = new Set<net.Socket>();
@@ -225,23 +256,29 @@ export class TcpFaultProxy implements AsyncDisposable {
   }
 
   #connect(client: net.Socket): void {
-    const { isDeaf, isSilent } = this.fault;
+    this.#count += 1;
+    const own = this.rule?.(this.#count);
+    const current = () => own ?? this.fault;
+    const { isDeaf, isSilent } = current();
     this.#track(client);
     if (isDeaf === true) return void client.pause();
     if (isSilent === true) return void client.resume();
 
     const server = net.connect(this.#target);
     this.#track(server);
-    let sentBytes = 0;
     const pass = async (from: net.Socket, to: net.Socket) => {
+      let sentBytes = 0;
+      const isFromClient = from === client;
       for await (const chunk of from) {
         if (!(chunk instanceof Uint8Array)) continue;
-        const { delayMs, cutAfterBytes } = this.fault;
+        const { delayMs, cutAfterBytes, cutAnswersAfterBytes, corruptByte } = current();
         if (delayMs !== undefined) await delay(delayMs);
-        if (from === client) sentBytes += chunk.length;
-        if (cutAfterBytes !== undefined && sentBytes > cutAfterBytes) {
+        if (isFromClient) flipAt(chunk, (corruptByte ?? -1) - sentBytes);
+        sentBytes += chunk.length;
+        if (sentBytes > ((isFromClient ? cutAfterBytes : cutAnswersAfterBytes) ?? Infinity)) {
           client.resetAndDestroy();
-          server.destroy();
+          if (isFromClient) server.destroy();
+          else server.end();
           return;
         }
         if (!to.write(chunk)) await once(to, "drain");
@@ -261,6 +298,11 @@ export class TcpFaultProxy implements AsyncDisposable {
     socket.on("error", () => socket.destroy());
     socket.on("close", () => this.#sockets.delete(socket));
   }
+}
+
+function flipAt(bytes: Uint8Array, index: number): void {
+  const byte = bytes[index];
+  if (byte !== undefined) bytes[index] = byte ^ 1;
 }
 
 function portOf(server: net.Server): number {
