@@ -13,16 +13,18 @@ const FIRST_CHUNK_BYTES = 8;
  * chunk of 65,536 blocks that has one: a relation of 1 TiB needs 16 MiB at most.
  */
 export class BlockSet {
-  readonly #chunks = new Map<number, Uint8Array>();
+  readonly #chunks = new Map<number, Uint8Array<ArrayBuffer>>();
+  /** The chunk that was added to last, as in #chunks: neighbours are added one after the other. */
+  #lastIndex = -1;
+  #lastBits = new Uint8Array(0);
 
   get isEmpty(): boolean {
     return this.#chunks.size === 0;
   }
 
   add(block: number): void {
-    const index = Math.floor(block / CHUNK_BLOCKS);
     const bit = block % CHUNK_BLOCKS;
-    const bits = this.#grown(index, bit >>> 3);
+    const bits = this.#grown((block - bit) / CHUNK_BLOCKS, bit >>> 3);
     bits[bit >>> 3] = (bits[bit >>> 3] ?? 0) | (1 << (bit & 7));
   }
 
@@ -81,6 +83,13 @@ export class BlockSet {
   }
 
   #grown(index: number, lastByte: number): Uint8Array {
+    if (index === this.#lastIndex && this.#lastBits.length > lastByte) return this.#lastBits;
+    this.#lastBits = this.#grownChunk(index, lastByte);
+    this.#lastIndex = index;
+    return this.#lastBits;
+  }
+
+  #grownChunk(index: number, lastByte: number): Uint8Array<ArrayBuffer> {
     const bits = this.#chunks.get(index);
     if (bits !== undefined && bits.length > lastByte) return bits;
     let sizeBytes = bits?.length ?? FIRST_CHUNK_BYTES;

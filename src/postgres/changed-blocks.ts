@@ -79,7 +79,7 @@ export function timelineRanges({ startLsn, endLsn, history }: WalRange): readonl
 }
 
 /** What is kept of one main fork. */
-interface Entry {
+interface Entry extends Omit<ForkPlace, "fork"> {
   /** Every block from here on may have changed; Infinity: only those in `blocks`. */
   changedFrom: number;
   /** Those that records named, also behind `changedFrom`. */
@@ -113,6 +113,8 @@ export interface NotedFork {
 export class ChangedBlocks {
   /** Tablespace, database, relfilenode. */
   readonly #tablespaces = new Map<number, Map<number, Map<number, Entry>>>();
+  /** The entry that was asked for last: records of one relation often follow each other. */
+  #last: Entry | undefined;
 
   /** Notes that a block was written. Ignores forks other than main. */
   addBlock(place: ForkPlace, block: number): void {
@@ -189,12 +191,23 @@ export class ChangedBlocks {
 
   #entry(place: Omit<ForkPlace, "fork">): Entry {
     const { tablespaceOid, databaseOid, relfilenode } = place;
+    const last = this.#last;
+    if (
+      last !== undefined &&
+      last.relfilenode === relfilenode &&
+      last.databaseOid === databaseOid &&
+      last.tablespaceOid === tablespaceOid
+    ) {
+      return last;
+    }
     const relations = this.#database(tablespaceOid, databaseOid);
     let entry = relations.get(relfilenode);
     if (entry === undefined) {
-      entry = { changedFrom: Number.POSITIVE_INFINITY, blocks: new BlockSet() };
+      const nothing = { changedFrom: Number.POSITIVE_INFINITY, blocks: new BlockSet() };
+      entry = { tablespaceOid, databaseOid, relfilenode, ...nothing };
       relations.set(relfilenode, entry);
     }
+    this.#last = entry;
     return entry;
   }
 
