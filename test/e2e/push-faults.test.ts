@@ -35,7 +35,7 @@ import { runWalnut } from "../support/walnut.ts";
 const isLong = process.env["WALNUT_LONG"] === "1";
 const PUSHES = Number(process.env["WALNUT_PUSHES"] ?? (isLong ? 10_000 : 24));
 /** A few pushes meet each kind of fault only if they meet many. */
-const FAULT_SHARE = PUSHES >= 500 ? 0.05 : 0.25;
+const FAULT_SHARE = PUSHES >= 500 ? 0.05 : 0.4;
 /** One push of so many is made by the built program. */
 const PROGRAM_SHARE = 20;
 /** So many files go through one opened store, as they do in a daemon. */
@@ -70,19 +70,20 @@ const refusal = (status: number, code: string): HttpFault => ({
   },
 });
 
+/** What deceives stands first: a few pushes meet not all of them. */
 const HTTP_FAULTS: Faults<HttpFault> = [
-  () => ({ loseAnswer: true }),
-  () => refusal(503, "SlowDown"),
   () => refusal(200, "InternalError"),
-  () => refusal(500, "InternalError"),
+  () => ({ loseAnswer: true }),
+  (random) => ({ corruptRequestByte: upTo(random, 1500) }),
+  (random) => ({ cutRequestAfterBytes: upTo(random, 1500) }),
   () => refusal(201, "InternalError"),
+  () => refusal(503, "SlowDown"),
+  () => refusal(500, "InternalError"),
   (random) => ({ resetAfterBytes: upTo(random, 6000) }),
-  (random) => ({ cutRequestAfterBytes: upTo(random, 3000) }),
-  (random) => ({ corruptRequestByte: upTo(random, 3000) }),
   (random) => ({ truncateAfterBytes: upTo(random, 300) }),
   (random) => ({ corruptByte: upTo(random, 300) }),
-  (random) => ({ delayMs: upTo(random, 400), bytesPerSecond: 300_000 }),
   () => ({ hang: true }),
+  (random) => ({ delayMs: upTo(random, 400), bytesPerSecond: 300_000 }),
 ];
 
 const TCP_FAULTS: Faults<TcpFault> = [
@@ -116,14 +117,15 @@ interface Target {
 
 async function behindHttp(target: Target, servers: AsyncDisposableStack, random: Random) {
   const proxy = servers.use(await FaultProxy.start(new URL(target.endpoint).origin));
-  const chosen = choosing(HTTP_FAULTS, FAULT_SHARE, random);
-  proxy.rule = () => chosen.next();
+  const writes = choosing(HTTP_FAULTS, FAULT_SHARE, random);
+  const reads = choosing(HTTP_FAULTS, FAULT_SHARE, random);
+  proxy.rule = ({ method }) => (/^(PUT|POST)$/.test(method) ? writes : reads).next();
   const endpoint = target.endpoint.replace(/^http:\/\/[^/]*/, proxy.endpoint);
   return {
     settings: target.settings(endpoint),
     faulty: target.config(endpoint),
     straight: target.config(target.endpoint),
-    faultCount: chosen.count,
+    faultCount: writes.count,
     [Symbol.asyncDispose]: () => servers[Symbol.asyncDispose](),
   };
 }
