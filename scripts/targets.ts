@@ -49,9 +49,12 @@ export const targets: readonly Target[] = [
   },
 ];
 
+/** The loaders of glibc; a machine may have musl's besides. */
+const GLIBC_LOADERS = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+
 /** The target of the machine that we run on. */
 export function hostTargetName(): string {
-  return `linux-${process.arch}${existsSync("/lib/ld-musl-x86_64.so.1") ? "-musl" : ""}`;
+  return `linux-${process.arch}${GLIBC_LOADERS.some((path) => existsSync(path)) ? "" : "-musl"}`;
 }
 
 interface LockedPackage {
