@@ -1,5 +1,5 @@
 import { ObjectNotFoundError, RefusedError } from "../errors.ts";
-import { type ByteSource, type ByteStream, mapSource } from "../io/bytes.ts";
+import { type ByteSource, counted, mapSource } from "../io/bytes.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { sentinelKey } from "../layout/keys.ts";
 import type { ObjectKey, PutOptions, Storage } from "../storage/storage.ts";
@@ -24,14 +24,13 @@ export class ClaimedStorage implements Pick<Storage, "put"> {
   async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
     await this.#claim.require();
     let sizeBytes = 0;
-    const counted = mapSource(body, async function* (stream: ByteStream) {
+    const source = mapSource(body, (stream) => {
       sizeBytes = 0;
-      for await (const chunk of stream) {
-        sizeBytes += chunk.length;
-        yield chunk;
-      }
+      return counted(stream, (count) => {
+        sizeBytes += count;
+      });
     });
-    await this.#storage.put(key, counted, { ...options, ifAbsent: true });
+    await this.#storage.put(key, source, { ...options, ifAbsent: true });
     this.#stored.set(key, sizeBytes);
   }
 }

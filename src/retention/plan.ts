@@ -7,7 +7,12 @@ import { ownKeysOfNothing } from "./own-objects.ts";
 import { leadsToNewest } from "./policy.ts";
 import { Reasons, type Selection } from "./selection.ts";
 import type { Survey } from "./survey.ts";
-import { type AbandonRules, judgeUnfinished, type JudgedUnfinished } from "./unfinished.ts";
+import {
+  type AbandonRules,
+  judgeUnfinished,
+  type JudgedUnfinished,
+  mergeStartOf,
+} from "./unfinished.ts";
 import { decideWal, type WalDecisions } from "./wal-decisions.ts";
 import { chainOf } from "./wholeness.ts";
 
@@ -154,6 +159,12 @@ function wayReason({ timelines }: Survey): string {
 function keepBases(survey: Survey, reasons: Reasons, { unfinished }: JudgedUnfinished): void {
   const { baseSegment, name } = unfinished;
   if (baseSegment !== undefined) keepSegment(survey, reasons, [baseSegment, name]);
+  if (mergeStartOf(unfinished) === undefined) return;
+  const { segment } = parseBackupName(name);
+  for (const backup of survey.catalogue.backups) {
+    if (parseBackupName(backup.name).segment !== segment) continue;
+    reasons.add(backup, `may be being merged into ${name}`);
+  }
 }
 
 /** Increments name the segment of their base, not the base. */

@@ -1,6 +1,7 @@
 import { compareBackups, type UnfinishedBackup } from "../catalogue/catalogue.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import type { TimeNs } from "../layout/time.ts";
+import { parseMergeClaim } from "../layout/keys.ts";
+import { type TimeNs, timeNsOf } from "../layout/time.ts";
 import type { Survey } from "./survey.ts";
 
 const NS_PER_MS = 1_000_000n;
@@ -34,6 +35,12 @@ export function judgeUnfinished(
 ): JudgedUnfinished {
   const { backups } = survey.catalogue;
   const remove = (reason: string) => ({ unfinished, isKept: false, mayBeRunning: false, reason });
+  const limitNs = rules.nowNs - BigInt(Math.ceil(rules.abandonedAfterMs)) * NS_PER_MS;
+  const mergeStartNs = mergeStartOf(unfinished);
+  if (mergeStartNs !== undefined && mergeStartNs > limitNs) {
+    const reason = "a chain may be being merged into it right now";
+    return { unfinished, isKept: true, mayBeRunning: true, reason };
+  }
   if (rules.removing.has(unfinished.name)) return remove("its removal was begun before");
 
   if (isDescribed(unfinished)) {
@@ -48,7 +55,6 @@ export function judgeUnfinished(
           reason: "it lacks nothing but its sentinel, which may come any moment",
         };
   }
-  const limitNs = rules.nowNs - BigInt(Math.ceil(rules.abandonedAfterMs)) * NS_PER_MS;
   const later = backups.find(
     (backup) =>
       compareBackups(backup, unfinished) > 0 &&
@@ -58,6 +64,18 @@ export function judgeUnfinished(
   return later === undefined
     ? { unfinished, isKept: true, mayBeRunning: true, reason: "it may be being taken right now" }
     : remove(`it was never finished, and ${later.name} began later and long ago`);
+}
+
+/** When the last merge into this folder began, by its own record; undefined where there is none. */
+export function mergeStartOf({ folder }: UnfinishedBackup): TimeNs | undefined {
+  let newest: TimeNs | undefined;
+  for (const key of folder.relativeKeys()) {
+    const startedMs = parseMergeClaim(key);
+    if (startedMs === undefined) continue;
+    const startNs = timeNsOf(startedMs);
+    if (newest === undefined || startNs > newest) newest = startNs;
+  }
+  return newest;
 }
 
 /** Documents are written after all parts. */

@@ -4,8 +4,9 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
-import { type Cluster, restoreCluster } from "../support/postgres.ts";
+import { restoreCluster } from "../support/postgres.ts";
 import { chownTree, serverUser } from "../support/server-user.ts";
+import { tableDigests } from "../support/table-digests.ts";
 import {
   type KnownRestore,
   unpackWalgFixture,
@@ -23,22 +24,6 @@ import { runWalnut, walnutShellCommand } from "../support/walnut.ts";
  */
 const WHOLE: readonly (WalgCase | EncryptedWalgCase)[] = ["lz4-chain", "timelines"];
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
-
-async function digests(
-  cluster: Cluster,
-  wanted: Readonly<Record<string, string>>,
-): Promise<Record<string, string>> {
-  const found: Record<string, string> = {};
-  for (const name of Object.keys(wanted)) {
-    const [database, schema, table] = name.split(".");
-    found[name] = await cluster.value(
-      `select count(*) || ':' || coalesce(
-         md5(string_agg(t::text, E'\\n' order by t::text collate "C")), '') from ${schema}.${table} t`,
-      database,
-    );
-  }
-  return found;
-}
 
 async function restoreAndCompare(fixture: WalgFixture, known: KnownRestore): Promise<void> {
   const user = serverUser();
@@ -68,7 +53,7 @@ async function restoreAndCompare(fixture: WalgFixture, known: KnownRestore): Pro
     });
     assert.equal(cluster.outcome, "promoted", cluster.log());
     const wanted = fixture.digests[known.digest] ?? {};
-    assert.deepEqual(await digests(cluster, wanted), wanted, cluster.log());
+    assert.deepEqual(await tableDigests(cluster, wanted), wanted, cluster.log());
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
