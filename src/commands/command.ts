@@ -3,6 +3,7 @@ import type { Launch } from "../daemon/service.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import type { Storage } from "../storage/storage.ts";
+import type { StorageTraffic } from "../storage/traffic.ts";
 
 /** What a command may use of the world. Made in main.ts; tests make their own. */
 export interface Context {
@@ -23,6 +24,8 @@ export interface Context {
   readonly openStorage: () => Promise<Storage>;
   /** The same without encryption: objects as they are stored; absent where there is none. */
   readonly openStored?: () => Promise<Storage>;
+  /** What all storages of this process share; absent: each that is opened has its own. */
+  readonly traffic?: StorageTraffic;
   /**
    * This program, for other processes that have to find it; absent where nothing may be started.
    */

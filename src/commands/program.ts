@@ -13,6 +13,7 @@ import type { LogLevel } from "../io/log.ts";
 import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
 import { sha256Hex } from "../io/runtime.ts";
+import { StorageTraffic } from "../storage/traffic.ts";
 import type { Context, Self } from "./command.ts";
 import { createContext } from "./context.ts";
 import { errorExitCode } from "./exit-codes.ts";
@@ -20,6 +21,7 @@ import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
 import { type CommandEntry, type Program, commandEntry, commands } from "./index.ts";
 import { lazyProgress, logProgress, terminalProgress } from "./progress.ts";
 import { Terminal } from "./terminal.ts";
+import { formatTraffic, formatTrafficJson } from "./traffic-text.ts";
 import { type SettingFlags, findCommand, readCommandLine } from "./words.ts";
 
 /** Standard error of the process. */
@@ -152,25 +154,37 @@ async function runCommand(
     };
   };
   const isText = readOr(found, general.logFormat, "text") === "text";
-  await command.run(
-    args,
-    createContext({
-      config,
-      log,
-      clock,
-      signal,
-      workingDirectory,
-      write: writeOutput,
-      ...(machine.writeBytes === undefined ? {} : { writeBytes: machine.writeBytes }),
-      self: describeSelf(settingWords, { config, found }, machine),
-      launch: { processId: machine.processId, environment },
-      onSignal: machine.onSignal,
-      reload,
-      progress: lazyProgress(() =>
-        isText && terminal.isTerminal ? terminalProgress(terminal, clock) : logProgress(log, clock),
-      ),
-    }),
-  );
+  const traffic = new StorageTraffic(clock);
+  const context = createContext({
+    traffic,
+    config,
+    log,
+    clock,
+    signal,
+    workingDirectory,
+    write: writeOutput,
+    ...(machine.writeBytes === undefined ? {} : { writeBytes: machine.writeBytes }),
+    self: describeSelf(settingWords, { config, found }, machine),
+    launch: { processId: machine.processId, environment },
+    onSignal: machine.onSignal,
+    reload,
+    progress: lazyProgress(() =>
+      isText && terminal.isTerminal ? terminalProgress(terminal, clock) : logProgress(log, clock),
+    ),
+  });
+  try {
+    await command.run(args, context);
+  } finally {
+    if (readOr(found, general.stats, false)) sayTraffic(traffic, { isText, terminal });
+  }
+}
+
+/** Also of a command that failed: then it may tell why. */
+function sayTraffic(
+  { counts }: StorageTraffic,
+  { isText, terminal }: { readonly isText: boolean; readonly terminal: Terminal },
+): void {
+  terminal.writeLines(isText ? formatTraffic(counts) : formatTrafficJson(counts));
 }
 
 function describeSelf(

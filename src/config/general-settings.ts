@@ -72,7 +72,8 @@ export const general = {
   networkRateLimit: setting(
     "NETWORK_RATE_LIMIT",
     bytes(1),
-    "Most bytes per second to and from the store.",
+    "Most bytes per second to and from one store; a daemon that reloads its settings keeps to a new " +
+      "value at once.",
     { unit: "bytes per second" },
   ),
   diskRateLimit: setting(
@@ -80,6 +81,13 @@ export const general = {
     bytes(1),
     "Most bytes per second read from the data directory by backup-push.",
     { unit: "bytes per second" },
+  ),
+  stats: defaulted(
+    "STATS",
+    boolean,
+    "Say on standard error at the end what passed between walnut and the store: calls, requests, " +
+      "bytes, repetitions and waits; as one line of JSON where the log is JSON.",
+    { form: "own", default: "false" },
   ),
   turbo: defaulted(
     "TURBO",

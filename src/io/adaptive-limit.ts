@@ -23,8 +23,10 @@ export interface Turn {
 export class AdaptiveLimit {
   readonly #max: number;
   #limit: number;
-  #usedCount = 0;
   #lowest: number;
+  #usedCount = 0;
+  /** What went well since the limit changed. */
+  #doneCount = 0;
   /** Of the last decrease: what was begun before it says nothing new. */
   #round = 0;
   readonly #waiting = new Set<() => void>();
@@ -38,12 +40,12 @@ export class AdaptiveLimit {
 
   /** How many may run now. */
   get current(): number {
-    return Math.floor(this.#limit);
+    return this.#limit;
   }
 
   /** The fewest that there were at any time. */
   get lowest(): number {
-    return Math.floor(this.#lowest);
+    return this.#lowest;
   }
 
   /** Whether `begin` would wait. */
@@ -78,10 +80,15 @@ export class AdaptiveLimit {
   #end(outcome: WorkOutcome, round: number): void {
     if (outcome === "overloaded" && round === this.#round) {
       this.#round++;
-      this.#limit = Math.max(1, Math.min(this.#limit, this.#usedCount) / 2);
+      this.#doneCount = 0;
+      this.#limit = Math.max(1, Math.floor(Math.min(this.#limit, this.#usedCount) / 2));
       this.#lowest = Math.min(this.#lowest, this.#limit);
-    } else if (outcome === "done") {
-      this.#limit = Math.min(this.#max, this.#limit + 1 / this.#limit);
+    } else if (outcome === "done" && this.#limit < this.#max) {
+      this.#doneCount++;
+      if (this.#doneCount === this.#limit) {
+        this.#doneCount = 0;
+        this.#limit++;
+      }
     }
     this.#usedCount--;
     this.#wake();

@@ -83,10 +83,15 @@ function perMs(bytesPerSecond: number | undefined): number {
   return bytesPerSecond / 1000;
 }
 
+/** Lets bytes pass when it is their time. */
+export interface ByteGate {
+  take(sizeBytes: number, options: { readonly signal: AbortSignal }): Promise<unknown>;
+}
+
 /** Passes `stream` on, no faster than `limit` allows. */
 export async function* rateLimited(
   stream: ByteStream,
-  limit: Pick<RateLimit, "take">,
+  limit: ByteGate,
   options: { readonly signal: AbortSignal },
 ): ByteStream {
   for await (const chunk of stream) {

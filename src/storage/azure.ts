@@ -30,12 +30,15 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
+import type { StoreTraffic } from "./traffic.ts";
 import { TokenCache } from "./token-auth.ts";
 import type { TokenSource } from "./token-auth.ts";
 
 export interface AzureOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  /** Of the store, if it is shared or counted. */
+  readonly traffic?: StoreTraffic | undefined;
   /** Blocks of one object that are sent at the same time, as far as the memory for them allows. */
   readonly uploadConcurrency: number;
 }
@@ -53,8 +56,8 @@ export async function openAzureStorage(
 ): Promise<Storage> {
   const { endpoint, container } = config;
   const certificates = await readCertificates(config.caFile);
-  const { requestTimeoutMs, clock } = options;
-  const sender = new RestSender({ requestTimeoutMs, clock, certificates });
+  const { requestTimeoutMs, clock, traffic } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, traffic, certificates });
   const auth = await openAuth(config, certificates, options);
   const transport = new AzureTransport({ sender, auth, endpoint, container });
   return new AzureStorage(transport, config, options);
@@ -95,7 +98,7 @@ async function openAuth(
 /** Microsoft's own servers give tokens even where the store's certificate is of our making. */
 function identitySender(certificates: string | undefined, options: AzureOptions): RestSender {
   const all = certificates === undefined ? undefined : [...rootCertificates, certificates];
-  return new RestSender({ ...options, certificates: all?.join("\n") });
+  return new RestSender({ ...options, traffic: undefined, certificates: all?.join("\n") });
 }
 
 class AzureStorage implements Storage {

@@ -22,15 +22,24 @@ export interface StorageCounts {
   readonly putBytes: number;
 }
 
+type Writable<T> = { -readonly [Name in keyof T]: T[Name] };
+
+/** Where counting begins. */
+export function noCounts(): Writable<StorageCounts> {
+  return { get: 0, put: 0, stat: 0, list: 0, delete: 0, gotBytes: 0, putBytes: 0 };
+}
+
 /** Counts what passes through it: outermost the caller's calls, innermost the retries too. */
 export class CountedStorage implements Storage {
   readonly name: string;
   readonly #inner: Storage;
-  readonly #counts = { get: 0, put: 0, stat: 0, list: 0, delete: 0, gotBytes: 0, putBytes: 0 };
+  readonly #counts: Writable<StorageCounts>;
 
-  constructor(inner: Storage) {
+  /** `counts` are added to, by all that share them. */
+  constructor(inner: Storage, counts: Writable<StorageCounts> = noCounts()) {
     this.name = inner.name;
     this.#inner = inner;
+    this.#counts = counts;
   }
 
   /** A copy of the figures as they are now. */

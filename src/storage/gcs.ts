@@ -27,11 +27,14 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
+import type { StoreTraffic } from "./traffic.ts";
 import { TokenCache } from "./token-auth.ts";
 
 export interface GcsOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  /** Of the store, if it is shared or counted. */
+  readonly traffic?: StoreTraffic | undefined;
 }
 
 /** For the chunks of all puts together; beyond it, each put may have one of the smallest. */
@@ -42,8 +45,8 @@ const CREDENTIALS_HINT =
 /** A whole bucket: `config.prefix` is the caller's matter (PrefixedStorage). */
 export async function openGcsStorage(config: GcsConfig, options: GcsOptions): Promise<Storage> {
   const { endpoint, bucket, encryptionKey } = config;
-  const { requestTimeoutMs, clock } = options;
-  const sender = new RestSender({ requestTimeoutMs, clock });
+  const { requestTimeoutMs, clock, traffic } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, traffic });
   const tokens = config.isAnonymous
     ? undefined
     : new TokenCache(googleTokens(config, { sender, clock }), {

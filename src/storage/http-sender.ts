@@ -5,6 +5,7 @@ import { StorageError } from "../errors.ts";
 import { abortable, untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 /** What an SDK asks to be sent; the part of its own type that we use. */
 export interface SdkRequest {
@@ -38,6 +39,8 @@ export interface HttpSenderOptions {
   readonly clock: Clock;
   /** PEM certificates that are trusted instead of the system's. */
   readonly certificates?: string;
+  /** Decides when a request may go, and how fast its bytes; absent: at once. */
+  readonly traffic?: StoreTraffic | undefined;
 }
 
 /** Written at once; each piece that the system accepts counts as progress. */
@@ -69,22 +72,14 @@ export class HttpSender {
     request: SdkRequest,
     { abortSignal, requestTimeout = 0 }: SdkHandlerOptions = {},
   ): Promise<{ response: SdkResponse }> {
-    const { clock } = this.#options;
-    const timeoutMs = Math.max(this.#options.timeoutMs, requestTimeout);
-    const origin = `${request.protocol}//${request.hostname}:${request.port ?? "default"}`;
-    const watchdog = new Watchdog({
-      signal: abortSignal instanceof AbortSignal ? abortSignal : new AbortController().signal,
-      timeoutMs,
-      clock,
-      onTimeout: () =>
-        new StorageError(`${origin} was silent for ${timeoutMs / 1000} s`, { isRetryable: true }),
-    });
-    try {
-      return { response: await this.#exchange(request, watchdog) };
-    } catch (error) {
-      watchdog[Symbol.dispose]();
-      throw error;
-    }
+    const signal = abortSignal instanceof AbortSignal ? abortSignal : new AbortController().signal;
+    const { traffic } = this.#options;
+    const send = () => this.#watched(request, { signal, requestTimeout });
+    const response =
+      traffic === undefined
+        ? await send()
+        : await traffic.exchange(request.method, send, { signal });
+    return { response };
   }
 
   destroy(): void {
@@ -98,6 +93,29 @@ export class HttpSender {
     return {};
   }
 
+  /** The time that a request waits for its turn is none in which the store is silent. */
+  async #watched(
+    request: SdkRequest,
+    { signal, requestTimeout }: { readonly signal: AbortSignal; readonly requestTimeout: number },
+  ): Promise<SdkResponse> {
+    const { clock } = this.#options;
+    const timeoutMs = Math.max(this.#options.timeoutMs, requestTimeout);
+    const origin = `${request.protocol}//${request.hostname}:${request.port ?? "default"}`;
+    const watchdog = new Watchdog({
+      signal,
+      timeoutMs,
+      clock,
+      onTimeout: () =>
+        new StorageError(`${origin} was silent for ${timeoutMs / 1000} s`, { isRetryable: true }),
+    });
+    try {
+      return await this.#exchange(request, watchdog);
+    } catch (error) {
+      watchdog[Symbol.dispose]();
+      throw error;
+    }
+  }
+
   async #exchange(request: SdkRequest, watchdog: Watchdog): Promise<SdkResponse> {
     watchdog.signal.throwIfAborted();
     const sent = this.#open(request);
@@ -108,17 +126,21 @@ export class HttpSender {
     });
     try {
       // An answer may come before all was sent; then the rest is not.
-      const writing = writeBody(sent, request.body, watchdog);
+      const writing = writeBody(sent, request.body, this.#way(watchdog));
       writing.catch(() => {});
       const incoming = await untilAborted(
         Promise.race([answered, writing.then(() => answered)]),
         watchdog.signal,
       );
-      return await receive(sent, incoming, watchdog);
+      return await receive(sent, incoming, this.#way(watchdog));
     } catch (error) {
       sent.destroy();
       throw error;
     }
+  }
+
+  #way(watchdog: Watchdog): Way {
+    return { watchdog, traffic: this.#options.traffic };
   }
 
   #open(request: SdkRequest): http.ClientRequest {
@@ -136,18 +158,30 @@ export class HttpSender {
   }
 }
 
-async function writeBody(
-  sent: http.ClientRequest,
-  body: unknown,
-  watchdog: Watchdog,
-): Promise<void> {
+/** What watches over the bytes of one request. */
+interface Way {
+  readonly watchdog: Watchdog;
+  readonly traffic: StoreTraffic | undefined;
+}
+
+/** Waits until so many bytes may pass; that is no silence of the store. */
+async function take({ watchdog, traffic }: Way, sizeBytes: number): Promise<void> {
+  if (traffic === undefined) return;
+  watchdog.suspend();
+  await traffic.take(sizeBytes, watchdog);
+  watchdog.resume();
+}
+
+async function writeBody(sent: http.ClientRequest, body: unknown, way: Way): Promise<void> {
   for (const bytes of bodyPieces(body)) {
     for (let start = 0; start < bytes.length; start += WRITE_BYTES) {
       const piece = bytes.subarray(start, start + WRITE_BYTES);
+      await take(way, piece.length);
       await new Promise<void>((resolve, reject) => {
         sent.write(piece, (error) => (error ? reject(error) : resolve()));
       });
-      watchdog.progress();
+      way.watchdog.progress();
+      way.traffic?.countSent(piece.length);
     }
   }
   sent.end();
@@ -164,8 +198,9 @@ function bodyPieces(body: unknown): readonly Uint8Array[] {
 async function receive(
   sent: http.ClientRequest,
   incoming: http.IncomingMessage,
-  watchdog: Watchdog,
+  way: Way,
 ): Promise<SdkResponse> {
+  const { watchdog } = way;
   watchdog.progress();
   const headers: Record<string, string> = {};
   for (const [name, value] of Object.entries(incoming.headers)) {
@@ -174,10 +209,10 @@ async function receive(
   const statusCode = incoming.statusCode ?? 0;
   if (sent.method === "HEAD" || statusCode === 204 || statusCode === 304) {
     // Nobody reads such a body; read to its end, it gives the connection back.
-    for await (const _ of readBody(sent, incoming, watchdog)) continue;
+    for await (const _ of readBody(sent, incoming, way)) continue;
     return { statusCode, headers, body: Readable.from([]) };
   }
-  const body = Readable.from(readBody(sent, incoming, watchdog), {
+  const body = Readable.from(readBody(sent, incoming, way), {
     objectMode: false,
     highWaterMark: READ_AHEAD_BYTES,
   });
@@ -192,11 +227,14 @@ async function receive(
 async function* readBody(
   sent: http.ClientRequest,
   incoming: http.IncomingMessage,
-  watchdog: Watchdog,
+  way: Way,
 ): AsyncGenerator<Uint8Array, void, undefined> {
+  const { watchdog, traffic } = way;
   let isWhole = false;
   try {
     for await (const chunk of abortable<Uint8Array>(incoming, watchdog.signal)) {
+      traffic?.countReceived(chunk.length);
+      await take(way, chunk.length);
       watchdog.suspend();
       yield chunk;
       watchdog.resume();

@@ -1,7 +1,7 @@
 import { mapSource } from "../io/bytes.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { rateLimited } from "../io/rate-limit.ts";
-import type { RateLimit } from "../io/rate-limit.ts";
+import type { ByteGate } from "../io/rate-limit.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -17,9 +17,9 @@ import type {
 export class RateLimitedStorage implements Storage {
   readonly name: string;
   readonly #inner: Storage;
-  readonly #limit: RateLimit;
+  readonly #limit: ByteGate;
 
-  constructor(inner: Storage, limit: RateLimit) {
+  constructor(inner: Storage, limit: ByteGate) {
     this.name = inner.name;
     this.#inner = inner;
     this.#limit = limit;

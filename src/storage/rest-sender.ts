@@ -3,6 +3,7 @@ import { StorageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { CallOptions } from "./storage.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 /** A request whose whole body is at hand. */
 export interface RestRequest {
@@ -38,6 +39,8 @@ export interface RestSenderOptions {
   readonly clock: Clock;
   /** PEM certificates that are trusted instead of the system's. */
   readonly certificates?: string | undefined;
+  /** Absent for requests that are not to the store itself. */
+  readonly traffic?: StoreTraffic | undefined;
 }
 
 /** Sends requests of stores that we speak to without an SDK: once, with a deadline in each phase. */
@@ -45,11 +48,12 @@ export class RestSender {
   readonly #sender: HttpSender;
   readonly #requestTimeoutMs: number;
 
-  constructor({ requestTimeoutMs, clock, certificates }: RestSenderOptions) {
+  constructor({ requestTimeoutMs, clock, certificates, traffic }: RestSenderOptions) {
     this.#requestTimeoutMs = requestTimeoutMs;
     this.#sender = new HttpSender({
       timeoutMs: requestTimeoutMs,
       clock,
+      traffic,
       ...(certificates === undefined ? {} : { certificates }),
     });
   }

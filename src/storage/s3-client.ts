@@ -5,11 +5,14 @@ import type { Clock } from "../io/clock.ts";
 import { readCertificates } from "./certificates.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { S3Config } from "./open.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 export interface S3ClientOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
+  /** Of the store, if it is shared or counted. */
+  readonly traffic?: StoreTraffic | undefined;
 }
 
 /** What a bucket without a custom endpoint and without a region is asked in first. */
@@ -25,6 +28,7 @@ export async function openS3Client(config: S3Config, options: S3ClientOptions): 
   const requestHandler = new HttpSender({
     timeoutMs: options.requestTimeoutMs,
     clock: options.clock,
+    traffic: options.traffic,
     ...(certificates === undefined ? {} : { certificates }),
   });
   const region = config.region ?? (await findRegion(config));

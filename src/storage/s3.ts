@@ -24,10 +24,13 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 export interface S3Options extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  /** Of the store, if it is shared or counted. */
+  readonly traffic?: StoreTraffic | undefined;
   /** Parts of one object that are sent at the same time, as far as the memory for them allows. */
   readonly uploadConcurrency: number;
 }

@@ -27,10 +27,13 @@ import { SwiftPut, swiftPartLimits } from "./swift-put.ts";
 import type { SwiftPutContext } from "./swift-put.ts";
 import { headObject, listObjects, readObject } from "./swift-read.ts";
 import { SwiftTransport } from "./swift-transport.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 export interface SwiftOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  /** Of the store, if it is shared or counted. */
+  readonly traffic?: StoreTraffic | undefined;
   /** Segments of one object that are sent at the same time, as far as the memory allows. */
   readonly uploadConcurrency: number;
 }
@@ -45,8 +48,8 @@ export async function openSwiftStorage(
 ): Promise<Storage> {
   const { container, caFile } = config;
   const certificates = await readCertificates(caFile);
-  const { requestTimeoutMs, clock } = options;
-  const sender = new RestSender({ requestTimeoutMs, clock, certificates });
+  const { requestTimeoutMs, clock, traffic } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, traffic, certificates });
   const name = `swift://${container}`;
   const auth = new SwiftAuth(config, { sender, clock, requestTimeoutMs, storage: name });
   const transport = new SwiftTransport({ sender, auth, container, name });
