@@ -22,13 +22,17 @@ const MIDDLE = "base_000000010000000000000005_D_000000010000000000000003";
 const NEWEST = "base_000000010000000000000007_D_000000010000000000000005";
 const MERGED = "base_000000010000000000000007";
 
+function leftIn({ keys }: MemoryStorage): readonly string[] {
+  return keys.filter((key) => key.startsWith(backupFolder(MERGED)) || key === sentinelKey(MERGED));
+}
+
 describe("a merge of WAL-G's chain", () => {
   const objects = new Map<string, Buffer>();
   const expected: { files?: ReadonlyMap<string, string> } = {};
   const scratch = scratchDirectory();
   const spoolDirectory = join(scratch.path, "spool");
   const merge = async (storage: Storage, change: object = {}) =>
-    await mergeInto(storage, NEWEST, { spoolDirectory, thresholdBytes: 10_000_000, ...change });
+    await mergeInto(storage, NEWEST, { spoolDirectory, thresholdBytes: 5_000_000, ...change });
 
   const copyOf = async (): Promise<MemoryStorage> => {
     const storage = new MemoryStorage();
@@ -37,8 +41,6 @@ describe("a merge of WAL-G's chain", () => {
     }
     return storage;
   };
-  const leftIn = ({ keys }: MemoryStorage): readonly string[] =>
-    keys.filter((key) => key.startsWith(backupFolder(MERGED)) || key === sentinelKey(MERGED));
   const assertRestores = async (storage: Storage, backup = MERGED): Promise<void> => {
     using place = scratchDirectory();
     const directory = join(place.path, "data");

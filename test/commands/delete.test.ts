@@ -2,14 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { deleteCommand } from "../../src/commands/delete.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
-import { systemClock } from "../../src/io/clock.ts";
-import {
-  backupFolder,
-  mergeClaimKey,
-  metadataKey,
-  partKey,
-  sentinelKey,
-} from "../../src/layout/keys.ts";
+import { metadataKey, sentinelKey } from "../../src/layout/keys.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { runCommand } from "../support/command-run.ts";
 import type { MemoryStorage } from "../support/memory-storage.ts";
@@ -365,27 +358,6 @@ describe("delete garbage", () => {
     await del(storage, "retain", "1", "--confirm");
     assert.deepEqual(listed(storage), [10]);
     assert.ok(storage.keys.some((key) => key.includes(nameOf({ segment: 80, base: 10 }))));
-  });
-
-  test("keeps a merge that may be running and its chain, until the claim is old", async () => {
-    const name = nameOf({ segment: 20 });
-    const folderOf = async (startedMs: number) => {
-      const storage = await repository({ segment: 10 }, { segment: 20, base: 10 }, { segment: 30 });
-      const signal = AbortSignal.timeout(10_000);
-      const claim = mergeClaimKey(name, startedMs, "0123456789abcdef");
-      for (const key of [claim, partKey(name, 1, "zst")]) {
-        await storage.put(key, bytesSource(Buffer.from("{}")), { signal });
-      }
-      await del(storage, "retain", "1", "--confirm");
-      await del(storage, "garbage", "--confirm");
-      const left = storage.keys.filter((key) => key.startsWith(backupFolder(name)));
-      return { backups: listed(storage), segments: segments(storage), left: left.length };
-    };
-    const now = systemClock.now();
-    const young = await folderOf(now - HOUR_MS);
-    assert.deepEqual(young, { backups: [10, 20, 30], segments: [10, ...range(20, 99)], left: 2 });
-    const old = await folderOf(now - 25 * HOUR_MS);
-    assert.deepEqual(old, { backups: [30], segments: range(30, 99), left: 0 });
   });
 });
 
