@@ -1,8 +1,9 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only start,wal,backup,increment,drain,replay,hit,sustained] [--scale 150]
- *     [--rounds 5] [--segments 200] [--minutes 10] [--directory /tmp] [--binary dist/walnut] [--write]
+ *   npm run bench -- [--only start,wal,backup,increment,files,drain,replay,hit,sustained]
+ *     [--scale 150] [--rounds 5] [--segments 200] [--minutes 10] [--files 1000000]
+ *     [--directory /tmp] [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
  */
@@ -13,6 +14,7 @@ import { parseArgs } from "node:util";
 import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
+import { filesTable } from "./files-bench.ts";
 import { incrementTables } from "./increment-bench.ts";
 import { hitTable } from "./hit-bench.ts";
 import { replayTable } from "./replay-bench.ts";
@@ -32,6 +34,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "5" },
     minutes: { type: "string", default: "10" },
     segments: { type: "string", default: "200" },
+    files: { type: "string", default: "1000000" },
     directory: { type: "string" },
     binary: { type: "string" },
     write: { type: "boolean", default: false },
@@ -47,7 +50,7 @@ const wanted = new Set(values.only.split(","));
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
-const onCluster = ["wal", "backup", "increment", "drain", "replay", "hit", "sustained"];
+const onCluster = ["wal", "backup", "increment", "files", "drain", "replay", "hit", "sustained"];
 if (onCluster.some((name) => wanted.has(name))) {
   using cluster = startBenchCluster(Number(values.scale), values.directory);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
@@ -65,6 +68,7 @@ if (onCluster.some((name) => wanted.has(name))) {
     tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
   }
   if (wanted.has("increment")) tables.push(...(await incrementTables(cluster, binary, rounds)));
+  if (wanted.has("files")) tables.push(await filesTable(cluster, binary, Number(values.files)));
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
   if (wanted.has("sustained")) {
     tables.push(await sustainedTable(cluster, binary, { minutes: Number(values.minutes) }));

@@ -1,8 +1,7 @@
-import { lstat, mkdir, readdir, readFile, readlink, realpath, rm, symlink } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { lstat, readFile, realpath } from "node:fs/promises";
+import { join } from "node:path";
 import { codecOf } from "../codec/table.ts";
 import { DamagedError, RefusedError, systemErrorCode, WrongClusterError } from "../errors.ts";
-import { bytesSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { BackupName } from "../layout/backup-name.ts";
@@ -14,8 +13,20 @@ import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
 import type { Storage } from "../storage/storage.ts";
 import { BackgroundFlush } from "./background-flush.ts";
 import { type BackupDocuments, fileStates, readBackupDocuments } from "./backup-documents.ts";
-import type { SpecialFile } from "./part-extract.ts";
-import { inspectDestination, removeStaleMarker, takeDestination } from "./restore-destination.ts";
+import {
+  makeTablespaceLinks,
+  planLinks,
+  putLabels,
+  removeSurplus,
+  requireStopped,
+} from "./catch-up-tree.ts";
+import {
+  inspectDestination,
+  inspectLocations,
+  removeLocationMarker,
+  removeStaleMarker,
+  takeDestination,
+} from "./restore-destination.ts";
 import { removeControlFile } from "./restore-existing.ts";
 import {
   finishDestination,
@@ -25,16 +36,10 @@ import {
 } from "./restore-finish.ts";
 import { CONTROL_PATH, type RestoreMarker } from "./restore-marker.ts";
 import { extractParts, requireComplete } from "./restore-parts.ts";
-import {
-  isSpecialPath,
-  LABEL_PATH,
-  planRestore,
-  type RestoreStep,
-  TABLESPACE_MAP_PATH,
-} from "./restore-plan.ts";
+import { LABEL_PATH, planRestore, type RestoreStep, TABLESPACE_MAP_PATH } from "./restore-plan.ts";
 import { RestoreTree } from "./restore-tree.ts";
 import { requireControlFile } from "./restored-control.ts";
-import { planTablespaces, rewriteTablespaceMap, type TablespacePlan } from "./tablespace-plan.ts";
+import type { TablespacePlan } from "./tablespace-plan.ts";
 
 export interface CatchUpOptions {
   readonly downloadConcurrency: number;
@@ -53,9 +58,6 @@ export interface CatchUpReport {
   /** Files that the cluster does not have any more. */
   readonly removedCount: number;
 }
-
-/** Directories in which a file that the cluster does not have must not stay. */
-const DATA_DIRECTORIES = ["base", "global", "pg_multixact", "pg_tblspc", "pg_twophase", "pg_xact"];
 
 /**
  * Brings the directory of a stopped standby up to a catch-up backup. Until it resolves no server
@@ -84,8 +86,10 @@ export async function fetchCatchUp(
     return { destination: place, writtenBytes: 0, changedBytes: 0, removedCount: 0 };
   }
   await requireFiles(place, step, documents);
-  const tablespaces = await planLinks(place, documents.sentinel);
-  return await new CatchUp(storage, { step, documents, place, tablespaces }, options).run(state);
+  const { all: tablespaces, added } = await planLinks(place, documents.sentinel.spec, state);
+  await inspectLocations(added, state);
+  const parts = { step, documents, place, tablespaces, added };
+  return await new CatchUp(storage, parts, options).run(state);
 }
 
 /** The marker of a run that was killed; undefined for a whole data directory. */
@@ -102,12 +106,9 @@ async function inspect(
       hint: "catchup-fetch needs the directory that is to be caught up. Nothing was changed.",
     });
   }
-  if ((await readdir(place)).includes("postmaster.pid")) {
-    throw new RefusedError(`a server may use ${place}: it holds postmaster.pid`, {
-      hint: "Stop the standby first. Nothing was changed.",
-    });
-  }
-  requireBehind(place, parsePgControl(bytes), sentinel, name);
+  const control = parsePgControl(bytes);
+  await requireStopped(place, control);
+  requireBehind(place, control, sentinel, name);
   return undefined;
 }
 
@@ -129,9 +130,6 @@ function requireBehind(
       hint: "Restore it by backup-fetch, or take another catch-up backup. Nothing was changed.",
     });
   };
-  if (control.state !== "shut down in recovery" && control.state !== "shut down") {
-    refuse(`was not shut down cleanly: it is ${control.state}`);
-  }
   const timeline = Number.parseInt(parseBackupName(name).segment.slice(0, 8), 16);
   if (control.timeline !== timeline) {
     refuse(`is on timeline ${control.timeline}, the backup on ${timeline}`);
@@ -170,21 +168,13 @@ async function requireFiles(
   }
 }
 
-/** Tablespaces stay where the standby has them; new ones come where the primary has them. */
-async function planLinks(place: string, { spec }: Sentinel): Promise<readonly TablespacePlan[]> {
-  const mappings = [];
-  for (const { name, link } of spec?.tablespaces ?? []) {
-    const to = await readlink(join(place, link)).catch(() => undefined);
-    if (to !== undefined) mappings.push({ from: name, to: resolve(place, "pg_tblspc", to) });
-  }
-  return planTablespaces(spec, place, { mappings });
-}
-
 interface Parts {
   readonly step: RestoreStep;
   readonly documents: BackupDocuments;
   readonly place: string;
   readonly tablespaces: readonly TablespacePlan[];
+  /** Those that the standby does not have yet. */
+  readonly added: readonly TablespacePlan[];
 }
 
 /** One run, from the marker to the last rename. */
@@ -209,25 +199,28 @@ class CatchUp {
   }
 
   async run(found: RestoreMarker | undefined): Promise<CatchUpReport> {
-    const { step, documents, place, tablespaces } = this.#parts;
+    const { step, documents, place, tablespaces, added } = this.#parts;
     const { log, signal, fsync } = this.#options;
     const { specials } = await this.#extract(step.specialParts);
     const control = specials.get(CONTROL_PATH);
     if (control === undefined) throw this.#missing("pg_control");
     requireControlFile(step.backup, documents.sentinel, control.bytes);
     if (found === undefined) await removeStaleMarker(place);
-    // Its markers in locations would have to be removed again: the one in the directory is enough.
-    await takeDestination(place, step.backup, [], { signal, found });
+    await takeDestination(place, step.backup, added, { signal, found });
     await removeControlFile(place);
     const result = await this.#extract(step.parts);
     requireComplete(step, result, log);
     const removedCount = await this.#removeSurplus();
-    await this.#makeLinks();
-    await this.#putLabels(new Map([...result.specials, ...specials]));
+    await makeTablespaceLinks(this.#tree);
+    const label = specials.get(LABEL_PATH) ?? result.specials.get(LABEL_PATH);
+    if (label === undefined) throw this.#missing("backup_label");
+    const map = specials.get(TABLESPACE_MAP_PATH) ?? result.specials.get(TABLESPACE_MAP_PATH);
+    await putLabels(this.#tree, label, map);
     await setDirectoryModes(this.#tree);
     await this.#flush?.drain();
     if (fsync) await fsyncTree(this.#tree, signal);
     await putControlFile(place, control, signal);
+    for (const { location } of added) await removeLocationMarker(location);
     const { changedBytes } = this.#tree;
     for (const { location } of tablespaces) log.debug("tablespace", { location });
     return { destination: place, writtenBytes: this.#writtenBytes, changedBytes, removedCount };
@@ -251,62 +244,14 @@ class CatchUp {
     return await extractParts(this.#parts.step, parts, context, { jobs, log, signal });
   }
 
-  /** Files of relations that were dropped, and segments behind the end of one that was cut. */
   async #removeSurplus(): Promise<number> {
     const { documents, place } = this.#parts;
     const known = new Set([...fileStates(documents)].map(([path]) => path));
     if (known.size === 0) return 0;
-    // A tablespace's location may hold directories of other releases, which are other clusters'.
     const own = new Set([...known].map((path) => path.split("/").slice(0, 3).join("/")));
-    const isOther = (path: string): boolean => {
-      const isRelease = path.startsWith("pg_tblspc/") && path.split("/").length === 3;
-      return isRelease && !own.has(path);
-    };
-    let count = 0;
-    const weed = async (path: string): Promise<void> => {
-      const directory = this.#tree.locate(path);
-      const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
-      for (const entry of entries) {
-        const below = `${path}/${entry.name}`;
-        if (isOther(below)) continue;
-        if (entry.isDirectory() || (path === "pg_tblspc" && entry.isSymbolicLink())) {
-          await weed(below);
-        } else if (entry.isFile() && !known.has(below) && !isSpecialPath(below)) {
-          if (below.startsWith("global/pg_control")) continue;
-          await rm(join(directory, entry.name));
-          count += 1;
-        }
-      }
-    };
-    for (const directory of DATA_DIRECTORIES) await weed(directory);
+    const count = await removeSurplus(this.#tree, known, own);
     this.#options.log.debug("removed what the cluster does not have", { place, files: count });
     return count;
-  }
-
-  async #makeLinks(): Promise<void> {
-    const { place, tablespaces } = this.#parts;
-    for (const { link, location } of tablespaces) {
-      const path = join(place, link);
-      const stats = await lstat(path).catch(() => undefined);
-      if (stats !== undefined) continue;
-      await mkdir(location, { recursive: true, mode: 0o700 });
-      await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-      await symlink(location, path);
-    }
-  }
-
-  async #putLabels(specials: ReadonlyMap<string, SpecialFile>): Promise<void> {
-    const label = specials.get(LABEL_PATH);
-    if (label === undefined) throw this.#missing("backup_label");
-    await this.#putFile(LABEL_PATH, label.bytes, label.mode);
-    const map = specials.get(TABLESPACE_MAP_PATH);
-    if (map === undefined) return;
-    const text = rewriteTablespaceMap(map.bytes.toString(), this.#parts.tablespaces);
-    await this.#putFile(TABLESPACE_MAP_PATH, Buffer.from(text), map.mode);
-  }
-
-  async #putFile(path: string, bytes: Buffer, mode: number): Promise<void> {
-    await this.#tree.writeFile(path, mode, { content: bytesSource(bytes).open() }, () => {});
   }
 
   #missing(what: string): DamagedError {

@@ -41,6 +41,8 @@ const SKIPPED: ReadonlySet<string> = new Set([
   "recovery.signal",
   "recovery.conf",
   "global/pg_control.walnut",
+  "walnut_catchup",
+  "walnut_catchup.tmp",
 ]);
 
 /** Read last, into an object of its own. */

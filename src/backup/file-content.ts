@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, read, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, read, readSync } from "node:fs";
 import { systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
 
@@ -39,6 +39,11 @@ export class OpenFile implements Disposable {
     }
     target.fill(0, filled);
     return filled;
+  }
+
+  /** As it is now. */
+  get sizeBytes(): number {
+    return this.#onDisk(() => fstatSync(this.#descriptor).size);
   }
 
   [Symbol.dispose](): void {

@@ -79,6 +79,12 @@ export class BaseFiles {
     return { sizeBytes, hash: Buffer.from(bytes).toString("hex") };
   }
 
+  /** Whether the name was added, or another one that has the same hash. */
+  knows(name: string): boolean {
+    const key = this.#keyOf(name);
+    return this.#isUsed(this.#slotOf(key.high, key.low));
+  }
+
   #keyOf(name: string): { readonly high: number; readonly low: number } {
     const digest = this.#names.digestOf(Buffer.from(name));
     const high = Number.parseInt(digest.slice(0, 8), 16);

@@ -190,3 +190,14 @@ export async function writeWalMessage(session: Session, options: QueryOptions): 
   );
   return parseLsn(textColumn(row, "lsn"));
 }
+
+/**
+ * Has the server keep its WAL from now on until the session ends, in a slot that goes away with it.
+ * Rejects with DatabaseError where there is no slot left, or the role may not have one.
+ */
+export async function keepWal(session: Session, options: QueryOptions): Promise<void> {
+  await session.query(
+    `SELECT pg_create_physical_replication_slot('walnut_' || pg_backend_pid(), true, true)`,
+    options,
+  );
+}
