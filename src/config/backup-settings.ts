@@ -1,5 +1,5 @@
 import { defaulted, setting } from "./setting.ts";
-import { boolean, choice, integer, json, text } from "./value-types.ts";
+import { boolean, choice, integer, json, secret, text } from "./value-types.ts";
 
 /** What backup-push makes of a cluster. */
 export const backup = {
@@ -37,6 +37,13 @@ export const backup = {
     boolean,
     "Verify the checksum of every page that backup-push reads. Needs a cluster with data checksums.",
     { default: "false" },
+  ),
+  catchUpSecret: setting(
+    "CATCHUP_SECRET",
+    secret,
+    "What catchup-send and catchup-receive know each other by, and encrypt with: at least 16 " +
+      "characters, the same on both hosts.",
+    { form: "own" },
   ),
   storeAllCorruptBlocks: defaulted(
     "STORE_ALL_CORRUPT_BLOCKS",
