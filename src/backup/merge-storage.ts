@@ -1,4 +1,4 @@
-import { ObjectNotFoundError, RefusedError } from "../errors.ts";
+import { ObjectExistsError, ObjectNotFoundError, RefusedError } from "../errors.ts";
 import { type ByteSource, counted, mapSource } from "../io/bytes.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { sentinelKey } from "../layout/keys.ts";
@@ -30,7 +30,16 @@ export class ClaimedStorage implements Pick<Storage, "put"> {
         sizeBytes += count;
       });
     });
-    await this.#storage.put(key, source, { ...options, ifAbsent: true });
+    try {
+      await this.#storage.put(key, source, { ...options, ifAbsent: true });
+    } catch (error) {
+      if (!(error instanceof ObjectExistsError)) throw error;
+      await this.#claim.require();
+      throw new RefusedError(`somebody else stored ${key} while this merge did`, {
+        hint: "Nothing was made visible. Run the command again, one at a time.",
+        cause: error,
+      });
+    }
     this.#stored.set(key, sizeBytes);
   }
 }
