@@ -1,5 +1,6 @@
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { writeCacheFile } from "../io/cache-file.ts";
 import type { Log } from "../io/log.ts";
 import { sha256Hex } from "../io/runtime.ts";
 
@@ -50,12 +51,8 @@ export async function rememberArchive(
   const text = format(memory, place.storageName);
   if (text === format(known, place.storageName)) return;
   const path = cachePath(place);
-  // One fixed name: a process killed here leaves one file, which the next one writes over.
-  const temporaryPath = `${path}.tmp`;
   try {
-    await mkdir(place.directory, { recursive: true, mode: 0o700 });
-    await writeFile(temporaryPath, text, { mode: 0o600 });
-    await rename(temporaryPath, path);
+    await writeCacheFile(path, text);
   } catch (error) {
     place.log.debug("archive memory not written", { path, reason: reasonOf(error) });
   }

@@ -17,6 +17,8 @@ export interface CatalogueEntry {
   /** When it was finished, as it says itself; the object's time only where nothing is recorded. */
   readonly timeNs: TimeNs;
   readonly isTimeRecorded: boolean;
+  /** The storages that hold it, where there are several. */
+  readonly storageNames?: readonly string[] | undefined;
   /** Absent when the sentinel can't be read. */
   readonly sentinel?: Sentinel | undefined;
   /** Absent when it was not asked for, does not exist, or can't be read. */
@@ -54,7 +56,7 @@ export async function listBackups(
   const entries: CatalogueEntry[] = [];
   const { signal } = options;
   const read = ({ name, info }: SentinelInfo): Promise<CatalogueEntry> =>
-    readCatalogueEntry(storage, name, { ...options, modifiedAt: info.modifiedAt });
+    readCatalogueEntry(storage, name, { ...options, ...info });
   for await (const entry of orderedJobs(listSentinels(storage, signal), READ_JOBS, read, {
     signal,
   })) {
@@ -102,7 +104,12 @@ async function* listSentinels(storage: Storage, signal: AbortSignal): AsyncGener
 export async function readCatalogueEntry(
   storage: Storage,
   name: BackupName,
-  { hasMetadata, modifiedAt, signal }: CatalogueOptions & { readonly modifiedAt: Date },
+  {
+    hasMetadata,
+    modifiedAt,
+    stores,
+    signal,
+  }: CatalogueOptions & Pick<ObjectInfo, "modifiedAt" | "stores">,
 ): Promise<CatalogueEntry> {
   const problems: string[] = [];
   const [sentinel, metadata] = await Promise.all([
@@ -114,6 +121,7 @@ export async function readCatalogueEntry(
     name,
     timeNs: recordedNs ?? timeNsOf(modifiedAt.getTime()),
     isTimeRecorded: recordedNs !== undefined,
+    ...(stores === undefined ? {} : { storageNames: stores }),
     sentinel,
     metadata,
     problems,

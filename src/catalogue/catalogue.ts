@@ -6,7 +6,7 @@ import { BACKUPS_FOLDER, parseSentinelKey, parseWalKey, WAL_FOLDER } from "../la
 import type { TimeNs } from "../layout/time.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
-import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import type { CallOptions, ObjectInfo, ObjectKey, Storage } from "../storage/storage.ts";
 import { type BackupFolder, BackupFolders } from "./backup-folders.ts";
 import { readStoredHistories, type StoredHistory } from "./histories.ts";
 import { readSegmentSize, sizeOfNames } from "./segment-size.ts";
@@ -133,19 +133,22 @@ export function compareBackups(
   );
 }
 
+type SentinelObject = ObjectInfo & { readonly name: BackupName };
+
 interface ListedBackups {
-  readonly sentinels: readonly { readonly name: BackupName; readonly modifiedAt: Date }[];
+  readonly sentinels: readonly SentinelObject[];
   readonly folders: BackupFolders;
   readonly unknownKeys: readonly ObjectKey[];
 }
 
 async function listBackupsFolder(storage: Storage, options: CallOptions): Promise<ListedBackups> {
-  const sentinels: { name: BackupName; modifiedAt: Date }[] = [];
+  const sentinels: SentinelObject[] = [];
   const folders = new BackupFolders();
   const unknownKeys: ObjectKey[] = [];
-  for await (const { key, sizeBytes, modifiedAt } of storage.list(BACKUPS_FOLDER, options)) {
+  for await (const info of storage.list(BACKUPS_FOLDER, options)) {
+    const { key, sizeBytes } = info;
     const name = parseSentinelKey(key);
-    if (name !== undefined && isBackupName(name)) sentinels.push({ name, modifiedAt });
+    if (name !== undefined && isBackupName(name)) sentinels.push({ ...info, name });
     else if (!isBackupName(folderName(key)) || !folders.add(key, sizeBytes)) unknownKeys.push(key);
   }
   return { sentinels, folders, unknownKeys };

@@ -41,7 +41,7 @@ export const backfillCommand: Command<Arguments> = {
   async run({ dataDirectory, isDryRun, isComparing }, context) {
     const { config, log, signal, workingDirectory } = context;
     const place = requireDirectory(dataDirectory ?? config.dataDirectory);
-    await using storage = await context.openStorage();
+    await using storage = await context.openStorage("archive");
     const results = backfill(storage, {
       dataDirectory: resolve(workingDirectory, place),
       isDryRun,

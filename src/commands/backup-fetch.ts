@@ -15,7 +15,6 @@ import type { Log } from "../io/log.ts";
 import { parseJson } from "../layout/json.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { TablespaceSpec } from "../layout/tablespace-spec.ts";
-import { requireKnownStorage } from "./backup-list.ts";
 import type { Command, Context, Words } from "./command.ts";
 import { warnOfGapBehind } from "./gap-warnings.ts";
 import { formatBytes } from "./progress.ts";
@@ -60,7 +59,6 @@ export const backupFetch: Command<BackupFetchArguments> = {
       text: "Restore matching files only; no server will start.",
     },
     { name: "target-user-data", value: "<json>", text: "Choose the backup with this user data." },
-    { name: "target-storage", value: "<name>", text: "The storage to read from: default." },
     { name: "restore-only", value: "<names>", text: "Not supported yet: restore some databases." },
     {
       name: "delta",
@@ -84,7 +82,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
     const { config, log, signal, progress, workingDirectory } = context;
     const spec = await readSpec(args.specPath, workingDirectory);
     const choice = chooseBackup(args, config.fetchTargetUserData);
-    await using storage = await context.openStorage();
+    await using storage = await context.openStorage("alive");
     const backup = await findBackup(storage, choice, { signal });
     if (choice.kind === "latest") log.info(`LATEST backup is: '${backup}'`);
     await warnOfGapBehind(storage, backup, { log, signal });
@@ -119,7 +117,6 @@ function parseArguments(words: Words): BackupFetchArguments {
     ["the destination", "the backup's name"],
     1,
   );
-  requireKnownStorage(words.value("target-storage"));
   if (words.value("restore-only") !== undefined) {
     throw new UsageError("--restore-only is not supported yet", {
       hint: "Restore everything, or use --mask for single files.",

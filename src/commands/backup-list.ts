@@ -1,5 +1,5 @@
 import { type CatalogueEntry, listBackups } from "../backup/catalogue.ts";
-import { ConfigError } from "../errors.ts";
+import { DEFAULT_STORAGE } from "../config/failover-settings.ts";
 import { isBackupName, parseBackupName } from "../layout/backup-name.ts";
 import { formatJson, parseJson } from "../layout/json.ts";
 import { isJsonObject, type JsonObject, jsonObject } from "../layout/json-value.ts";
@@ -10,6 +10,7 @@ import { formatLsn, lsn } from "../postgres/lsn.ts";
 import type { Command } from "./command.ts";
 import { warnOfGaps } from "./gap-warnings.ts";
 import { indentJson } from "./indented-json.ts";
+import { onlyStorageName } from "./storage-choice.ts";
 import { formatBoxTable, formatPlainTable } from "./table.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -18,9 +19,6 @@ interface BackupListArguments {
   readonly isJson: boolean;
   readonly isDetailed: boolean;
 }
-
-/** What a storage is called in lists; failover storages would have names of their own. */
-const PRIMARY_STORAGE = "default";
 
 /** `walnut backup-list` */
 export const backupList: Command<BackupListArguments> = {
@@ -35,13 +33,11 @@ export const backupList: Command<BackupListArguments> = {
     { name: "pretty", text: "A table for people; with --json, indented." },
     { name: "json", text: "One JSON array." },
     { name: "detail", text: "Show times, host, version, WAL positions and permanence, too." },
-    { name: "target-storage", value: "<name>", text: `The storage to list: ${PRIMARY_STORAGE}.` },
   ],
   needsConfig: true,
 
   parse(words) {
     requirePositionals(words, []);
-    requireKnownStorage(words.value("target-storage"));
     return {
       isPretty: words.has("pretty"),
       isJson: words.has("json"),
@@ -50,14 +46,15 @@ export const backupList: Command<BackupListArguments> = {
   },
 
   async run({ isPretty, isJson, isDetailed }, context) {
-    const { log, signal } = context;
-    await using storage = await context.openStorage();
+    const { config, log, signal } = context;
+    await using storage = await context.openStorage("alive");
     const entries = await listBackups(storage, { hasMetadata: isDetailed, signal });
     for (const { name, problems } of entries) {
       for (const reason of problems)
         log.warning("a backup is not wholly readable", { name, reason });
     }
-    const sorted = isDetailed ? entries.toSorted(byStart) : entries;
+    const copies = entries.flatMap((entry) => copiesOf(entry, onlyStorageName(config)));
+    const sorted = isDetailed ? copies.toSorted(byStart) : copies;
     if (isJson) {
       const text = formatJson(
         sorted.map((entry) => backupJson(entry, isDetailed)),
@@ -74,12 +71,14 @@ export const backupList: Command<BackupListArguments> = {
   },
 };
 
-/** Throws ConfigError for a storage that is not there: there is only the primary one. */
-export function requireKnownStorage(name: string | undefined): void {
-  if (name === undefined || name === PRIMARY_STORAGE || name === "all") return;
-  throw new ConfigError(`there is no storage ${name}`, {
-    hint: `Only ${PRIMARY_STORAGE} is configured.`,
-  });
+/** One for each storage that has it. */
+function copiesOf(entry: CatalogueEntry, onlyStorage: string): readonly CatalogueEntry[] {
+  const { storageNames = [onlyStorage] } = entry;
+  return storageNames.map((name) => ({ ...entry, storageNames: [name] }));
+}
+
+function storageOf({ storageNames }: CatalogueEntry): string {
+  return storageNames?.[0] ?? DEFAULT_STORAGE;
 }
 
 function byStart(one: CatalogueEntry, other: CatalogueEntry): number {
@@ -155,7 +154,7 @@ function cellsOf(
   isDetailed: boolean,
   formatTime: (timeNs: TimeNs) => string,
 ): readonly string[] {
-  const cells = [entry.name, formatTime(entry.timeNs), segmentOf(entry), PRIMARY_STORAGE];
+  const cells = [entry.name, formatTime(entry.timeNs), segmentOf(entry), storageOf(entry)];
   if (!isDetailed) return cells;
   const { metadata } = entry;
   const showTime = (timeNs: TimeNs | undefined): string =>
@@ -199,7 +198,7 @@ export function backupJson(entry: CatalogueEntry, isDetailed: boolean): JsonObje
     ["backup_name", entry.name],
     ["time", formatTimeUtc(entry.timeNs)],
     ["wal_file_name", segmentOf(entry)],
-    ["storage_name", PRIMARY_STORAGE],
+    ["storage_name", storageOf(entry)],
     ...(isDetailed ? metadataMembers(entry.metadata) : []),
     ...(isDetailed ? ownMembers(entry.sentinel?.own) : []),
   ]);

@@ -7,7 +7,8 @@ import type { Config } from "../config/config.ts";
 import { UsageError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import type { JsonValue } from "../layout/json-value.ts";
-import type { Command, Flag, Words } from "./command.ts";
+import { inBackupStorage } from "./backup-storage.ts";
+import type { Command, Flag } from "./command.ts";
 import { type IncrementWish, increments, parseUserData, parseWish } from "./increment-wish.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
@@ -68,7 +69,6 @@ const FLAGS: readonly Flag[] = [
   { name: "rating-composer", short: "r", text: "Has no effect: parts are filled in order." },
   { name: "database-composer", short: "b", text: "Has no effect: parts are filled in order." },
   { name: "copy-composer", short: "c", text: "Take a full backup; nothing is copied." },
-  { name: "target-storage", value: "<name>", text: 'Only "default" exists so far.' },
 ];
 
 const WITHOUT_EFFECT = ["rating-composer", "database-composer", "copy-composer"];
@@ -94,7 +94,6 @@ export const backupPush: Command<Arguments> = {
 
   parse(words) {
     const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
-    requireSupported(words);
     const isRemote = words.has("remote");
     if (isRemote && dataDirectory !== undefined) {
       throw new UsageError(
@@ -120,33 +119,29 @@ export const backupPush: Command<Arguments> = {
     for (const flag of args.ignored) log.warning(`--${flag} has no effect`);
 
     const startMs = clock.monotonicMs();
-    await using storage = await context.openStorage();
     const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
       context.progress.update({ activity: "backing up", ...state });
     try {
-      const world = { storage, log, clock, onProgress, signal };
       const settings = pushSettings(args, config);
-      const pushed =
-        directory === undefined
-          ? await pushRemoteBackup(settings, world)
-          : await pushBackup(
-              { ...settings, dataDirectory: resolve(context.workingDirectory, directory) },
-              world,
-            );
-      sayWritten(log, pushed, { storage: storage.name, elapsedMs: clock.monotonicMs() - startMs });
+      const pushed = await inBackupStorage(context, async (storage) => {
+        const world = { storage, log, clock, onProgress, signal };
+        const written =
+          directory === undefined
+            ? await pushRemoteBackup(settings, world)
+            : await pushBackup(
+                { ...settings, dataDirectory: resolve(context.workingDirectory, directory) },
+                world,
+              );
+        const elapsedMs = clock.monotonicMs() - startMs;
+        sayWritten(log, written, { storage: storage.name, elapsedMs });
+        return written;
+      });
       await requireSoundPages(pushed, { connection: settings.connection, log, signal });
     } finally {
       context.progress.end();
     }
   },
 };
-
-function requireSupported(words: Words): void {
-  const storage = words.value("target-storage") ?? "default";
-  if (storage !== "default" && storage !== "") {
-    throw new UsageError(`--target-storage ${storage}: there is only the storage "default"`);
-  }
-}
 
 /** What all backups of this configuration have in common. */
 export function pushSettings(

@@ -32,7 +32,7 @@ export const catchUpFetch: Command<CatchUpFetchArguments> = {
 
   async run({ destination, backup: wanted }, context) {
     const { config, log, signal, progress } = context;
-    await using storage = new CatchUpStorage(await context.openStorage());
+    await using storage = new CatchUpStorage(await context.openStorage("alive"));
     const choice =
       wanted === LATEST ? ({ kind: "latest" } as const) : ({ kind: "name", name: wanted } as const);
     const backup = await findBackup(storage, choice, { signal });

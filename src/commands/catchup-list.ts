@@ -9,7 +9,8 @@ export const catchUpList: typeof backupList = {
   summary: "List what catchup-push stored, oldest first.",
 
   async run(args, context) {
-    const openStorage = async () => new CatchUpStorage(await context.openStorage());
+    const openStorage: typeof context.openStorage = async (use) =>
+      new CatchUpStorage(await context.openStorage(use));
     await backupList.run(args, { ...context, openStorage });
   },
 };

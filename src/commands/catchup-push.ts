@@ -3,6 +3,7 @@ import { CatchUpStorage } from "../backup/catch-up-storage.ts";
 import { pushBackup } from "../backup/push.ts";
 import { FormatError, UsageError } from "../errors.ts";
 import { type Lsn, lsn, parseLsn } from "../postgres/lsn.ts";
+import { inBackupStorage } from "./backup-storage.ts";
 import { pushSettings, sayWritten } from "./backup-push.ts";
 import type { Command } from "./command.ts";
 import { requirePositionals } from "./words.ts";
@@ -40,7 +41,6 @@ export const catchUpPush: Command<CatchUpPushArguments> = {
   async run({ dataDirectory, fromLsn }, context) {
     const { config, log, clock, signal, progress } = context;
     const startMs = clock.monotonicMs();
-    await using storage = new CatchUpStorage(await context.openStorage());
     const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
       progress.update({ activity: "reading what changed", ...state });
     const plain = {
@@ -58,8 +58,12 @@ export const catchUpPush: Command<CatchUpPushArguments> = {
       catchUpFrom: fromLsn,
     };
     try {
-      const pushed = await pushBackup(settings, { storage, log, clock, onProgress, signal });
-      sayWritten(log, pushed, { storage: storage.name, elapsedMs: clock.monotonicMs() - startMs });
+      await inBackupStorage(context, async (whole) => {
+        const storage = new CatchUpStorage(whole);
+        const pushed = await pushBackup(settings, { storage, log, clock, onProgress, signal });
+        const elapsedMs = clock.monotonicMs() - startMs;
+        sayWritten(log, pushed, { storage: storage.name, elapsedMs });
+      });
     } finally {
       progress.end();
     }

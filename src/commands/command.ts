@@ -2,6 +2,7 @@ import type { Config } from "../config/config.ts";
 import type { Launch } from "../daemon/service.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
+import type { StorageUse } from "../storage/failover-open.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { StorageTraffic } from "../storage/traffic.ts";
 
@@ -20,8 +21,11 @@ export interface Context {
   readonly writeBytes?: (bytes: Uint8Array) => Promise<void>;
   /** Shows where a long job stands: one rewritten line on a terminal, a line a minute in a log. */
   readonly progress: ProgressSink;
-  /** The configured storage with all its wrappers. Throws ConfigError if there is none. */
-  readonly openStorage: () => Promise<Storage>;
+  /**
+   * The configured storage with all its wrappers. Throws ConfigError if there is none. With
+   * fail-over storages, all of them as one: what for is said by `use`, "all" unless given.
+   */
+  readonly openStorage: (use?: StorageUse) => Promise<Storage>;
   /** The same without encryption: objects as they are stored; absent where there is none. */
   readonly openStored?: () => Promise<Storage>;
   /** What all storages of this process share; absent: each that is opened has its own. */

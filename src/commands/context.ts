@@ -1,9 +1,14 @@
+import type { Config } from "../config/config.ts";
 import type { OpenedKeys } from "../crypto/open.ts";
 import { ConfigError } from "../errors.ts";
+import { groupOfKey, isRewrittenKey, PROBE_FOLDER } from "../layout/backup-group.ts";
 import { WAL_FOLDER } from "../layout/keys.ts";
 import { ENCRYPTION_MARK_KEY, isSecretKey } from "../layout/secrecy.ts";
+import type { StorageUse } from "../storage/failover-open.ts";
+import type { FailoverRequest } from "../storage/open.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
+import { ofTarget } from "./storage-choice.ts";
 
 type ContextParts = Omit<Context, "openStorage" | "openStored">;
 
@@ -11,7 +16,7 @@ type ContextParts = Omit<Context, "openStorage" | "openStored">;
 export function createContext(parts: ContextParts): Context {
   return {
     ...parts,
-    openStorage: async () => (await openSides(parts)).readable,
+    openStorage: async (use) => (await openSides(parts, use)).readable,
     openStored: async () => (await openSides(parts)).stored,
   };
 }
@@ -26,9 +31,11 @@ export interface RepositorySides {
 
 /** Opens the store of a configuration. Throws ConfigError if there is none. */
 export async function openSides(
-  parts: Pick<ContextParts, "config" | "clock" | "log" | "signal">,
+  parts: Pick<ContextParts, "config" | "clock" | "log" | "signal" | "traffic">,
+  use: StorageUse = "all",
 ): Promise<RepositorySides> {
-  const { config, log, signal } = parts;
+  const { log, signal } = parts;
+  const config = ofTarget(parts.config);
   if (config.storage === undefined) {
     throw new ConfigError("no storage is configured", {
       hint:
@@ -38,9 +45,12 @@ export async function openSides(
   }
   const keys = await openConfiguredKeys(parts);
   const { openStorage } = await import("../storage/open.ts");
-  const storage = await openStorage(config.storage, {
+  const stored = await openStorage(config.storage, {
     signal,
     log,
+    traffic: parts.traffic,
+    folder: config.storageFolder,
+    failover: failoverRequest(config, use),
     requestTimeoutMs: config.requestTimeoutMs,
     uploadConcurrency: config.uploadConcurrency,
     ...(config.networkRateLimitBytesPerSecond === undefined
@@ -59,14 +69,16 @@ export async function openSides(
     log,
   });
   const rules = { ...keys, isSecret: isSecretKey, isPlainRead, guard };
-  const stored = await inFolder(storage, config.storageFolder);
   return { stored, readable: new EncryptedStorage(stored, rules) };
 }
 
-async function inFolder(storage: Storage, folder: string | undefined): Promise<Storage> {
-  if (folder === undefined) return storage;
-  const { PrefixedStorage } = await import("../storage/prefixed.ts");
-  return new PrefixedStorage(storage, folder);
+function failoverRequest(
+  { failover, cacheDirectory }: Config,
+  use: StorageUse,
+): FailoverRequest | undefined {
+  if (failover === undefined) return undefined;
+  const keys = { groupOf: groupOfKey, isRewritten: isRewrittenKey };
+  return { config: failover, use, keys, probeFolder: PROBE_FOLDER, cacheDirectory };
 }
 
 /** Before the store is asked for anything: a key that can't be used refuses every command. */

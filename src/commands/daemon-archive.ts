@@ -5,6 +5,7 @@ import { untilAborted } from "../io/abort.ts";
 import type { Log } from "../io/log.ts";
 import { Semaphore } from "../io/ordered.ts";
 import { BorrowedStorage } from "../storage/borrowed.ts";
+import type { StorageUse } from "../storage/failover-open.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context, Reloaded, Self } from "./command.ts";
 import { createContext } from "./context.ts";
@@ -133,12 +134,12 @@ export function resolvedDataDirectory(
 /** One set of settings, its open store, and its drainer. */
 class Generation {
   readonly context: Context;
-  readonly #openOwn: () => Promise<Storage>;
+  readonly #openOwn: Context["openStorage"];
   readonly #pushes: Semaphore;
   readonly #fetches: Semaphore;
   /** Ends what belongs to the settings, when they are retired and nobody uses them. */
   readonly #over = new AbortController();
-  #storage: Promise<Storage> | undefined;
+  readonly #storages = new Map<StorageUse, Promise<Storage>>();
   #draining: Promise<void> | undefined;
   #useCount = 0;
   #unused = Promise.withResolvers<void>();
@@ -152,7 +153,7 @@ class Generation {
     this.#fetches = new Semaphore(Math.min(config.downloadConcurrency, CONCURRENCY_MAX));
     this.context = {
       ...own,
-      openStorage: async () => new BorrowedStorage(await this.#open()),
+      openStorage: async (use) => new BorrowedStorage(await this.#open(use)),
       ...(self === undefined ? {} : { self: this.#describeSelf(self) }),
     };
   }
@@ -181,8 +182,10 @@ class Generation {
     if (this.#useCount > 0) await this.#unused.promise;
     this.#over.abort(new InterruptedError("the daemon has other settings or stops"));
     await this.#draining;
-    const storage = await this.#storage?.catch(() => undefined);
-    await storage?.[Symbol.asyncDispose]();
+    for (const opening of this.#storages.values()) {
+      const storage = await opening.catch(() => undefined);
+      await storage?.[Symbol.asyncDispose]();
+    }
   }
 
   async #use(
@@ -205,12 +208,13 @@ class Generation {
   }
 
   /** One that failed to open is opened again by the next call. */
-  async #open(): Promise<Storage> {
-    const opening = (this.#storage ??= this.#openOwn());
+  async #open(use: StorageUse = "all"): Promise<Storage> {
+    const opening = this.#storages.get(use) ?? this.#openOwn(use);
+    this.#storages.set(use, opening);
     try {
       return await opening;
     } catch (error) {
-      if (this.#storage === opening) this.#storage = undefined;
+      if (this.#storages.get(use) === opening) this.#storages.delete(use);
       throw error;
     }
   }

@@ -25,7 +25,6 @@ export const DELETE_FLAGS: readonly Flag[] = [
     name: "without-backup-check",
     text: "For garbage: go on even if there is no backup that is not permanent.",
   },
-  { name: "target-storage", value: "<name>", text: "The storage: default." },
 ];
 
 const FORMS = "retain, before, target, everything or garbage";

@@ -12,8 +12,8 @@ import {
   type RetentionOptions,
 } from "../retention/retention.ts";
 import type { Storage, UnfinishedPut } from "../storage/storage.ts";
-import { requireKnownStorage } from "./backup-list.ts";
 import type { Command, Context } from "./command.ts";
+import { usedStorages } from "./storage-choice.ts";
 import { DELETE_FLAGS, parseDeleteRequest } from "./delete-words.ts";
 
 interface DeleteArguments {
@@ -21,9 +21,6 @@ interface DeleteArguments {
   readonly isConfirmed: boolean;
   readonly isByTime: boolean;
 }
-
-/** What a storage is called in WAL-G's lines. */
-const PRIMARY_STORAGE = "default";
 
 /** `walnut delete` */
 export const deleteCommand: Command<DeleteArguments> = {
@@ -42,7 +39,6 @@ export const deleteCommand: Command<DeleteArguments> = {
   needsConfig: true,
 
   parse(words) {
-    requireKnownStorage(words.value("target-storage"));
     return {
       request: parseDeleteRequest(words),
       isConfirmed: words.has("confirm"),
@@ -54,7 +50,8 @@ export const deleteCommand: Command<DeleteArguments> = {
     const { log, clock, config } = context;
     await using storage = await context.openStorage();
     const options = { ...context, ...config.removal, minimumFulls: 0 };
-    announce(request, log);
+    const storages = usedStorages(config);
+    announce(request, storages, log);
     const rules = { nowNs: timeNsOf(clock.now()), isByTime };
     const prepared = await prepareRetention(
       storage,
@@ -64,9 +61,9 @@ export const deleteCommand: Command<DeleteArguments> = {
     if (prepared === undefined) return sayNothingToMeasure(request, log);
     sayKept(prepared, log);
     log.info("Evaluating objects for deletion...");
-    const markedCount = markKeys(prepared, request, log);
+    const markedCount = markKeys(prepared, request, { storages, log });
     const puts = await listPuts(storage, request, options);
-    for (const { key, id } of puts) markPut({ key, id }, log);
+    for (const { key, id } of puts) markPut({ key, id }, { storages, log });
 
     const count = markedCount + puts.length;
     if (count === 0) log.info("No objects matched the deletion criteria.");
@@ -75,8 +72,8 @@ export const deleteCommand: Command<DeleteArguments> = {
   },
 };
 
-function announce(request: DeleteRequest, log: Log): void {
-  log.info(`Backup to delete will be searched in storages: [${PRIMARY_STORAGE}]`);
+function announce(request: DeleteRequest, storages: readonly string[], log: Log): void {
+  log.info(`Backup to delete will be searched in storages: [${storages.join(" ")}]`);
   log.info("retrieving permanent objects");
   if (request.kind !== "everything" && request.kind !== "target") log.info("Start delete");
   if (request.kind === "garbage") log.info(GARBAGE_LINES[request.scope]);
@@ -119,20 +116,31 @@ function sayKept({ plan, selection, holds }: PreparedRetention, log: Log): void 
   }
 }
 
+interface Marking {
+  /** What is deleted is deleted in all of them. */
+  readonly storages: readonly string[];
+  readonly log: Log;
+}
+
 /** WAL-G shows the keys of `target` below the folder of backups. */
-function markKeys({ plan }: PreparedRetention, { kind }: DeleteRequest, log: Log): number {
+function markKeys(
+  { plan }: PreparedRetention,
+  { kind }: DeleteRequest,
+  { storages, log }: Marking,
+): number {
   let count = 0;
   for (const key of removedKeys(plan)) {
     const shown =
       kind === "target" && key.startsWith(BACKUPS_FOLDER) ? key.slice(BACKUPS_FOLDER.length) : key;
-    log.info(`Object marked for deletion: ${shown}`, { storage: PRIMARY_STORAGE });
+    log.info(`Object marked for deletion: ${shown}`, { storage: storages.join(",") });
     count += 1;
   }
   return count;
 }
 
-function markPut({ key, id }: Pick<UnfinishedPut, "key" | "id">, log: Log): void {
-  log.info(`Unfinished upload marked for deletion: ${key}`, { storage: PRIMARY_STORAGE, id });
+function markPut({ key, id }: Pick<UnfinishedPut, "key" | "id">, { storages, log }: Marking): void {
+  const storage = storages.join(",");
+  log.info(`Unfinished upload marked for deletion: ${key}`, { storage, id });
 }
 
 async function listPuts(

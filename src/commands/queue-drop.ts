@@ -88,7 +88,7 @@ async function shipRecorded(
   if ((await listLocalGaps(spool.gaps)).length === 0) return;
   try {
     await forgetGap(spool.gaps, name);
-    await using storage = await context.openStorage();
+    await using storage = await context.openStorage("archive");
     const names = await shipGaps(storage, spool.gaps, { ...queue, serverName }, { signal });
     if (names.length === 0) return;
     log.warning("the archive has gaps since the store was away: take a new base backup", {

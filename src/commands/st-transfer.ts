@@ -1,4 +1,5 @@
-import { ConfigError, StorageError, UsageError } from "../errors.ts";
+import { ALL_STORAGES } from "../config/failover-settings.ts";
+import { StorageError, UsageError } from "../errors.ts";
 import { duration, integer } from "../config/value-types.ts";
 import { backupFolder, parseSentinelKey, BACKUPS_FOLDER, WAL_FOLDER } from "../layout/keys.ts";
 import { cleanPath, listBelow } from "../storage/folder.ts";
@@ -8,6 +9,7 @@ import { transferObjects, type TransferOptions } from "../storage/transfer.ts";
 import type { Context, Words } from "./command.ts";
 import { openSides } from "./context.ts";
 import type { StorageTool } from "./st.ts";
+import { storageNames, withStorage } from "./storage-choice.ts";
 import { requirePositionals } from "./words.ts";
 
 const COPY_JOBS = 8;
@@ -59,9 +61,31 @@ export const transferTool: StorageTool = async (words, context) => {
   if (names.source === names.target) {
     throw new UsageError(`source and target are the same: ${names.source}`);
   }
-  await using source = await openNamed(names.source, context);
-  await using target = await openNamed(names.target, context);
-  const waves = await chooseWaves(source, { kind, prefix, words, signal: context.signal });
+  if (names.target === ALL_STORAGES) throw new UsageError("objects are moved to one storage");
+  const sources =
+    names.source === ALL_STORAGES
+      ? storageNames(context.config).filter((name) => name !== names.target)
+      : [names.source];
+  for (const name of sources) {
+    await transferFrom(
+      name,
+      names.target,
+      { kind, prefix, words, signal: context.signal },
+      context,
+    );
+  }
+};
+
+async function transferFrom(
+  sourceName: string,
+  targetName: string,
+  choice: Choice,
+  context: Context,
+): Promise<void> {
+  const { words } = choice;
+  await using source = await openNamed(sourceName, context);
+  await using target = await openNamed(targetName, context);
+  const waves = await chooseWaves(source, choice);
   const counts = await transferObjects(source, target, waves, transferOptions(words, context));
   const { transferred, skipped, failures } = counts;
   for (const { key, reason } of failures) context.log.error("not transferred", { key, reason });
@@ -71,12 +95,15 @@ export const transferTool: StorageTool = async (words, context) => {
       hint: "They are still at the source. Run the command again.",
     });
   }
-  context.log.info("objects were transferred", { transferred, skipped });
-};
+  const from = sourceName;
+  context.log.info("objects were transferred", { transferred, skipped, from, to: targetName });
+}
 
 async function openNamed(name: string, context: Context): Promise<Storage> {
-  if (name === "default") return await (context.openStored ?? context.openStorage)();
-  throw new ConfigError(`there is no storage ${name}`, { hint: "Only default is configured." });
+  const config = withStorage(context.config, name);
+  if (context.config.failover !== undefined)
+    return (await openSides({ ...context, config })).stored;
+  return await (context.openStored ?? context.openStorage)();
 }
 
 interface Choice {

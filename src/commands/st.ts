@@ -1,7 +1,9 @@
-import { UsageError } from "../errors.ts";
+import { ALL_STORAGES, DEFAULT_STORAGE } from "../config/failover-settings.ts";
+import { ObjectNotFoundError, UsageError } from "../errors.ts";
 import type { Command, Context, Flag, Words } from "./command.ts";
+import { createContext } from "./context.ts";
 import type { Program } from "./index.ts";
-import { requireKnownStorage } from "./backup-list.ts";
+import { storageNames, withStorage } from "./storage-choice.ts";
 
 /** One tool of `st`: what it does with the words behind its name. */
 export type StorageTool = (words: Words, context: Context, program: ToolProgram) => Promise<void>;
@@ -11,7 +13,15 @@ export type ToolProgram = Pick<Program, "configureFile">;
 interface ToolArguments {
   readonly words: Words;
   readonly tool: () => Promise<StorageTool>;
+  /** The storage that is looked at, or "all". */
+  readonly target: string;
+  /** Whether "all" means each by itself, and not what they are together. */
+  readonly isForEach: boolean;
 }
+
+const FOR_EACH: ReadonlySet<string> = new Set(["put", "rm", "check"]);
+/** They say themselves between which storages. */
+const FOR_NONE: ReadonlySet<string> = new Set(["copy", "transfer"]);
 
 /** Loaded when they run. */
 const TOOLS: ReadonlyMap<string, () => Promise<StorageTool>> = new Map([
@@ -27,7 +37,7 @@ const TOOLS: ReadonlyMap<string, () => Promise<StorageTool>> = new Map([
 ]);
 
 const FLAGS: readonly Flag[] = [
-  { name: "target", short: "t", value: "<name>", text: "The storage: default, or all." },
+  { name: "target", short: "t", value: "<name>", text: "The storage: default, a name, or all." },
   { name: "recursive", short: "r", text: "For ls: objects in all folders below." },
   { name: "glob", short: "g", text: "For ls: the path is a pattern with *, ? and [...]." },
   { name: "all-versions", text: "For ls: accepted; only the newest versions are shown." },
@@ -63,6 +73,15 @@ const FLAGS: readonly Flag[] = [
   },
 ];
 
+/** The same with one storage only. */
+function inStorage(context: Context, name: string): Context {
+  if (name === ALL_STORAGES || context.config.failover === undefined) {
+    withStorage(context.config, name);
+    return context;
+  }
+  return createContext({ ...context, config: withStorage(context.config, name) });
+}
+
 /** `walnut st` */
 export function storageTools(program: ToolProgram): Command<ToolArguments> {
   return {
@@ -86,20 +105,34 @@ export function storageTools(program: ToolProgram): Command<ToolArguments> {
           hint: `Write st ${[...TOOLS.keys()].join(", st ")}.`,
         });
       }
-      requireKnownStorage(words.value("target"));
       const rest: Words = {
         positionals,
         has: (flag) => words.has(flag),
         value: (flag) => words.value(flag),
         values: (flag) => words.values(flag),
       };
-      return { tool, words: rest };
+      const target = FOR_NONE.has(name) ? ALL_STORAGES : (words.value("target") ?? DEFAULT_STORAGE);
+      return { tool, words: rest, target, isForEach: FOR_EACH.has(name) };
     },
 
-    async run({ tool, words }, context) {
-      await (
-        await tool()
-      )(words, context, program);
+    async run({ tool, words, target, isForEach }, context) {
+      const run = await tool();
+      const isEach = isForEach && target === ALL_STORAGES;
+      if (isEach && words.has("read-stdin") && storageNames(context.config).length > 1) {
+        throw new UsageError("--read-stdin has one content for one storage, not for all");
+      }
+      const targets = isEach ? storageNames(context.config) : [target];
+      const missing: ObjectNotFoundError[] = [];
+      for (const name of targets) {
+        try {
+          await run(words, inStorage(context, name), program);
+        } catch (error) {
+          if (!(error instanceof ObjectNotFoundError) || targets.length === 1) throw error;
+          missing.push(error);
+        }
+      }
+      // What one of them has is there.
+      if (missing[0] !== undefined && missing.length === targets.length) throw missing[0];
     },
   };
 }

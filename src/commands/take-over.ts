@@ -48,7 +48,7 @@ export const takeOver: Command<{ readonly dataDirectory: string | undefined }> =
     const writer = await describeWriter(directory, config.archiveQueue.serverName);
     const { extension } = codecOf(config.compressionMethod);
 
-    await using storage = await context.openStorage();
+    await using storage = await context.openStorage("archive");
     await ensureRepositoryIdentity(storage, control.systemId, { signal });
     const own = { ...writer, systemId: control.systemId, timeline, extension };
     const former = await takeTimelineOver(storage, own, { signal });

@@ -33,7 +33,7 @@ export const walDelta: Command<Arguments> = {
     const queue = queueIn(resolve(workingDirectory, place));
     const configured = config.archiveQueue.spoolDirectory;
     const spool = await spoolDirectory({ ...queue, ...config, configured });
-    await using storage = await openStorage();
+    await using storage = await openStorage("archive");
     const stored = await storeGroups(storage, {
       directory: notesDirectory(spool),
       codec: codecOf(config.compressionMethod),

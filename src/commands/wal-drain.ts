@@ -58,7 +58,7 @@ export const walDrain: Command<Arguments> = {
     const reason = await drain({
       queue,
       spool,
-      openStorage: context.openStorage,
+      openStorage: () => context.openStorage("archive"),
       codec: codecOf(config.compressionMethod),
       level: config.compressionLevel,
       isLevelByNeed,

@@ -21,7 +21,7 @@ export const walIndex: Command<{ readonly path: string }> = {
   async run({ path }, { log, signal, workingDirectory, openStorage }) {
     const { indexLocalBatch } = await import("../catalogue/index-local.ts");
     const file = resolve(workingDirectory, path);
-    await using storage = await openStorage();
+    await using storage = await openStorage("archive");
     const place = { walDirectory: dirname(file), name: basename(file) };
     const count = await indexLocalBatch(storage, place, { signal });
     log.info("noted commits", { segments: count, storage: storage.name });

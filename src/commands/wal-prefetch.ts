@@ -66,7 +66,7 @@ export const walPrefetch: Command<Arguments> = {
     const reason = await prefetch({
       queue,
       spool,
-      openStorage: context.openStorage,
+      openStorage: () => context.openStorage(),
       codecJobs: config.codecJobs,
       cacheDirectory: config.cacheDirectory,
       ...config.prefetch,

@@ -150,7 +150,7 @@ async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): 
   const limits = { timeoutMs: config.walTimeoutMs, signal };
   await using storage = await withinDeadline(limits, ({ begin }) => {
     begin("opening the storage");
-    return context.openStorage();
+    return context.openStorage("archive");
   });
   const outcome = await pushWal(storage, wal, {
     ...limits,

@@ -28,7 +28,7 @@ export const walReceive: Command<{ readonly isSynchronous: boolean }> = {
   async run({ isSynchronous }, context) {
     const { config, log, clock, signal } = context;
     const { slot, partialIntervalMs, partialBytes } = config.receive;
-    await using storage = await context.openStorage();
+    await using storage = await context.openStorage("archive");
     await receiveWal(storage, {
       settings: config.postgres,
       slot,

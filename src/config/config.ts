@@ -1,6 +1,6 @@
 import type { CompressionMethod } from "../codec/codec.ts";
 import type { EncryptionConfig } from "../crypto/open.ts";
-import type { StorageConfig } from "../storage/open.ts";
+import type { FailoverConfig, StorageConfig } from "../storage/open.ts";
 
 /** How to reach PostgreSQL: libpq's names and meanings; what is absent has libpq's default. */
 export interface PostgresConfig {
@@ -92,6 +92,10 @@ export interface RemovalConfig {
 export interface Config {
   /** Absent when no storage is configured: `openStorage` says so. */
   readonly storage?: StorageConfig;
+  /** Stores that stand in for `storage`; absent where there are none. */
+  readonly failover?: FailoverConfig;
+  /** Of all these, the only one to use: "default", or a name in `failover`. */
+  readonly targetStorage?: string;
   /** One more folder below `storage` that holds everything; segments joined by "/". */
   readonly storageFolder?: string;
   /** Absent when no key is configured. */
@@ -151,8 +155,6 @@ export interface Config {
   readonly removal: RemovalConfig;
   readonly increments: IncrementConfig;
   /** Whether backup-push verifies the checksums of pages. */
-  /** What both ends of catchup-send know. */
-  readonly catchUpSecret?: string;
   readonly isPageVerified: boolean;
   readonly isEveryCorruptBlockListed: boolean;
   /** Checksum of each file in our manifest. */

@@ -1,6 +1,8 @@
 import { ConfigError } from "../errors.ts";
 import { type ConfigFile, findHomeConfigFile, readConfigFile } from "./config-file.ts";
 import { type Found, FoundSettings, parseFound } from "./found-settings.ts";
+import { failoverSecrets } from "./failover-config.ts";
+import { failover } from "./failover-settings.ts";
 import { general } from "./general-settings.ts";
 import { nearestWord } from "./nearest.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
@@ -133,6 +135,9 @@ class Collector {
         continue;
       }
       if (setting.type.isSecret) this.secrets.push(text);
+      if (setting === failover.storages) {
+        this.secrets.push(...failoverSecrets(text, this.#index));
+      }
       groups.set(setting, [...(groups.get(setting) ?? []), { name, text }]);
     }
     return groups;

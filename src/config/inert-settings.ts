@@ -1,15 +1,5 @@
 import { type Effect, type NameForm, type Setting, type SettingType, setting } from "./setting.ts";
-import {
-  boolean,
-  bytes,
-  choice,
-  duration,
-  integer,
-  secret,
-  secretJson,
-  share,
-  text,
-} from "./value-types.ts";
+import { boolean, bytes, choice, duration, integer, secret, text } from "./value-types.ts";
 
 /** Name, type, text, and why it has no effect. */
 type Row = readonly [string, SettingType<unknown>, string, string | Effect];
@@ -29,8 +19,6 @@ const RETRIES = "walnut repeats requests until their time limit, however often t
 const PAUSES = "walnut waits as long as the store asks, else with growing pauses";
 const GO_RUNTIME = "it belongs to the Go runtime";
 const LATER = "it comes in a later version";
-const ONE_STORE = "there is only one store";
-const NOTICE = "How a failed store is noticed.";
 const WALE_LOG = "WALNUT_LOG_DESTINATION counts";
 const IMAGE = "it belongs to a container image that starts WAL-G";
 
@@ -142,41 +130,6 @@ const s3 = inert("any", [
   ],
 ]);
 
-const failover = inert("prefixed", [
-  [
-    "FAILOVER_STORAGES",
-    secretJson,
-    "Further stores by name.",
-    {
-      kind: "refused",
-      reason:
-        "this version reads and writes one store only, and would say that what lies in another " +
-        "one does not exist",
-      harmlessText: /^\{\s*\}$/,
-    },
-  ],
-  [
-    "TARGET_STORAGE",
-    text,
-    "The store to use.",
-    {
-      kind: "refused",
-      reason: "this version knows one store only, which is called default",
-      harmlessText: /^default$/,
-    },
-  ],
-  ["FAILOVER_STORAGES_CHECK", boolean, NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CHECK_TIMEOUT", duration({ minMs: 0 }), NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CHECK_SIZE", bytes(0), NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_LIFETIME", duration({ minMs: 0 }), NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_EMA_ALIVE_LIMIT", share, NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_EMA_DEAD_LIMIT", share, NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_EMA_ALPHA_ALIVE_MAX", share, NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_EMA_ALPHA_ALIVE_MIN", share, NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_EMA_ALPHA_DEAD_MAX", share, NOTICE, ONE_STORE],
-  ["FAILOVER_STORAGES_CACHE_EMA_ALPHA_DEAD_MIN", share, NOTICE, ONE_STORE],
-]);
-
 const others = inert("prefixed", [
   ["STATSD_ADDRESS", text, "Where metrics are sent.", LATER],
   ["STATSD_EXTRA_TAGS", text, "Tags of the metrics.", LATER],
@@ -210,7 +163,6 @@ export const inertSettings: readonly Setting[] = [
   ...wal,
   ...bareNames,
   ...s3,
-  ...failover,
   ...others,
   ...neighbours,
 ];

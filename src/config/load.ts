@@ -7,6 +7,7 @@ import { backup } from "./backup-settings.ts";
 import type { ArchiveQueueConfig, Config, PostgresConfig, RetentionConfig } from "./config.ts";
 import { readEncryptionConfig } from "./encryption-config.ts";
 import { encryption } from "./encryption-settings.ts";
+import { readFailoverConfig, readTargetStorage } from "./failover-config.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
 import { postgres } from "./postgres-settings.ts";
@@ -79,8 +80,12 @@ function throwAll(problems: readonly ConfigError[]): void {
 function assemble(found: FoundSettings, surroundings: Surroundings): Config {
   const isTurbo = found.get(general.turbo);
   const { networkRateLimit, diskRateLimit } = general;
+  const storage = readStorageConfig(found);
+  const failover = readFailoverConfig(found, storage);
   return {
-    ...defined("storage", readStorageConfig(found)),
+    ...defined("storage", storage),
+    ...defined("failover", failover),
+    ...defined("targetStorage", readTargetStorage(found, failover)),
     ...defined("storageFolder", readStorageFolder(found)),
     ...defined("encryption", readEncryptionConfig(found)),
     isUnencryptedWritten: found.get(encryption.writeUnencrypted),
@@ -139,7 +144,6 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       ...defined("fromUserData", found.get(backup.deltaFromUserData)),
       isPageScanAllowed: !found.get(backup.forceWalDelta),
     },
-    ...defined("catchUpSecret", found.get(backup.catchUpSecret)),
     isPageVerified: found.get(backup.verifyPageChecksums),
     isEveryCorruptBlockListed: found.get(backup.storeAllCorruptBlocks),
     manifestHash: found.get(general.manifestHash),

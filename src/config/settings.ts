@@ -2,6 +2,7 @@ import { archive } from "./archive-settings.ts";
 import { azure } from "./azure-settings.ts";
 import { backup } from "./backup-settings.ts";
 import { encryptionSettings } from "./encryption-settings.ts";
+import { failover } from "./failover-settings.ts";
 import { gcs } from "./gcs-settings.ts";
 import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
@@ -35,6 +36,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "SFTP", settings: Object.values(sftp) },
   { title: "Swift", settings: Object.values(swift) },
   { title: "rclone", settings: Object.values(rclone) },
+  { title: "Fail-over storages", settings: Object.values(failover) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },
   { title: "WAL-G's settings without effect", settings: inertSettings },

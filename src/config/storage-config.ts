@@ -32,6 +32,20 @@ export function readStorageConfig(found: FoundSettings): StorageConfig | undefin
   return first === undefined ? undefined : READERS.get(first)?.(found);
 }
 
+/** Whether it says what a store is, or how to reach it. */
+export function isStoreSetting(setting: Setting): boolean {
+  return isStorePrefix(setting) || STORE_SETTINGS.has(setting);
+}
+
+/** Whether it chooses the store. */
+export function isStorePrefix(setting: Setting): boolean {
+  return READERS.has(setting) || otherStorePrefixes.includes(setting);
+}
+
+const STORE_SETTINGS: ReadonlySet<Setting> = new Set<Setting>(
+  [storage, gcs, azure, sftp, swift, rclone].flatMap((group) => Object.values(group)),
+);
+
 /** The prefix of each store that there is, and what reads its settings. */
 const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
   [storage.filePrefix, readDirectory],

@@ -26,6 +26,7 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
+import { WatchedSource } from "./watched-source.ts";
 
 /** Objects as files below a directory: WAL-G's file storage. */
 export class DirectoryStorage implements Storage {
@@ -94,10 +95,10 @@ export class DirectoryStorage implements Storage {
       temporaryPath: join(dirname(path), temporaryName),
     };
 
-    const source = new ReportingStream(body.open());
+    const source = new WatchedSource(body);
     try {
-      if (ifAbsent !== true) await writeFileDurably(path, source, options);
-      else if (!(await createFileDurably(path, source, options))) {
+      if (ifAbsent !== true) await writeFileDurably(path, source.open(), options);
+      else if (!(await createFileDurably(path, source.open(), options))) {
         throw new ObjectExistsError(key, this.name);
       }
     } catch (error) {
@@ -190,29 +191,6 @@ export class DirectoryStorage implements Storage {
     return new StorageError(`object ${key} in ${this.name} was changed while it was read`, {
       isRetryable: false,
     });
-  }
-}
-
-/** Tells whether an error came out of the stream: a body may read files itself. */
-class ReportingStream implements ByteStream {
-  readonly #stream: ByteStream;
-  #failure: { readonly error: unknown } | undefined;
-
-  constructor(stream: ByteStream) {
-    this.#stream = stream;
-  }
-
-  isFailedBy(error: unknown): boolean {
-    return this.#failure !== undefined && this.#failure.error === error;
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {
-    try {
-      for await (const chunk of this.#stream) yield chunk;
-    } catch (error) {
-      this.#failure = { error };
-      throw error;
-    }
   }
 }
 

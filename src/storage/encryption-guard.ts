@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeEncryption, looksPlain } from "../crypto/appearance.ts";
 import { type Crypter, HEAD_BYTES } from "../crypto/crypter.ts";
 import { ConfigError, ObjectExistsError, ObjectNotFoundError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
+import { writeCacheFile } from "../io/cache-file.ts";
 import type { Log } from "../io/log.ts";
 import type { EncryptionGuard } from "./encrypted.ts";
 import type { CallOptions, ObjectKey, Storage } from "./storage.ts";
@@ -110,12 +111,10 @@ export class MarkedRepository implements EncryptionGuard {
   }
 
   async #remember(storage: Storage, state: string): Promise<void> {
-    const { cacheDirectory, log } = this.#options;
+    const { log } = this.#options;
     const path = this.#cachePath(storage);
     try {
-      await mkdir(cacheDirectory, { recursive: true, mode: 0o700 });
-      await writeFile(`${path}.tmp`, `${JSON.stringify({ storage: storage.name, state })}\n`);
-      await rename(`${path}.tmp`, path);
+      await writeCacheFile(path, `${JSON.stringify({ storage: storage.name, state })}\n`);
     } catch (error) {
       log.debug("it is not remembered whether the repository is encrypted", {
         path,

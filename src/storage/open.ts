@@ -2,12 +2,14 @@ import { systemClock } from "../io/clock.ts";
 import type { Clock } from "../io/clock.ts";
 import { silentLog } from "../io/log.ts";
 import type { Log } from "../io/log.ts";
-import { RateLimit } from "../io/rate-limit.ts";
 import { STORAGE_RETRY_POLICY, systemRandom } from "../io/retry.ts";
 import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.ts";
 import type { AzureConfig } from "./azure-config.ts";
+import { CountedStorage } from "./counted.ts";
 import { DeadlineStorage } from "./deadline.ts";
 import { DirectoryStorage } from "./directory.ts";
+import type { HealthRules } from "./failover-health.ts";
+import type { FailoverOpenOptions, StoreToOpen } from "./failover-open.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { RateLimitedStorage } from "./rate-limited.ts";
@@ -16,6 +18,8 @@ import { RetryingStorage } from "./retrying.ts";
 import type { SftpConfig } from "./sftp-config.ts";
 import type { CallOptions, Storage } from "./storage.ts";
 import type { SwiftConfig } from "./swift-config.ts";
+import { StorageTraffic } from "./traffic.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 /** A directory on a local or mounted file system. */
 export interface DirectoryConfig {
@@ -59,14 +63,33 @@ export type StorageConfig =
   | SwiftConfig
   | RcloneConfig;
 
+/** Stores that stand in for the first one, in their order: FAILOVER_STORAGES.md. */
+export interface FailoverConfig {
+  readonly stores: readonly { readonly name: string; readonly config: StorageConfig }[];
+  readonly health: HealthRules;
+}
+
+/** What is asked of several stores. */
+export type FailoverRequest = Pick<
+  FailoverOpenOptions,
+  "use" | "keys" | "probeFolder" | "cacheDirectory"
+> & { readonly config: FailoverConfig };
+
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
+  /** Where all objects are, below the prefix of the store: segments joined by "/". */
+  readonly folder?: string | undefined;
+  /** Absent where there is one store. */
+  readonly failover?: FailoverRequest | undefined;
   /** For one request; retries are not counted in. */
   readonly requestTimeoutMs: number;
   /** In all for one call with its retries; absent = the retries' own limit. */
   readonly callTimeoutMs?: number;
   readonly uploadConcurrency: number;
+  /** Of each store; counts for all that have it open with the same traffic. Absent = no limit. */
   readonly rateLimitBytesPerSecond?: number;
+  /** Shared with other storages of this process; its own unless given. */
+  readonly traffic?: StorageTraffic | undefined;
   /** Told of every request that is repeated; silent unless given. */
   readonly log?: Log;
   /** The system's unless given. */
@@ -76,26 +99,72 @@ export interface OpenOptions extends CallOptions {
   readonly retryPolicy?: RetryPolicy;
 }
 
-/** Opens the configured store and wraps it: rate limit, deadline, retry. */
+/** Opens the configured store, or stores, and wraps them: deadline, retry, rate limit. */
 export async function openStorage(config: StorageConfig, options: OpenOptions): Promise<Storage> {
   const { clock = systemClock, log = silentLog, callTimeoutMs } = options;
-  const retry = { clock, random: options.random ?? systemRandom, onRetry: retryLogger(log) };
+  const traffic = options.traffic ?? new StorageTraffic(clock);
+  const onRetry = retryListener(log, traffic);
+  const retry = { clock, random: options.random ?? systemRandom, onRetry };
   const retryPolicy = options.retryPolicy ?? STORAGE_RETRY_POLICY;
 
-  const store = await openStore(config, { ...options, ...retry, retryPolicy });
-  let storage: Storage = new RetryingStorage(store, retryPolicy, retry);
+  const all = { ...options, ...retry, log, retryPolicy, traffic };
+  let storage: Storage =
+    options.failover === undefined
+      ? new RetryingStorage(await openInFolder(config, all), retryPolicy, retry)
+      : await openSeveral(config, options.failover, all);
   if (callTimeoutMs !== undefined) storage = new DeadlineStorage(storage, callTimeoutMs, clock);
-  if (options.rateLimitBytesPerSecond !== undefined) {
-    const limit = new RateLimit(options.rateLimitBytesPerSecond, clock);
-    storage = new RateLimitedStorage(storage, limit);
-  }
   return storage;
 }
 
-async function openStore(
+type AllOptions = OpenOptions &
+  RetryContext & { readonly retryPolicy: RetryPolicy; readonly traffic: StorageTraffic };
+/** With what one store shares of the traffic. */
+type StoreOptions = Omit<AllOptions, "traffic"> & { readonly traffic: StoreTraffic };
+
+async function openSeveral(
   config: StorageConfig,
-  options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
+  { config: { stores, health }, ...request }: FailoverRequest,
+  options: AllOptions & { readonly log: Log },
 ): Promise<Storage> {
+  const { openFailover } = await import("./failover-open.ts");
+  // A store that is silent must leave time for the next one.
+  const requestTimeoutMs = Math.min(options.requestTimeoutMs, health.checkTimeoutMs);
+  const toOpen = [{ name: "default", config }, ...stores].map((one): StoreToOpen => ({
+    name: one.name,
+    title: titleOf(one.config, options.folder),
+    settings: JSON.stringify([one.config, options.folder]),
+    open: async () => await openInFolder(one.config, { ...options, requestTimeoutMs }),
+  }));
+  return await openFailover(toOpen, { ...options, ...request, health });
+}
+
+/** What a store is called before it is open. */
+function titleOf(config: StorageConfig, folder: string | undefined): string {
+  const parts = [...placeOf(config), ...(folder === undefined ? [] : [folder])];
+  return `${config.kind === "directory" ? "file" : config.kind}://${parts.join("/")}`;
+}
+
+function placeOf(config: StorageConfig): readonly string[] {
+  if (config.kind === "directory") return [config.path];
+  if (config.kind === "sftp") return [config.host + config.path];
+  if (config.kind === "rclone") return [config.remote];
+  const whole = "bucket" in config ? config.bucket : config.container;
+  const host = "endpoint" in config ? config.endpoint?.replace(/^\w+:\/\//, "") : undefined;
+  return [host ?? "", whole, config.prefix].filter((part) => part !== "");
+}
+
+async function openInFolder(config: StorageConfig, options: AllOptions): Promise<Storage> {
+  const traffic = options.traffic.of(titleOf(config, undefined));
+  traffic.setRate(options.rateLimitBytesPerSecond);
+  const opened = await openStore(config, { ...options, traffic });
+  // The others keep to the rate themselves, where the bytes go onto the network.
+  const isSlowedHere = ["directory", "sftp", "rclone"].includes(config.kind);
+  const slowed = isSlowedHere ? new RateLimitedStorage(opened, traffic) : opened;
+  const store = new CountedStorage(slowed, traffic.calls);
+  return options.folder === undefined ? store : new PrefixedStorage(store, options.folder);
+}
+
+async function openStore(config: StorageConfig, options: StoreOptions): Promise<Storage> {
   options.signal.throwIfAborted();
   if (config.kind === "directory") {
     const storage = new DirectoryStorage(config.path, options.clock);
@@ -117,7 +186,7 @@ async function openStore(
 /** Each store is loaded when it is used: an SDK takes longer than a push to a directory in all. */
 async function openWhole(
   config: Exclude<StorageConfig, DirectoryConfig | SftpConfig | RcloneConfig>,
-  options: OpenOptions & RetryContext & { readonly retryPolicy: RetryPolicy },
+  options: StoreOptions,
 ): Promise<Storage> {
   if (config.kind === "s3") return await (await import("./s3.ts")).openS3Storage(config, options);
   if (config.kind === "swift") {
@@ -129,8 +198,9 @@ async function openWhole(
   return await (await import("./gcs.ts")).openGcsStorage(config, options);
 }
 
-function retryLogger(log: Log): (event: RetryEvent) => void {
+function retryListener(log: Log, traffic: StorageTraffic): (event: RetryEvent) => void {
   return ({ error, failures, delayMs }) => {
+    traffic.countRetry(delayMs);
     const fields = { error: error.message, failures, delayMs: Math.round(delayMs) };
     log.warning("storage request failed and will be repeated", fields);
   };

@@ -17,6 +17,8 @@ export interface ObjectInfo {
   readonly modifiedAt: Date;
   /** Of the stored bytes, as the store tells it; absent where it tells none. */
   readonly sum?: ObjectSum;
+  /** The names of all storages that have it, in lists of several (FAILOVER_STORAGES.md). */
+  readonly stores?: readonly string[];
 }
 
 export interface CallOptions {
@@ -53,6 +55,11 @@ export interface PutOptions extends CallOptions {
 export interface ListOptions extends CallOptions {
   /** Only keys after this one, in byte order. */
   readonly startAfter?: ObjectKey;
+  /**
+   * Told of each store that may hold more and did not answer; the list is what the others hold. For
+   * who takes a key that is missing for a proof. Where there is one store the list rejects instead.
+   */
+  readonly onUnanswered?: (error: unknown) => void;
 }
 
 /**
@@ -91,6 +98,11 @@ export interface Storage extends AsyncDisposable {
    * only reading it tells. Absent where both are the same: all stores, and wrappers of most kinds.
    */
   readableBytes?(key: ObjectKey, storedBytes: number): number | undefined;
+  /**
+   * Stores that each should hold every object, to be read alone where an object looks damaged: see
+   * copies.ts. Absent where there is one store.
+   */
+  readonly copies?: readonly Storage[] | undefined;
   /** What is put as secret can't be read here: there is no private key. */
   readonly isWriteOnly?: boolean | undefined;
   /** What a store can do besides; absent where it can do none of it. */

@@ -54,7 +54,6 @@ test("tablespaces are mapped, user data choose, WAL-G's other flags are accepted
     `/recorded/place=${place}`,
     "--reverse-unpack",
     "--skip-redundant-tars",
-    "--target-storage=default",
   ]);
   assert.equal(readlinkSync(join(destination, "pg_tblspc/16385")), place);
   assert.equal(readFileSync(join(destination, "tablespace_map"), "utf8"), `16385 ${place}\n`);
@@ -98,7 +97,6 @@ const wrong: readonly (readonly [args: readonly string[], message: RegExp])[] = 
   ],
   [["/d", "--target-user-data=x"], /^user data are not JSON: /],
   [["/d", "a", "--restore-only=db"], /^--restore-only is not supported yet$/],
-  [["/d", "a", "--target-storage=second"], /^there is no storage second$/],
   [["/d", "a", "--mask=["], /^mask "\[" is not a pattern$/],
   [["/d", "a", "--tablespace-mapping=x"], /^tablespace mapping "x" is not OLD=NEW$/],
   [["/d", "a", "--restore-spec=/nowhere/spec"], /^restore spec \/nowhere\/spec can't be read$/],

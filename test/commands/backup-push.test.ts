@@ -18,7 +18,6 @@ const misused = [
   [["--changes", "guess"], /^--changes guess: changed blocks can't be found in this way$/],
   [["--type", "incr", "--full"], /^--full and --type incr contradict each other$/],
   [["--delta-from-name", "x", "--without-files-metadata"], /and a base contradict/],
-  [["--target-storage", "other"], /^--target-storage other: there is only/],
   [["--add-user-data", "monthly"], /^user data is not JSON: /],
   [["--add-user-data"], /needs a value/],
   [["--permanently"], /unknown flag/],
