@@ -1,11 +1,32 @@
 import { execFileSync } from "node:child_process";
-import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /** Debian's PostgreSQL 15: its pgBackRest knows it, and pgbench comes with it. */
 export const BIN = "/usr/lib/postgresql/15/bin";
 const PORT = "54329";
+/** In percent. Room on each page, so that an update of a row changes no other page. */
+const FILL_FACTOR = "95";
+
+export interface BenchClusterOptions {
+  /** pgbench's: about 15.7 MB each. */
+  readonly scale: number;
+  /** The cluster is made in a folder of its own in there. */
+  readonly base?: string | undefined;
+  /** Folder of initdb, pg_ctl and postgres; of 15 unless told. */
+  readonly serverPrograms?: string;
+  /** More lines for postgresql.conf. */
+  readonly settings?: readonly string[];
+}
 
 /** A pgbench cluster for benchmarks, with an archive of its plain segments beside it. */
 export interface BenchCluster extends Disposable {
@@ -26,7 +47,35 @@ function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
 
-export function startBenchCluster(scale: number, base = tmpdir()): BenchCluster {
+function configLines({
+  home,
+  archiveCommand,
+  settings,
+}: {
+  readonly home: string;
+  readonly archiveCommand: string;
+  readonly settings: readonly string[];
+}): readonly string[] {
+  return [
+    "listen_addresses = ''",
+    `port = ${PORT}`,
+    `unix_socket_directories = '${home}'`,
+    "wal_level = replica",
+    "archive_mode = on",
+    `archive_command = '${archiveCommand}'`,
+    "max_wal_size = 2GB",
+    "shared_buffers = 512MB",
+    ...settings,
+    "",
+  ];
+}
+
+export function startBenchCluster({
+  scale,
+  base = tmpdir(),
+  serverPrograms = BIN,
+  settings = [],
+}: BenchClusterOptions): BenchCluster {
   const user = "postgres";
   const home = mkdtempSync(join(base, "walnut-bench-"));
   const dataDirectory = join(home, "data");
@@ -39,30 +88,22 @@ export function startBenchCluster(scale: number, base = tmpdir()): BenchCluster 
     const identity = isRoot()
       ? ["setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"]
       : [];
-    const [command = "", ...rest] = [...identity, join(BIN, program), ...words];
+    const own = join(serverPrograms, program);
+    const path = existsSync(own) ? own : join(BIN, program);
+    const [command = "", ...rest] = [...identity, path, ...words];
     execFileSync(command, rest, { cwd: home, stdio: ["ignore", "ignore", "pipe"] });
   };
   const sql = (text: string) =>
     run("psql", "-X", "-q", "-h", home, "-p", PORT, "-U", user, "-d", "postgres", "-c", text);
 
   run("initdb", "-D", dataDirectory, "-U", user, "-A", "trust", "-k", "--locale=C", "-E", "UTF8");
-  appendFileSync(
-    join(dataDirectory, "postgresql.conf"),
-    [
-      "listen_addresses = ''",
-      `port = ${PORT}`,
-      `unix_socket_directories = '${home}'`,
-      "wal_level = replica",
-      "archive_mode = on",
-      `archive_command = 'cp %p ${segmentDirectory}/%f'`,
-      "max_wal_size = 2GB",
-      "shared_buffers = 512MB",
-      "",
-    ].join("\n"),
-  );
+  const archiveCommand = `cp %p ${segmentDirectory}/%f`;
+  const config = configLines({ home, archiveCommand, settings });
+  appendFileSync(join(dataDirectory, "postgresql.conf"), config.join("\n"));
   run("pg_ctl", "-D", dataDirectory, "-l", join(home, "server.log"), "-w", "start");
-  run("pgbench", "-i", "-q", "-s", String(scale), "-h", home, "-p", PORT, "-U", user, "postgres");
-  run("pgbench", "-T", "20", "-c", "4", "-h", home, "-p", PORT, "-U", user, "postgres");
+  const target = ["-h", home, "-p", PORT, "-U", user, "postgres"];
+  run("pgbench", "-i", "-q", "-s", String(scale), "-F", FILL_FACTOR, ...target);
+  run("pgbench", "-T", "20", "-c", "4", ...target);
   sql("checkpoint");
 
   return {

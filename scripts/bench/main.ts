@@ -15,7 +15,7 @@ import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
 import { filesTable } from "./files-bench.ts";
-import { incrementTables } from "./increment-bench.ts";
+import { incrementTables, summaryTable } from "./increment-bench.ts";
 import { hitTable } from "./hit-bench.ts";
 import { replayTable } from "./replay-bench.ts";
 import { startSlowStore } from "./slow-store.ts";
@@ -51,8 +51,9 @@ const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
 const onCluster = ["wal", "backup", "increment", "files", "drain", "replay", "hit", "sustained"];
+const size = { scale: Number(values.scale), base: values.directory };
 if (onCluster.some((name) => wanted.has(name))) {
-  using cluster = startBenchCluster(Number(values.scale), values.directory);
+  using cluster = startBenchCluster(size);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
   if (wanted.has("drain")) {
     const segmentCount = Number(values.segments);
@@ -67,7 +68,10 @@ if (onCluster.some((name) => wanted.has(name))) {
     await using store = await startSlowStore(cluster.home);
     tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
   }
-  if (wanted.has("increment")) tables.push(...(await incrementTables(cluster, binary, rounds)));
+  if (wanted.has("increment")) {
+    tables.push(...(await incrementTables(cluster, binary, rounds)));
+    tables.push(await summaryTable(size, binary, rounds));
+  }
   if (wanted.has("files")) tables.push(await filesTable(cluster, binary, Number(values.files)));
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
   if (wanted.has("sustained")) {

@@ -22,11 +22,18 @@ function ownedDirectory(cluster: BenchCluster, name: string): string {
   return path;
 }
 
+export interface WalnutPeerOptions {
+  readonly name?: string;
+  readonly store?: SlowStore;
+  /** More settings. */
+  readonly more?: Readonly<Record<string, string>>;
+}
+
 /** Its repository is a directory of this name, or a prefix of that name in the store. */
 export function walnutPeer(
   cluster: BenchCluster,
   binary: string,
-  { name = "walnut", store }: { readonly name?: string; readonly store?: SlowStore } = {},
+  { name = "walnut", store, more = {} }: WalnutPeerOptions = {},
 ): Peer {
   const repository = ownedDirectory(cluster, name);
   const config = join(cluster.home, `${name}.json`);
@@ -52,6 +59,7 @@ export function walnutPeer(
     PGPORT: cluster.port,
     PGUSER: cluster.user,
     PGDATABASE: "postgres",
+    ...more,
   };
   writeFileSync(config, JSON.stringify(settings));
   const words = [binary, "--config", config];
