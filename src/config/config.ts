@@ -155,6 +155,8 @@ export interface Config {
   readonly removal: RemovalConfig;
   readonly increments: IncrementConfig;
   /** Whether backup-push verifies the checksums of pages. */
+  /** What both ends of catchup-send know. */
+  readonly catchUpSecret?: string;
   readonly isPageVerified: boolean;
   readonly isEveryCorruptBlockListed: boolean;
   /** Checksum of each file in our manifest. */

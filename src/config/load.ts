@@ -144,6 +144,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       ...defined("fromUserData", found.get(backup.deltaFromUserData)),
       isPageScanAllowed: !found.get(backup.forceWalDelta),
     },
+    ...defined("catchUpSecret", found.get(backup.catchUpSecret)),
     isPageVerified: found.get(backup.verifyPageChecksums),
     isEveryCorruptBlockListed: found.get(backup.storeAllCorruptBlocks),
     manifestHash: found.get(general.manifestHash),
