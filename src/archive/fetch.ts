@@ -9,6 +9,7 @@ import {
 } from "../errors.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
+import { ReadAhead } from "../io/read-ahead.ts";
 import { walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
@@ -22,7 +23,7 @@ import { holdsRepository } from "./identity.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import { findHole, gapError, holeError, isGivenUp } from "./stored-gaps.ts";
-import { listStoredSegment, readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
+import { listStoredSegment, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
   readonly codecJobs: number;
@@ -62,10 +63,14 @@ export interface AheadOptions extends Omit<FetchOptions, "checkRecords" | "usePa
   ) => Promise<OpenRecord | undefined>;
   /** Told what this segment leaves open, before the file has its name. */
   readonly onOpenRecord: (openRecord: OpenRecord | undefined) => void;
+  /** Resolves when it may land: be decoded, checked and written. It is downloaded before. */
+  readonly waitForTurn: (options: CallOptions) => Promise<void>;
 }
 
 /** An object that looks damaged is read once more: the damage may have happened on the way. */
 const READ_ATTEMPTS = 2;
+/** Of each segment that waits for its turn to land: as much as most have when compressed. */
+const DOWNLOADED_BYTES_MAX = 8 * 1024 * 1024;
 /** An unfinished segment may be completed, and its object removed, under our hands. */
 const PARTIAL_ATTEMPTS = 2;
 
@@ -116,7 +121,7 @@ interface Wanted {
   /** Of the data directory that the file goes to. */
   readonly systemId: bigint | undefined;
   /** Absent for a file that was asked for. */
-  readonly ahead?: Pick<AheadOptions, "findOpenRecord" | "onOpenRecord">;
+  readonly ahead?: Pick<AheadOptions, "findOpenRecord" | "onOpenRecord" | "waitForTurn">;
 }
 
 class Fetch {
@@ -262,7 +267,13 @@ class Fetch {
     const { codecJobs, checkRecords = true } = this.#options;
     const { signal } = this.#scope;
     const codec = requireCodec(this.#storage, stored);
-    const content = readStoredWal(this.#storage, stored, { codecJobs, signal });
+    const object = this.#storage.get(stored.key, { signal });
+    await using download =
+      ahead === undefined
+        ? undefined
+        : new ReadAhead(object, { bytesMax: DOWNLOADED_BYTES_MAX, signal });
+    await ahead?.waitForTurn({ signal });
+    const content = codec.decompress(download?.bytes() ?? object, { jobs: codecJobs, signal });
     const isProof = !codec.hasContentChecksum;
     const checked = checkedWal(content, {
       name,

@@ -2,6 +2,7 @@ import { formatSegmentName, segmentOfEnd } from "../postgres/wal-file.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import type { CallOptions } from "../storage/storage.ts";
+import type { LandingOrder } from "./landing-order.ts";
 import { readOpenRecord } from "./local-wal.ts";
 
 /** More than are ever under way. */
@@ -19,15 +20,18 @@ interface Pending {
  */
 export class OpenRecords {
   readonly #walDirectory: string;
+  readonly #landings: LandingOrder;
   readonly #bySegment = new Map<string, Pending>();
 
   /** `walDirectory` holds what recovery has taken. */
-  constructor(walDirectory: string) {
+  constructor(walDirectory: string, landings: LandingOrder) {
     this.#walDirectory = walDirectory;
+    this.#landings = landings;
   }
 
   /** A segment is being read; `end` must be called, whatever comes of it. */
   begin(name: string): void {
+    this.#landings.begin(name);
     this.#bySegment.delete(name);
     const { promise, resolve } = Promise.withResolvers<OpenRecord | undefined>();
     this.#bySegment.set(name, { promise, resolve, openRecord: undefined });
@@ -48,24 +52,30 @@ export class OpenRecords {
 
   /** Its reading has ended; without a note nothing is known. */
   end(name: string): void {
+    this.#landings.end(name);
     const pending = this.#bySegment.get(name);
     pending?.resolve(pending.openRecord);
   }
 
   /**
-   * What the segment before `header`'s leaves open. With `isProof` it is waited for, and looked for
-   * on the disk; without, only what is known counts.
+   * What the segment before `name`, which lands, leaves open. With `isProof` it is waited for, and
+   * looked for on the disk; without, only what is known counts.
    */
   async before(
+    name: string,
     header: SegmentHeader,
-    isProof: boolean,
-    options: CallOptions,
+    { isProof, ...options }: CallOptions & { readonly isProof: boolean },
   ): Promise<OpenRecord | undefined> {
     const { continuationBytes, startLsn, segmentBytes, timeline } = header;
     if (continuationBytes === 0 || startLsn === 0n) return undefined;
-    const name = formatSegmentName(timeline, segmentOfEnd(startLsn, segmentBytes), segmentBytes);
-    const pending = this.#bySegment.get(name);
+    const previous = formatSegmentName(
+      timeline,
+      segmentOfEnd(startLsn, segmentBytes),
+      segmentBytes,
+    );
+    const pending = this.#bySegment.get(previous);
     if (!isProof) return pending?.openRecord;
-    return (await pending?.promise) ?? (await readOpenRecord(this.#walDirectory, header, options));
+    const known = await this.#landings.aside(name, async () => await pending?.promise, options);
+    return known ?? (await readOpenRecord(this.#walDirectory, header, options));
   }
 }

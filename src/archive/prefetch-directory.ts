@@ -1,5 +1,5 @@
-import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm, statfs, symlink } from "node:fs/promises";
+import { existsSync, type FSWatcher, watch } from "node:fs";
+import { mkdir, readdir, rename, rm, statfs, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { randomHex } from "../io/random.ts";
@@ -7,6 +7,9 @@ import { localFileError } from "../io/system-error.ts";
 
 /** As setup's line calls a recovery: the startup process and a hash of the line's words. */
 const RECOVERY = /^\d{1,10}-[0-9a-f]{8}$/;
+
+/** Behind the name of a segment that is under way: the shell waits while there is such a file. */
+export const COMING_SUFFIX = ".coming";
 
 /** Whether a text can be the name of a recovery. */
 export function isRecoveryName(text: string): boolean {
@@ -55,6 +58,18 @@ export class PrefetchDirectory implements AsyncDisposable {
     return existsSync(this.pathOf(name));
   }
 
+  /** Tells the name of each file that comes or goes, until disposed of; on some file systems not. */
+  watch(onChange: (name: string) => void): Disposable {
+    let watcher: FSWatcher | undefined;
+    try {
+      watcher = watch(this.path, (_, name) => name !== null && onChange(name));
+      watcher.on("error", () => {});
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+    }
+    return { [Symbol.dispose]: () => watcher?.close() };
+  }
+
   /** Room on its file system; 0 when the directory is gone. */
   async freeBytes(): Promise<number> {
     try {
@@ -63,6 +78,16 @@ export class PrefetchDirectory implements AsyncDisposable {
     } catch (error) {
       if (systemErrorCode(error) === undefined) throw error;
       return 0;
+    }
+  }
+
+  /** Tells the shell whether the segment is under way; where it can't, the shell does not wait. */
+  async setComing(name: string, isComing: boolean): Promise<void> {
+    const path = `${this.pathOf(name)}${COMING_SUFFIX}`;
+    try {
+      await (isComing ? writeFile(path, "") : rm(path, { force: true }));
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
     }
   }
 

@@ -1,4 +1,3 @@
-import { type FSWatcher, watch } from "node:fs";
 import { NotInArchiveError, RefusedError } from "../errors.ts";
 import { Bell } from "../io/bell.ts";
 import type { Clock } from "../io/clock.ts";
@@ -8,6 +7,7 @@ import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { ArchiveQueue } from "./archive-status.ts";
 import { fetchWalAhead } from "./fetch.ts";
+import { LandingOrder } from "./landing-order.ts";
 import { LineServer } from "./line-server.ts";
 import { OpenRecords } from "./open-records.ts";
 import { PrefetchDirectory } from "./prefetch-directory.ts";
@@ -66,6 +66,8 @@ const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
 /** What the server writes meanwhile must find room, too. */
 const FREE_SEGMENTS_MIN = 8;
+/** A segment that is taken so soon was waited for, by the shell. */
+const AT_ONCE_MS = 10;
 
 type Answer = (answer: PrefetchAnswer) => void;
 
@@ -89,6 +91,7 @@ class Prefetcher {
   /** The bell has rung since the last step. */
   #isDue = true;
   readonly #openRecords: OpenRecords;
+  readonly #landings = new LandingOrder();
   readonly #ready = new Set<string>();
   readonly #underWay = new Map<string, { done: Promise<void>; abort: AbortController }>();
   readonly #waiting = new Map<string, Answer[]>();
@@ -102,6 +105,7 @@ class Prefetcher {
   #isHistoryOld = true;
   #pace: Pace = FIRST_PACE;
   #failures = 0;
+  #lastReady = { name: "", atMs: 0 };
   #endReason: string | undefined;
   #fetchedCount = 0;
   #takenCount = 0;
@@ -112,7 +116,7 @@ class Prefetcher {
   constructor(options: PrefetchOptions, control: PgControl) {
     this.#options = options;
     this.#control = control;
-    this.#openRecords = new OpenRecords(options.queue.walDirectory);
+    this.#openRecords = new OpenRecords(options.queue.walDirectory, this.#landings);
     this.#activeAtMs = options.clock.monotonicMs();
   }
 
@@ -139,7 +143,10 @@ class Prefetcher {
     if (this.#isSegment(after)) this.#history = await readTargetHistory(queue, timelineOf(after));
     this.#cursor ??= this.#isSegment(after) ? this.#following(after) : undefined;
     if (recovery !== undefined) await this.#openTo(directory, recovery);
-    const watcher = this.#watch(directory);
+    // Looking every second finds it, too, where this does not.
+    using _watch = directory.watch((name) => {
+      if (this.#ready.has(name) && !directory.holds(name)) this.#taken(name);
+    });
     this.#directory = directory;
     let inspectedAtMs = Number.NEGATIVE_INFINITY;
     let toldAtMs = this.#now();
@@ -167,7 +174,6 @@ class Prefetcher {
     } finally {
       this.#endReason ??= "it was stopped";
       this.#directory = undefined;
-      watcher?.close();
       for (const { abort } of this.#underWay.values()) abort.abort(new RefusedError("it ends"));
       await Promise.all([...this.#underWay.values()].map(({ done }) => done));
       log.info("prefetcher ends", { reason: this.#endReason, ...this.#status() });
@@ -194,19 +200,6 @@ class Prefetcher {
     this.#waiting.set(name, [...(this.#waiting.get(name) ?? []), answer]);
   }
 
-  #watch(directory: PrefetchDirectory): FSWatcher | undefined {
-    try {
-      const watcher = watch(directory.path, (_, name) => {
-        if (name !== null && this.#ready.has(name) && !directory.holds(name)) this.#taken(name);
-      });
-      watcher.on("error", () => {});
-      return watcher;
-    } catch {
-      // Looking every second finds it, too.
-      return undefined;
-    }
-  }
-
   #lookForTaken(directory: PrefetchDirectory): void {
     for (const name of [...this.#ready].toSorted()) {
       if (!directory.holds(name)) this.#taken(name);
@@ -218,6 +211,8 @@ class Prefetcher {
     this.#takenCount += 1;
     this.#activeAtMs = this.#now();
     this.#pace = afterTake(this.#pace, this.#now());
+    const isAtOnce = this.#now() - this.#lastReady.atMs < AT_ONCE_MS;
+    if (isAtOnce && name === this.#lastReady.name) this.#pace = afterStall(this.#pace);
     // A segment that is waited for is where recovery is.
     if (this.#waiting.size === 0) this.#cursor = this.#following(name);
     this.#wake();
@@ -274,15 +269,19 @@ class Prefetcher {
     const startedAtMs = this.#now();
     this.#openRecords.begin(name);
     try {
+      await directory.setComing(name, true);
       await fetchWalAhead(await this.#openStorage(), name, directory.pathOf(name), {
         ...this.#options,
         signal,
         systemId: this.#control.systemId,
-        findOpenRecord: (header, isProof) => this.#openRecords.before(header, isProof, { signal }),
+        findOpenRecord: (header, isProof) =>
+          this.#openRecords.before(name, header, { isProof, signal }),
         onOpenRecord: (openRecord) => this.#openRecords.note(name, openRecord),
+        waitForTurn: (options) => this.#landings.turn(name, options),
       });
       const isAwaited = this.#waiting.has(name);
       this.#ready.add(name);
+      this.#lastReady = { name, atMs: this.#now() };
       this.#fetchedCount += 1;
       this.#failures = 0;
       this.#lastError = undefined;
@@ -297,6 +296,7 @@ class Prefetcher {
     } finally {
       this.#openRecords.end(name);
       this.#underWay.delete(name);
+      await directory.setComing(name, false);
       this.#wake();
     }
   }

@@ -17,10 +17,17 @@ interface Machine {
   readonly code: readonly number[];
 }
 
+/** How often the program looks, about a millisecond apart, for what it waits for. */
+const LOOKS = 1000;
+const PAUSE_NS = 1_000_000;
+
 /**
- * rename(argv[1], argv[2]): ends with 0 if that worked, 1 if not, 2 unless there are two arguments.
- * Nothing else is linked in, so that it starts in a third of the time of `mv`; and unlike `mv` it
- * never copies.
+ * With two arguments, rename(argv[1], argv[2]): ends with 0 if that worked, 1 if not. Nothing else
+ * is linked in, so that it starts in a third of the time of `mv`; and unlike `mv` it never copies.
+ *
+ * With three, of which the first counts for nothing: waits until argv[2] exists, and ends with 0;
+ * with 1 once it does not and argv[3] does not either, or after about a second. With any other
+ * number it ends with 2.
  */
 const MACHINES: ReadonlyMap<string, Machine> = new Map([
   [
@@ -28,19 +35,45 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
     {
       id: 62,
       code: [
-        [0x48, 0x83, 0x3c, 0x24, 0x03], // cmp qword [rsp], 3    argc
-        [0x75, 0x1e], //                    jne wrong
+        [0x48, 0x83, 0x3c, 0x24, 0x04], // cmp qword [rsp], 4    argc
+        [0x74, 0x2e], //                    je wait
+        [0x48, 0x83, 0x3c, 0x24, 0x03], // cmp qword [rsp], 3
+        [0x75, 0x1b], //                    jne wrong
         [0x48, 0x8b, 0x7c, 0x24, 0x10], // mov rdi, [rsp+16]     argv[1]
         [0x48, 0x8b, 0x74, 0x24, 0x18], // mov rsi, [rsp+24]     argv[2]
         [0xb8, 82, 0, 0, 0], //             mov eax, rename
         [0x0f, 0x05], //                    syscall
-        [0x31, 0xff], //                    xor edi, edi
+        [0x31, 0xff], //              ends: xor edi, edi
         [0x85, 0xc0], //                    test eax, eax
         [0x40, 0x0f, 0x95, 0xc7], //        setne dil
+        [0xeb, 0x05], //                    jmp exit
+        [0xbf, 2, 0, 0, 0], //       wrong: mov edi, 2
         [0xb8, 60, 0, 0, 0], //       exit: mov eax, exit
         [0x0f, 0x05], //                    syscall
-        [0xbf, 2, 0, 0, 0], //       wrong: mov edi, 2
-        [0xeb, 0xf2], //                    jmp exit
+        [0x41, 0xbc, ...word(LOOKS)], // wait: mov r12d, LOOKS
+        [0x48, 0x8b, 0x7c, 0x24, 0x18], // look: mov rdi, [rsp+24]   argv[2]
+        [0x31, 0xf6], //                    xor esi, esi         F_OK
+        [0xb8, 21, 0, 0, 0], //             mov eax, access
+        [0x0f, 0x05], //                    syscall
+        [0x85, 0xc0], //                    test eax, eax
+        [0x74, 0xd2], //                    je ends
+        [0x48, 0x8b, 0x7c, 0x24, 0x20], // mov rdi, [rsp+32]     argv[3]
+        [0x31, 0xf6], //                    xor esi, esi
+        [0xb8, 21, 0, 0, 0], //             mov eax, access
+        [0x0f, 0x05], //                    syscall
+        [0x85, 0xc0], //                    test eax, eax
+        [0x75, 0xc0], //                    jne ends
+        [0x68, ...word(PAUSE_NS)], //       push PAUSE_NS        tv_nsec
+        [0x6a, 0x00], //                    push 0               tv_sec
+        [0x48, 0x89, 0xe7], //              mov rdi, rsp
+        [0x31, 0xf6], //                    xor esi, esi
+        [0xb8, 35, 0, 0, 0], //             mov eax, nanosleep
+        [0x0f, 0x05], //                    syscall
+        [0x58, 0x58], //                    pop rax, pop rax
+        [0x41, 0xff, 0xcc], //              dec r12d
+        [0x75, 0xc2], //                    jnz look
+        [0xb8, 1, 0, 0, 0], //              mov eax, 1
+        [0xeb, 0x9f], //                    jmp ends
       ].flat(),
     },
   ],
@@ -50,24 +83,56 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
       id: 183,
       code: [
         0xf940_03e9, //        ldr x9, [sp]         argc
+        0xf100_113f, //        cmp x9, 4
+        0x5400_01e0, //        b.eq wait
         0xf100_0d3f, //        cmp x9, 3
-        0x5400_0161, //        b.ne wrong
+        0x5400_0141, //        b.ne wrong
         0xf940_0be1, //        ldr x1, [sp, 16]     argv[1]
         0xf940_0fe3, //        ldr x3, [sp, 24]     argv[2]
         0x9280_0c60, //        mov x0, AT_FDCWD
         0x9280_0c62, //        mov x2, AT_FDCWD
         0xd280_04c8, //        mov x8, renameat
         0xd400_0001, //        svc 0
-        0xf100_001f, //        cmp x0, 0
+        0xf100_001f, //  ends: cmp x0, 0
         0x9a9f_07e0, //        cset x0, ne
+        0x1400_0002, //        b exit
+        0xd280_0040, // wrong: mov x0, 2
         0xd280_0ba8, //  exit: mov x8, exit
         0xd400_0001, //        svc 0
-        0xd280_0040, // wrong: mov x0, 2
-        0x17ff_fffd, //        b exit
-      ].flatMap((word) => [word & 0xff, (word >> 8) & 0xff, (word >> 16) & 0xff, word >>> 24]),
+        0xd280_0013 | (LOOKS << 5), // wait: mov x19, LOOKS
+        0xd280_0014 | ((PAUSE_NS & 0xffff) << 5), // mov x20, PAUSE_NS
+        0xf2a0_0014 | ((PAUSE_NS >>> 16) << 5), //   movk x20, PAUSE_NS >> 16, lsl 16
+        0xd100_43ff, //        sub sp, sp, 16
+        0xa900_53ff, //        stp xzr, x20, [sp]   tv_sec, tv_nsec
+        0x9280_0c60, //  look: mov x0, AT_FDCWD
+        0xf940_17e1, //        ldr x1, [sp, 40]     argv[2]
+        0xd280_0002, //        mov x2, F_OK
+        0xd280_0608, //        mov x8, faccessat
+        0xd400_0001, //        svc 0
+        0xb4ff_fe00, //        cbz x0, ends
+        0x9280_0c60, //        mov x0, AT_FDCWD
+        0xf940_1be1, //        ldr x1, [sp, 48]     argv[3]
+        0xd280_0002, //        mov x2, F_OK
+        0xd280_0608, //        mov x8, faccessat
+        0xd400_0001, //        svc 0
+        0xb5ff_fd40, //        cbnz x0, ends
+        0x9100_03e0, //        mov x0, sp
+        0xd280_0001, //        mov x1, 0
+        0xd280_0ca8, //        mov x8, nanosleep
+        0xd400_0001, //        svc 0
+        0xf100_0673, //        subs x19, x19, 1
+        0x54ff_fde1, //        b.ne look
+        0xd280_0020, //        mov x0, 1
+        0x17ff_ffe2, //        b ends
+      ].flatMap(word),
     },
   ],
 ]);
+
+/** Four bytes, little-endian. */
+function word(value: number): readonly number[] {
+  return [value & 0xff, (value >> 8) & 0xff, (value >> 16) & 0xff, value >>> 24];
+}
 
 /** The program for a kind of machine as Node.js names it; undefined where we have none. */
 export function renameProgram(architecture: string): Buffer | undefined {

@@ -1,4 +1,5 @@
 import { sha256Hex } from "../io/runtime.ts";
+import { COMING_SUFFIX } from "./prefetch-directory.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /**
@@ -23,8 +24,8 @@ export function archiveCommandLine(program: readonly string[], spool: Spool): st
 export interface RestoreSetup {
   /** Where segments are fetched ahead to; absent if none are. */
   readonly spool: Spool | undefined;
-  /** The words that rename one file. */
-  readonly rename: readonly string[];
+  /** The installed program of rename-program.ts; absent where it does not run. */
+  readonly renameProgram: string | undefined;
   /** Where the settings come from: what was fetched before it changed does not count. */
   readonly configFile: string | undefined;
 }
@@ -35,7 +36,7 @@ export interface RestoreSetup {
  */
 export function restoreCommandLine(
   program: readonly string[],
-  { spool, rename, configFile }: RestoreSetup,
+  { spool, renameProgram, configFile }: RestoreSetup,
 ): string {
   const walnut = escaped(program.map(shellWord).join(" "));
   if (spool?.isOnWalFileSystem !== true) {
@@ -45,10 +46,16 @@ export function restoreCommandLine(
   const recovery = `"$PPID"-${hash}`;
   const tests = ['[ "$f" -nt postmaster.pid ]'];
   if (configFile !== undefined) tests.push(`[ "$f" -nt ${escaped(shellWord(configFile))} ]`);
+  const take = renameProgram === undefined ? "mv -f" : escaped(shellWord(renameProgram));
+  // One that is under way comes sooner than walnut could start and ask for it.
+  const wait =
+    renameProgram === undefined
+      ? ""
+      : `[ -e "$f" ] || ${take} wait "$f" "$f"${COMING_SUFFIX} 2>/dev/null; `;
   return confLine(
     "restore_command",
-    `f=${escaped(shellWord(spool.prefetch))}/${recovery}/%f; ${tests.join(" && ")} && ` +
-      `${escaped(rename.map(shellWord).join(" "))} "$f" "%p" 2>/dev/null || ` +
+    `f=${escaped(shellWord(spool.prefetch))}/${recovery}/%f; ${wait}${tests.join(" && ")} && ` +
+      `${take} "$f" "%p" 2>/dev/null || ` +
       `exec ${walnut} wal-fetch --recovery ${recovery} "%f" "%p"`,
   );
 }

@@ -62,15 +62,16 @@ export const setup: Command<Arguments> = {
 async function restoreLine(dataDirectory: string, { config, self, log }: Context): Promise<string> {
   const words = self?.words ?? [];
   if (config.prefetch.aheadMax <= 1) {
-    return restoreCommandLine(words, { spool: undefined, rename: [], configFile: undefined });
+    const nothing = { spool: undefined, renameProgram: undefined, configFile: undefined };
+    return restoreCommandLine(words, nothing);
   }
   const spool = await prefetchSpool(dataDirectory, config);
-  let rename = ["mv", "-f"];
+  let renameProgram: string | undefined;
   try {
     await installRenameProgram(spool.renameProgram);
-    if (await canRename(spool.renameProgram)) rename = [spool.renameProgram];
+    if (await canRename(spool.renameProgram)) renameProgram = spool.renameProgram;
   } catch (error) {
     log.debug("no program to rename", { reason: String(error) });
   }
-  return restoreCommandLine(words, { spool, rename, configFile: self?.configFile });
+  return restoreCommandLine(words, { spool, renameProgram, configFile: self?.configFile });
 }

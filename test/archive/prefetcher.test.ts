@@ -112,7 +112,7 @@ function found(recovery = RECOVERY): string[] {
   const link = join(spool.prefetch, recovery);
   if (!existsSync(link)) return [];
   return readdirSync(link)
-    .filter((name) => !name.includes(".tmp-"))
+    .filter((name) => !/\.tmp-|\.coming$/.test(name))
     .toSorted();
 }
 

@@ -1,12 +1,14 @@
 /** The restore_command that setup prints, in the shell that PostgreSQL would start. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -55,17 +57,24 @@ interface Called {
   readonly stderr: string;
 }
 
-/** As PostgreSQL does it: the shell's parent is this very process. */
-function call(shell: string, words: readonly string[] = [spool.renameProgram]): Called {
-  const line = restoreCommandLine([walnut], { spool, rename: words, configFile });
+/** The words of the shell, as PostgreSQL makes them: the shell's parent is this very process. */
+function shellText(renameProgram: string | undefined): string {
+  const line = restoreCommandLine([walnut], { spool, renameProgram, configFile });
   const text = /^restore_command = '(.*)'$/.exec(line)?.[1] ?? "";
-  const replaced = text
+  return text
     .replaceAll("''", "'")
     .replaceAll("\\\\", "\\")
     .replaceAll(/%([fp%])/g, (_, letter: string) =>
       letter === "f" ? NAME : letter === "p" ? "pg_wal/RECOVERYXLOG" : "%",
     );
-  const { status, stderr } = spawnSync(shell, ["-c", replaced], { cwd: data, encoding: "utf8" });
+}
+
+const start = (shell: string, renameProgram: string) =>
+  spawn(shell, ["-c", shellText(renameProgram)], { cwd: data });
+
+function call(shell: string, renameProgram: string | undefined): Called {
+  const options = { cwd: data, encoding: "utf8" } as const;
+  const { status, stderr } = spawnSync(shell, ["-c", shellText(renameProgram)], options);
   const read = (path: string) =>
     statSync(join(data, path), { throwIfNoEntry: false })?.isFile() === true
       ? readFileSync(join(data, path), "utf8")
@@ -75,7 +84,7 @@ function call(shell: string, words: readonly string[] = [spool.renameProgram]): 
 
 /** What a prefetcher does for the shells that this process starts. */
 function prefetched(ageSeconds: number, { pid = process.pid, run = "run-1" } = {}): void {
-  const line = restoreCommandLine([walnut], { spool, rename: ["x"], configFile });
+  const line = restoreCommandLine([walnut], { spool, renameProgram: "x", configFile });
   const hash = /"\$PPID"-([0-9a-f]{8})/.exec(line)?.[1];
   mkdirSync(join(spool.prefetch, run));
   symlinkSync(run, join(spool.prefetch, `${pid}-${hash}`));
@@ -96,7 +105,7 @@ for (const shell of shells) {
 
   test(`${shell} takes a segment that is newer than this start of the server, without us`, () => {
     prefetched(0);
-    assert.deepEqual(call(shell), {
+    assert.deepEqual(call(shell, spool.renameProgram), {
       status: 0,
       called: undefined,
       arrived: "segment",
@@ -104,51 +113,67 @@ for (const shell of shells) {
     });
     assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), []);
     rmSync(join(data, "pg_wal", "RECOVERYXLOG"));
-    missed(call(shell));
+    missed(call(shell, spool.renameProgram));
   });
 
   test(`${shell} takes it with mv, too`, () => {
     prefetched(0);
-    assert.equal(call(shell, ["mv", "-f"]).arrived, "segment");
+    assert.equal(call(shell, undefined).arrived, "segment");
   });
 
-  test(`${shell} calls us for one that is not there`, () => missed(call(shell)));
+  test(`${shell} waits for one that is coming, and calls us when it does not come`, async () => {
+    prefetched(0);
+    const path = join(spool.prefetch, "run-1", NAME);
+    rmSync(path);
+    writeFileSync(`${path}.coming`, "");
+    const called = start(shell, spool.renameProgram);
+    await once(called, "spawn");
+    writeFileSync(`${path}.tmp-1`, "segment");
+    renameSync(`${path}.tmp-1`, path);
+    assert.deepEqual(await once(called, "exit"), [0, null]);
+    assert.equal(readFileSync(join(data, "pg_wal", "RECOVERYXLOG"), "utf8"), "segment");
+    rmSync(join(data, "pg_wal", "RECOVERYXLOG"));
+    missed(call(shell, spool.renameProgram));
+  });
+
+  test(`${shell} calls us for one that is not there`, () =>
+    missed(call(shell, spool.renameProgram)));
 
   test(`${shell} calls us for one from before this start of the server`, () => {
     prefetched(-200);
-    missed(call(shell));
+    missed(call(shell, spool.renameProgram));
   });
 
   test(`${shell} calls us for one of another recovery`, () => {
     prefetched(0, { pid: process.pid + 1 });
-    missed(call(shell));
+    missed(call(shell, spool.renameProgram));
   });
 
   test(`${shell} calls us for one that was fetched before the settings changed`, () => {
     prefetched(0);
     write(configFile, 100);
-    missed(call(shell));
+    missed(call(shell, spool.renameProgram));
   });
 
   test(`${shell} calls us where the program is missing, or can't rename`, () => {
     prefetched(0);
-    missed(call(shell, [join(directory, "missing")]));
+    missed(call(shell, join(directory, "missing")));
     rmSync(join(data, "called"));
     rmSync(join(spool.prefetch, "run-1"), { recursive: true });
-    missed(call(shell));
+    missed(call(shell, spool.renameProgram));
     rmSync(join(data, "called"));
     mkdirSync(join(spool.prefetch, "run-1"));
     write(join(spool.prefetch, "run-1", NAME), 0, "segment");
     // Something that nothing can be renamed to.
     mkdirSync(join(data, "pg_wal", "RECOVERYXLOG", "x"), { recursive: true });
-    missed(call(shell));
+    missed(call(shell, spool.renameProgram));
     assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), [NAME]);
   });
 }
 
 function hashOf(program: string): string | undefined {
   return /PPID"-([0-9a-f]{8})/.exec(
-    restoreCommandLine([program], { spool, rename: ["x"], configFile: undefined }),
+    restoreCommandLine([program], { spool, renameProgram: "x", configFile: undefined }),
   )?.[1];
 }
 
@@ -163,7 +188,10 @@ test("without a spool beside pg_wal the line only calls us", () => {
   const far = { ...spool, isOnWalFileSystem: false };
   for (const one of [undefined, far]) {
     assert.equal(
-      restoreCommandLine(words, { spool: one, rename: ["x"], configFile }).replaceAll("''", ""),
+      restoreCommandLine(words, { spool: one, renameProgram: "x", configFile }).replaceAll(
+        "''",
+        "",
+      ),
       plain,
     );
   }
