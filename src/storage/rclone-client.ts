@@ -39,7 +39,8 @@ export class RcloneClient {
   constructor(config: RcloneConfig, options: RcloneClientOptions) {
     this.#config = config;
     this.#options = options;
-    this.#sender = new RestSender(options);
+    const { requestTimeoutMs, clock } = options;
+    this.#sender = new RestSender({ requestTimeoutMs, clock });
   }
 
   /** Gives the answer's JSON. @source rclone's documentation, "Remote controlling rclone" */

@@ -7,7 +7,9 @@ import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import type { LogFields } from "../../src/io/log.ts";
 import { openStorage } from "../../src/storage/open.ts";
+import { StorageTraffic } from "../../src/storage/traffic.ts";
 import { patternSource } from "../support/bodies.ts";
+import { FakeClock } from "../support/fake-clock.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation } from "../support/s3-emulation.ts";
 import { keysOf, text, textOf } from "./contract-lists.ts";
@@ -85,6 +87,51 @@ test("the rate limit and the limit of a call hold", async () => {
   });
   assert.deepEqual(await keysOf(storage, ""), ["a"]);
   assert.equal((await textOf(storage, "a", 0, 10)).length > 0, true);
+});
+
+test("a rate that is set anew counts for what is under way", async () => {
+  const path = await mkdtemp(join(scratch, "rated-"));
+  const clock = new FakeClock();
+  const shared = { ...options, clock, traffic: new StorageTraffic(clock) };
+  const config = { kind: "directory", path } as const;
+  const slow = await openStorage(config, { ...shared, rateLimitBytesPerSecond: 1 });
+  const putting = slow.put("a", patternSource(1_000_000), { signal });
+  await clock.advance(1000);
+  assert.deepEqual(await keysOf(slow, ""), []);
+
+  // As after a reload of the settings: opened once more, while the old one is still in use.
+  const fast = await openStorage(config, { ...shared, rateLimitBytesPerSecond: 1e9 });
+  await clock.advance(1000);
+  await putting;
+  assert.deepEqual(await keysOf(fast, ""), ["a"]);
+});
+
+test("what passes is counted, for all storages that share it", async () => {
+  await using server = await S3Emulation.start();
+  const traffic = new StorageTraffic(systemClock);
+  const retryPolicy = { attempts: 3, baseMs: 1, capMs: 1, totalMs: 1000 };
+  server.intercept = ({ number }) => (number === 2 ? { status: 503 } : undefined);
+  for (const key of ["a", "b"]) {
+    const storage = await openStorage(s3Config(server), { ...options, traffic, retryPolicy });
+    await storage.put(key, text("12345"), { signal });
+    assert.equal(await textOf(storage, key), "12345");
+    await storage[Symbol.asyncDispose]();
+  }
+  const { stores, retries } = traffic.counts;
+  const [[name, store] = ["", undefined]] = Object.entries(stores);
+  assert.match(name, /^s3:\/\/127\.0\.0\.1:\d+\/emulated$/);
+  assert.deepEqual(store?.calls, {
+    get: 3,
+    put: 2,
+    stat: 0,
+    list: 0,
+    delete: 0,
+    putBytes: 10,
+    gotBytes: 10,
+  });
+  assert.deepEqual(store.requests, { PUT: 2, GET: 3 });
+  assert.equal(store.slowDowns, 1);
+  assert.equal(retries, 1);
 });
 
 test("only the S3 store imports the SDK, and only on demand", async () => {
