@@ -46,6 +46,10 @@ export class CatchUpStorage implements Storage {
     await this.#inner.delete(keys.map(inside), options);
   }
 
+  get copies(): readonly Storage[] | undefined {
+    return this.#inner.copies?.map((copy) => new CatchUpStorage(copy));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#inner[Symbol.asyncDispose]();
   }

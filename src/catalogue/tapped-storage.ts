@@ -46,6 +46,10 @@ export class TappedStorage implements Storage {
     return this.#storage.delete(keys, options);
   }
 
+  get copies(): readonly Storage[] | undefined {
+    return this.#storage.copies?.map((copy) => new TappedStorage(copy, this.#onChunk));
+  }
+
   /** Leaves the other storage open. */
   async [Symbol.asyncDispose](): Promise<void> {}
 }

@@ -100,6 +100,10 @@ export class EncryptedStorage implements Storage {
     return isOfOneKind ? crypter?.plainBytes(storedBytes) : undefined;
   }
 
+  get copies(): readonly Storage[] | undefined {
+    return this.#inner.copies?.map((copy) => new EncryptedStorage(copy, this.#rules));
+  }
+
   /** The storage with the objects as they are, and what encrypts them. */
   get sealed(): { readonly storage: Storage; readonly rules: EncryptionRules } {
     return { storage: this.#inner, rules: this.#rules };
