@@ -1,15 +1,25 @@
-import { ObjectNotFoundError, RefusedError } from "../errors.ts";
-import { bytesSource } from "../io/bytes.ts";
+import { FormatError, ObjectNotFoundError, RefusedError } from "../errors.ts";
+import { bytesSource, readAll } from "../io/bytes.ts";
 import type { Clock } from "../io/clock.ts";
-import { describeProcess } from "../io/process-identity.ts";
+import { stateOfHolder } from "../io/process-identity.ts";
 import { randomHex } from "../io/random.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { formatJson } from "../layout/json.ts";
-import { jsonObject } from "../layout/json-value.ts";
+import { formatJson, parseJson } from "../layout/json.ts";
+import { jsonObject, objectMember } from "../layout/json-value.ts";
 import { backupFolder, mergeClaimKey, parseMergeClaim, sentinelKey } from "../layout/keys.ts";
 import type { ObjectKey, Storage } from "../storage/storage.ts";
 
 const ID_BYTES = 8;
+
+/** Who claims, and what for. */
+export interface ClaimOptions {
+  /** The newest backup of the chain. */
+  readonly source: BackupName;
+  /** As `describeHolder` gives it; absent where that is not known. */
+  readonly holder: string | undefined;
+  /** After so long a claim of somebody who can't be seen from here does not count any more. */
+  readonly abandonedAfterMs: number;
+}
 
 interface World {
   readonly storage: Storage;
@@ -31,25 +41,47 @@ export class MergeClaim {
 
   /**
    * Takes the folder of the new backup, with nothing in it but the claim. Rejects with RefusedError
-   * when there is such a backup, or something of one that no merge left.
+   * when there is such a backup, something of one that no merge left, or another merge.
    */
-  static async take(backup: BackupName, source: BackupName, world: World): Promise<MergeClaim> {
+  static async take(
+    backup: BackupName,
+    { source, holder, abandonedAfterMs }: ClaimOptions,
+    world: World,
+  ): Promise<MergeClaim> {
     const { storage, clock, signal } = world;
-    await requireFreeName(backup, world);
+    const abandoned = await requireFreeName(backup, abandonedAfterMs, world);
     const key = mergeClaimKey(backup, clock.now(), randomHex(ID_BYTES));
     const text = formatJson(
       jsonObject([
         ["merges", source],
-        ["process", describeProcess()],
+        ["process", holder],
       ]),
     );
     await storage.put(key, bytesSource(Buffer.from(text)), { signal, ifAbsent: true });
-    const leftovers: ObjectKey[] = [];
-    for await (const found of storage.list(backupFolder(backup), { signal })) {
-      if (found.key !== key) leftovers.push(found.key);
+    const claim = new MergeClaim(backup, key, world);
+    try {
+      await claim.#clear(abandoned);
+    } catch (error) {
+      await claim.release();
+      throw error;
     }
+    return claim;
+  }
+
+  /** Whoever has lost the claim makes no sentinel: so it goes first, then the sentinel is asked for. */
+  async #clear(abandoned: ReadonlySet<ObjectKey>): Promise<void> {
+    const { storage, signal } = this.#world;
+    const folder = backupFolder(this.#backup);
+    const others: ObjectKey[] = [];
+    for await (const { key } of storage.list(folder, { signal })) {
+      if (key === this.#key) continue;
+      if (isClaim(this.#backup, key) && !abandoned.has(key)) throw otherMerge(this.#backup, key);
+      others.push(key);
+    }
+    if (abandoned.size > 0) await storage.delete([...abandoned], { signal });
+    await requireNoSentinel(this.#backup, this.#world);
+    const leftovers = others.filter((key) => !abandoned.has(key));
     if (leftovers.length > 0) await storage.delete(leftovers, { signal });
-    return new MergeClaim(backup, key, world);
   }
 
   /** Rejects with RefusedError when somebody else has taken or removed the folder. */
@@ -108,8 +140,47 @@ export class MergeClaim {
   }
 }
 
-/** Only what a merge left may be taken over: other things may be a backup on its way, or hidden. */
+function isClaim(backup: BackupName, key: ObjectKey): boolean {
+  return parseMergeClaim(key.slice(backupFolder(backup).length)) !== undefined;
+}
+
+function otherMerge(backup: BackupName, key: ObjectKey): RefusedError {
+  return new RefusedError(`${backup} is being made by another backup-merge: ${key}`, {
+    hint: `Wait for it. If its process is certainly gone: walnut st rm ${key}, then delete garbage.`,
+  });
+}
+
+/**
+ * Gives the claims of merges that are over. Only what those left may be taken over: other things
+ * may be a backup on its way, or hidden. Rejects with RefusedError for anything else.
+ */
 export async function requireFreeName(
+  backup: BackupName,
+  abandonedAfterMs: number,
+  { storage, clock, signal }: World,
+): Promise<ReadonlySet<ObjectKey>> {
+  await requireNoSentinel(backup, { storage, signal });
+  const folder = backupFolder(backup);
+  const abandoned = new Set<ObjectKey>();
+  let other: ObjectKey | undefined;
+  for await (const { key } of storage.list(folder, { signal })) {
+    const startedMs = parseMergeClaim(key.slice(folder.length));
+    if (startedMs === undefined) {
+      other ??= key;
+      continue;
+    }
+    const state = await readState(key, { storage, signal });
+    const isOld = startedMs < clock.now() - abandonedAfterMs;
+    if (state === "alive" || (state === "unknown" && !isOld)) throw otherMerge(backup, key);
+    abandoned.add(key);
+  }
+  if (other === undefined || abandoned.size > 0) return abandoned;
+  throw new RefusedError(`${storage.name} holds ${other}, of a backup without sentinel`, {
+    hint: "A backup of this name may be on its way. If it is not, remove it: delete garbage.",
+  });
+}
+
+async function requireNoSentinel(
   backup: BackupName,
   { storage, signal }: Pick<World, "storage" | "signal">,
 ): Promise<void> {
@@ -120,14 +191,21 @@ export async function requireFreeName(
         "keep that one. To merge once more, delete it first, or merge a later increment.",
     });
   }
-  const folder = backupFolder(backup);
-  let other: ObjectKey | undefined;
-  for await (const { key } of storage.list(folder, { signal })) {
-    if (parseMergeClaim(key.slice(folder.length)) !== undefined) return;
-    other ??= key;
+}
+
+const MAX_CLAIM_BYTES = 64 * 1024;
+
+async function readState(
+  key: ObjectKey,
+  { storage, signal }: Pick<World, "storage" | "signal">,
+): Promise<ReturnType<typeof stateOfHolder>> {
+  try {
+    const text = (await readAll(storage.get(key, { signal }), MAX_CLAIM_BYTES)).toString();
+    const holder = objectMember(parseJson(text), "process");
+    return typeof holder === "string" ? stateOfHolder(holder) : "unknown";
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return "dead";
+    if (error instanceof FormatError || error instanceof RangeError) return "unknown";
+    throw error;
   }
-  if (other === undefined) return;
-  throw new RefusedError(`${storage.name} holds ${other}, of a backup without sentinel`, {
-    hint: "A backup of this name may be on its way. If it is not, remove it: delete garbage.",
-  });
 }

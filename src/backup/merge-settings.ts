@@ -20,6 +20,10 @@ export interface MergeSettings {
   readonly hash: HashAlgorithm;
   readonly isPermanent: boolean;
   readonly userData?: JsonValue | undefined;
+  /** Names this process to others that merge, as `describeHolder` does. */
+  readonly holder: string | undefined;
+  /** How long a merge that can't be seen from here counts as running. */
+  readonly abandonedAfterMs: number;
   /** For temporary files, the changed pages among them; made if it is not there. */
   readonly spoolDirectory: string;
 }

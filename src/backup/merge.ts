@@ -1,5 +1,6 @@
 import { DamagedError } from "../errors.ts";
 import { createHasher, type HashAlgorithm } from "../io/hash.ts";
+import { sentinelKey } from "../layout/keys.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { parsePgControl } from "../postgres/pg-control.ts";
 import { DocumentsSpool } from "./documents-spool.ts";
@@ -33,10 +34,10 @@ export type { MergedBackup, MergeSettings, MergeWorld } from "./merge-settings.t
 /** Rejects where `mergeBackup` would before it stores anything, as far as that can be told. */
 export async function requireMergePossible(
   { name, spoolBytes = 0 }: MergePlan,
-  { spoolDirectory: directory }: Pick<MergeSettings, "spoolDirectory">,
-  world: Pick<MergeWorld, "storage" | "signal">,
+  { spoolDirectory: directory, abandonedAfterMs }: MergeSettings,
+  world: Pick<MergeWorld, "storage" | "clock" | "signal">,
 ): Promise<void> {
-  await requireFreeName(name, world);
+  await requireFreeName(name, abandonedAfterMs, world);
   await requireSpace(
     [{ directory, sizeBytes: spoolBytes }],
     "set WALNUT_CACHE_DIR to a directory of another file system",
@@ -54,7 +55,7 @@ export async function mergeBackup(
 ): Promise<MergedBackup> {
   await requireMergePossible(plan, settings, world);
   const { name, newest, patchedCount } = plan;
-  const claim = await MergeClaim.take(name, newest.name, world);
+  const claim = await MergeClaim.take(name, { ...settings, source: newest.name }, world);
   world.log.info("merging a chain of backups", { backup: name, newest: newest.name });
   using documents = new DocumentsSpool({
     directory: settings.spoolDirectory,
@@ -72,6 +73,11 @@ export async function mergeBackup(
     throw error;
   }
   await writeSentinel(description, world);
+  if (!(await claim.isHeld())) {
+    // Who took it may have removed what the sentinel promises.
+    await world.storage.delete([sentinelKey(name)], world);
+    await claim.require();
+  }
   await claim.release();
   const { contentBytes, storedBytes } = description;
   const { fileCount } = documents;

@@ -4,6 +4,7 @@ import { type MergePlan, planMerge } from "../backup/merge-plan.ts";
 import { readChain } from "../backup/restore-chain.ts";
 import { codecOf } from "../codec/table.ts";
 import type { Config } from "../config/config.ts";
+import { describeHolder } from "../io/process-identity.ts";
 import { formatJson } from "../layout/json.ts";
 import { jsonObject, type JsonValue } from "../layout/json-value.ts";
 import type { Command, Context } from "./command.ts";
@@ -62,7 +63,7 @@ export const backupMerge: Command<MergeArguments> = {
     const plan = planMerge(await readChain(storage, backup, { signal }));
     const settings = mergeSettings(args, config);
     if (args.isDryRun) {
-      await requireMergePossible(plan, settings, { storage, signal });
+      await requireMergePossible(plan, settings, { storage, clock, signal });
       await tellPlan(plan, args, context);
       return;
     }
@@ -101,6 +102,8 @@ function mergeSettings(args: MergeArguments, config: Config): MergeSettings {
     hash: config.manifestHash,
     isPermanent: args.isPermanent,
     userData: args.userData ?? parseUserData(config.sentinelUserData),
+    holder: describeHolder(),
+    abandonedAfterMs: config.removal.abandonedAfterMs,
     spoolDirectory: config.cacheDirectory,
   };
 }

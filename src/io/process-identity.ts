@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { systemErrorCode } from "../errors.ts";
 
 /**
@@ -24,6 +24,31 @@ export function isProcessAlive(name: string): boolean {
   if (readProc("sys/kernel/random/boot_id")?.trim() !== boot) return false;
   const stat = readStat(pid);
   return stat !== undefined && stat.startTime === startTime && stat.state !== "Z";
+}
+
+/** As `describeProcess` for ourselves, with what tells where the name means anything. */
+export function describeHolder(): string | undefined {
+  const name = describeProcess();
+  const namespace = pidNamespace();
+  return name === undefined || namespace === undefined ? undefined : `${name}@${namespace}`;
+}
+
+/** What became of the process that `describeHolder` named: from elsewhere it can't be told. */
+export function stateOfHolder(name: string): "alive" | "dead" | "unknown" {
+  const [process = "", namespace] = name.split("@");
+  const boot = readProc("sys/kernel/random/boot_id")?.trim();
+  const isHere = namespace === pidNamespace() && process.endsWith(`:${boot}`);
+  if (!isHere) return "unknown";
+  return isProcessAlive(process) ? "alive" : "dead";
+}
+
+function pidNamespace(): string | undefined {
+  try {
+    return readlinkSync("/proc/self/ns/pid");
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
 }
 
 interface ProcessStat {

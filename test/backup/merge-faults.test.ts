@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { listBackups } from "../../src/backup/catalogue.ts";
-import { DamagedError, InterruptedError, RefusedError, StorageError } from "../../src/errors.ts";
+import { DamagedError, InterruptedError, StorageError } from "../../src/errors.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
+import { describeHolder } from "../../src/io/process-identity.ts";
 import { backupFolder, partKey, sentinelKey, tarFolder } from "../../src/layout/keys.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import type { Storage } from "../../src/storage/storage.ts";
@@ -148,21 +149,35 @@ describe("a merge of WAL-G's chain", () => {
     assert.deepEqual(leftIn(storage), []);
   });
 
-  test("of two merges at the same time the later one succeeds", async () => {
+  test("a merge that runs is not taken over; one that was for dead makes no sentinel", async () => {
     const storage = await copyOf();
-    const other: { done?: Promise<unknown> } = {};
+    const other: { tried?: boolean } = {};
     const first = new HookedStorage(storage, {
       afterPut: async (key) => {
-        if (key === partKey(MERGED, 1, "")) await (other.done ??= merge(storage));
+        if (key !== partKey(MERGED, 1, "") || other.tried === true) return;
+        other.tried = true;
+        await assert.rejects(merge(storage), {
+          name: "RefusedError",
+          message: /^base_.* is being made by another backup-merge/,
+        });
       },
     });
-    await assert.rejects(merge(first), (error) => {
-      assert.ok(error instanceof RefusedError, String(error));
-      assert.match(error.message, /^the claim of this merge of base_.* was removed$/);
-      return true;
-    });
-    await other.done;
+    await merge(first, { holder: describeHolder() });
+    assert.equal(other.tried, true);
     await assertRestores(storage);
+
+    const taken = await copyOf();
+    const late = new HookedStorage(taken, {
+      afterPut: async (key) => {
+        if (!key.endsWith("walnut_manifest.jsonl.zst")) return;
+        const claims = taken.keys.filter((one) => one.includes("walnut_merge-"));
+        await taken.delete(claims, { signal });
+      },
+    });
+    await assert.rejects(merge(late), {
+      message: /^the claim of this merge of base_.* was removed$/,
+    });
+    assert.ok(!taken.keys.includes(sentinelKey(MERGED)));
   });
 
   test("what somebody else put into the folder is seen before the sentinel", async () => {

@@ -3,6 +3,7 @@ import { planMerge } from "../../src/backup/merge-plan.ts";
 import { readChain } from "../../src/backup/restore-chain.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { systemClock } from "../../src/io/clock.ts";
+import { describeHolder } from "../../src/io/process-identity.ts";
 import { silentLog } from "../../src/io/log.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 
@@ -11,7 +12,10 @@ export interface MergeChange extends Partial<MergeSettings> {
   readonly signal?: AbortSignal;
 }
 
-/** Merges a chain within this process, into uncompressed parts of one MiB unless told. */
+/**
+ * Merges a chain within this process, which leaves a claim as of one that is gone; into
+ * uncompressed parts of one MiB unless told.
+ */
 export async function mergeInto(
   storage: Storage,
   backup: string,
@@ -26,6 +30,8 @@ export async function mergeInto(
     thresholdBytes: 1024 ** 2,
     hash: "xxh64",
     isPermanent: false,
+    holder: describeHolder()?.replace(/^\d+/, "4194305"),
+    abandonedAfterMs: 3_600_000,
     ...settings,
   } as const;
   return await mergeBackup(plan, all, world);
