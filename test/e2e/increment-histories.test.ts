@@ -1,70 +1,149 @@
+/**
+ * Random histories of real servers. In each, chains of increments grow side by side, one for each
+ * change source that the release has, all from the same moments; at the end each chain is restored,
+ * replayed to the end of the WAL and compared with the server's files page by page.
+ *
+ * A long run has 200 histories. All of it, in about half an hour on two quiet cores:
+ *
+ *   for part in 0-99 100-199; do
+ *     TMPDIR=/dev/shm WALNUT_LONG=1 WALNUT_HISTORIES=$part \
+ *       node_modules/.bin/bun test ./test/e2e/increment-histories.test.ts --timeout=600000 &
+ *   done; wait
+ *
+ * A failure says how to repeat its history alone.
+ */
 import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
+import { storeGroups } from "../../src/archive/change-groups.ts";
+import { ChangeNotes } from "../../src/archive/change-notes.ts";
 import type { ChangeWay } from "../../src/backup/change-sources.ts";
-import { startBackupWorld } from "../support/backup-world.ts";
+import { codecOf } from "../../src/codec/table.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { silentLog } from "../../src/io/log.ts";
+import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
 import { ClusterHistory } from "../support/cluster-history.ts";
-import { type Major, MAJORS } from "../support/postgres.ts";
-import { type Random, seededRandom } from "../support/random.ts";
-import { assertRestoresLive } from "../support/restored-compare.ts";
+import type { Major } from "../support/postgres.ts";
+import { type Random, randomOf, seededRandom } from "../support/random.ts";
+import { assertAllRestoreLive } from "../support/restored-compare.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
-const HISTORIES = IS_LONG ? 200 : 3;
-/** Each change source, with the releases that have it. */
-const SOURCES: readonly {
-  readonly way: ChangeWay;
-  readonly names: readonly string[];
-  readonly majors: readonly Major[];
-}[] = [
-  { way: "summaries", names: ["wal-summaries"], majors: IS_LONG ? [17, 18] : [18] },
-  { way: "wal", names: ["wal", "wal-deltas"], majors: IS_LONG ? MAJORS : [13] },
-  { way: "page-scan", names: ["page-scan"], majors: IS_LONG ? MAJORS : [18] },
-];
+/** Every second one has summaries. */
+const RELEASES: readonly Major[] = IS_LONG ? [17, 13, 18, 14, 17, 15, 18, 16] : [18, 13];
+const COUNT = IS_LONG ? 200 : RELEASES.length;
+const SEED = seededRandom().seed;
+/** Change maps are made of groups of so many segments. */
+const GROUP_SEGMENTS = 16;
 
-for (let index = 0; index < HISTORIES; index += 1) {
-  const source = SOURCES[index % SOURCES.length] ?? SOURCES[0];
-  test(`history ${index}: a chain by ${source?.way} restores page by page`, async () => {
-    assert.ok(source !== undefined);
-    const random = seededRandom();
-    for (let skipped = 0; skipped <= index * 7; skipped += 1) random.next();
-    const round = Math.floor(index / SOURCES.length);
-    const major = source.majors[round % source.majors.length] ?? 18;
-    const settings = major >= 17 ? { summarize_wal: "on" } : {};
+/** Increments that were all made in one way, each on the one before. */
+interface Chain {
+  readonly way: ChangeWay;
+  /** What the sentinel may say of it. */
+  readonly names: readonly string[];
+  newest: string;
+}
+
+function chainsOf(major: Major, full: string): readonly Chain[] {
+  const chains: Chain[] = [
+    { way: "wal", names: ["wal", "wal-deltas"], newest: full },
+    { way: "page-scan", names: ["page-scan"], newest: full },
+  ];
+  if (major >= 17) chains.unshift({ way: "summaries", names: ["wal-summaries"], newest: full });
+  return chains;
+}
+
+const [first = 0, last = COUNT - 1] = (process.env["WALNUT_HISTORIES"] ?? "").match(/\d+/g) ?? [];
+for (let index = Number(first); index <= Number(last); index += 1) {
+  const major = RELEASES[index % RELEASES.length] ?? 18;
+  test(`history ${index} on PostgreSQL ${major}: chains restore page by page`, async () => {
+    const random = randomOf(SEED + index);
+    const settings = {
+      shared_buffers: "16MB",
+      ...(major >= 17 ? { summarize_wal: "on" } : {}),
+    };
     await using history = new ClusterHistory(await startBackupWorld({ major, settings }), random);
     try {
-      const used = await live(history, random, { major, way: source.way });
-      // After a failover a source may have a hole, and the next one is right to be used.
-      const mayHaveHole = history.steps.includes("failover");
-      assert.ok(mayHaveHole || used.every((name) => source.names.includes(name)), used.join(" "));
+      const chains = await live(history, random, major);
+      const backups = chains.map(({ newest }) => newest);
+      await assertAllRestoreLive(history.world, backups, major);
     } catch (error) {
-      const steps = history.steps.join(", ");
-      throw new Error(`seed ${random.seed}, PostgreSQL ${major}: ${steps}`, { cause: error });
+      const again = `WALNUT_SEED=${SEED} WALNUT_HISTORIES=${index}-${index}`;
+      const long = IS_LONG ? " WALNUT_LONG=1" : "";
+      const message = `${again}${long}, PostgreSQL ${major}: ${history.steps.join(", ")}`;
+      throw new Error(message, { cause: error });
     }
   });
 }
 
-/** Gives the sources by which the increments were made. */
 async function live(
   history: ClusterHistory,
   random: Random,
-  { major, way }: { readonly major: Major; readonly way: ChangeWay },
-): Promise<readonly string[]> {
-  const increments = { maxSteps: 9, origin: "latest", ways: [way, "page-scan"] } as const;
-  const used: string[] = [];
+  major: Major,
+): Promise<readonly Chain[]> {
   await history.change(6);
-  let backup = "";
+  const { name } = await push(history, "", ["page-scan"]);
+  const chains = chainsOf(major, name);
+  const maps = random.next() < 0.5 ? new Maps(history.world) : undefined;
   const count = 2 + Math.floor(random.next() * (IS_LONG ? 4 : 1));
-  for (let taken = 0; taken <= count; taken += 1) {
-    const pushed = await history.world.push({ increments, hasDatabaseNames: false });
-    assert.equal(pushed.baseName ?? "", backup, history.world.logged.join("\n"));
-    backup = pushed.name;
-    const source = (await history.world.sentinel(backup)).own?.changeSource;
-    if (source !== undefined) used.push(source);
-    history.steps.push(`(backup ${taken} ${source ?? ""})`);
+  for (let taken = 0; taken < count; taken += 1) {
     await history.change(3 + Math.floor(random.next() * 6));
-    const chance = random.next();
-    if (chance < 0.2) await history.crash();
-    else if (chance < 0.4 && taken < count) await history.failOver(major);
+    await befall(history, random.next(), major);
+    await maps?.store(history.world);
+    for (const chain of chains) await extend(history, chain);
   }
-  await assertRestoresLive(history.world, backup, major);
-  return used;
+  await history.change(3 + Math.floor(random.next() * 6));
+  if (random.next() < 0.3) await history.crash();
+  return chains;
+}
+
+async function befall(history: ClusterHistory, chance: number, major: Major): Promise<void> {
+  if (chance < 0.2) await history.crash();
+  else if (chance < 0.4) await history.failOver(major);
+  else return;
+  await history.change(2);
+}
+
+async function extend(history: ClusterHistory, chain: Chain): Promise<void> {
+  const pushed = await push(history, chain.newest, [chain.way, "page-scan"]);
+  assert.equal(pushed.baseName, chain.newest, history.world.logged.join("\n"));
+  chain.newest = pushed.name;
+  const source = (await history.world.sentinel(pushed.name)).own?.changeSource ?? "none";
+  history.steps.push(`(backup by ${source})`);
+  // After a failover a source may have a hole, and the next one is right to be used.
+  const mayHaveHole = source === "page-scan" && history.steps.includes("failover");
+  assert.ok(chain.names.includes(source) || mayHaveHole, history.world.logged.join("\n"));
+}
+
+async function push(history: ClusterHistory, base: string, ways: readonly ChangeWay[]) {
+  const from = base === "" ? undefined : ({ kind: "name", name: base } as const);
+  const increments = { maxSteps: base === "" ? 0 : 99, origin: "latest", ways, from } as const;
+  return await history.world.push({ increments, hasDatabaseNames: false });
+}
+
+/** Change maps of what the server has archived, as wal-push makes them. */
+class Maps {
+  readonly #directory: string;
+  readonly #noted = new Set<string>();
+
+  constructor({ cluster }: BackupWorld) {
+    this.#directory = join(cluster.directory, "changes");
+  }
+
+  async store({ cluster, repository, storage }: BackupWorld): Promise<void> {
+    await cluster.waitForArchiver();
+    const directory = this.#directory;
+    const log = silentLog;
+    const signal = AbortSignal.timeout(120_000);
+    const notes = new ChangeNotes({ directory, onGroup: () => {}, clock: systemClock, log });
+    const archive = join(repository, "wal_005");
+    for (const name of (await readdir(archive)).toSorted()) {
+      if (!/^[0-9A-F]{24}$/.test(name) || this.#noted.has(name)) continue;
+      await notes.around({ path: join(archive, name), name }, async () => {}, { signal });
+      this.#noted.add(name);
+      if (this.#noted.size % GROUP_SEGMENTS !== 0) continue;
+      await storeGroups(storage, { directory, codec: codecOf("zstd"), codecJobs: 1, log, signal });
+    }
+    await storeGroups(storage, { directory, codec: codecOf("zstd"), codecJobs: 1, log, signal });
+  }
 }

@@ -8,7 +8,11 @@ export interface Random {
 /** The seed comes from WALNUT_SEED, else from the clock; print it when the test fails. */
 export function seededRandom(): Random {
   const wanted = process.env["WALNUT_SEED"];
-  const seed = wanted === undefined ? Date.now() % 2 ** 31 : Number(wanted);
+  return randomOf(wanted === undefined ? Date.now() % 2 ** 31 : Number(wanted));
+}
+
+/** The same for the same seed. */
+export function randomOf(seed: number): Random {
   let state = seed >>> 0;
   return {
     seed,
