@@ -112,13 +112,20 @@ class Push {
     const outcome = isAlone ? await this.#store() : await this.#storeAmongOthers();
 
     // Other files are stored by rules of their own: the timeline's claim may say something else.
-    const isSegment = this.#local.kind === "segment" || this.#local.kind === "partial";
+    const { kind } = this.#local;
+    const isSegment = kind === "segment" || kind === "partial";
     const change = {
       ...learned,
       ...entry.learned,
       ...(isSegment ? { pushExtension: extension } : {}),
     };
     await rememberArchive(place, memory, change);
+    if (kind === "history" || kind === "backup-label") {
+      const { putContentSum } = await import("./content-sums.ts");
+      const file = { local: this.#local, isNew: outcome !== "already archived" };
+      this.#scope.begin(`storing the sum of ${this.#local.name} in ${this.#storage.name}`);
+      await putContentSum(this.#storage, file, { signal: this.#scope.signal, log });
+    }
     return outcome;
   }
 

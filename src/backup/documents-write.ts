@@ -6,7 +6,8 @@ import {
   ObjectNotFoundError,
   RefusedError,
 } from "../errors.ts";
-import { bytesSource, type ByteSource } from "../io/bytes.ts";
+import { bytesSource, type ByteSource, type ByteStream } from "../io/bytes.ts";
+import { createHasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { Log } from "../io/log.ts";
 import type { BackupName } from "../layout/backup-name.ts";
@@ -57,7 +58,10 @@ interface WriteOptions {
   readonly signal: AbortSignal;
 }
 
-/** metadata.json, files_metadata.json and our manifest: all but the sentinel. */
+/**
+ * metadata.json, files_metadata.json and our manifest: all but the sentinel. Gives the description
+ * with what the sentinel says of them.
+ */
 export async function writeDocuments(
   documents: DocumentsSpool,
   description: BackupDescription,
@@ -66,10 +70,11 @@ export async function writeDocuments(
     zstd,
     signal,
   }: { readonly storage: Pick<Storage, "put">; readonly zstd: Codec; readonly signal: AbortSignal },
-): Promise<void> {
+): Promise<BackupDescription> {
   const { name, systemId, hash, startLsn, hasChecksums } = description;
   const base = description.base?.name || undefined;
   const header = { backup: name, systemId, hash, startLsn, hasChecksums, base };
+  let filesMetadataHash: string | undefined;
   const puts: (readonly [key: string, body: ByteSource])[] = [
     [metadataKey(name), bytesSource(Buffer.from(metadataText(description)))],
     [
@@ -81,8 +86,8 @@ export async function writeDocuments(
     ],
   ];
   if (description.hasFilesMetadata) {
-    const body = { isReopenable: true, open: () => documents.filesMetadata() };
-    puts.push([filesMetadataKey(name), body]);
+    const open = () => hashed(documents.filesMetadata(), (sum) => (filesMetadataHash = sum));
+    puts.push([filesMetadataKey(name), { isReopenable: true, open }]);
   }
   await boundedParallel(
     puts,
@@ -90,6 +95,17 @@ export async function writeDocuments(
     async ([key, body], options) => await storage.put(key, body, options),
     { signal },
   );
+  if (filesMetadataHash === undefined) return description;
+  return { ...description, own: { ...description.own, filesMetadataHash } };
+}
+
+async function* hashed(stream: ByteStream, onEnd: (xxh64: string) => void): ByteStream {
+  const hasher = await createHasher("xxh64");
+  for await (const chunk of stream) {
+    hasher.update(chunk);
+    yield chunk;
+  }
+  onEnd(hasher.digest());
 }
 
 /**

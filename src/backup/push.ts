@@ -180,8 +180,7 @@ async function copyCluster(
   const context = { documents, reading, world };
   const description = await withParts(running, settings, context, async (copy) => {
     const finished = await copyAll(session, copy, settings);
-    await writeDocuments(documents, finished, { ...world, zstd: settings.zstd });
-    return finished;
+    return await writeDocuments(documents, finished, { ...world, zstd: settings.zstd });
   });
   // A permanent increment is worth nothing without its bases.
   if (settings.isPermanent) await markPermanent(running.base?.choice.chain ?? [], world);

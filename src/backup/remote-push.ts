@@ -186,8 +186,7 @@ async function pushStarted(
   const { lsn: startLsn } = backup.start;
   const description = await withUpload(running, settings, world, async (parts) => {
     const finished = await copyAll(running, parts, settings, world);
-    await writeDocuments(documents, finished, { ...world, zstd: settings.zstd });
-    return finished;
+    return await writeDocuments(documents, finished, { ...world, zstd: settings.zstd });
   });
   // A permanent increment is worth nothing without its bases.
   if (settings.isPermanent) await markPermanent(base?.choice.chain ?? [], world);

@@ -1,6 +1,7 @@
 import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
 import { RefusedError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
+import { parseContentSumKey } from "../layout/content-sum.ts";
 import { GAPS_FOLDER, sentinelKey } from "../layout/keys.ts";
 import { ENCRYPTION_MARK_KEY } from "../layout/secrecy.ts";
 import { isOnHistory } from "../postgres/timeline-history.ts";
@@ -58,9 +59,10 @@ export function planCopy(catalogue: Catalogue, wish: CopyWish): CopyPlan {
   };
 }
 
-/** How objects are encrypted; and, with the WAL, which of it was given up. */
+/** How objects are encrypted, the sums of histories; with the WAL, which of it was given up. */
 function isCopied(key: ObjectKey, { isWithHistory }: CopyWish): boolean {
-  return key === ENCRYPTION_MARK_KEY || (isWithHistory && key.startsWith(GAPS_FOLDER));
+  const isSum = parseContentSumKey(key)?.endsWith(".history") === true;
+  return key === ENCRYPTION_MARK_KEY || isSum || (isWithHistory && key.startsWith(GAPS_FOLDER));
 }
 
 /** Bases first. */

@@ -11,11 +11,18 @@ import type { Hasher } from "../io/hash.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { parseFilesMetadata } from "../layout/files-metadata.ts";
 import { isJsonEqual, type JsonValue } from "../layout/json-value.ts";
-import { filesMetadataKey, manifestKey, metadataKey, sentinelKey } from "../layout/keys.ts";
+import {
+  filesMetadataKey,
+  manifestKey,
+  metadataKey,
+  sentinelKey,
+  serverManifestKey,
+} from "../layout/keys.ts";
 import { type BackupMetadata, formatMetadata } from "../layout/metadata.ts";
 import { formatSentinel, type Sentinel } from "../layout/sentinel.ts";
 import { parseEntryName } from "../backup/extract-path.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import type { BackupFolder } from "./backup-folders.ts";
 import { type Finding, faultText } from "./finding.ts";
 import type { StoredHash } from "./verify-memory.ts";
 
@@ -32,7 +39,14 @@ export interface DocumentsVerdict {
 export async function verifyDocuments(
   storage: Storage,
   name: BackupName,
-  { hasher, signal }: CallOptions & { readonly hasher: Hasher },
+  {
+    hasher,
+    signal,
+    folder,
+  }: CallOptions & {
+    readonly hasher: Hasher;
+    readonly folder: Pick<BackupFolder, "has"> | undefined;
+  },
 ): Promise<DocumentsVerdict> {
   const check = new DocumentsCheck(storage, name, { signal });
   const documents = await check.attempt(sentinelKey(name), () =>
@@ -42,7 +56,11 @@ export async function verifyDocuments(
     await check.compareSentinel(documents);
     await check.compareFiles(documents);
   }
-  return { documents, findings: check.findings, hashes: await check.hashAll(hasher) };
+  const own = folder?.has("walnut_backup_manifest.zst") === true ? [serverManifestKey(name)] : [];
+  for (const key of own) await check.attempt(key, () => check.readServerManifest(key));
+  const hashes = await check.hashAll(hasher, own);
+  if (documents !== undefined) check.compareHash(documents, hashes);
+  return { documents, findings: check.findings, hashes };
 }
 
 class DocumentsCheck {
@@ -140,10 +158,31 @@ class DocumentsCheck {
     });
   }
 
-  async hashAll(hasher: Hasher): Promise<ReadonlyMap<ObjectKey, StoredHash>> {
+  /** What is in the list of files, and nowhere else. */
+  compareHash({ sentinel }: BackupDocuments, hashes: ReadonlyMap<ObjectKey, StoredHash>): void {
+    const key = filesMetadataKey(this.#name);
+    const expected = sentinel.own?.filesMetadataHash;
+    const found = hashes.get(key)?.xxh64;
+    if (expected === undefined || found === undefined || found === expected) return;
+    this.#add(key, "it does not have the hash that the sentinel says");
+  }
+
+  /** Of a remote backup: text in zstd, which has a checksum. */
+  async readServerManifest(key: ObjectKey): Promise<void> {
+    const { signal } = this.#options;
+    const stored = this.#storage.get(key, this.#options);
+    for await (const _ of codecOf("zstd").decompress(stored, { jobs: 1, signal })) {
+      signal.throwIfAborted();
+    }
+  }
+
+  async hashAll(
+    hasher: Hasher,
+    others: readonly ObjectKey[],
+  ): Promise<ReadonlyMap<ObjectKey, StoredHash>> {
     const hashes = new Map<ObjectKey, StoredHash>();
     const name = this.#name;
-    for (const key of [sentinelKey(name), filesMetadataKey(name), manifestKey(name)]) {
+    for (const key of [sentinelKey(name), filesMetadataKey(name), manifestKey(name), ...others]) {
       const hash = await hashObject(this.#storage, key, { ...this.#options, hasher });
       if (hash !== undefined) hashes.set(key, hash);
     }

@@ -1,8 +1,20 @@
-import { readStoredWal } from "../archive/stored-wal.ts";
+import { HISTORY_BYTES_MAX } from "../archive/local-wal.ts";
+import { readStoredWal, type StoredWal } from "../archive/stored-wal.ts";
+import { nodeCrypto } from "../io/builtin.ts";
 import { readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
+import { parseChangeMap } from "../layout/change-map.ts";
+import { contentSumKey, parseContentSum, parseContentSumKey } from "../layout/content-sum.ts";
 import { parseJson } from "../layout/json.ts";
-import { COMMIT_INDEX_FOLDER, verifyMemoryKey } from "../layout/keys.ts";
+import {
+  CHANGES_FOLDER,
+  COMMIT_INDEX_FOLDER,
+  parseChangeMapKey,
+  parseQuarantinedKey,
+  parseWalKey,
+  verifyMemoryKey,
+} from "../layout/keys.ts";
+import { parseWalDelta } from "../layout/wal-delta.ts";
 import { parseBackupHistory } from "../postgres/backup-label.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import type { Catalogue } from "./catalogue.ts";
@@ -10,57 +22,171 @@ import { parseGroup } from "./commit-index.ts";
 import { faultText, type Finding } from "./finding.ts";
 import { hashObject } from "./verify-documents.ts";
 import type { StoredHash } from "./verify-memory.ts";
+import type { WalObjects } from "./wal-objects.ts";
 
-/** Objects that are small and many kinds: read at every level. */
 const SMALL_BYTES_MAX = 16 * 1024 * 1024;
+/** Of 16 segments that changed as many blocks as they can. */
+const CHANGES_BYTES_MAX = 1024 * 1024 * 1024;
 /** Of our own, those that others rewrite. */
 const CHANGING = /^walnut_005\/(writers|index|locks)\//;
+/** Of our own, those of which there is one for every few segments: too many to read each time. */
+const NUMEROUS: readonly string[] = [COMMIT_INDEX_FOLDER, CHANGES_FOLDER];
+
+export interface SmallVerdict {
+  readonly findings: readonly Finding[];
+  readonly hashes: ReadonlyMap<ObjectKey, StoredHash>;
+}
 
 /**
- * Reads histories, backup labels in the WAL folder and our own objects; those of the index, of
- * which there are many, only if told.
+ * Reads histories, notes of backups in the WAL folder and our own objects; those of which there are
+ * many (indexes of commits, change maps, WAL-G's deltas) only if told.
  */
 export async function verifySmallObjects(
   storage: Storage,
-  { catalogue, hasIndexes }: { readonly catalogue: Catalogue; readonly hasIndexes: boolean },
-  { hasher, signal }: CallOptions & { readonly hasher: Hasher },
-): Promise<{
-  readonly findings: readonly Finding[];
-  readonly hashes: ReadonlyMap<ObjectKey, StoredHash>;
-}> {
-  const findings: Finding[] = [];
-  const hashes = new Map<ObjectKey, StoredHash>();
-  const { wal, histories, ownKeys } = catalogue;
-  const remember = async (key: ObjectKey): Promise<void> => {
-    const hash = await hashObject(storage, key, { hasher, signal });
-    if (hash !== undefined) hashes.set(key, hash);
-  };
-  const attempt = async (key: ObjectKey, check: () => Promise<void>): Promise<void> => {
-    try {
-      await check();
-    } catch (error) {
-      signal.throwIfAborted();
-      findings.push({ kind: "damaged", subject: key, text: faultText(error) });
-    }
-  };
-  for (const { key } of histories) await remember(key);
+  { catalogue, hasNumerous }: { readonly catalogue: Catalogue; readonly hasNumerous: boolean },
+  options: CallOptions & { readonly hasher: Hasher },
+): Promise<SmallVerdict> {
+  const check = new SmallCheck(storage, catalogue, options);
+  for (const { key, problem } of catalogue.histories) {
+    if (problem === undefined) await check.text(stored(key));
+    await check.remember(key);
+  }
+  await checkWalFolder(check, catalogue.wal, hasNumerous);
+  for (const key of catalogue.ownKeys) {
+    const isNumerous = NUMEROUS.some((folder) => key.startsWith(folder));
+    if (key === verifyMemoryKey || (isNumerous && !hasNumerous)) continue;
+    await check.own(key);
+    if (!CHANGING.test(key)) await check.remember(key);
+  }
+  return check;
+}
+
+async function checkWalFolder(
+  check: SmallCheck,
+  wal: WalObjects,
+  hasNumerous: boolean,
+): Promise<void> {
   for (let row = 0; row < wal.count; row += 1) {
-    if (wal.kindAt(row) !== "backup-label") continue;
-    const stored = { key: wal.keyAt(row), extension: wal.extensionAt(row) };
-    await attempt(stored.key, async () => {
-      const content = readStoredWal(storage, stored, { codecJobs: 1, signal });
-      parseBackupHistory((await readAll(content, SMALL_BYTES_MAX)).toString("utf8"));
-    });
-    await remember(stored.key);
+    const kind = wal.kindAt(row);
+    const isChecked = kind === "backup-label" || (hasNumerous && kind === "delta");
+    if (!isChecked) continue;
+    const object = { key: wal.keyAt(row), extension: wal.extensionAt(row) };
+    await (kind === "delta" ? check.delta(object) : check.label(object));
+    await check.remember(object.key);
   }
-  for (const key of ownKeys) {
-    if (key === verifyMemoryKey || (key.startsWith(COMMIT_INDEX_FOLDER) && !hasIndexes)) continue;
-    await attempt(key, async () => {
-      const bytes = await readAll(storage.get(key, { signal }), SMALL_BYTES_MAX);
-      if (key.startsWith(COMMIT_INDEX_FOLDER)) parseGroup(bytes, hasher);
-      else if (key.endsWith(".json")) parseJson(bytes.toString("utf8"));
-    });
-    if (!CHANGING.test(key)) await remember(key);
+}
+
+function stored(key: ObjectKey): StoredWal {
+  return { key, extension: parseWalKey(key)?.extension ?? "" };
+}
+
+class SmallCheck implements SmallVerdict {
+  readonly findings: Finding[] = [];
+  readonly hashes = new Map<ObjectKey, StoredHash>();
+  readonly #storage: Storage;
+  readonly #ownKeys: ReadonlySet<ObjectKey>;
+  readonly #hasher: Hasher;
+  readonly #signal: AbortSignal;
+
+  constructor(
+    storage: Storage,
+    { ownKeys }: Catalogue,
+    { hasher, signal }: CallOptions & { readonly hasher: Hasher },
+  ) {
+    this.#storage = storage;
+    this.#ownKeys = new Set(ownKeys);
+    this.#hasher = hasher;
+    this.#signal = signal;
   }
-  return { findings, hashes };
+
+  async remember(key: ObjectKey): Promise<void> {
+    const options = { hasher: this.#hasher, signal: this.#signal };
+    const hash = await hashObject(this.#storage, key, options);
+    if (hash !== undefined) this.hashes.set(key, hash);
+  }
+
+  async label(object: StoredWal): Promise<void> {
+    const bytes = await this.text(object);
+    if (bytes === undefined) return;
+    await this.#attempt(object.key, async () => {
+      parseBackupHistory(bytes.toString("utf8"));
+    });
+  }
+
+  async delta(object: StoredWal): Promise<void> {
+    await this.#attempt(object.key, async () => {
+      parseWalDelta(await this.#read(object, CHANGES_BYTES_MAX));
+    });
+  }
+
+  /** Reads a text that came with the sum of its content, and compares. */
+  async text(object: StoredWal): Promise<Buffer | undefined> {
+    return await this.#attempt(object.key, async () => {
+      const bytes = await this.#read(object, HISTORY_BYTES_MAX);
+      const key = contentSumKey(parseWalKey(object.key)?.name ?? "");
+      const sum = this.#ownKeys.has(key)
+        ? await this.#attempt(key, () => this.#sum(key))
+        : undefined;
+      const isOther =
+        sum !== undefined &&
+        (sum.sizeBytes !== bytes.length ||
+          sum.sha256 !== nodeCrypto().createHash("sha256").update(bytes).digest("hex"));
+      if (isOther) this.#add(object.key, "it is not what PostgreSQL handed over");
+      return bytes;
+    });
+  }
+
+  async own(key: ObjectKey): Promise<void> {
+    await this.#attempt(key, async () => {
+      const map = parseChangeMapKey(key);
+      const quarantined = parseQuarantinedKey(key);
+      if (map !== undefined) {
+        const object = { key, extension: map.extension };
+        parseChangeMap(await this.#read(object, CHANGES_BYTES_MAX));
+      } else if (quarantined !== undefined) {
+        const content = readStoredWal(this.#storage, { key, ...quarantined }, this.#reading);
+        for await (const _ of content) this.#signal.throwIfAborted();
+      } else if (parseContentSumKey(key) !== undefined) {
+        await this.#sum(key);
+      } else {
+        const bytes = await readAll(this.#get(key), SMALL_BYTES_MAX);
+        if (key.startsWith(COMMIT_INDEX_FOLDER)) parseGroup(bytes, this.#hasher);
+        else if (key.endsWith(".json")) parseJson(bytes.toString("utf8"));
+      }
+    });
+  }
+
+  async #sum(key: ObjectKey) {
+    const sum = parseContentSum((await readAll(this.#get(key), SMALL_BYTES_MAX)).toString("utf8"));
+    if (contentSumKey(sum.wal) !== key) this.#add(key, `it is the sum of ${sum.wal}`);
+    return sum;
+  }
+
+  #get(key: ObjectKey) {
+    return this.#storage.get(key, { signal: this.#signal });
+  }
+
+  async #read(object: StoredWal, bytesMax: number): Promise<Buffer> {
+    return await readAll(readStoredWal(this.#storage, object, this.#reading), bytesMax);
+  }
+
+  get #reading() {
+    return { codecJobs: 1, signal: this.#signal };
+  }
+
+  /** What is wrong becomes a finding about `key`, once. */
+  async #attempt<T>(key: ObjectKey, check: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await check();
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      this.#add(key, faultText(error));
+      return undefined;
+    }
+  }
+
+  #add(subject: ObjectKey, text: string): void {
+    const isKnown = this.findings.some((known) => known.subject === subject && known.text === text);
+    if (!isKnown) this.findings.push({ kind: "damaged", subject, text });
+  }
 }

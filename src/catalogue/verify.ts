@@ -7,7 +7,7 @@ import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { parsePartKey, tarFolder, verifyMemoryKey } from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
-import { type Catalogue, readCatalogue } from "./catalogue.ts";
+import { type Catalogue, type CatalogueBackup, readCatalogue } from "./catalogue.ts";
 import { CommitIndex } from "./commit-index.ts";
 import { HasherPool } from "./hasher-pool.ts";
 import { faultText, type Finding } from "./finding.ts";
@@ -171,9 +171,9 @@ class Verification {
   /** Reads the documents of all backups and compares the list of parts; gives the parts. */
   async #checkBackups(catalogue: Catalogue): Promise<readonly VerifyItem[]> {
     const parts = new Map<BackupName, readonly VerifyItem[]>();
-    const check = async ({ name }: { readonly name: BackupName }, { signal }: CallOptions) => {
+    const check = async ({ name, folder }: CatalogueBackup, { signal }: CallOptions) => {
       const verdict = await this.#hashers.use("xxh64", (hasher) =>
-        verifyDocuments(this.#storage, name, { hasher, signal }),
+        verifyDocuments(this.#storage, name, { hasher, signal, folder }),
       );
       this.#findings.push(...verdict.findings);
       for (const [key, hash] of verdict.hashes) this.#compareHash(key, hash, name);
@@ -224,7 +224,7 @@ class Verification {
 
   async #checkSmallObjects(catalogue: Catalogue): Promise<void> {
     const options = { ...this.#options, hasher: this.#hasher };
-    const objects = { catalogue, hasIndexes: this.#options.level === "full" };
+    const objects = { catalogue, hasNumerous: this.#options.level === "full" };
     const verdict = await verifySmallObjects(this.#storage, objects, options);
     this.#findings.push(...verdict.findings);
     this.#readObjects += verdict.hashes.size;

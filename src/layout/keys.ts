@@ -43,6 +43,14 @@ export function parseQuarantineNoteKey(key: string): string | undefined {
   return /^walnut_005\/quarantine\/([^/]+)\/[0-9a-f]{16}\.json$/.exec(key)?.[1];
 }
 
+/** A file in quarantine, without its note; undefined for all other keys. */
+export function parseQuarantinedKey(key: string): WalKey | undefined {
+  const match = /^walnut_005\/quarantine\/([^/]+)\/([0-9a-f]{16}(?:\.[^/]+)?)$/.exec(key);
+  const [, name, file = ""] = match ?? [];
+  if (name === undefined || file.endsWith(".json")) return undefined;
+  return { name, extension: splitCompressed(file).extension };
+}
+
 /** Folder of our change maps: what a group of segments changed. Ours. */
 export const CHANGES_FOLDER = "walnut_005/changes/";
 

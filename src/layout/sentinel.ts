@@ -36,6 +36,8 @@ export interface OwnRecord {
   readonly isRemote?: boolean | undefined;
   /** Pages of the cluster that were found damaged; absent = none, or nobody looked. */
   readonly corruptPages?: number | undefined;
+  /** XXH64 of files_metadata.json, 16 hex digits: nothing else vouches for it. */
+  readonly filesMetadataHash?: string | undefined;
   /** Of a full backup that was put together: the newest backup of the chain. */
   readonly mergedFrom?: BackupName | undefined;
 }
@@ -118,6 +120,7 @@ function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
     ["pages_verified", own?.isPagesVerified],
     ["corrupt_pages", integer(own?.corruptPages)],
     ["remote", own?.isRemote],
+    ["files_metadata_xxh64", own?.filesMetadataHash],
     ["merged_from", own?.mergedFrom],
   ]);
   return object.size === 0 ? undefined : object;
@@ -132,6 +135,7 @@ function parseOwn(fields: Fields): OwnRecord | undefined {
     isPagesVerified: own.boolean("pages_verified"),
     corruptPages: own.integer("corrupt_pages"),
     isRemote: own.boolean("remote"),
+    filesMetadataHash: own.string("files_metadata_xxh64"),
     mergedFrom: own.string("merged_from"),
   };
 }

@@ -1,5 +1,6 @@
 import { GROUP_SEGMENTS } from "../catalogue/commit-index.ts";
 import { COMMIT_INDEX_FOLDER, parseChangeMapKey, parseGapKey } from "../layout/keys.ts";
+import { parseContentSumKey } from "../layout/content-sum.ts";
 import { DELTA_GROUP_SEGMENTS } from "../layout/wal-delta.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { ObjectKey } from "../storage/storage.ts";
@@ -8,7 +9,7 @@ import type { Survey } from "./survey.ts";
 
 /**
  * Our own objects that speak of segments of which nothing stays: records of gaps, change maps,
- * indexes of commits. What else is ours stays: WAL in quarantine waits for a person.
+ * indexes of commits, sums of notes of backups. What else is ours stays: WAL in quarantine waits for a person.
  */
 export function ownKeysOfNothing(survey: Survey, kept: KeptWal): readonly ObjectKey[] {
   return survey.catalogue.ownKeys.filter((key) => {
@@ -27,6 +28,8 @@ function segmentsOf(key: ObjectKey): { readonly name: string; readonly count: nu
   if (gap !== undefined) return { name: gap, count: 1 };
   const map = parseChangeMapKey(key);
   if (map !== undefined) return { name: map.name, count: DELTA_GROUP_SEGMENTS };
+  const summed = parseWalFileName(parseContentSumKey(key) ?? "");
+  if (summed?.kind === "backup-label") return { name: summed.segment, count: 1 };
   if (!key.startsWith(COMMIT_INDEX_FOLDER) || !key.endsWith(".json")) return undefined;
   return { name: key.slice(COMMIT_INDEX_FOLDER.length, -".json".length), count: GROUP_SEGMENTS };
 }

@@ -190,6 +190,7 @@ test("a promoted standby brings the history first, then writes both timelines", 
   assert.deepEqual(puts, [
     "put new walnut_005/writers/00000002.json",
     "put new wal_005/00000002.history.zst",
+    "put over walnut_005/sums/00000002.history.json",
     `put new wal_005/${next.name}.zst`,
   ]);
   assert.equal(await promoted.push(second), "archived");

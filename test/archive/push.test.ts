@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { execFileSync } from "node:child_process";
 import { mkdir, readFile, truncate } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,6 +9,7 @@ import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
 import { formatIdentity } from "../../src/layout/identity.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
+import { collectingLog } from "../support/restoring.ts";
 import { fail, hang, loseAnswer } from "./recorded-storage.ts";
 import { METHODS, openWorkbench, type Workbench } from "./workbench.ts";
 
@@ -93,10 +95,30 @@ for (const { file, bytes } of others) {
     // Others may push the same history with another compression: it is looked for.
     const look = file.endsWith(".history") ? [`list wal_005/${file}`] : [];
     const calls = [...look, `put new wal_005/${file}.zst`, ...look];
-    assert.deepEqual(bench.storage.takeCalls(), calls);
+    const sumKey = `walnut_005/sums/${file}.json`;
+    const isSummed = /\.(history|backup)$/.test(file);
+    const sumPut = isSummed ? [`put over ${sumKey}`] : [];
+    assert.deepEqual(bench.storage.takeCalls(), [...calls, ...sumPut]);
     await assertFetchable(file, bytes);
+    if (!isSummed) return;
+    const sum = bench.memory.bytesOf(sumKey)?.toString() ?? "";
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    assert.deepEqual(JSON.parse(sum), { wal: file, size: bytes.length, sha256 });
   });
 }
+
+test("a sum that can't be stored keeps no history file in pg_wal; the next push brings it", async () => {
+  const name = "00000002.history";
+  const path = await bench.file(name, HISTORY);
+  const log = collectingLog();
+  const away = new StorageError("403", { isRetryable: false });
+  bench.storage.interceptOnce(/^put over walnut_005\/sums\//, fail(away));
+  assert.equal(await bench.push(path, { log }), "archived");
+  assert.equal(bench.memory.bytesOf(`walnut_005/sums/${name}.json`), undefined);
+  assert.match(log.lines.join("\n"), /sum of a file could not be stored.*403/);
+  assert.equal(await bench.push(path), "already archived");
+  assert.ok(bench.memory.bytesOf(`walnut_005/sums/${name}.json`) !== undefined);
+});
 
 test("a file outside of any data directory has no cluster to ask for", async () => {
   assert.equal(

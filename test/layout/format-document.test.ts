@@ -3,6 +3,7 @@ import { REMOVALS_FOLDER } from "../../src/retention/removal-note.ts";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { contentSumKey, formatContentSum, parseContentSum } from "../../src/layout/content-sum.ts";
 import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
 import { isJsonObject } from "../../src/layout/json-value.ts";
@@ -74,6 +75,7 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     `${quarantineKey("<name>", "<16 hex digits>")}[.ext]`,
     `${quarantineKey("<name>", "<16 hex digits>")}.json`,
     commitIndexKey("<W>"),
+    contentSumKey("<name>"),
     verifyMemoryKey,
     `${REMOVALS_FOLDER}<time>-<id>.json`,
   ]);
@@ -111,6 +113,7 @@ test("the table of the sentinel in docs/FORMAT.md names every member in its orde
 
 test("the other examples in docs/FORMAT.md are what we write", async () => {
   assert.equal(formatMetadata(parseMetadata("base", example("metadata"))), example("metadata"));
+  assert.equal(formatContentSum(parseContentSum(`${block("sum")}\n`)), `${block("sum")}\n`);
   assert.equal(formatIdentity(parseIdentity(example("identity"))), example("identity"));
   const bytes = (async function* () {
     yield Buffer.from(`${block("manifest")}\n`);
