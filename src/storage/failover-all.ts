@@ -13,7 +13,7 @@ export async function requireNowhere(
 ): Promise<void> {
   const others = members
     .readers()
-    .filter((member) => member !== except && members.health.isAlive(member, "read"));
+    .filter((member) => member !== except && members.isAlive(member, "read"));
   await Promise.all(
     others.map(async (member) => {
       const attempt = new AwayErrors(members, "read", { signal }).attempt(member);

@@ -246,6 +246,8 @@ export class Health {
     const wasAlive = this.#statuses.get(`${id} ${work}`)?.isAlive ?? true;
     const status = { aliveness: isAlive ? 1 : 0, isAlive, updatedMs: clock.now() };
     this.#statuses.set(`${id} ${work}`, status);
+    // What takes objects and lists them answers those who read, too.
+    if (isAlive && work === "write") this.#statuses.set(`${id} read`, status);
     if (wasAlive && !isAlive)
       log.warning("a storage is dead", { storage: name, for: work, reason });
     if (!wasAlive && isAlive) log.info("a storage is alive again", { storage: name, for: work });

@@ -59,6 +59,7 @@ export class Members {
   /** Those that count for reading; dead ones last, if at all. */
   readers(): readonly Member[] {
     if (this.#chosen !== undefined) return this.#chosen;
+    for (const member of this.all) this.health.recheckIfDue(member, "read");
     const [alive, dead] = this.#divided("read");
     return this.leavesOutDead && alive.length > 0 ? alive : [...alive, ...dead];
   }
@@ -78,8 +79,13 @@ export class Members {
 
   /** With patience for one that is alive, where nobody else can do its work. */
   storeOf(member: Member, work: Work, isReplaceable: boolean): Storage {
-    const isBrisk = isReplaceable || !this.health.isAlive(member, work);
+    const isBrisk = isReplaceable || !this.isAlive(member, work);
     return isBrisk ? member.brisk : member.patient;
+  }
+
+  /** What can't be read is no place to write to: nobody could tell what is there already. */
+  isAlive(member: Member, work: Work): boolean {
+    return this.health.isAlive(member, "read") && this.health.isAlive(member, work);
   }
 
   succeeded(member: Member, work: Work): void {
@@ -92,8 +98,8 @@ export class Members {
   }
 
   #divided(work: Work): readonly [readonly Member[], readonly Member[]] {
-    const isAlive = (member: Member): boolean => this.health.isAlive(member, work);
-    return [this.all.filter(isAlive), this.all.filter((member) => !isAlive(member))];
+    const alive = this.all.filter((member) => this.isAlive(member, work));
+    return [alive, this.all.filter((member) => !alive.includes(member))];
   }
 }
 
