@@ -1,5 +1,5 @@
 import { type Effect, type NameForm, type Setting, type SettingType, setting } from "./setting.ts";
-import { boolean, bytes, choice, duration, integer, secret, text } from "./value-types.ts";
+import { boolean, bytes, choice, duration, integer, text } from "./value-types.ts";
 
 /** Name, type, text, and why it has no effect. */
 type Row = readonly [string, SettingType<unknown>, string, string | Effect];
@@ -87,28 +87,6 @@ const s3 = inert("any", [
   ["S3_RANGE_BATCH_ENABLED", boolean, "Read in ranges.", "downloads resume anyway"],
   ["S3_RANGE_MAX_RETRIES", integer(0), "How often a range is repeated.", RETRIES],
   ["S3_MAX_RETRIES", integer(0), "How often a request is repeated.", RETRIES],
-  [
-    "S3_REQUEST_ADDITIONAL_HEADERS",
-    secret,
-    "Headers of every request.",
-    { kind: "refused", reason: "the store would not get these headers" },
-  ],
-  [
-    "S3_RETENTION_PERIOD",
-    integer(-1),
-    "Seconds for which the store keeps an object from being deleted.",
-    {
-      kind: "refused",
-      reason: "objects would not be protected; a default retention of the bucket does it",
-      harmlessText: /^(-1|0)$/,
-    },
-  ],
-  [
-    "S3_RETENTION_MODE",
-    choice(["GOVERNANCE", "COMPLIANCE"]),
-    "How strict that is.",
-    "it says nothing without S3_RETENTION_PERIOD",
-  ],
   [
     "S3_MIN_THROTTLING_RETRY_DELAY",
     duration({ minMs: 0, plainUnit: "ms" }),

@@ -13,6 +13,7 @@ import { rclone } from "./rclone-settings.ts";
 import type { Setting } from "./setting.ts";
 import { readSftpConfig } from "./sftp-config.ts";
 import { sftp } from "./sftp-settings.ts";
+import { readRequestHeaders } from "./s3-request-headers.ts";
 import { storage } from "./storage-settings.ts";
 import { readSwiftConfig } from "./swift-config.ts";
 import { swift } from "./swift-settings.ts";
@@ -105,6 +106,7 @@ function readS3(found: FoundSettings): S3Config {
     ...defined("sse", sse),
     ...defined("sseKmsKeyId", sseKmsKeyId),
     ...defined("sseCustomerKey", sseCustomerKey),
+    ...readRequestHeaders(found),
     maxPartBytes: found.get(storage.maxPartSize),
     useListObjectsV1: found.get(storage.useListObjectsV1),
     deleteBatchSize: found.get(storage.deleteBatchSize),

@@ -47,6 +47,37 @@ export const storage = {
   ),
   sseKmsKeyId: setting("S3_SSE_KMS_ID", text, "Key for S3_SSE=aws:kms.", ANY),
   sseCustomerKey: setting("S3_SSE_C", secret, "Key of 32 bytes for SSE-C.", ANY),
+  retentionPeriod: setting(
+    "S3_RETENTION_PERIOD",
+    integer(-1),
+    "Seconds for which the store keeps each new object from being removed (object lock); the bucket " +
+      "must have that turned on. 0 and -1: not at all.",
+    { ...ANY, unit: "seconds" },
+  ),
+  retentionMode: defaulted(
+    "S3_RETENTION_MODE",
+    choice(["GOVERNANCE", "COMPLIANCE"]),
+    "Who can remove an object before: with GOVERNANCE who has the right to, with COMPLIANCE nobody.",
+    { ...ANY, default: "GOVERNANCE" },
+  ),
+  requesterPays: defaulted(
+    "S3_REQUESTER_PAYS",
+    boolean,
+    "Pay for the requests to a bucket of somebody else who asks for that.",
+    { form: "own", default: "false" },
+  ),
+  tags: setting(
+    "S3_TAGS",
+    text,
+    "Tags of new objects: key=value&key=value, escaped as in URLs; at most ten.",
+    { form: "own" },
+  ),
+  requestHeaders: setting(
+    "S3_REQUEST_ADDITIONAL_HEADERS",
+    secret,
+    'Headers of every request: {"name": "value"}, or lines of name: value.',
+    ANY,
+  ),
   maxPartSize: defaulted(
     "S3_MAX_PART_SIZE",
     bytes(5 * MIB),

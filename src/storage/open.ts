@@ -28,6 +28,13 @@ export interface DirectoryConfig {
   readonly path: string;
 }
 
+/** How long an object can't be removed from now on, and by whom it can nevertheless. */
+export interface S3Lock {
+  /** COMPLIANCE: by nobody; GOVERNANCE: by who has the right to. */
+  readonly mode: "GOVERNANCE" | "COMPLIANCE";
+  readonly periodSeconds: number;
+}
+
 /** An S3 bucket and a prefix in it. What is absent is left to the SDK's own sources. */
 export interface S3Config {
   readonly kind: "s3";
@@ -49,6 +56,13 @@ export interface S3Config {
   readonly sse?: string;
   readonly sseKmsKeyId?: string;
   readonly sseCustomerKey?: string;
+  /** Keeps each new object from being removed; needs a bucket with object lock. */
+  readonly lock?: S3Lock;
+  /** "key=value&key=value", escaped as in URLs, for each new object. */
+  readonly tags?: string;
+  readonly isRequesterPays?: boolean;
+  /** Headers of every request. */
+  readonly requestHeaders?: Readonly<Record<string, string>>;
   readonly maxPartBytes: number;
   readonly useListObjectsV1: boolean;
   readonly deleteBatchSize: number;

@@ -6,8 +6,9 @@ import {
 } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
+import { compareKeys } from "./key.ts";
 import { requireOrder } from "./byte-order.ts";
-import { isPassingFailure, isRefusal } from "./s3-errors.ts";
+import { isNotImplemented, isPassingFailure, isRefusal } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, ListOptions, ObjectInfo, ObjectKey } from "./storage.ts";
 
@@ -20,10 +21,16 @@ interface Page {
 /** Where a page begins: after a key, or where the store's own token says. */
 interface Position {
   readonly startAfter?: ObjectKey | undefined;
-  readonly token?: string;
+  readonly token?: string | undefined;
 }
 
 const ORDER_HINT = "Directory buckets (S3 Express) can't be used.";
+
+/** What was found out about a store's lists. */
+export interface ListMemory {
+  /** It lacks ListObjectsV2: set by the first answer that shows it. */
+  isVersion1: boolean;
+}
 
 /**
  * The objects under a prefix, page by page. Entries whose keys end in "/" are the folders of some
@@ -32,13 +39,20 @@ const ORDER_HINT = "Directory buckets (S3 Express) can't be used.";
 export async function* listObjects(
   transport: S3Transport,
   prefix: string,
-  options: ListOptions & { readonly isVersion1: boolean },
+  options: ListOptions & { readonly lists: ListMemory },
 ): AsyncIterable<ObjectInfo> {
-  const readPage = options.isVersion1 ? readPageV1 : readPageV2;
+  const { lists, startAfter } = options;
   let last = "";
   let position: Position | undefined = { startAfter: options.startAfter };
   while (position !== undefined) {
-    const page: Page = await readPage(transport, prefix, position, options);
+    const page: Page | undefined = lists.isVersion1
+      ? await readPageV1(transport, prefix, position, options)
+      : await readPageV2(transport, prefix, { ...position, last }, options);
+    if (page === undefined) {
+      lists.isVersion1 = true;
+      position = { startAfter: last === "" ? startAfter : last };
+      continue;
+    }
     for (const info of page.objects) {
       options.signal.throwIfAborted();
       requireOrder(last, info.key, transport.name, ORDER_HINT);
@@ -49,30 +63,43 @@ export async function* listObjects(
   }
 }
 
+/** Undefined if the store does not know this request. */
 async function readPageV2(
   transport: S3Transport,
   prefix: string,
-  { startAfter, token }: Position,
+  { startAfter, token, last }: Position & { readonly last: ObjectKey },
   options: CallOptions,
-): Promise<Page> {
+): Promise<Page | undefined> {
   const command = new ListObjectsV2Command({
     Bucket: transport.bucket,
     Prefix: prefix,
     ...(startAfter === undefined ? {} : { StartAfter: startAfter }),
     ...(token === undefined ? {} : { ContinuationToken: token }),
   });
-  const answer = await transport.send("list", prefix, options, (http) =>
-    transport.client.send(command, http),
+  const answer = await orRefused(
+    transport.send("list", prefix, options, (http) => transport.client.send(command, http)),
   );
+  if (answer === undefined) return undefined;
   const { Contents = [], IsTruncated, NextContinuationToken } = answer;
   // A list always has it; a login page of some proxy, which is no empty bucket, has not.
   if (IsTruncated === undefined) throw transport.unclear("list", prefix, "a list");
   const objects = Contents.map(toInfo);
-  if (!IsTruncated) return { objects, next: undefined };
-  if (NextContinuationToken === undefined) {
-    throw transport.unclear("list", prefix, "a token for the next page");
+  const [first] = objects;
+  // A store that passes over what it does not know answers as to the older request.
+  const isBehind = first !== undefined && compareKeys(first.key, startAfter ?? last) <= 0;
+  const isStartIgnored = isBehind && (token ?? startAfter) !== undefined;
+  const isTokenMissing = IsTruncated && NextContinuationToken === undefined;
+  if (isStartIgnored || isTokenMissing) return undefined;
+  return { objects, next: IsTruncated ? { token: NextContinuationToken } : undefined };
+}
+
+async function orRefused<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isNotImplemented(error)) return undefined;
+    throw error;
   }
-  return { objects, next: { token: NextContinuationToken } };
 }
 
 /** The older request, for stores that lack the newer. */

@@ -1,10 +1,10 @@
-import { createHash } from "node:crypto";
 import { S3Client } from "@aws-sdk/client-s3";
 import type { S3ClientConfig } from "@aws-sdk/client-s3";
 import type { Clock } from "../io/clock.ts";
 import { readCertificates } from "./certificates.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { S3Config } from "./open.ts";
+import { addSettingHeaders } from "./s3-headers.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
 export interface S3ClientOptions {
@@ -19,7 +19,6 @@ export interface S3ClientOptions {
 const DEFAULT_REGION = "us-east-1";
 
 type Credentials = NonNullable<S3ClientConfig["credentials"]>;
-type Headers = Readonly<Record<string, string>>;
 
 /** A client of the SDK that never retries, never streams, and sends what the settings ask for. */
 export async function openS3Client(config: S3Config, options: S3ClientOptions): Promise<S3Client> {
@@ -49,8 +48,7 @@ export async function openS3Client(config: S3Config, options: S3ClientOptions): 
       ? { useDualstackEndpoint: config.isDualStack, followRegionRedirects: true }
       : { endpoint }),
   });
-  addContentMd5(client);
-  addObjectHeaders(client, config);
+  addSettingHeaders(client, config, options.clock);
   return client;
 }
 
@@ -104,83 +102,4 @@ function isFromTokenFile(credentials: object): boolean {
   return (
     typeof source === "object" && source !== null && "CREDENTIALS_STS_ASSUME_ROLE_WEB_ID" in source
   );
-}
-
-/** DeleteObjects must carry a checksum; MD5 is the only one that all stores know. */
-function addContentMd5(client: S3Client): void {
-  client.middlewareStack.add(
-    (next, { commandName }) =>
-      async (args) => {
-        const { request } = args;
-        if (commandName === "DeleteObjectsCommand" && isRequest(request)) {
-          for (const name of Object.keys(request.headers)) {
-            if (/^x-amz-(sdk-)?checksum/i.test(name)) delete request.headers[name];
-          }
-          const hash = createHash("md5").update(request.body);
-          request.headers["content-md5"] = hash.digest("base64");
-        }
-        return await next(args);
-      },
-    { step: "build", priority: "low", name: "walnutContentMd5" },
-  );
-}
-
-function isRequest(
-  request: unknown,
-): request is { readonly headers: Record<string, string>; readonly body: string | Uint8Array } {
-  if (typeof request !== "object" || request === null) return false;
-  if (!("headers" in request) || !("body" in request)) return false;
-  const { body } = request;
-  return typeof body === "string" || body instanceof Uint8Array;
-}
-
-/** Storage class and encryption, as plain headers: stores have values that the SDK knows not of. */
-function addObjectHeaders(client: S3Client, config: S3Config): void {
-  const creating = creationHeaders(config);
-  const customerKey = customerKeyHeaders(config);
-  const headersOf: Readonly<Record<string, Headers>> = {
-    PutObjectCommand: { ...creating, ...customerKey },
-    CreateMultipartUploadCommand: { ...creating, ...customerKey },
-    UploadPartCommand: customerKey,
-    CompleteMultipartUploadCommand: customerKey,
-    GetObjectCommand: customerKey,
-    HeadObjectCommand: customerKey,
-  };
-  client.middlewareStack.add(
-    (next, { commandName }) =>
-      async (args) => {
-        const headers = headersOf[commandName ?? ""];
-        if (headers !== undefined) addHeaders(args.request, headers);
-        return await next(args);
-      },
-    { step: "build", name: "walnutObjectHeaders" },
-  );
-}
-
-function addHeaders(request: unknown, headers: Headers): void {
-  if (typeof request !== "object" || request === null || !("headers" in request)) return;
-  if (typeof request.headers === "object") Object.assign(request.headers ?? {}, headers);
-}
-
-function creationHeaders({ storageClass, sse, sseKmsKeyId }: S3Config): Headers {
-  return {
-    ...(storageClass === undefined ? {} : { "x-amz-storage-class": storageClass }),
-    ...(sse === undefined ? {} : { "x-amz-server-side-encryption": sse }),
-    ...(sseKmsKeyId === undefined
-      ? {}
-      : { "x-amz-server-side-encryption-aws-kms-key-id": sseKmsKeyId }),
-  };
-}
-
-/** The key is given as its 32 bytes, or in base64. */
-function customerKeyHeaders({ sseCustomerKey }: S3Config): Headers {
-  if (sseCustomerKey === undefined) return {};
-  const decoded = Buffer.from(sseCustomerKey, "base64");
-  const key = decoded.length === 32 ? decoded : Buffer.from(sseCustomerKey);
-  const prefix = "x-amz-server-side-encryption-customer";
-  return {
-    [`${prefix}-algorithm`]: "AES256",
-    [`${prefix}-key`]: key.toString("base64"),
-    [`${prefix}-key-md5`]: createHash("md5").update(key).digest("base64"),
-  };
 }

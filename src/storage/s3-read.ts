@@ -32,7 +32,10 @@ export async function headObject(
     return { key, sizeBytes: ContentLength, modifiedAt, etag: ETag };
   } catch (error) {
     if (!(error instanceof StorageError) || readFailure(error.cause)?.status !== 404) throw error;
+    const { isPathStyle } = transport;
     await requireBucket(transport, key, options);
+    // The first answer was another server's, or for another bucket.
+    if (transport.isPathStyle !== isPathStyle) return await headObject(transport, key, options);
     throw new ObjectNotFoundError(key, transport.name, { cause: error });
   }
 }

@@ -1,9 +1,10 @@
 import type { S3Client } from "@aws-sdk/client-s3";
-import { ObjectNotFoundError, StorageError } from "../errors.ts";
+import { ObjectNotFoundError, StorageError, systemErrorCode } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
-import { s3Error } from "./s3-errors.ts";
+import type { RequestAction } from "./request-errors.ts";
+import { readFailure, s3Error } from "./s3-errors.ts";
 import type { CallOptions, ObjectKey } from "./storage.ts";
 
 export interface S3TransportOptions {
@@ -14,6 +15,9 @@ export interface S3TransportOptions {
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
 }
+
+/** The name "bucket.host" has no address, or no place in the server's certificate. */
+const NO_SUCH_HOST: ReadonlySet<string> = new Set(["ENOTFOUND", "ERR_TLS_CERT_ALTNAME_INVALID"]);
 
 /** What the SDK's `send` takes beside the command. */
 export interface SendOptions {
@@ -65,7 +69,8 @@ export class S3Transport {
     const requestTimeout = this.#options.requestTimeoutMs * patience;
     try {
       await this.#findCredentials(signal);
-      const answer = await untilAborted(work({ abortSignal: signal, requestTimeout }), signal);
+      const attempt = () => untilAborted(work({ abortSignal: signal, requestTimeout }), signal);
+      const answer = await this.#inEitherStyle(attempt, { verb, key, storage: this.name });
       this.#isBucketSeen = true;
       return answer;
     } catch (error) {
@@ -73,6 +78,33 @@ export class S3Transport {
       const translated = s3Error(error, { verb, key, storage: this.name });
       if (translated instanceof ObjectNotFoundError) this.#isBucketSeen = true;
       throw translated;
+    }
+  }
+
+  /** Whether the bucket is named in the path of URLs, not in the host. */
+  get isPathStyle(): boolean {
+    return this.client.config.forcePathStyle === true;
+  }
+
+  /**
+   * Servers of one's own often know their buckets in the path only: where the name in the host
+   * leads nowhere, the path is tried, and kept to if it leads to the bucket.
+   */
+  async #inEitherStyle<T>(attempt: () => Promise<T>, action: RequestAction): Promise<T> {
+    const isChoosing = this.#options.endpoint !== undefined && !this.#isBucketSeen;
+    const wasPathStyle = this.isPathStyle;
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!isChoosing || wasPathStyle || !leadsNowhere(error)) throw error;
+      this.client.config.forcePathStyle = true;
+      try {
+        return await attempt();
+      } catch (secondError) {
+        if (s3Error(secondError, action) instanceof ObjectNotFoundError) throw secondError;
+        this.client.config.forcePathStyle = false;
+        throw leadsNowhere(secondError) ? error : secondError;
+      }
     }
   }
 
@@ -94,4 +126,9 @@ export class S3Transport {
     using watchdog = new Watchdog({ signal, timeoutMs: requestTimeoutMs, clock, onTimeout });
     await untilAborted(this.client.config.credentials(), watchdog.signal);
   }
+}
+
+function leadsNowhere(error: unknown): boolean {
+  const code = readFailure(error)?.code ?? systemErrorCode(error) ?? "";
+  return NO_SUCH_HOST.has(code) || code === "NoSuchBucket";
 }

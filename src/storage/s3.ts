@@ -4,6 +4,7 @@ import { sumOfEtag, withSum } from "./object-sum.ts";
 import type { S3Config } from "./open.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
+import type { ListMemory } from "./s3-bulk.ts";
 import { createRepeat } from "./repeat.ts";
 import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { deleteBatch, deleteObject, listObjects } from "./s3-bulk.ts";
@@ -61,6 +62,7 @@ class S3Storage implements Storage {
   readonly #transport: S3Transport;
   readonly #config: S3Config;
   readonly #puts: S3PutContext;
+  readonly #lists: ListMemory;
   /** Set by the first answer that refuses to delete a batch. */
   #areBatchesRefused = false;
 
@@ -69,6 +71,7 @@ class S3Storage implements Storage {
     this.#transport = transport;
     this.#repeat = createRepeat(options);
     this.#config = config;
+    this.#lists = { isVersion1: config.useListObjectsV1 };
     this.upkeep = s3Upkeep(transport, this.#repeat);
     this.#puts = {
       ...options,
@@ -99,8 +102,7 @@ class S3Storage implements Storage {
   }
 
   list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
-    const isVersion1 = this.#config.useListObjectsV1;
-    return listObjects(this.#transport, prefix, { ...options, isVersion1 });
+    return listObjects(this.#transport, prefix, { ...options, lists: this.#lists });
   }
 
   async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {

@@ -11,6 +11,8 @@ export interface S3Quirks {
   readonly ignoresConditionOnComplete?: boolean;
   /** Answers 501 to DeleteObjects. */
   readonly refusesBatches?: boolean;
+  /** Answers ListObjectsV2 as ListObjects, whose parameters alone it knows. */
+  readonly ignoresListV2?: boolean;
   /** Answers 501 to ListObjectsV2. */
   readonly lacksListV2?: boolean;
   /** Entries in one page of a list. */
@@ -241,10 +243,11 @@ export class S3Emulation implements AsyncDisposable {
   }
 
   #list({ query, operation }: S3Request): Answer {
-    const isV2 = operation === "ListObjectsV2";
+    const isV2 = operation === "ListObjectsV2" && this.#quirks.ignoresListV2 !== true;
     if (isV2 && this.#quirks.lacksListV2 === true) return failure(501, "NotImplemented");
-    const after =
-      query.get("continuation-token") ?? query.get("start-after") ?? query.get("marker");
+    const after = isV2
+      ? (query.get("continuation-token") ?? query.get("start-after"))
+      : query.get("marker");
     const keys = [...this.objects.keys()];
     const ordered = this.#quirks.listsUnordered === true ? keys : keys.toSorted(compareKeys);
     const matching = ordered.filter(
