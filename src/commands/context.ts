@@ -51,6 +51,9 @@ export async function openSides(
     traffic: parts.traffic,
     folder: config.storageFolder,
     failover: failoverRequest(config, use),
+    ...(config.mirror === undefined
+      ? {}
+      : { mirror: { config: config.mirror, isReader: use === "alive" } }),
     requestTimeoutMs: config.requestTimeoutMs,
     uploadConcurrency: config.uploadConcurrency,
     ...(config.networkRateLimitBytesPerSecond === undefined

@@ -7,13 +7,19 @@ export function storageNames({ failover }: Config): readonly string[] {
   return [DEFAULT_STORAGE, ...(failover?.stores ?? []).map(({ name }) => name)];
 }
 
-/** The configuration with one storage only; "all" changes nothing. Throws ConfigError. */
+/**
+ * The configuration with one storage only, and its mirrors, or with one of those; "all" changes
+ * nothing. Throws ConfigError.
+ */
 export function withStorage(config: Config, name: string): Config {
   if (name === ALL_STORAGES) return config;
   const { failover, targetStorage: _, ...rest } = config;
+  const { mirror, ...alone } = rest;
   if (name === DEFAULT_STORAGE) return rest;
   const store = failover?.stores.find((one) => one.name === name);
   if (store !== undefined) return { ...rest, storage: store.config };
+  const copy = mirror?.stores.find((one) => one.name === name);
+  if (copy !== undefined) return { ...alone, storage: copy.config };
   throw new ConfigError(`there is no storage ${name}`, {
     hint: `Configured: ${storageNames(config).join(", ")}.`,
   });

@@ -1,5 +1,6 @@
 import type { CompressionMethod } from "../codec/codec.ts";
 import type { EncryptionConfig } from "../crypto/open.ts";
+import type { MirrorConfig } from "../storage/mirror-open.ts";
 import type { FailoverConfig, StorageConfig } from "../storage/open.ts";
 
 /** How to reach PostgreSQL: libpq's names and meanings; what is absent has libpq's default. */
@@ -94,6 +95,8 @@ export interface Config {
   readonly storage?: StorageConfig;
   /** Stores that stand in for `storage`; absent where there are none. */
   readonly failover?: FailoverConfig;
+  /** Stores that get every object as well. */
+  readonly mirror?: MirrorConfig;
   /** Of all these, the only one to use: "default", or a name in `failover`. */
   readonly targetStorage?: string;
   /** One more folder below `storage` that holds everything; segments joined by "/". */
@@ -162,6 +165,8 @@ export interface Config {
   /** Checksum of each file in our manifest. */
   readonly manifestHash: "xxh64" | "sha256";
   readonly isFilesMetadataWritten: boolean;
+  /** Which files of a backup share a part. */
+  readonly composer: "regular" | "rating" | "database" | "copy";
   /** Database and table names in files_metadata.json, for partial restores. */
   readonly isPartialRestorePrepared: boolean;
   /** Parsed JSON, exact numbers kept as text: the user's words for a new backup. */

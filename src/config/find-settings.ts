@@ -1,12 +1,13 @@
 import { ConfigError } from "../errors.ts";
 import { type ConfigFile, findHomeConfigFile, readConfigFile } from "./config-file.ts";
 import { type Found, FoundSettings, parseFound } from "./found-settings.ts";
-import { failoverSecrets } from "./failover-config.ts";
 import { failover } from "./failover-settings.ts";
 import { general } from "./general-settings.ts";
+import { mirror } from "./mirror-settings.ts";
 import { nearestWord } from "./nearest.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
 import { SettingIndex } from "./settings.ts";
+import { storeMapSecrets } from "./store-map.ts";
 
 /** Everything that settings are read from. */
 export interface SettingSources {
@@ -135,8 +136,8 @@ class Collector {
         continue;
       }
       if (setting.type.isSecret) this.secrets.push(text);
-      if (setting === failover.storages) {
-        this.secrets.push(...failoverSecrets(text, this.#index));
+      if (setting === failover.storages || setting === mirror.stores) {
+        this.secrets.push(...storeMapSecrets(text, this.#index));
       }
       groups.set(setting, [...(groups.get(setting) ?? []), { name, text }]);
     }

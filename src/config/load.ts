@@ -10,6 +10,7 @@ import { encryption } from "./encryption-settings.ts";
 import { readFailoverConfig, readTargetStorage } from "./failover-config.ts";
 import { FoundSettings } from "./found-settings.ts";
 import { general } from "./general-settings.ts";
+import { readMirrorConfig } from "./mirror-config.ts";
 import { postgres } from "./postgres-settings.ts";
 import { retention } from "./retention-settings.ts";
 import { readStorageConfig, readStorageFolder } from "./storage-config.ts";
@@ -80,13 +81,8 @@ function throwAll(problems: readonly ConfigError[]): void {
 function assemble(found: FoundSettings, surroundings: Surroundings): Config {
   const isTurbo = found.get(general.turbo);
   const { networkRateLimit, diskRateLimit } = general;
-  const storage = readStorageConfig(found);
-  const failover = readFailoverConfig(found, storage);
   return {
-    ...defined("storage", storage),
-    ...defined("failover", failover),
-    ...defined("targetStorage", readTargetStorage(found, failover)),
-    ...defined("storageFolder", readStorageFolder(found)),
+    ...readStores(found, surroundings),
     ...defined("encryption", readEncryptionConfig(found)),
     isUnencryptedWritten: found.get(encryption.writeUnencrypted),
     postgres: readPostgres(found),
@@ -149,10 +145,34 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
     isEveryCorruptBlockListed: found.get(backup.storeAllCorruptBlocks),
     manifestHash: found.get(general.manifestHash),
     isFilesMetadataWritten: !found.get(general.withoutFilesMetadata),
+    composer: readComposer(found),
     isPartialRestorePrepared: !found.get(postgres.disablePartialRestore),
     ...defined("sentinelUserData", found.get(general.sentinelUserData)),
     ...defined("fetchTargetUserData", found.get(general.fetchTargetUserData)),
   };
+}
+
+function readStores(
+  found: FoundSettings,
+  { homeDirectory }: Surroundings,
+): Pick<Config, "storage" | "failover" | "mirror" | "targetStorage" | "storageFolder"> {
+  const primary = readStorageConfig(found);
+  const failover = readFailoverConfig(found, primary);
+  const others = failover?.stores ?? [];
+  return {
+    ...defined("storage", primary),
+    ...defined("failover", failover),
+    ...defined("mirror", readMirrorConfig(found, { homeDirectory, primary, others })),
+    ...defined("targetStorage", readTargetStorage(found, failover)),
+    ...defined("storageFolder", readStorageFolder(found)),
+  };
+}
+
+/** In WAL-G's order, where several are set. */
+function readComposer(found: FoundSettings): Config["composer"] {
+  if (found.get(general.useCopyComposer)) return "copy";
+  if (found.get(general.useDatabaseComposer)) return "database";
+  return found.get(general.useRatingComposer) ? "rating" : "regular";
 }
 
 function readPostgres(found: FoundSettings): PostgresConfig {

@@ -7,6 +7,7 @@ import { gcs } from "./gcs-settings.ts";
 import { general } from "./general-settings.ts";
 import { inertSettings } from "./inert-settings.ts";
 import { otherStoreSettings } from "./other-store-settings.ts";
+import { mirror } from "./mirror-settings.ts";
 import { postgres } from "./postgres-settings.ts";
 import { rclone } from "./rclone-settings.ts";
 import { retention } from "./retention-settings.ts";
@@ -37,6 +38,7 @@ export const settingGroups: readonly SettingGroup[] = [
   { title: "Swift", settings: Object.values(swift) },
   { title: "rclone", settings: Object.values(rclone) },
   { title: "Fail-over storages", settings: Object.values(failover) },
+  { title: "Mirrors", settings: Object.values(mirror) },
   { title: "Encryption", settings: encryptionSettings },
   { title: "Other stores", settings: otherStoreSettings },
   { title: "WAL-G's settings without effect", settings: inertSettings },

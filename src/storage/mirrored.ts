@@ -25,7 +25,7 @@ export type MirrorPolicy = "all" | "primary";
 
 export interface Primary {
   readonly storage: Storage;
-  /** The same, that gives up soon: others may have what is asked for. */
+  /** The same, that gives up soon: others may have what is asked for. Closed with the other. */
   readonly reading: Storage;
 }
 
@@ -190,9 +190,8 @@ export class MirroredStorage implements Storage {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#copies.map(({ follower }) => follower.end()));
     const mirrors = this.#copies.map(({ mirror }) => mirror.storage);
-    const { storage, reading } = this.#primary;
-    const all = new Set([storage, reading, ...mirrors]);
-    await Promise.all([...all].map((one) => one[Symbol.asyncDispose]()));
+    const all = [this.#primary.storage, ...mirrors];
+    await Promise.all(all.map((one) => one[Symbol.asyncDispose]()));
   }
 
   /** In the order in which they are read; the patient primary comes last. */

@@ -11,6 +11,7 @@ import { DirectoryStorage } from "./directory.ts";
 import type { HealthRules } from "./failover-health.ts";
 import type { FailoverOpenOptions, StoreToOpen } from "./failover-open.ts";
 import type { GcsConfig } from "./gcs-config.ts";
+import type { MirrorConfig } from "./mirror-open.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { RateLimitedStorage } from "./rate-limited.ts";
 import type { RcloneConfig } from "./rclone-config.ts";
@@ -89,12 +90,20 @@ export type FailoverRequest = Pick<
   "use" | "keys" | "probeFolder" | "cacheDirectory"
 > & { readonly config: FailoverConfig };
 
+/** Stores that get every object as well. */
+export interface MirrorRequest {
+  readonly config: MirrorConfig;
+  /** Nothing is decided by what a list lacks. */
+  readonly isReader: boolean;
+}
+
 /** What every opened storage is wrapped with. */
 export interface OpenOptions extends CallOptions {
   /** Where all objects are, below the prefix of the store: segments joined by "/". */
   readonly folder?: string | undefined;
   /** Absent where there is one store. */
   readonly failover?: FailoverRequest | undefined;
+  readonly mirror?: MirrorRequest | undefined;
   /** For one request; retries are not counted in. */
   readonly requestTimeoutMs: number;
   /** In all for one call with its retries; absent = the retries' own limit. */
@@ -122,10 +131,7 @@ export async function openStorage(config: StorageConfig, options: OpenOptions): 
   const retryPolicy = options.retryPolicy ?? STORAGE_RETRY_POLICY;
 
   const all = { ...options, ...retry, log, retryPolicy, traffic };
-  let storage: Storage =
-    options.failover === undefined
-      ? new RetryingStorage(await openInFolder(config, all), retryPolicy, retry)
-      : await openSeveral(config, options.failover, all);
+  let storage = await openAll(config, all);
   if (callTimeoutMs !== undefined) storage = new DeadlineStorage(storage, callTimeoutMs, clock);
   return storage;
 }
@@ -135,6 +141,15 @@ type AllOptions = OpenOptions &
 /** With what one store shares of the traffic. */
 type StoreOptions = Omit<AllOptions, "traffic"> & { readonly traffic: StoreTraffic };
 
+type LoggedOptions = AllOptions & { readonly log: Log };
+
+async function openAll(config: StorageConfig, options: LoggedOptions): Promise<Storage> {
+  const { failover, mirror, retryPolicy } = options;
+  if (mirror !== undefined) return await openWithMirrors(config, mirror, options);
+  if (failover !== undefined) return await openSeveral(config, failover, options);
+  return new RetryingStorage(await openInFolder(config, options), retryPolicy, options);
+}
+
 async function openSeveral(
   config: StorageConfig,
   { config: { stores, health }, ...request }: FailoverRequest,
@@ -143,13 +158,36 @@ async function openSeveral(
   const { openFailover } = await import("./failover-open.ts");
   // A store that is silent must leave time for the next one.
   const requestTimeoutMs = Math.min(options.requestTimeoutMs, health.checkTimeoutMs);
-  const toOpen = [{ name: "default", config }, ...stores].map((one): StoreToOpen => ({
-    name: one.name,
-    title: titleOf(one.config, options.folder),
-    settings: JSON.stringify([one.config, options.folder]),
-    open: async () => await openInFolder(one.config, { ...options, requestTimeoutMs }),
-  }));
+  const toOpen = [{ name: "default", config }, ...stores].map((one) =>
+    storeToOpen(one, { ...options, requestTimeoutMs }),
+  );
   return await openFailover(toOpen, { ...options, ...request, health });
+}
+
+async function openWithMirrors(
+  config: StorageConfig,
+  { config: { stores, ...rules }, isReader }: MirrorRequest,
+  options: LoggedOptions,
+): Promise<Storage> {
+  const { openMirrored } = await import("./mirror-open.ts");
+  const primary =
+    options.failover === undefined
+      ? storeToOpen({ name: "default", config }, options)
+      : await openSeveral(config, options.failover, options);
+  const mirrors = stores.map((one) => storeToOpen(one, options));
+  return openMirrored(primary, mirrors, { ...options, ...rules, isReader });
+}
+
+function storeToOpen(
+  { name, config }: { readonly name: string; readonly config: StorageConfig },
+  options: AllOptions,
+): StoreToOpen {
+  return {
+    name,
+    title: titleOf(config, options.folder),
+    settings: JSON.stringify([config, options.folder]),
+    open: async () => await openInFolder(config, options),
+  };
 }
 
 /** What a store is called before it is open. */
