@@ -3,13 +3,17 @@ import type { KMSClient } from "@aws-sdk/client-kms";
 import {
   ConfigError,
   FormatError,
+  OperationError,
   StorageAccessError,
   StorageError,
   TruncatedError,
   WrongKeyError,
 } from "../errors.ts";
+import { untilAborted } from "../io/abort.ts";
 import { ByteCursor } from "../io/byte-cursor.ts";
 import { type ByteStream, CHUNK_BYTES } from "../io/bytes.ts";
+import { type Clock, systemClock } from "../io/clock.ts";
+import { Watchdog } from "../io/watchdog.ts";
 import type { CryptOptions, Crypter } from "./crypter.ts";
 import { dareBytes, plainBytesOfDare, openDare, type OpenPackage, sealDare } from "./dare.ts";
 import type { AwsKmsMethod } from "./open.ts";
@@ -20,9 +24,13 @@ const DATA_KEY_BYTES = 32;
 /** Data keys that are kept: one for each process that wrote. */
 const OPENED_KEYS_MAX = 64;
 const DARE_VERSION = 0x20;
+const REQUEST_TIMEOUT_MS = 30_000;
 
 export interface AwsKmsOptions {
   readonly signal: AbortSignal;
+  /** How long one question to KMS may take; 30 seconds unless given. */
+  readonly requestTimeoutMs?: number;
+  readonly clock?: Clock;
   /** Where KMS itself answers with another length, as its emulators do. */
   readonly sealedKeyBytes?: number;
 }
@@ -61,10 +69,13 @@ class AwsKmsCrypter implements Crypter {
   readonly #client: KMSClient;
   readonly #keyId: string;
   readonly #sealedKeyBytes: number;
+  readonly #limit: { readonly timeoutMs: number; readonly clock: Clock };
   readonly #opened = new Map<string, Promise<Uint8Array>>();
   #dataKey: Promise<DataKey> | undefined;
 
-  constructor(client: KMSClient, keyId: string, { sealedKeyBytes }: AwsKmsOptions) {
+  constructor(client: KMSClient, keyId: string, options: AwsKmsOptions) {
+    const { sealedKeyBytes, requestTimeoutMs: timeoutMs = REQUEST_TIMEOUT_MS } = options;
+    this.#limit = { timeoutMs, clock: options.clock ?? systemClock };
     this.#client = client;
     this.#keyId = keyId;
     this.#sealedKeyBytes = sealedKeyBytes ?? SEALED_KEY_BYTES;
@@ -117,8 +128,8 @@ class AwsKmsCrypter implements Crypter {
     const plain = randomBytes(DATA_KEY_BYTES);
     const { EncryptCommand } = await import("@aws-sdk/client-kms");
     const command = new EncryptCommand({ KeyId: this.#keyId, Plaintext: plain });
-    const sealed = await this.#ask("encrypt", async () => {
-      const answer = await this.#client.send(command, { abortSignal: signal });
+    const sealed = await this.#ask("encrypt", signal, async (abortSignal) => {
+      const answer = await this.#client.send(command, { abortSignal });
       return answer.CiphertextBlob;
     }).catch((error: unknown) => {
       // The next object asks again.
@@ -154,18 +165,32 @@ class AwsKmsCrypter implements Crypter {
   async #decryptDataKey(sealed: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
     const { DecryptCommand } = await import("@aws-sdk/client-kms");
     const command = new DecryptCommand({ CiphertextBlob: sealed });
-    const plain = await this.#ask("decrypt", async () => {
-      const answer = await this.#client.send(command, { abortSignal: signal });
+    const plain = await this.#ask("decrypt", signal, async (abortSignal) => {
+      const answer = await this.#client.send(command, { abortSignal });
       return answer.Plaintext;
     });
     if (plain?.length === DATA_KEY_BYTES) return plain;
     throw new FormatError(`its data key has ${plain?.length ?? 0} bytes, not ${DATA_KEY_BYTES}`);
   }
 
-  async #ask<T>(what: "encrypt" | "decrypt", ask: () => Promise<T>): Promise<T> {
+  /** The SDK would wait for ever, also where it looks for credentials. */
+  async #ask<T>(
+    what: "encrypt" | "decrypt",
+    signal: AbortSignal,
+    ask: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const { timeoutMs } = this.#limit;
+    const onTimeout = () =>
+      new StorageError(
+        `AWS KMS can't ${what} a data key with ${this.#keyId}: ` +
+          `no answer within ${timeoutMs / 1000} s`,
+        { isRetryable: true },
+      );
+    using watchdog = new Watchdog({ ...this.#limit, signal, onTimeout });
     try {
-      return await ask();
+      return await untilAborted(ask(watchdog.signal), watchdog.signal);
     } catch (error) {
+      if (error instanceof OperationError) throw error;
       const [name, reason] = error instanceof Error ? [error.name, error.message] : ["", ""];
       const message = `AWS KMS can't ${what} a data key with ${this.#keyId}: ${reason}`;
       if (what === "decrypt" && WRONG_KEY_ERRORS.has(name)) {

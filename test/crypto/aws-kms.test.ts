@@ -4,8 +4,9 @@ import { CreateKeyCommand, KMSClient } from "@aws-sdk/client-kms";
 import { loadChaCha, openAwsKms } from "../../src/crypto/aws-kms.ts";
 import { dareBytes, plainBytesOfDare, openDare, sealDare } from "../../src/crypto/dare.ts";
 import { FormatError, TruncatedError } from "../../src/errors.ts";
-import { readAll } from "../../src/io/bytes.ts";
+import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { inChunks, sampleContent } from "../support/content.ts";
+import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
 import { decrypt, encrypt, flipped, keyOf, signal } from "./crypters.ts";
@@ -76,6 +77,30 @@ test("DARE: what sio writes without AES in hardware is read", async () => {
   );
   assert.deepEqual(await open(Buffer.concat([header, sealed])), Buffer.from("content"));
   await assert.rejects(open(flipped(Buffer.concat([header, sealed]), 150)), FormatError);
+});
+
+test("a key service that never answers ends in time", async () => {
+  await using silent = await TcpFaultProxy.start({ host: "127.0.0.1", port: 1 });
+  silent.fault = { isSilent: true };
+  const before = process.env["AWS_ENDPOINT_URL_KMS"];
+  process.env["AWS_ENDPOINT_URL_KMS"] = `http://127.0.0.1:${silent.port}`;
+  try {
+    const credentials = { accessKeyId: "any", secretAccessKey: "any" };
+    const method = { kind: "aws-kms", keyId: "k", region: "us-east-1", ...credentials } as const;
+    const crypter = await openAwsKms(method, { signal, requestTimeoutMs: 200 });
+    for (const call of [encrypt(crypter, Buffer.from("x")), decrypt(crypter, Buffer.alloc(300))]) {
+      await assert.rejects(call, { name: "StorageError", message: /no answer within 0.2 s$/ });
+    }
+    const reason = new Error("told to stop");
+    const stopped = { name: "a", signal: AbortSignal.abort(reason) };
+    await assert.rejects(
+      readAll(crypter.encrypt(bytesSource(Buffer.from("x")).open(), stopped)),
+      reason,
+    );
+  } finally {
+    if (before === undefined) delete process.env["AWS_ENDPOINT_URL_KMS"];
+    else process.env["AWS_ENDPOINT_URL_KMS"] = before;
+  }
 });
 
 /** moto's answers have another length than those of AWS. */
