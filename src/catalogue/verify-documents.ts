@@ -183,13 +183,15 @@ class DocumentsCheck {
     const hashes = new Map<ObjectKey, StoredHash>();
     const name = this.#name;
     for (const key of [sentinelKey(name), filesMetadataKey(name), manifestKey(name), ...others]) {
-      const hash = await hashObject(this.#storage, key, { ...this.#options, hasher });
+      const options = { ...this.#options, hasher };
+      const hash = await this.attempt(key, () => hashObject(this.#storage, key, options));
       if (hash !== undefined) hashes.set(key, hash);
     }
     return hashes;
   }
 
   #add(subject: ObjectKey, text: string): void {
+    if (this.findings.some((known) => known.subject === subject && known.text === text)) return;
     this.findings.push({ kind: "damaged", subject, text, backup: this.#name });
   }
 }

@@ -48,7 +48,9 @@ export async function verifySmallObjects(
 ): Promise<SmallVerdict> {
   const check = new SmallCheck(storage, catalogue, options);
   for (const { key, problem } of catalogue.histories) {
-    if (problem === undefined) await check.text(stored(key));
+    // What can't be read is reported already.
+    if (problem !== undefined) continue;
+    await check.text(stored(key));
     await check.remember(key);
   }
   await checkWalFolder(check, catalogue.wal, hasNumerous);
@@ -101,7 +103,7 @@ class SmallCheck implements SmallVerdict {
 
   async remember(key: ObjectKey): Promise<void> {
     const options = { hasher: this.#hasher, signal: this.#signal };
-    const hash = await hashObject(this.#storage, key, options);
+    const hash = await this.#attempt(key, () => hashObject(this.#storage, key, options));
     if (hash !== undefined) this.hashes.set(key, hash);
   }
 

@@ -43,8 +43,8 @@ export interface SyntheticBackup {
   readonly hash?: "xxh64" | "sha256";
   /** Ordinary parts; entries are dealt out in turn. */
   readonly partCount?: number;
-  /** "walnut" has our manifest, "walg" files_metadata.json, "bare" neither. */
-  readonly style?: "walnut" | "walg" | "bare";
+  /** "walnut" has our manifest, "walg" files_metadata.json, "both" the two, "bare" neither. */
+  readonly style?: "walnut" | "walg" | "both" | "bare";
   /** Of files that are not stored whole, by path. */
   readonly states?: ReadonlyMap<string, "incremented" | "skipped">;
 }
@@ -130,10 +130,17 @@ export async function putSyntheticBackup(
   const put = async (key: string, bytes: Uint8Array): Promise<void> => {
     await storage.put(key, bytesSource(bytes), { signal });
   };
-  if (style === "walnut") await put(manifestKey(name), await packManifest(name, backup, lines));
-  if (style === "walg") await put(filesMetadataKey(name), await packFiles(backup, packs.values()));
+  const isOf = (other: typeof style) => style === other || style === "both";
+  let sentinel = sentinelOf(backup);
+  if (isOf("walnut")) await put(manifestKey(name), await packManifest(name, backup, lines));
+  if (isOf("walg")) {
+    const files = await packFiles(backup, packs.values());
+    await put(filesMetadataKey(name), files);
+    if (style === "both")
+      sentinel = { ...sentinel, own: { filesMetadataHash: stored.digestOf(files) } };
+  }
   await put(metadataKey(name), Buffer.from(metadataText(backup)));
-  await put(sentinelKey(name), Buffer.from(formatSentinel(sentinelOf(backup))));
+  await put(sentinelKey(name), Buffer.from(formatSentinel(sentinel)));
   return name;
 }
 

@@ -1,9 +1,15 @@
 /** A whole small repository in memory: backups, WAL and timelines, in every codec. */
+import { createHash } from "node:crypto";
 import type { CompressionMethod } from "../../src/codec/codec.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { formatIdentity } from "../../src/layout/identity.ts";
-import { identityKey, walKey } from "../../src/layout/keys.ts";
+import { type ChangeMap, formatChangeMap } from "../../src/layout/change-map.ts";
+import { contentSumKey, formatContentSum } from "../../src/layout/content-sum.ts";
+import { changeMapKey, identityKey, serverManifestKey, walKey } from "../../src/layout/keys.ts";
+import { deltaName, formatWalDelta } from "../../src/layout/wal-delta.ts";
+import { ChangedBlocks } from "../../src/postgres/changed-blocks.ts";
+import type { Storage } from "../../src/storage/storage.ts";
 import { formatBackupLabel, parseBackupLabel } from "../../src/postgres/backup-label.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { parsePgControl } from "../../src/postgres/pg-control.ts";
@@ -18,10 +24,17 @@ const METHODS: readonly CompressionMethod[] = ["zstd", "lz4", "brotli", "lzma", 
 const MIB = 1024 * 1024;
 const FIRST_SEGMENT = 32;
 const FORK_SEGMENT = FIRST_SEGMENT + METHODS.length;
+const FORK = `1\t0/${(FORK_SEGMENT * MIB).toString(16).toUpperCase()}\tno recovery target specified\n`;
 
 /** A backup of each codec on timeline 1, its WAL, and timeline 2 that goes on from there. */
 export async function putSyntheticRepository(random: Random): Promise<MemoryStorage> {
   const storage = new MemoryStorage();
+  await fillRepository(storage, random);
+  return storage;
+}
+
+/** The same in a store that is there. */
+export async function fillRepository(storage: Storage, random: Random): Promise<void> {
   const control = Buffer.from(postgresBytes(15, "pg_control.running"));
   const { systemId } = parsePgControl(control);
   const put = (key: string, bytes: Uint8Array) =>
@@ -33,17 +46,65 @@ export async function putSyntheticRepository(random: Random): Promise<MemoryStor
     random,
   );
   await putWal(storage, { timeline: 2, first: FORK_SEGMENT, count: 2, systemId }, random);
-  const fork = `1\t0/${(FORK_SEGMENT * MIB).toString(16).toUpperCase()}\tno recovery target specified\n`;
   for (const method of METHODS) {
     await put(
       walKey("00000002.history", codecOf(method).extension),
-      await compressed(method, Buffer.from(fork)),
+      await compressed(method, Buffer.from(FORK)),
     );
   }
   for (const [index, method] of METHODS.entries()) {
     await putBackup(storage, { method, segment: FIRST_SEGMENT + index, control, systemId, random });
   }
-  return storage;
+}
+
+/** What else stands beside them, in each codec: partials, notes, deltas, change maps, sums. */
+export async function fillExtras(storage: Storage): Promise<void> {
+  const { systemId } = parsePgControl(Buffer.from(postgresBytes(15, "pg_control.running")));
+  const put = (key: string, bytes: Uint8Array) =>
+    storage.put(key, bytesSource(bytes), { signal: AbortSignal.timeout(60_000) });
+  const putSum = async (wal: string, bytes: Buffer) => {
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const sum = { wal, sizeBytes: bytes.length, sha256 };
+    await put(contentSumKey(wal), Buffer.from(formatContentSum(sum)));
+  };
+  await putSum("00000002.history", Buffer.from(FORK));
+  const firstSegment = BigInt(FORK_SEGMENT + 2);
+  const records = [{ dataBytes: 5000 }, { dataBytes: 300_000 }];
+  const [last] = writeWal({ timeline: 2, systemId, firstSegment, records }).segments;
+  const backupHistory = Buffer.from(postgresText(15, "00000001000000000000000D.00000028.backup"));
+  for (const [index, method] of METHODS.entries()) {
+    const { extension } = codecOf(method);
+    const segment = formatSegmentName(1, BigInt(FIRST_SEGMENT + index), MIB);
+    const label = `${segment}.00000028.backup`;
+    await put(walKey(label, extension), await compressed(method, backupHistory));
+    await putSum(label, backupHistory);
+    if (last === undefined) throw new Error("no WAL was written");
+    await put(walKey(`${last.name}.partial`, extension), await compressed(method, last.bytes));
+    const locations = [{ tablespaceOid: 1663, databaseOid: 5, relfilenode: 16384, block: index }];
+    const delta = formatWalDelta({ locations, openRecord: Buffer.from("begun") });
+    await put(walKey(deltaName(segment), extension), await compressed(method, delta));
+    const map = formatChangeMap(changeMap(systemId, index));
+    await put(changeMapKey(segment, extension), await compressed(method, map));
+    const manifest = Buffer.from(`{ "PostgreSQL-Backup-Manifest-Version": 1,\n"Files": []\n}\n`);
+    await put(serverManifestKey(`base_${segment}`), await compressed("zstd", manifest));
+  }
+}
+
+function changeMap(systemId: bigint, index: number): ChangeMap {
+  return {
+    systemId,
+    majorVersion: 15,
+    timeline: 1,
+    startLsn: lsn(BigInt((FIRST_SEGMENT + index) * MIB)),
+    segmentBytes: MIB,
+    segmentCount: 1,
+    changes: new ChangedBlocks(),
+    continuationBytes: 0,
+    isOverwrite: false,
+    restEnd: "none",
+    rest: new Uint8Array(),
+    open: undefined,
+  };
 }
 
 async function compressed(method: CompressionMethod, bytes: Uint8Array): Promise<Buffer> {
@@ -52,7 +113,7 @@ async function compressed(method: CompressionMethod, bytes: Uint8Array): Promise
 }
 
 async function putWal(
-  storage: MemoryStorage,
+  storage: Storage,
   wal: { timeline: number; first: number; count: number; systemId: bigint },
   random: Random,
 ): Promise<void> {
@@ -74,7 +135,7 @@ async function putWal(
 }
 
 async function putBackup(
-  storage: MemoryStorage,
+  storage: Storage,
   {
     method,
     segment,
@@ -111,8 +172,8 @@ async function putBackup(
       hostname: "host",
       dataDirectory: "/data",
       compressedBytes: 0,
-      isFilesMetadataDisabled: true,
     },
+    style: "both",
     entries: [
       { kind: "directory", path: "" },
       { kind: "directory", path: "base" },
