@@ -19,7 +19,7 @@ export interface SlowStore extends AsyncDisposable {
 
 const GATEWAY = join(dirname(dirname(import.meta.dirname)), ".cache", "bin", "versitygw");
 
-/** versitygw (scripts/test-servers.sh installs it), which keeps its objects below `home`. */
+/** versitygw (`npm run test:interop` builds it), which keeps its objects below `home`. */
 export async function startSlowStore(home: string): Promise<SlowStore> {
   const directory = join(home, "slow-store");
   const bucket = "walnut-bench";

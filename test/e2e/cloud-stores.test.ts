@@ -1,11 +1,17 @@
-/** The whole job in Azure's and Google's stores, with the real program and a real server. */
+/**
+ * The whole job in Azure's and Google's stores, with the real program and a real server; for
+ * `npm run test:interop` also on each other server of S3 and of Google's that can be had.
+ */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startAzurite } from "../support/azurite.ts";
+import { hasFakeGcsServer, startFakeGcsServer } from "../support/fake-gcs-server.ts";
 import { GcsEmulation } from "../support/gcs-emulation.ts";
 import { initCluster, restoreCluster } from "../support/postgres.ts";
 import { install } from "../support/repository.ts";
+import { availableS3Servers, isInterop, startS3Server } from "../support/s3-server.ts";
+import type { S3ServerKind } from "../support/s3-server.ts";
 
 const MAJOR = 18;
 
@@ -27,8 +33,10 @@ async function azure(): Promise<Store> {
   };
 }
 
-async function gcs(): Promise<Store> {
-  const server = await GcsEmulation.start();
+type GcsServer = AsyncDisposable & { readonly endpoint: string; readonly bucket: string };
+
+async function gcs(start: () => Promise<GcsServer>): Promise<Store> {
+  const server = await start();
   return {
     settings: {
       WALG_GS_PREFIX: `gs://${server.bucket}/folder/main`,
@@ -39,10 +47,37 @@ async function gcs(): Promise<Store> {
   };
 }
 
-for (const [name, start] of [
+async function s3(kind: S3ServerKind): Promise<Store> {
+  const server = await startS3Server(kind);
+  return {
+    settings: {
+      WALG_S3_PREFIX: `s3://${server.bucket}/folder/main`,
+      AWS_ENDPOINT: server.endpoint,
+      AWS_S3_FORCE_PATH_STYLE: "true",
+      AWS_ACCESS_KEY_ID: server.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
+      WALG_S3_MAX_PART_SIZE: "5242880",
+    },
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+}
+
+type Row = readonly [string, () => Promise<Store>];
+
+const others = async (): Promise<readonly Row[]> => [
+  ...(await availableS3Servers()).map((kind): Row => [`S3 on ${kind}`, () => s3(kind)]),
+  ...(hasFakeGcsServer()
+    ? [["GCS on fake-gcs-server", () => gcs(startFakeGcsServer)] as const]
+    : []),
+];
+
+const rows: readonly Row[] = [
   ["Azure", azure],
-  ["Google Cloud Storage", gcs],
-] as const) {
+  ["Google Cloud Storage", () => gcs(() => GcsEmulation.start())],
+  ...(isInterop ? await others() : []),
+];
+
+for (const [name, start] of rows) {
   test(`archive, back up, verify, restore and delete in ${name}`, async () => {
     await using store = await start();
     await using cluster = await initCluster({

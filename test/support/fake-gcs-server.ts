@@ -7,7 +7,7 @@ import { RestSender, readText } from "../../src/storage/rest-sender.ts";
 import { startChildServer } from "./child-server.ts";
 import { freePort } from "./postgres-programs.ts";
 
-/** fsouza's emulation of Google Cloud Storage; scripts/test-servers.sh installs it where Go is. */
+/** fsouza's emulation of Google Cloud Storage; `npm run test:interop` builds it. */
 const PROGRAM = join(import.meta.dirname, "..", "..", ".cache", "bin", "fake-gcs-server");
 
 export interface FakeGcsServer extends AsyncDisposable {

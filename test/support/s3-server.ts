@@ -11,9 +11,10 @@ import { chownTree, serverUser } from "./server-user.ts";
  * Real S3 servers. `swift` is Debian's OpenStack Swift (2.30: refuses If-None-Match, wants
  * Content-MD5, so it stands for old and strict providers), `moto` is PyPI's emulation of AWS (all
  * headers, atomic create; checks no hashes and no signatures), `versitygw` a gateway to a directory
- * (strict signatures and checksums, atomic create). scripts/test-servers.sh installs them.
+ * (strict signatures and checksums, atomic create). scripts/test-servers.sh installs the first two,
+ * `npm run test:interop` the others; `minio` starts for that only.
  */
-export type S3ServerKind = "swift" | "moto" | "versitygw";
+export type S3ServerKind = "swift" | "moto" | "versitygw" | "minio";
 
 export interface S3Server extends AsyncDisposable {
   readonly kind: S3ServerKind;
@@ -90,14 +91,39 @@ const PROGRAMS: Readonly<Record<S3ServerKind, Program>> = {
       return { child, port, accessKeyId, secretAccessKey };
     },
   },
+  minio: {
+    needs: [join(CACHE, "bin", "minio")],
+    async launch(directory) {
+      const port = await freePort();
+      const words = ["server", "--quiet", "--address", `127.0.0.1:${port}`, directory];
+      const accessKeyId = "minio-key";
+      const secretAccessKey = "minio-secret";
+      const child = startChildServer(join(CACHE, "bin", "minio"), words, {
+        cwd: directory,
+        env: {
+          MINIO_ROOT_USER: accessKeyId,
+          MINIO_ROOT_PASSWORD: secretAccessKey,
+          MINIO_BROWSER: "off",
+          // Else it refuses the disk of the system.
+          MINIO_CI_CD: "1",
+        },
+      });
+      await child.listening(port);
+      return { child, port, accessKeyId, secretAccessKey };
+    },
+  },
 };
 
 export const S3_SERVER_KINDS: readonly S3ServerKind[] = ["swift", "moto", "versitygw"];
+const INTEROP_KINDS: readonly S3ServerKind[] = [...S3_SERVER_KINDS, "minio"];
+
+/** Whether this is a run of `npm run test:interop`, which starts all servers that it can have. */
+export const isInterop = process.env["WALNUT_INTEROP"] === "1";
 
 /** Which of them this machine has. */
 export async function availableS3Servers(): Promise<S3ServerKind[]> {
   const found: S3ServerKind[] = [];
-  for (const kind of S3_SERVER_KINDS) {
+  for (const kind of isInterop ? INTEROP_KINDS : S3_SERVER_KINDS) {
     const checks = PROGRAMS[kind].needs.map((path) => isReadable(path));
     if ((await Promise.all(checks)).every(Boolean)) found.push(kind);
   }
