@@ -5,6 +5,7 @@ import {
   LocalFileError,
   ObjectNotFoundError,
   RefusedError,
+  systemErrorCode,
 } from "../errors.ts";
 import { type ByteStream, readAll } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
@@ -24,6 +25,7 @@ import {
 import { LONG_HEADER_BYTES, SHORT_HEADER_BYTES } from "../postgres/wal-page.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { ChangeFold, walkChanges } from "./change-fold.ts";
+import { readNotes } from "./change-notes.ts";
 import { inspectLocalWal, readLocalWal } from "./local-wal.ts";
 import { listStoredWal, readStoredWal, type StoredWal } from "./stored-wal.ts";
 
@@ -34,6 +36,8 @@ export interface ArchivedChangesOptions extends CallOptions {
   readonly codecJobs: number;
   /** pg_wal of the server, if it is here: segments are looked for there first. */
   readonly walDirectory?: string | undefined;
+  /** Where ChangeNotes keeps what it noted of the server's segments, if it is here. */
+  readonly notesDirectory?: string | undefined;
   /**
    * How many segments may be read for want of a change map; 0: none, so that the maps alone count
    * (the segment in which the range ends is in none yet, and is always read).
@@ -76,22 +80,20 @@ export async function readArchivedChanges(
   options: ArchivedChangesOptions,
 ): Promise<ChangeAnswer> {
   const units = await planUnits(storage, range, options);
-  const hasMaps = units.some(({ map }) => map !== undefined);
-  const source = hasMaps ? "wal-deltas" : "wal";
   const reading = new Reading(storage, options);
   const fold = new ChangeFold();
   try {
     const load = (unit: Unit) => reading.load(unit);
     for await (const maps of orderedJobs(streamOf(units), JOBS, load, options)) {
       for (const map of maps) fold.add(map);
-      if (fold.holeReason !== "") return { kind: "hole", source, reason: fold.holeReason };
+      if (fold.holeReason !== "") throw new Hole(fold.holeReason);
     }
     const reason = whyUnfinished(fold, range);
-    if (reason !== undefined) return { kind: "hole", source, reason };
-    return { kind: "changes", source, changes: fold.changes };
+    if (reason !== undefined) throw new Hole(reason);
+    return { kind: "changes", source: reading.source, changes: fold.changes };
   } catch (error) {
     if (!(error instanceof Hole)) throw error;
-    return { kind: "hole", source, reason: error.message };
+    return { kind: "hole", source: reading.source, reason: error.message };
   }
 }
 
@@ -179,15 +181,22 @@ class Reading {
   readonly #storage: Storage;
   readonly #options: ArchivedChangesOptions;
   #readCount = 0;
+  #hasMaps = false;
 
   constructor(storage: Storage, options: ArchivedChangesOptions) {
     this.#storage = storage;
     this.#options = options;
   }
 
+  /** By what was read so far. */
+  get source(): "wal-deltas" | "wal" {
+    return this.#hasMaps ? "wal-deltas" : "wal";
+  }
+
   /** In order; a group's one map, or one a segment. Throws Hole. */
   async load({ map, segments }: Unit): Promise<readonly ChangeMap[]> {
     const [first] = segments;
+    if (map !== undefined) this.#hasMaps = true;
     if (map !== undefined && first !== undefined) {
       const loaded = await this.#loadMap(map, first);
       if (loaded !== undefined) return [loaded];
@@ -218,8 +227,27 @@ class Reading {
     return undefined;
   }
 
+  /** What was noted of the segment when it was archived. */
+  async #loadNotes({ name }: Segment): Promise<ChangeMap | undefined> {
+    const { notesDirectory, systemId, segmentBytes, log } = this.#options;
+    if (notesDirectory === undefined) return undefined;
+    try {
+      const map = await readNotes(notesDirectory, name);
+      return map?.systemId === systemId && map.segmentBytes === segmentBytes ? map : undefined;
+    } catch (error) {
+      if (systemErrorCode(error) === undefined || !(error instanceof Error)) throw error;
+      log.warning("notes of a segment's changes can't be used", { name, reason: error.message });
+      return undefined;
+    }
+  }
+
   async #readSegment(segment: Segment): Promise<ChangeMap> {
     const { segmentsToReadMax, walDirectory } = this.#options;
+    const noted = await this.#loadNotes(segment);
+    if (noted !== undefined) {
+      this.#hasMaps = true;
+      return noted;
+    }
     this.#readCount += 1;
     // One more: the range's end lies in a segment that is not complete, as a rule.
     if (this.#readCount > segmentsToReadMax + 1) {

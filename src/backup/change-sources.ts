@@ -23,6 +23,8 @@ export interface FindChangesOptions {
   readonly codecJobs: number;
   /** pg_wal of the server, if it is here. */
   readonly walDirectory?: string | undefined;
+  /** Where wal-push keeps its notes of what segments change, if that is here. */
+  readonly notesDirectory?: string | undefined;
   /** Which ways may be used; all unless told. */
   readonly ways?: readonly ChangeWay[] | undefined;
   readonly clock: Clock;

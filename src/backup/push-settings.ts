@@ -48,6 +48,8 @@ export interface PushSettings {
   readonly stopTimeoutMs: number;
   /** How often the session is asked whether it still lives; 0 = never. */
   readonly aliveCheckIntervalMs: number;
+  /** Where wal-push keeps its notes of what the server's segments change, if it makes any. */
+  readonly notesDirectory?: string | undefined;
   /** For temporary files; made if it is not there. */
   readonly spoolDirectory: string;
 }

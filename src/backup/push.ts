@@ -172,9 +172,10 @@ async function copyCluster(
   const verifier = await makeVerifier(running, settings, world);
   const { base, start, facts, archive } = running;
   const parts = { base, documents, verifier, startLsn: start.startLsn };
-  const { codecJobs, increments } = settings;
+  const { codecJobs, increments, notesDirectory } = settings;
   const walDirectory = join(running.dataDirectory, "pg_wal");
-  const sources = { ...archive, ...facts, walDirectory, codecJobs, ways: increments.ways };
+  const places = { walDirectory, notesDirectory };
+  const sources = { ...archive, ...facts, ...places, codecJobs, ways: increments.ways };
   const found = await prepareReading(session, parts, sources);
   const reading = catchUpReading(found, settings.catchUpFrom);
   const context = { documents, reading, world };

@@ -8,8 +8,9 @@ import { UsageError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import { inBackupStorage } from "./backup-storage.ts";
-import type { Command, Flag } from "./command.ts";
+import type { Command, Context, Flag } from "./command.ts";
 import { type IncrementWish, increments, parseUserData, parseWish } from "./increment-wish.ts";
+import { findNotesDirectory } from "./noting.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -128,10 +129,7 @@ export const backupPush: Command<Arguments> = {
         const written =
           directory === undefined
             ? await pushRemoteBackup(settings, world)
-            : await pushBackup(
-                { ...settings, dataDirectory: resolve(context.workingDirectory, directory) },
-                world,
-              );
+            : await pushBackup({ ...settings, ...(await placesOf(directory, context)) }, world);
         const elapsedMs = clock.monotonicMs() - startMs;
         sayWritten(log, written, { storage: storage.name, elapsedMs });
         return written;
@@ -171,6 +169,14 @@ export function pushSettings(
     aliveCheckIntervalMs: config.aliveCheckIntervalMs,
     spoolDirectory: config.cacheDirectory,
   };
+}
+
+async function placesOf(
+  directory: string,
+  context: Context,
+): Promise<Pick<PushSettings, "dataDirectory" | "notesDirectory">> {
+  const dataDirectory = resolve(context.workingDirectory, directory);
+  return { dataDirectory, notesDirectory: await findNotesDirectory(context, dataDirectory) };
 }
 
 /** Tells of a backup that exists now. */

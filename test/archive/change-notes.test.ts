@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -11,6 +11,7 @@ import { StorageError } from "../../src/errors.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
+import { formatChangeMap, parseChangeMap } from "../../src/layout/change-map.ts";
 import { walKey } from "../../src/layout/keys.ts";
 import { parseWalDelta } from "../../src/layout/wal-delta.ts";
 import {
@@ -86,7 +87,11 @@ async function store(storage: Storage, directory: string): Promise<readonly stri
 
 async function read(
   storage: Storage,
-  { first = 16n, end = 48n, walDirectory }: { first?: bigint; end?: bigint; walDirectory?: string },
+  {
+    first = 16n,
+    end = 48n,
+    ...places
+  }: { first?: bigint; end?: bigint; walDirectory?: string; notesDirectory?: string },
   segmentsToReadMax = 0,
 ): Promise<ChangeAnswer> {
   const range: WalRange = {
@@ -100,7 +105,7 @@ async function read(
     systemId: SYSTEM_ID,
     segmentBytes: MIB,
     codecJobs: 1,
-    walDirectory,
+    ...places,
     segmentsToReadMax,
     log: silentLog,
     signal,
@@ -357,4 +362,29 @@ test("an empty range has no changes", async () => {
   const answer = await read(new MemoryStorage(), { first: 16n, end: 16n });
   assert.deepEqual(answer.kind === "changes" && [...answer.changes.entries()], []);
   assert.ok(answer.kind === "changes" && answer.changes instanceof ChangedBlocks);
+});
+
+test("notes of a group that is not complete are read in the place of its WAL", async () => {
+  const storage = new MemoryStorage();
+  const notesDirectory = place("noted");
+  for (const name of names) await note(notesIn(notesDirectory), name);
+  await store(storage, notesDirectory);
+  // Neither the store nor a pg_wal has a segment: 48 and 49 are in the notes alone.
+  const answer = await read(storage, { end: 50n, notesDirectory });
+  assert.equal(answer.source, "wal-deltas");
+  requireNeeded(answer, 16n, 50n);
+  assert.equal((await read(storage, { end: 50n })).kind, "hole");
+
+  const segment = names[Number(48n - FIRST)] ?? "";
+  const path = join(notesDirectory, segment);
+  const good = await readFile(path);
+  // Torn, of another segment, of another cluster.
+  const other = await readFile(join(notesDirectory, names[Number(49n - FIRST)] ?? ""));
+  const foreign = formatChangeMap({ ...parseChangeMap(good), systemId: 1n });
+  for (const bytes of [good.subarray(0, 40), other, foreign]) {
+    await writeFile(path, bytes);
+    assert.equal((await read(storage, { end: 50n, notesDirectory })).kind, "hole");
+    const walDirectory = place("pg_wal");
+    requireNeeded(await read(storage, { end: 50n, notesDirectory, walDirectory }, 1), 16n, 50n);
+  }
 });

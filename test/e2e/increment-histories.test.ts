@@ -82,7 +82,7 @@ async function live(
   major: Major,
 ): Promise<readonly Chain[]> {
   await history.change(6);
-  const { name } = await push(history, "", ["page-scan"]);
+  const { name } = await push(history, "", { ways: ["page-scan"] });
   const chains = chainsOf(major, name);
   const maps = random.next() < 0.5 ? new Maps(history.world) : undefined;
   const count = 2 + Math.floor(random.next() * (IS_LONG ? 4 : 1));
@@ -90,7 +90,7 @@ async function live(
     await history.change(3 + Math.floor(random.next() * 6));
     await befall(history, random.next(), major);
     await maps?.store(history.world);
-    for (const chain of chains) await extend(history, chain);
+    for (const chain of chains) await extend(history, chain, maps?.directory);
   }
   await history.change(3 + Math.floor(random.next() * 6));
   if (random.next() < 0.3) await history.crash();
@@ -104,8 +104,13 @@ async function befall(history: ClusterHistory, chance: number, major: Major): Pr
   await history.change(2);
 }
 
-async function extend(history: ClusterHistory, chain: Chain): Promise<void> {
-  const pushed = await push(history, chain.newest, [chain.way, "page-scan"]);
+async function extend(
+  history: ClusterHistory,
+  chain: Chain,
+  notesDirectory: string | undefined,
+): Promise<void> {
+  const ways = [chain.way, "page-scan"] as const;
+  const pushed = await push(history, chain.newest, { ways, notesDirectory });
   assert.equal(pushed.baseName, chain.newest, history.world.logged.join("\n"));
   chain.newest = pushed.name;
   const source = (await history.world.sentinel(pushed.name)).own?.changeSource ?? "none";
@@ -115,24 +120,29 @@ async function extend(history: ClusterHistory, chain: Chain): Promise<void> {
   assert.ok(chain.names.includes(source) || mayHaveHole, history.world.logged.join("\n"));
 }
 
-async function push(history: ClusterHistory, base: string, ways: readonly ChangeWay[]) {
+async function push(
+  history: ClusterHistory,
+  base: string,
+  { ways, notesDirectory }: { ways: readonly ChangeWay[]; notesDirectory?: string | undefined },
+) {
   const from = base === "" ? undefined : ({ kind: "name", name: base } as const);
   const increments = { maxSteps: base === "" ? 0 : 99, origin: "latest", ways, from } as const;
-  return await history.world.push({ increments, hasDatabaseNames: false });
+  return await history.world.push({ increments, notesDirectory, hasDatabaseNames: false });
 }
 
 /** Change maps of what the server has archived, as wal-push makes them. */
 class Maps {
-  readonly #directory: string;
+  /** Notes of groups that are not complete. */
+  readonly directory: string;
   readonly #noted = new Set<string>();
 
   constructor({ cluster }: BackupWorld) {
-    this.#directory = join(cluster.directory, "changes");
+    this.directory = join(cluster.directory, "changes");
   }
 
   async store({ cluster, repository, storage }: BackupWorld): Promise<void> {
     await cluster.waitForArchiver();
-    const directory = this.#directory;
+    const { directory } = this;
     const log = silentLog;
     const signal = AbortSignal.timeout(120_000);
     const notes = new ChangeNotes({ directory, onGroup: () => {}, clock: systemClock, log });
