@@ -1,9 +1,9 @@
 import { S3Client } from "@aws-sdk/client-s3";
-import type { S3ClientConfig } from "@aws-sdk/client-s3";
 import type { Clock } from "../io/clock.ts";
 import { readCertificates } from "./certificates.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { S3Config } from "./open.ts";
+import { findCredentials } from "./s3-credentials.ts";
 import { addSettingHeaders } from "./s3-headers.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
@@ -17,8 +17,6 @@ export interface S3ClientOptions {
 
 /** What a bucket without a custom endpoint and without a region is asked in first. */
 const DEFAULT_REGION = "us-east-1";
-
-type Credentials = NonNullable<S3ClientConfig["credentials"]>;
 
 /** A client of the SDK that never retries, never streams, and sends what the settings ask for. */
 export async function openS3Client(config: S3Config, options: S3ClientOptions): Promise<S3Client> {
@@ -63,43 +61,4 @@ async function findRegion({ endpoint, profile }: S3Config): Promise<string> {
   } finally {
     probe.destroy();
   }
-}
-
-/** Undefined leaves it to the SDK: environment, profile, container and instance roles. */
-async function findCredentials(
-  config: S3Config,
-  clientConfig: { readonly region: string; readonly requestHandler: HttpSender },
-): Promise<Credentials | undefined> {
-  const { accessKeyId, secretAccessKey, sessionToken, profile, roleArn } = config;
-  const keys =
-    accessKeyId === undefined || secretAccessKey === undefined
-      ? undefined
-      : { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) };
-  if (roleArn === undefined) return keys;
-
-  const { fromNodeProviderChain, fromTemporaryCredentials } =
-    await import("@aws-sdk/credential-providers");
-  const chain = fromNodeProviderChain({
-    clientConfig,
-    ...(profile === undefined ? {} : { profile }),
-  });
-  return async () => {
-    const own = keys ?? (await chain());
-    // On Kubernetes AWS_ROLE_ARN belongs to the token file: the chain has assumed that role itself.
-    if (isFromTokenFile(own)) return own;
-    const RoleSessionName = config.roleSessionName ?? "walnut";
-    return await fromTemporaryCredentials({
-      masterCredentials: own,
-      params: { RoleArn: roleArn, RoleSessionName },
-      clientConfig,
-    })();
-  };
-}
-
-/** The SDK notes on credentials which of its sources they came from. */
-function isFromTokenFile(credentials: object): boolean {
-  const source: unknown = Reflect.get(credentials, "$source");
-  return (
-    typeof source === "object" && source !== null && "CREDENTIALS_STS_ASSUME_ROLE_WEB_ID" in source
-  );
 }

@@ -137,6 +137,14 @@ export function isRefusal(code: string): boolean {
   return ACCESS_HINTS.has(code);
 }
 
+/** Whether a request was refused for the keys that it was signed with, whoever they belong to. */
+export function areKeysRefused(error: unknown): boolean {
+  const failure = readFailure(error);
+  if (failure?.status === undefined) return false;
+  const hint = ACCESS_HINTS.get(failure.code);
+  return hint === EXPIRED_HINT || hint === KEY_HINT;
+}
+
 /** Whether a store refused one of our errors' requests as something that it can't do. */
 export function isNotImplemented(error: unknown): boolean {
   const failure = error instanceof StorageError ? readFailure(error.cause) : undefined;

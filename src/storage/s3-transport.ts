@@ -1,10 +1,10 @@
-import type { S3Client } from "@aws-sdk/client-s3";
+import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageError, systemErrorCode } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
 import type { RequestAction } from "./request-errors.ts";
-import { readFailure, s3Error } from "./s3-errors.ts";
+import { areKeysRefused, readFailure, s3Error } from "./s3-errors.ts";
 import type { CallOptions, ObjectKey } from "./storage.ts";
 
 export interface S3TransportOptions {
@@ -14,6 +14,8 @@ export interface S3TransportOptions {
   /** Silence of this length ends a request, and the search for credentials. */
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
+  /** Looks for other credentials than the client has; undefined: there can be none. */
+  readonly reread?: (() => Promise<S3ClientConfig["credentials"]>) | undefined;
 }
 
 /** The name "bucket.host" has no address, or no place in the server's certificate. */
@@ -68,9 +70,9 @@ export class S3Transport {
     signal.throwIfAborted();
     const requestTimeout = this.#options.requestTimeoutMs * patience;
     try {
-      await this.#findCredentials(signal);
       const attempt = () => untilAborted(work({ abortSignal: signal, requestTimeout }), signal);
-      const answer = await this.#inEitherStyle(attempt, { verb, key, storage: this.name });
+      const action = { verb, key, storage: this.name };
+      const answer = await this.#withKeysOfNow(signal, () => this.#inEitherStyle(attempt, action));
       this.#isBucketSeen = true;
       return answer;
     } catch (error) {
@@ -116,16 +118,49 @@ export class S3Transport {
     );
   }
 
+  /** Keys in a file, or those of a role, may have been replaced while we run. */
+  async #withKeysOfNow<T>(signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
+    const { client } = this;
+    const used = await this.#beforeDeadline(signal, client.config.credentials());
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!areKeysRefused(error)) throw error;
+      const isOther = await this.#beforeDeadline(
+        signal,
+        this.#renewCredentials(used).catch(() => false),
+      );
+      if (!isOther) throw error;
+      return await attempt();
+    }
+  }
+
+  /** Whether there are others now than the `used` ones. */
+  async #renewCredentials(used: Identity): Promise<boolean> {
+    const { config } = this.client;
+    if (isOtherIdentity(await config.credentials(), used)) return true;
+    const found = await this.#options.reread?.();
+    if (found === undefined) return false;
+    config.credentials = typeof found === "function" ? found : async () => found;
+    return isOtherIdentity(await config.credentials(), used);
+  }
+
   /** The SDK's sources of credentials make requests of their own, without our deadline. */
-  async #findCredentials(signal: AbortSignal): Promise<void> {
+  async #beforeDeadline<T>(signal: AbortSignal, search: Promise<T>): Promise<T> {
     const { requestTimeoutMs, clock } = this.#options;
     const onTimeout = () =>
       new StorageError(`no credentials for ${this.name} within ${requestTimeoutMs / 1000} s`, {
         isRetryable: true,
       });
     using watchdog = new Watchdog({ signal, timeoutMs: requestTimeoutMs, clock, onTimeout });
-    await untilAborted(this.client.config.credentials(), watchdog.signal);
+    return await untilAborted(search, watchdog.signal);
   }
+}
+
+type Identity = Awaited<ReturnType<S3Client["config"]["credentials"]>>;
+
+function isOtherIdentity(now: Identity, used: Identity): boolean {
+  return now.accessKeyId !== used.accessKeyId || now.sessionToken !== used.sessionToken;
 }
 
 function leadsNowhere(error: unknown): boolean {

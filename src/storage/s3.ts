@@ -10,6 +10,7 @@ import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { deleteBatch, deleteObject, listObjects } from "./s3-bulk.ts";
 import { openS3Client } from "./s3-client.ts";
 import { isNotImplemented } from "./s3-errors.ts";
+import { rereadCredentials } from "./s3-credentials.ts";
 import { S3Put, s3PartLimits } from "./s3-put.ts";
 import type { S3PutContext } from "./s3-put.ts";
 import { headObject, readObject } from "./s3-read.ts";
@@ -49,6 +50,7 @@ export async function openS3Storage(config: S3Config, options: S3Options): Promi
       ...options,
       bucket: config.bucket,
       endpoint: config.endpoint,
+      reread: () => rereadCredentials(client, config),
     }),
     config,
     options,

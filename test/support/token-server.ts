@@ -13,6 +13,7 @@ export interface TokenRequest {
 
 export interface TokenAnswer {
   readonly status: number;
+  /** Text goes as it is, all else as JSON. */
   readonly body: unknown;
 }
 
@@ -86,7 +87,7 @@ export class TokenServer implements AsyncDisposable {
     this.requests.push(seen);
     const { status, body } = answer(seen);
     response.writeHead(status, { "content-type": "application/json" });
-    response.end(JSON.stringify(body));
+    response.end(typeof body === "string" ? body : JSON.stringify(body));
   }
 }
 
