@@ -3,6 +3,7 @@ import { REMOVALS_FOLDER } from "../../src/retention/removal-note.ts";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { PROBE_FOLDER } from "../../src/layout/backup-group.ts";
 import { contentSumKey, formatContentSum, parseContentSum } from "../../src/layout/content-sum.ts";
 import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
@@ -77,6 +78,7 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     commitIndexKey("<W>"),
     contentSumKey("<name>"),
     verifyMemoryKey,
+    `${PROBE_FOLDER}<32 hex digits>`,
     `${REMOVALS_FOLDER}<time>-<id>.json`,
   ]);
 });
