@@ -47,7 +47,8 @@ export async function collectDatabaseNames(
   }
 }
 
-async function readDatabases(
+/** Databases that take connections. */
+export async function readDatabases(
   connection: ConnectionSettings,
   { signal }: { readonly signal: AbortSignal },
 ) {

@@ -169,7 +169,7 @@ export class DocumentsSpool implements Disposable {
       isSkipped: state === "skipped",
       mtimeNs: entry.mtimeNs,
       corruptBlocks,
-      updatesCount: 0n,
+      updatesCount: (entry.kind === "file" ? entry.updatesCount : undefined) ?? 0n,
     };
     const text = formatFileDescription(description, this.#zone.minutesAt(entry.mtimeNs));
     this.#files.append(this.#isFirstFile ? text : `,${text}`);

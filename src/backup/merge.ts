@@ -116,8 +116,8 @@ async function storeAll(
   await collectPages(input, pages);
   const storedBytes = await storeParts(input, { ...making, pages, facts, specials }, settings);
   const description = describe(plan, settings, { documents, facts, control, storedBytes });
-  await writeDocuments(documents, description, { storage: target, zstd: settings.zstd, signal });
-  return description;
+  const options = { storage: target, zstd: settings.zstd, signal };
+  return await writeDocuments(documents, description, options);
 }
 
 interface Parts extends Making {

@@ -6,7 +6,9 @@ import { Semaphore } from "../io/ordered.ts";
 import type { RateLimit } from "../io/rate-limit.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { partName, tarFolder } from "../layout/keys.ts";
+import type { ManifestPart } from "../layout/manifest.ts";
 import type { Storage } from "../storage/storage.ts";
+import { type Composition, GroupedEntries } from "./composer.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import type { OwnPart } from "./own-parts.ts";
 import type { FileJudge } from "./file-judge.ts";
@@ -78,7 +80,8 @@ export class PartUpload {
    * Packs all entries; the next part begins while those before it are still being stored. Resolves
    * when everything has been read: `finish` waits for the store.
    */
-  async packAll(entries: Iterator<Walked>): Promise<void> {
+  async packAll(composition: Composition): Promise<void> {
+    const entries = new GroupedEntries(composition);
     const { partConcurrency } = this.#options;
     const signal = this.#signal;
     const packing = new Semaphore(partConcurrency);
@@ -86,10 +89,10 @@ export class PartUpload {
     for (;;) {
       await unfinished.acquire({ signal });
       await packing.acquire({ signal });
-      const first = entries.next();
-      if (first.done === true) break;
+      const begun = entries.begin();
+      if (begun === undefined) break;
       this.#partCount += 1;
-      const part = { index: this.#partCount, first: first.value, entries };
+      const part = { index: this.#partCount, ...begun };
       const upload = this.#putPart(part, () => packing.release());
       this.#track(upload.finally(() => unfinished.release()));
     }
@@ -124,6 +127,16 @@ export class PartUpload {
       this.#track(upload.finally(() => unfinished.release()));
       await untilAborted(packed.promise, signal);
     }
+  }
+
+  /** Stores a part that another backup has, as it is there; `bytes` can be had once. */
+  async putStored(name: string, bytes: ByteStream, part: ManifestPart): Promise<void> {
+    const { storage, backup, documents } = this.#options;
+    const body = { isReopenable: false, sizeBytes: part.sizeBytes, open: () => bytes };
+    await storage.put(`${tarFolder(backup)}${name}`, body, { signal: this.#signal });
+    this.#storedBytes += part.sizeBytes;
+    const { sizeBytes, plainBytes, xxh64 } = part;
+    documents.addPart({ name, sizeBytes, plainBytes, xxh64 });
   }
 
   /** Stores a tar that is in memory; `finish` waits for it. */

@@ -74,6 +74,8 @@ export interface Reading {
   readonly verifier?: PageVerifier | undefined;
   /** Absent for a full backup. */
   readonly judge?: FileJudge | undefined;
+  /** Tells what is unchanged since the backup whose parts may be copied; absent without one. */
+  readonly copyJudge?: FileJudge | undefined;
   /** How changed blocks are found, in words; absent for a full backup. */
   readonly changeSource?: string | undefined;
 }
@@ -85,29 +87,35 @@ export interface Reading {
  */
 export async function prepareReading(
   session: Session,
-  { base, documents, verifier, startLsn: endLsn }: ReadingParts,
+  { base: increment, copySource, documents, verifier, startLsn: endLsn }: ReadingParts,
   options: FindChangesOptions,
 ): Promise<Reading> {
   const { log, signal } = options;
   const databases = await readDatabaseIdentities(session, { signal });
   for (const database of databases) documents.addDatabase(database);
+  const base = increment ?? copySource;
   if (base === undefined) return { verifier };
   const { name, stepCount, startLsn } = base.choice;
   const range = { startLsn, endLsn, history: base.history };
   const { source: changeSource, changes } = await findChanges(session, range, options);
-  log.info(`Delta backup from ${name}`, { steps: stepCount, changes: changeSource });
+  if (increment !== undefined) {
+    log.info(`Delta backup from ${name}`, { steps: stepCount, changes: changeSource });
+  }
   const judge = new FileJudge({
     files: base.files,
     startLsn,
     sameDatabases: sameDatabases(base, databases),
     changes,
   });
+  if (increment === undefined) return { copyJudge: judge, verifier };
   return { judge, changeSource, verifier };
 }
 
 interface ReadingParts extends Pick<Reading, "verifier"> {
   /** Absent for a full backup. */
   readonly base: LoadedBase | undefined;
+  /** The backup whose parts may be copied into a full one. */
+  readonly copySource?: LoadedBase | undefined;
   readonly documents: DocumentsSpool;
   /** Of the new backup. */
   readonly startLsn: Lsn;

@@ -7,6 +7,7 @@ import type { BackupName } from "../layout/backup-name.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import type { Storage } from "../storage/storage.ts";
+import type { Composer } from "./composer.ts";
 import type { CorruptFile } from "./page-verifier.ts";
 import type { IncrementRequest } from "./push-increment.ts";
 import type { ProgressListener } from "./push-progress.ts";
@@ -26,6 +27,8 @@ export interface PushSettings {
   /** Parts packed at the same time. */
   readonly partConcurrency: number;
   readonly thresholdBytes: number;
+  /** Which files share a part; in their order unless told. Only with a data directory. */
+  readonly composer?: Composer | undefined;
   /** Of reading the data directory. */
   readonly diskRateBytesPerSecond?: number | undefined;
   /** Of the files in our manifest. */

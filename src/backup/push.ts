@@ -29,7 +29,7 @@ import { lsn } from "../postgres/lsn.ts";
 import { PageChecksums } from "../postgres/page-checksums.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
 import { requireArrival, type WalArchive } from "./arrival.ts";
-import { catchUpBase, catchUpReading, withoutOwnFiles } from "./catch-up-push.ts";
+import { catchUpBase, catchUpReading } from "./catch-up-push.ts";
 import type { LoadedBase } from "./increment-origin.ts";
 import { markPermanent } from "./chain-permanence.ts";
 import { readControlFile } from "./control-file.ts";
@@ -54,6 +54,7 @@ import {
   statsDirectoryOf,
   tablespaceDirectoryOf,
 } from "./preflight.ts";
+import { composeParts, findCopySource } from "./push-composition.ts";
 import { baseRecord, findPushBase, prepareReading, type Reading } from "./push-increment.ts";
 import { PushProgress } from "./push-progress.ts";
 import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
@@ -83,7 +84,9 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   await lockBackup(session, { signal });
   const { serverName } = settings;
   await requireRepository(storage, facts, { dataDirectory, serverName }, { signal });
-  const base = await findPushBase(session, { facts, dataDirectory }, settings, world);
+  const found = { facts, dataDirectory };
+  const base = await findPushBase(session, found, settings, world);
+  const copySource = await findCopySource(session, found, settings, world);
 
   const startTimeNs = timeNsOf(clock.now());
   const archive = standbyArchive(archiveOf(settings, world, dataDirectory), facts);
@@ -94,7 +97,8 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   await requireNewName(storage, name, { signal });
   log.info("backup started", { backup: name, server: session.address, storage: storage.name });
 
-  return await copyCluster(session, { ...place, name, base, start, startTimeNs }, settings, world);
+  const running = { ...place, name, base, copySource, start, startTimeNs };
+  return await copyCluster(session, running, settings, world);
 }
 
 function nameOf({ segment }: BackupStart, base: LoadedBase | undefined): BackupName {
@@ -114,6 +118,8 @@ interface Place {
 interface Running extends Place {
   readonly name: BackupName;
   readonly base: LoadedBase | undefined;
+  /** A backup whose parts may be copied. */
+  readonly copySource: LoadedBase | undefined;
   readonly start: BackupStart;
   readonly startTimeNs: TimeNs;
 }
@@ -170,8 +176,8 @@ async function copyCluster(
     hasFilesMetadata: settings.hasFilesMetadata,
   });
   const verifier = await makeVerifier(running, settings, world);
-  const { base, start, facts, archive } = running;
-  const parts = { base, documents, verifier, startLsn: start.startLsn };
+  const { base, copySource, start, facts, archive } = running;
+  const parts = { base, copySource, documents, verifier, startLsn: start.startLsn };
   const { codecJobs, increments, notesDirectory } = settings;
   const walDirectory = join(running.dataDirectory, "pg_wal");
   const places = { walDirectory, notesDirectory };
@@ -345,8 +351,7 @@ async function readAll(
     owner: await ownerOf(copy.dataDirectory),
   };
 
-  const entries = settings.catchUpFrom === undefined ? walk : withoutOwnFiles(walk);
-  await upload.packAll(entries[Symbol.iterator]());
+  await upload.packAll(await composeParts(copy, walk, settings));
   const { bytes } = await readControlFile(copy.dataDirectory, { ...world, signal });
   upload.putTar(packControl(bytes, ownPart));
   const stop = await stopBackup(session, facts, { signal });

@@ -126,7 +126,7 @@ function planStep(member: ChainMember, isNewest: boolean, wanted: Wanted): Resto
       ? accepts
       : (path: string) => accepts(path) && states.has(path);
   const all = manifest === undefined ? findParts(member) : listParts(member, manifest);
-  const needed = neededParts(manifest, isNewest, isWanted);
+  const needed = neededParts(manifest, isWanted);
   const parts = all.filter(
     (part) => isUseful(part, manifest, files, isWanted) && needed?.has(part.name) !== false,
   );
@@ -241,11 +241,10 @@ function isUseful(
 /** Names of the parts that hold a wanted file; undefined where our manifest does not tell. */
 function neededParts(
   manifest: ManifestIndex | undefined,
-  isNewest: boolean,
   isWanted: (path: string) => boolean,
 ): ReadonlySet<string> | undefined {
-  // Directories are entries, too, but the manifest lists them.
-  if (manifest === undefined || isNewest) return undefined;
+  // Directories and links are entries, too, but the manifest lists them.
+  if (manifest === undefined) return undefined;
   const names = new Set<string>();
   for (const [path, { part }] of manifest.files) if (isWanted(path)) names.add(part);
   return names;

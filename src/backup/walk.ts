@@ -30,6 +30,8 @@ export interface WalkedFile extends WalkedBase {
   readonly path: string;
   /** As it was when it was visited; it may have another size when it is read. */
   readonly sizeBytes: number;
+  /** Changed rows of the relation that it belongs to; absent where nobody counted. */
+  readonly updatesCount?: bigint | undefined;
 }
 
 export interface WalkedDirectory extends WalkedBase {
@@ -88,6 +90,11 @@ export class DataDirectoryWalk implements Iterable<Walked> {
   constructor(options: WalkOptions) {
     this.#options = options;
     if (options.statsDirectory !== undefined) this.#emptied.add(options.statsDirectory);
+  }
+
+  /** Another walk of the same directory, which says nothing. */
+  again(): DataDirectoryWalk {
+    return new DataDirectoryWalk({ ...this.#options, onNotice: () => {} });
   }
 
   /** Sizes of all that was visited so far, also of what was left out. */

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { COMPOSERS, type Composer } from "../backup/composer.ts";
 import { requireSoundPages } from "../backup/corrupt-pages.ts";
 import { type PushedBackup, type PushSettings, pushBackup } from "../backup/push.ts";
 import { pushRemoteBackup } from "../backup/remote-push.ts";
@@ -24,8 +25,8 @@ interface Arguments {
   readonly wish: IncrementWish;
   readonly isPageVerified: boolean;
   readonly isEveryCorruptBlockListed: boolean;
-  /** Flags that were given and change nothing yet. */
-  readonly ignored: readonly string[];
+  /** Absent: as the settings say. */
+  readonly composer?: Composer | undefined;
 }
 
 const FLAGS: readonly Flag[] = [
@@ -67,12 +68,18 @@ const FLAGS: readonly Flag[] = [
     text: "Verify the checksum of each page that is read; --full reads all.",
   },
   { name: "store-all-corrupt", short: "s", text: "Name every damaged block, not only the first." },
-  { name: "rating-composer", short: "r", text: "Has no effect: parts are filled in order." },
-  { name: "database-composer", short: "b", text: "Has no effect: parts are filled in order." },
-  { name: "copy-composer", short: "c", text: "Take a full backup; nothing is copied." },
+  {
+    name: "rating-composer",
+    short: "r",
+    text: "Put files that change about as often into the same parts.",
+  },
+  { name: "database-composer", short: "b", text: "Give each database parts of its own." },
+  {
+    name: "copy-composer",
+    short: "c",
+    text: "Take a full backup, and copy parts of the last one that are unchanged.",
+  },
 ];
-
-const WITHOUT_EFFECT = ["rating-composer", "database-composer", "copy-composer"];
 
 /** Takes a backup of a server, by its data directory or over the replication protocol. */
 export const backupPush: Command<Arguments> = {
@@ -110,14 +117,16 @@ export const backupPush: Command<Arguments> = {
       wish: parseWish(words),
       isPageVerified: words.has("verify"),
       isEveryCorruptBlockListed: words.has("store-all-corrupt"),
-      ignored: WITHOUT_EFFECT.filter((flag) => words.has(flag)),
+      composer: COMPOSERS.find((composer) => words.has(`${composer}-composer`)),
     };
   },
 
   async run(args, context) {
     const { config, log, clock, signal } = context;
     const directory = args.isRemote ? undefined : (args.dataDirectory ?? config.dataDirectory);
-    for (const flag of args.ignored) log.warning(`--${flag} has no effect`);
+    if (directory === undefined && args.composer !== undefined) {
+      log.warning(`--${args.composer}-composer has no effect over the replication protocol`);
+    }
 
     const startMs = clock.monotonicMs();
     const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
@@ -143,9 +152,12 @@ export const backupPush: Command<Arguments> = {
 
 /** What all backups of this configuration have in common. */
 export function pushSettings(
-  args: Omit<Arguments, "dataDirectory" | "isRemote" | "ignored">,
+  args: Omit<Arguments, "dataDirectory" | "isRemote">,
   config: Config,
 ): Omit<PushSettings, "dataDirectory"> {
+  const composer = args.composer ?? config.composer;
+  const wish = increments(args.wish, config.increments);
+  const fullReason = composer === "copy" ? "the copy composer makes full backups" : undefined;
   return {
     connection: config.postgres,
     serverName: config.archiveQueue.serverName,
@@ -155,12 +167,13 @@ export function pushSettings(
     codecJobs: config.codecJobs,
     partConcurrency: config.uploadDiskConcurrency,
     thresholdBytes: config.tarSizeThresholdBytes,
+    composer,
     diskRateBytesPerSecond: config.diskRateLimitBytesPerSecond,
     hash: config.manifestHash,
     hasFilesMetadata: args.hasFilesMetadata && config.isFilesMetadataWritten,
     hasDatabaseNames: config.isPartialRestorePrepared,
     isPermanent: args.isPermanent,
-    increments: increments(args.wish, config.increments),
+    increments: { ...wish, fullReason: wish.fullReason ?? fullReason },
     isPageVerified: args.isPageVerified || config.isPageVerified,
     isEveryCorruptBlockListed: args.isEveryCorruptBlockListed || config.isEveryCorruptBlockListed,
     userData: args.userData ?? parseUserData(config.sentinelUserData),

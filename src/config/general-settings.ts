@@ -115,6 +115,24 @@ export const general = {
     "Leave out files_metadata.json.",
     { default: "false" },
   ),
+  useCopyComposer: defaulted(
+    "USE_COPY_COMPOSER",
+    boolean,
+    "Take full backups, and copy parts of the last one that are unchanged.",
+    { default: "false" },
+  ),
+  useDatabaseComposer: defaulted(
+    "USE_DATABASE_COMPOSER",
+    boolean,
+    "Give each database parts of its own.",
+    { default: "false" },
+  ),
+  useRatingComposer: defaulted(
+    "USE_RATING_COMPOSER",
+    boolean,
+    "Put files that change about as often into the same parts.",
+    { default: "false" },
+  ),
   manifestHash: defaulted(
     "MANIFEST_HASH",
     choice(["xxh64", "sha256"]),

@@ -14,7 +14,6 @@ function inert(form: NameForm, rows: readonly Row[]): readonly Setting[] {
 const OFF = /^(0|f|F|false|FALSE|False)$/;
 
 const RESTORE = "walnut has one way to restore, which writes every page once";
-const COMPOSER = "walnut fills parts by size; the restored files are the same";
 const RETRIES = "walnut repeats requests until their time limit, however often that is";
 const PAUSES = "walnut waits as long as the store asks, else with growing pauses";
 const GO_RUNTIME = "it belongs to the Go runtime";
@@ -23,9 +22,6 @@ const WALE_LOG = "WALNUT_LOG_DESTINATION counts";
 const IMAGE = "it belongs to a container image that starts WAL-G";
 
 const backups = inert("prefixed", [
-  ["USE_RATING_COMPOSER", boolean, "Group files by how often they change.", COMPOSER],
-  ["USE_COPY_COMPOSER", boolean, "Copy unchanged parts within the store.", COMPOSER],
-  ["USE_DATABASE_COMPOSER", boolean, "Group files by database.", COMPOSER],
   ["UPLOAD_QUEUE", integer(0), "Closed parts that wait.", "walnut bounds its memory itself"],
   ["USE_REVERSE_UNPACK", boolean, "Restore the newest backup of a chain first.", RESTORE],
   ["SKIP_REDUNDANT_TARS", boolean, "Leave out parts that are overwritten anyway.", RESTORE],

@@ -1,4 +1,11 @@
-import { integerColumn, type QueryOptions, type Row, type Session, textColumn } from "./session.ts";
+import {
+  booleanColumn,
+  integerColumn,
+  type QueryOptions,
+  type Row,
+  type Session,
+  textColumn,
+} from "./session.ts";
 
 /** A database that takes connections. */
 export interface Database {
@@ -91,4 +98,38 @@ function relationOf(row: Row): Omit<Relation, "descendants"> {
     oid: integerColumn(row, "oid"),
     relfilenode: integerColumn(row, "relfilenode"),
   };
+}
+
+/** How much a relation of one database was changed. */
+export interface RelationUpdates {
+  /** Whether all databases share it. */
+  readonly isShared: boolean;
+  readonly relfilenode: number;
+  /** Rows inserted, updated and deleted since the statistics were reset; of an index, its table's. */
+  readonly count: bigint;
+}
+
+const UPDATES = `
+  WITH changed AS (
+      SELECT relid, n_tup_ins + n_tup_upd + n_tup_del AS count FROM pg_stat_all_tables
+  ), files AS (
+      SELECT relid AS oid, count FROM changed
+    UNION ALL
+      SELECT indexrelid, count FROM changed JOIN pg_index ON indrelid = relid
+  )
+  SELECT pg_relation_filenode(oid) AS relfilenode, relisshared, count::text
+    FROM files JOIN pg_class USING (oid)
+   WHERE count > 0 AND pg_relation_filenode(oid) IS NOT NULL`;
+
+/** Relations of the session's database that were changed at all, by the server's statistics. */
+export async function readRelationUpdates(
+  session: Session,
+  options: QueryOptions,
+): Promise<readonly RelationUpdates[]> {
+  const rows = await session.query(UPDATES, options);
+  return rows.map((row) => ({
+    isShared: booleanColumn(row, "relisshared"),
+    relfilenode: integerColumn(row, "relfilenode"),
+    count: BigInt(textColumn(row, "count")),
+  }));
 }

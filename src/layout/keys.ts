@@ -198,6 +198,11 @@ export function partName(index: number, extension: string): string {
   return withExtension(`part_${String(index).padStart(3, "0")}.tar`, extension);
 }
 
+/** Last component of the key of a part that was copied from another backup; counts from 0. */
+export function copyName(index: number, extension: string): string {
+  return withExtension(`copy_${index}.tar`, extension);
+}
+
 /** Holds pg_control alone, so that a restore can write it last. */
 export function controlKey(backup: BackupName, extension: string): string {
   return `${tarFolder(backup)}${withExtension("pg_control.tar", extension)}`;

@@ -4,7 +4,7 @@ import { after, before, describe, test } from "node:test";
 import { backupPush } from "../../src/commands/backup-push.ts";
 import type { Config } from "../../src/config/config.ts";
 import { formatJson } from "../../src/layout/json.ts";
-import { filesMetadataKey } from "../../src/layout/keys.ts";
+import { filesMetadataKey, tarFolder } from "../../src/layout/keys.ts";
 import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
 import { type CommandRun, runCommand } from "../support/command-run.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -94,16 +94,20 @@ describe("on a server", () => {
     assert.equal((await world().keys()).includes(filesMetadataKey(backup)), false);
   });
 
-  test("flags without effect are told, empty ones count as absent", async () => {
-    const words = ["-v", "-s", "-r", "-b", "-c", "--delta-from-name", "", "--add-user-data", ""];
-    const { log, backup } = await run([world().cluster.dataDirectory, ...words], {
+  test("composers are flags and settings, one counts; empty flags count as absent", async () => {
+    const { dataDirectory } = world().cluster;
+    const words = ["-v", "-s", "-r", "-b", "--delta-from-name", "", "--add-user-data", ""];
+    const { backup } = await run([dataDirectory, ...words], {
       sentinelUserData: '"from the settings"',
     });
-    assert.deepEqual(
-      log.filter((line) => line.startsWith("warning")).map((line) => line.split(" ")[1]),
-      ["--rating-composer", "--database-composer", "--copy-composer"],
-    );
     assert.equal((await world().sentinel(backup)).userData, "from the settings");
+    const parts = async (name: string) =>
+      (await world().keys(tarFolder(name))).filter((key) => /part_|copy_/.test(key));
+    assert.ok((await parts(backup)).length > 3, "each database has parts of its own");
+    const copied = await run([dataDirectory], { composer: "copy" });
+    assert.ok((await parts(copied.backup)).some((key) => key.includes("copy_")));
+    const remote = await run(["--remote", "-c"]);
+    assert.match(remote.log.join("\n"), /warning: --copy-composer has no effect over the rep/);
   });
 
   test("without a data directory, or on request, it comes over the network", async () => {

@@ -58,6 +58,7 @@ test("without settings everything has its default", () => {
     isWalVerifyExitZero: false,
     manifestHash: "xxh64",
     isFilesMetadataWritten: true,
+    composer: "regular",
     isPartialRestorePrepared: true,
   });
 });
@@ -123,6 +124,9 @@ test("every setting arrives", async () => {
     WALG_STORE_ALL_CORRUPT_BLOCKS: "t",
     WALNUT_MANIFEST_HASH: "sha256",
     WALG_WITHOUT_FILES_METADATA: "1",
+    WALG_USE_COPY_COMPOSER: "1",
+    WALG_USE_DATABASE_COMPOSER: "1",
+    WALG_USE_RATING_COMPOSER: "1",
     WALG_DISABLE_PARTIAL_RESTORE: "t",
     WALG_SENTINEL_USER_DATA: '{"n":1.50}',
     WALG_FETCH_TARGET_USER_DATA: "12345678901234567890",
@@ -195,6 +199,7 @@ test("every setting arrives", async () => {
     isWalVerifyExitZero: false,
     manifestHash: "sha256",
     isFilesMetadataWritten: false,
+    composer: "copy",
     isPartialRestorePrepared: false,
     sentinelUserData: '{"n":1.50}',
     fetchTargetUserData: "12345678901234567890",
