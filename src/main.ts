@@ -4,6 +4,7 @@ import { basename } from "node:path";
 import { errorExitCode } from "./commands/exit-codes.ts";
 import { commandEntry } from "./commands/index.ts";
 import type { Machine, Output } from "./commands/program.ts";
+import type { CallOutcome } from "./commands/ready-call.ts";
 import { InterruptedError, LocalFileError, systemErrorCode } from "./errors.ts";
 import { systemClock } from "./io/clock.ts";
 import { descriptorWriter } from "./io/output.ts";
@@ -49,6 +50,9 @@ async function runMain(args: readonly string[]): Promise<void> {
     return;
   }
 
+  const ready = await findReady(args);
+  if (ready?.isDone === true) return;
+
   const stop = listenForStop();
   process.on("uncaughtException", (error) => endByBug(args, error));
   process.on("unhandledRejection", (error) => {
@@ -60,6 +64,7 @@ async function runMain(args: readonly string[]): Promise<void> {
   const writeOutput = standardOutput();
   const exitCode = await runProgram({
     ...readMachine(args),
+    caller: ready?.caller,
     signal: stop.signal,
     onSignal: stop.take,
     writeOutput,
@@ -70,6 +75,21 @@ async function runMain(args: readonly string[]): Promise<void> {
   process.exitCode = exitCode;
   if (exitCode !== 0) stop.endBySignal();
   setTimeout(() => process.exit(), LINGER_MS).unref();
+}
+
+/** PostgreSQL waits for each of these calls, and most of them find their work done. */
+async function findReady(args: readonly string[]): Promise<CallOutcome | undefined> {
+  if (!args.includes("wal-push") && !args.includes("wal-fetch")) return undefined;
+  const { answerAtOnce } = await import("./commands/ready-call.ts");
+  const homeDirectory = findHomeDirectory();
+  return await answerAtOnce({
+    args,
+    environment: process.env,
+    workingDirectory: process.cwd(),
+    ...(homeDirectory === undefined ? {} : { homeDirectory }),
+    versionText: versionText(),
+    userId: process.getuid?.() ?? -1,
+  });
 }
 
 function versionText(): string {

@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { closeSync, openSync } from "node:fs";
 import { dirname, join, basename } from "node:path";
 import { type ErrorCode, OperationError } from "../errors.ts";
+import { type CallerName, isCallerName } from "./caller-name.ts";
 import type { LineProtocol } from "./line-server.ts";
 
 /** What wal-push says to the drainer: one line of JSON. */
@@ -13,6 +14,8 @@ export type DrainRequest =
       readonly settings: string;
       /** The process that started the caller's shell, if that says so. */
       readonly archiverPid?: number;
+      /** Who calls, as ready-call.ts names it. */
+      readonly caller?: CallerName;
     }
   | { readonly kind: "status" };
 
@@ -70,8 +73,15 @@ function parseRequest(line: string): DrainRequest | undefined {
   const name = fields.get("name");
   const settings = fields.get("settings");
   const archiverPid = fields.get("archiverPid");
+  const caller = fields.get("caller");
   if (kind !== "push" || typeof name !== "string" || typeof settings !== "string") return undefined;
-  return { kind, name, settings, ...(typeof archiverPid === "number" ? { archiverPid } : {}) };
+  return {
+    kind,
+    name,
+    settings,
+    ...(typeof archiverPid === "number" ? { archiverPid } : {}),
+    ...(isCallerName(caller) ? { caller } : {}),
+  };
 }
 
 /** What the drainer's socket speaks. */

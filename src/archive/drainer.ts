@@ -27,7 +27,7 @@ import { forgetGap, shipGaps } from "./gaps.ts";
 import { LineServer } from "./line-server.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
 import { type PushWitness, pushWal } from "./push.ts";
-import { PushNotes, readFileIdentity } from "./push-note.ts";
+import { type NoteReader, PushNotes, readFileIdentity } from "./push-note.ts";
 import type { Spool } from "./spool-directory.ts";
 import { WalPacker } from "./wal-packer.ts";
 
@@ -107,7 +107,6 @@ class Drainer {
   /** Until the first success, one file at a time finds out whose repository it is. */
   #isProved = false;
   #level: LevelState = FIRST_LEVEL;
-  #archiverPid: number | undefined;
   #endReason: string | undefined;
   #storedCount = 0;
   #failedCount = 0;
@@ -127,7 +126,7 @@ class Drainer {
 
   readonly handle = (request: DrainRequest, answer: Answer): void => {
     if (request.kind === "status") return answer({ kind: "status", status: this.#status() });
-    const { name, settings, archiverPid } = request;
+    const { name, settings, archiverPid, caller } = request;
     if (settings !== this.#options.settings) this.#endReason ??= "a call had other settings";
     if (this.#endReason !== undefined) {
       this.#bell.ring();
@@ -137,9 +136,8 @@ class Drainer {
       return answer({ kind: "declined", reason: "no WAL file" });
     }
     answer({ kind: "taken" });
-    if (archiverPid !== undefined && archiverPid !== this.#archiverPid) {
-      this.#archiverPid = archiverPid;
-      void this.#vouch(archiverPid);
+    for (const reader of [archiverPid, caller]) {
+      if (reader !== undefined && !this.#notes.isVouchedFor(reader)) void this.#vouch(reader);
     }
     this.#activeAtMs = this.#now();
     void this.#take(name, answer);
@@ -200,13 +198,13 @@ class Drainer {
     }
   }
 
-  async #vouch(archiverPid: number): Promise<void> {
+  async #vouch(reader: NoteReader): Promise<void> {
     try {
       await this.#checkNotes();
-      await this.#notes.vouchFor(archiverPid);
+      await this.#notes.vouchFor(reader);
     } catch (error) {
-      // The shell finds no note then.
-      this.#options.log.debug("no link for the archiver", { reason: reasonOf(error) });
+      // It finds no note then.
+      this.#options.log.debug("no link for a reader", { reason: reasonOf(error) });
     }
   }
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { randomHex } from "../io/random.ts";
 import { localFileError } from "../io/system-error.ts";
+import { isCallerName } from "./caller-name.ts";
 
 /** As setup's line calls a recovery: the startup process and a hash of the line's words. */
 const RECOVERY = /^\d{1,10}-[0-9a-f]{8}$/;
@@ -24,7 +25,8 @@ export class PrefetchDirectory implements AsyncDisposable {
   readonly #parent: string;
   readonly #own: string;
   readonly path: string;
-  #recovery: string | undefined;
+  /** By their kind; each has a link with its name. */
+  readonly #readers = new Map<"recovery" | "caller", string>();
 
   /**
    * Makes it, and removes everything that earlier prefetchers left: only for who holds the socket.
@@ -95,20 +97,24 @@ export class PrefetchDirectory implements AsyncDisposable {
     await rm(this.pathOf(name), { force: true });
   }
 
-  /** Lets the shell of this recovery find what is here, and that of no other any more. */
-  async openTo(recovery: string): Promise<void> {
-    if (this.#recovery === recovery || !isRecoveryName(recovery)) return;
-    const before = this.#recovery;
-    const temporaryPath = `${this.path}.link`;
+  /**
+   * Lets the shell of a recovery, or a caller, find what is here, and no other of its kind any
+   * more.
+   */
+  async openTo(reader: string): Promise<void> {
+    const kind = isRecoveryName(reader) ? "recovery" : isCallerName(reader) ? "caller" : undefined;
+    if (kind === undefined || this.#readers.get(kind) === reader) return;
+    const before = this.#readers.get(kind);
+    this.#readers.set(kind, reader);
+    const temporaryPath = `${this.path}.link-${kind}`;
     if (before !== undefined) await rm(join(this.#parent, before), { force: true });
     await symlink(this.#own, temporaryPath);
-    await rename(temporaryPath, join(this.#parent, recovery));
-    this.#recovery = recovery;
+    await rename(temporaryPath, join(this.#parent, reader));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#recovery !== undefined && this.holds()) {
-      await rm(join(this.#parent, this.#recovery), { force: true });
+    for (const reader of this.holds() ? this.#readers.values() : []) {
+      await rm(join(this.#parent, reader), { force: true });
     }
     await rm(this.path, { recursive: true, force: true });
   }

@@ -1,3 +1,4 @@
+import { type CallerName, isCallerName } from "./caller-name.ts";
 import type { LineProtocol } from "./line-server.ts";
 
 /** What wal-fetch says to the prefetcher: one line of JSON. */
@@ -10,6 +11,8 @@ export type PrefetchRequest =
       readonly settings: string;
       /** As setup's line names the recovery, if it was that one. */
       readonly recovery?: string;
+      /** Who calls, as ready-call.ts names it. */
+      readonly caller?: CallerName;
       /** Wait for what is under way, and begin nothing. */
       readonly isAgain?: boolean;
     }
@@ -69,12 +72,14 @@ function parseRequest(line: string): PrefetchRequest | undefined {
   const name = fields.get("name");
   const settings = fields.get("settings");
   const recovery = fields.get("recovery");
+  const caller = fields.get("caller");
   if (kind !== "take" || typeof name !== "string" || typeof settings !== "string") return undefined;
   return {
     kind,
     name,
     settings,
     ...(typeof recovery === "string" ? { recovery } : {}),
+    ...(isCallerName(caller) ? { caller } : {}),
     ...(fields.get("isAgain") === true ? { isAgain: true } : {}),
   };
 }

@@ -122,7 +122,7 @@ class Prefetcher {
 
   readonly handle = (request: PrefetchRequest, answer: Answer): void => {
     if (request.kind === "status") return answer({ kind: "status", status: this.#status() });
-    const { name, settings, recovery } = request;
+    const { name, settings, recovery, caller } = request;
     if (settings !== this.#options.settings) this.#endReason ??= "a call had other settings";
     const directory = this.#directory;
     if (this.#endReason !== undefined || directory === undefined) {
@@ -131,7 +131,7 @@ class Prefetcher {
     }
     if (!this.#isSegment(name)) return answer({ kind: "declined", reason: "no WAL segment" });
     this.#activeAtMs = this.#now();
-    if (recovery !== undefined) void this.#openTo(directory, recovery);
+    for (const reader of [recovery, caller]) void this.#openTo(directory, reader);
     if (request.isAgain !== true || this.#ready.has(name)) this.#ask(name, directory, answer);
     else if (this.#waiting.has(name)) this.#await(name, answer);
     else answer({ kind: "declined", reason: "it did not come" });
@@ -142,7 +142,7 @@ class Prefetcher {
     const recoveryWatch = await RecoveryWatch.begin(queue, configFile);
     if (this.#isSegment(after)) this.#history = await readTargetHistory(queue, timelineOf(after));
     this.#cursor ??= this.#isSegment(after) ? this.#following(after) : undefined;
-    if (recovery !== undefined) await this.#openTo(directory, recovery);
+    await this.#openTo(directory, recovery);
     // Looking every second finds it, too, where this does not.
     using _watch = directory.watch((name) => {
       if (this.#ready.has(name) && !directory.holds(name)) this.#taken(name);
@@ -325,12 +325,12 @@ class Prefetcher {
     return opening;
   }
 
-  async #openTo(directory: PrefetchDirectory, recovery: string): Promise<void> {
+  async #openTo(directory: PrefetchDirectory, reader: string | undefined): Promise<void> {
     try {
-      await directory.openTo(recovery);
+      if (reader !== undefined) await directory.openTo(reader);
     } catch (error) {
-      // The shell finds nothing then.
-      this.#options.log.debug("no link for the recovery", { reason: reasonOf(error) });
+      // It finds nothing then.
+      this.#options.log.debug("no link for a reader", { reason: reasonOf(error) });
     }
   }
 

@@ -7,6 +7,7 @@ import { nativeXxh64 } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { checkSegmentStart } from "../postgres/wal-segment.ts";
+import type { CallerName } from "./caller-name.ts";
 import { readSystemId } from "./local-wal.ts";
 
 /** What is hashed of each end: the largest page that PostgreSQL has by default. */
@@ -106,6 +107,9 @@ export function parseNote(text: string): FileIdentity | undefined {
   return { inode, sizeBytes, mtimeNs, ctimeNs, firstHash, lastHash, systemId };
 }
 
+/** The shell of an archiver process, or the calls of one caller (ready-call.ts). */
+export type NoteReader = number | CallerName;
+
 /** The notes of one spool: which ready files the store has acknowledged. See DRAIN.md. */
 export class PushNotes {
   readonly #directory: string;
@@ -182,21 +186,22 @@ export class PushNotes {
     return names.filter((name) => parseWalFileName(name) !== undefined);
   }
 
-  /** Whether the shell of this archiver process believes the notes. */
-  isVouchedFor(archiverPid: number): boolean {
-    return existsSync(join(this.#directory, String(archiverPid)));
+  /** Whether this reader believes the notes without asking the drainer. */
+  isVouchedFor(reader: NoteReader): boolean {
+    return existsSync(join(this.#directory, String(reader)));
   }
 
   /**
-   * Lets the shell believe the notes for this archiver process, and no longer for an earlier one.
-   * The caller has made sure that all notes that are there are true.
+   * Lets this reader believe the notes, and no longer an earlier one of its kind. The caller has
+   * made sure that all notes that are there are true.
    */
-  async vouchFor(archiverPid: number): Promise<void> {
-    const own = String(archiverPid);
+  async vouchFor(reader: NoteReader): Promise<void> {
+    const own = String(reader);
+    const kind = typeof reader === "number" ? /^\d{1,10}$/ : /^c-/;
     let isThere = false;
     for (const name of await readdir(this.#directory)) {
       if (name === own) isThere = true;
-      else if (/^\d{1,10}$/.test(name)) await rm(join(this.#directory, name), { force: true });
+      else if (kind.test(name)) await rm(join(this.#directory, name), { force: true });
     }
     if (!isThere) await symlink(".", join(this.#directory, own));
   }

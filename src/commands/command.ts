@@ -1,3 +1,4 @@
+import type { CallerName } from "../archive/caller-name.ts";
 import type { Config } from "../config/config.ts";
 import type { Launch } from "../daemon/service.ts";
 import type { Clock } from "../io/clock.ts";
@@ -54,6 +55,8 @@ export interface Self {
   readonly words: readonly string[];
   /** Of the program and its settings: another one must not answer in its place. */
   readonly fingerprint: string;
+  /** Who called, where a server did; see ready-call.ts. */
+  readonly caller?: CallerName | undefined;
   /** The file that settings were read from, if there was one. */
   readonly configFile?: string | undefined;
   /**

@@ -83,7 +83,8 @@ export async function takeAhead(
   { config, log, signal, self }: Context,
 ): Promise<TakeOutcome["kind"]> {
   const { askPrefetcher, putReadySegment } = await import("../archive/prefetch-client.ts");
-  const request = { kind: "take", name, settings: self?.fingerprint ?? "" } as const;
+  const caller = self?.caller === undefined ? {} : { caller: self.caller };
+  const request = { kind: "take", name, settings: self?.fingerprint ?? "", ...caller } as const;
   // What is left must do for a fetch of our own.
   const timeoutMs = config.walTimeoutMs / 2;
   const answer = await askPrefetcher(

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import type { CallerName } from "../archive/caller-name.ts";
 import type { Config } from "../config/config.ts";
 import { findSettings } from "../config/find-settings.ts";
 import type { FoundSettings } from "../config/found-settings.ts";
@@ -59,6 +60,8 @@ export interface Machine {
   /** Appends to a file at once. Throws what the file system throws. */
   readonly appendFile: (path: string, text: string) => void;
   readonly processId: number;
+  /** See ready-call.ts. */
+  readonly caller?: CallerName | undefined;
   readonly onSignal: NonNullable<Context["onSignal"]>;
 }
 
@@ -200,6 +203,7 @@ function describeSelf(
       // The configuration holds secrets.
       return sha256Hex(`${versionText}${JSON.stringify(config)}`);
     },
+    caller: machine.caller,
     configFile: found.beside.configFile,
     startDetached: (more, outputPath) =>
       startDetached([...words, ...more], { workingDirectory, environment, outputPath }),

@@ -57,8 +57,9 @@ export const walPush: Command<Arguments> = {
     const notes = new PushNotes(around.spool.notes, around.queue.walDirectory);
     if (await notes.isTrue(wal.name)) {
       log.info("archived ahead", { wal: wal.name });
-      const isNew = archiverPid !== undefined && !notes.isVouchedFor(archiverPid);
-      // The drainer then lets this archiver's shell believe the notes, too.
+      const readers = [archiverPid, context.self?.caller];
+      const isNew = readers.some((one) => one !== undefined && !notes.isVouchedFor(one));
+      // The drainer then lets this archiver's shell, and calls like this one, believe the notes.
       if (isNew) await callDrainer(wal, around, context, archiverPid).catch(() => {});
       return;
     }
@@ -128,7 +129,8 @@ async function callDrainer(
   if (self === undefined) return { kind: "absent", reason: "there can be none" };
   const { askDrainer } = await import("../archive/drain-client.ts");
   const pid = archiverPid === undefined ? {} : { archiverPid };
-  const request = { kind: "push", name, settings: self.fingerprint, ...pid } as const;
+  const caller = self.caller === undefined ? {} : { caller: self.caller };
+  const request = { kind: "push", name, settings: self.fingerprint, ...pid, ...caller } as const;
   return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
 }
 

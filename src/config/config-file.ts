@@ -1,7 +1,8 @@
 import { readFile, stat } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { extname } from "node:path";
 import { ConfigError, FormatError, systemErrorCode } from "../errors.ts";
 import { parseDotenv } from "./dotenv-file.ts";
+import { type CONFIG_EXTENSIONS, homeConfigPaths } from "./home-config.ts";
 import { parseJsonObject } from "./json-file.ts";
 
 /** A file with settings, whatever its format was. */
@@ -13,7 +14,7 @@ export interface ConfigFile {
 
 type Parse = (source: string) => Promise<Map<string, string>>;
 
-const parsers: ReadonlyMap<string, Parse> = new Map<string, Parse>([
+const parsers: ReadonlyMap<string, Parse> = new Map<(typeof CONFIG_EXTENSIONS)[number], Parse>([
   ["json", async (source) => parseJsonObject(source)],
   ["toml", async (source) => (await import("./toml-file.ts")).parseTomlTable(source)],
   ["yaml", async (source) => (await import("./yaml-file.ts")).parseYamlMap(source)],
@@ -47,11 +48,8 @@ export async function readConfigFile(path: string): Promise<ConfigFile> {
 
 /** The first of ~/.walnut.* and ~/.walg.* that is there, if any. */
 export async function findHomeConfigFile(homeDirectory: string): Promise<string | undefined> {
-  for (const stem of [".walnut", ".walg"]) {
-    for (const extension of parsers.keys()) {
-      const path = join(homeDirectory, `${stem}.${extension}`);
-      if (await isFile(path)) return path;
-    }
+  for (const path of homeConfigPaths(homeDirectory)) {
+    if (await isFile(path)) return path;
   }
   return undefined;
 }
