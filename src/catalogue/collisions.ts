@@ -1,7 +1,7 @@
 import { FormatError, ObjectNotFoundError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
 import { type CollisionParties, parseCollisionParties } from "../layout/collision-note.ts";
-import { parseQuarantineNoteKey } from "../layout/keys.ts";
+import { parseQuarantineNoteKey, QUARANTINE_FOLDER } from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
 /** A WAL file of which two servers brought different contents; the second one is in quarantine. */
@@ -35,8 +35,24 @@ export async function readCollisions(
   return collisions;
 }
 
-/** What somebody should know of them. */
-export function describeCollision({ wal, key, parties }: StoredCollision): string {
+/** What somebody should know of them, with the way out at the end. */
+export function describeCollisions(collisions: readonly StoredCollision[]): readonly string[] {
+  const told = collisions.filter(({ parties }) => parties !== undefined);
+  const more = collisions.length - told.length;
+  const others = `${more} ${told.length === 0 ? "" : "more "}files in ${QUARANTINE_FOLDER} collided with archived ones`;
+  return [...told.map((one) => describeCollision(one)), ...(more === 0 ? [] : [others])];
+}
+
+/** How somebody who has decided which of the two is right ends the warnings. */
+export function collisionHint([first]: readonly StoredCollision[]): string {
+  const folder = `${QUARANTINE_FOLDER}${first?.wal ?? "<name>"}/`;
+  return (
+    "Find out which of the two servers is right (docs/failover.md). Once you have what you need of " +
+    `the other one's file, \`walnut st rm ${folder}\` removes it.`
+  );
+}
+
+function describeCollision({ wal, key, parties }: StoredCollision): string {
   const { archivedSystemId, archivedBy, systemId, pushedBy } = parties ?? {};
   return (
     `two servers brought different ${wal}: archived is that of cluster ` +

@@ -2,7 +2,7 @@ import type { TimeNs } from "../layout/time.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
 import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
-import { describeCollision, type StoredCollision } from "./collisions.ts";
+import { describeCollisions, type StoredCollision } from "./collisions.ts";
 import type { PlacedTime, TimelineReport } from "./timeline-report.ts";
 import type { WalView } from "./wal-view.ts";
 
@@ -199,14 +199,7 @@ function warnOfWal({ report }: InfoQuery): readonly InfoWarning[] {
 }
 
 function warnOfCollisions({ collisions }: InfoQuery): readonly InfoWarning[] {
-  const told = collisions.filter(({ parties }) => parties !== undefined);
-  const warnings = told.map(
-    (one) => ({ code: "collision", text: describeCollision(one) }) as const,
-  );
-  const more = collisions.length - told.length;
-  if (more === 0) return warnings;
-  const text = `${more} more files in walnut_005/quarantine collided with archived ones`;
-  return [...warnings, { code: "collision", text }];
+  return describeCollisions(collisions).map((text) => ({ code: "collision", text }) as const);
 }
 
 function warnOfServer(

@@ -5,9 +5,10 @@ import type { Clock } from "../io/clock.ts";
 import { createHasher, type Hasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { parsePartKey, tarFolder, verifyMemoryKey } from "../layout/keys.ts";
+import { parsePartKey, QUARANTINE_FOLDER, tarFolder, verifyMemoryKey } from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type Catalogue, type CatalogueBackup, readCatalogue } from "./catalogue.ts";
+import { describeCollisions, readCollisions } from "./collisions.ts";
 import { CommitIndex } from "./commit-index.ts";
 import { HasherPool } from "./hasher-pool.ts";
 import { faultText, type Finding } from "./finding.ts";
@@ -117,6 +118,7 @@ class Verification {
     const systemId = await this.#readIdentity(catalogue);
     const parts = await this.#checkBackups(catalogue);
     await this.#checkSmallObjects(catalogue);
+    await this.#noteCollisions(catalogue);
 
     const items = [...walItems(catalogue, view), ...parts];
     const marks = new MarkCheck(this.#memory.marks, catalogue.wal, view.segmentBytes);
@@ -229,6 +231,14 @@ class Verification {
     this.#findings.push(...verdict.findings);
     this.#readObjects += verdict.hashes.size;
     for (const [key, hash] of verdict.hashes) this.#compareHash(key, hash, undefined);
+  }
+
+  /** No fault of the archive: what is archived is read with everything else. */
+  async #noteCollisions({ ownKeys }: Catalogue): Promise<void> {
+    const collisions = await readCollisions(this.#storage, ownKeys, this.#options);
+    for (const text of describeCollisions(collisions)) {
+      this.#add("note", QUARANTINE_FOLDER, `${text}; docs/failover.md tells what to do`);
+    }
   }
 
   /** What never changes is as it was when it was first read. */

@@ -10,6 +10,7 @@ import { formatJson } from "../layout/json.ts";
 import { formatTimeUtc, type TimeNs } from "../layout/time.ts";
 import { formatLsn } from "../postgres/lsn.ts";
 import type { Storage } from "../storage/storage.ts";
+import { warnOfCollisions } from "./collision-warnings.ts";
 import type { Command, Context } from "./command.ts";
 import { indentJson } from "./indented-json.ts";
 import { formatPlainTable } from "./table.ts";
@@ -59,6 +60,7 @@ async function readReport(storage: Storage, context: Context): Promise<TimelineR
   const { config, signal, log } = context;
   const catalogue = await readCatalogue(storage, { signal });
   warnOfHistories(catalogue, log);
+  await warnOfCollisions(storage, catalogue.ownKeys, { log, signal });
   const view = walView(catalogue);
   let doneBytes = 0;
   const finder = await CommitFinder.open(

@@ -7,6 +7,7 @@ import { formatJson } from "../layout/json.ts";
 import { type JsonObject, jsonObject } from "../layout/json-value.ts";
 import { formatLsn, lsn } from "../postgres/lsn.ts";
 import { backupJson } from "./backup-list.ts";
+import { warnOfCollisions } from "./collision-warnings.ts";
 import type { Command } from "./command.ts";
 import { formatBoxTable } from "./table.ts";
 import { requirePositionals } from "./words.ts";
@@ -40,6 +41,7 @@ export const walShow: Command<WalShowArguments> = {
     await using storage = await context.openStorage();
     const catalogue = await readCatalogue(storage, { signal });
     warnOfHistories(catalogue, log);
+    await warnOfCollisions(storage, catalogue.ownKeys, { log, signal });
     const shown = showTimelines(walView(catalogue), hasBackups ? catalogue.backups : []);
     if (!isJson) return await context.write(toTable(shown, hasBackups));
     const entries = hasBackups ? await listBackups(storage, { hasMetadata: true, signal }) : [];

@@ -30,12 +30,15 @@ export function writerKey(timeline: number): string {
   return `walnut_005/writers/${timeline.toString(16).toUpperCase().padStart(8, "0")}.json`;
 }
 
+/** Folder of files that collided. Ours. */
+export const QUARANTINE_FOLDER = "walnut_005/quarantine/";
+
 /**
  * Prefix of what is kept of a WAL file that collided with a stored one; `sha256` is of the file.
  * The content has this key with its extension, what is known of it the same with `.json`. Ours.
  */
 export function quarantineKey(name: string, sha256: string): string {
-  return `walnut_005/quarantine/${name}/${sha256.slice(0, 16)}`;
+  return `${QUARANTINE_FOLDER}${name}/${sha256.slice(0, 16)}`;
 }
 
 /** The WAL file that a note in quarantine speaks of; undefined for all other keys. */

@@ -1,4 +1,4 @@
-import { CHANGES_FOLDER, WAL_FOLDER } from "./keys.ts";
+import { CHANGES_FOLDER, QUARANTINE_FOLDER, WAL_FOLDER } from "./keys.ts";
 
 const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
 /**
@@ -6,8 +6,6 @@ const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
  */
 const SECRET_OF_BACKUP =
   /\/tar_partitions\/[^/]+$|\/walnut_(?:manifest\.jsonl|backup_manifest)\.zst$/;
-
-const QUARANTINE_FOLDER = "walnut_005/quarantine/";
 
 /** Where `walnut rekey` keeps objects before they take their places. Ours. */
 export const REKEY_FOLDER = "walnut_005/rekey/";

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { info } from "../../src/commands/info.ts";
+import { timeline } from "../../src/commands/timeline.ts";
+import { verify } from "../../src/commands/verify.ts";
+import { walShow } from "../../src/commands/wal-show.ts";
 import { systemClock } from "../../src/io/clock.ts";
-import { gapKey } from "../../src/layout/keys.ts";
+import { gapKey, QUARANTINE_FOLDER } from "../../src/layout/keys.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { runCommand } from "../support/command-run.ts";
@@ -65,4 +68,27 @@ test("info counts what is in quarantine, and reads a few of its notes", async ()
   assert.equal(texts.length, 5);
   assert.match(texts[0], /^two servers .*0002: .* that of cluster 7, b is kept as .*0002\/.*json/);
   assert.match(texts[4], /^3 more files in walnut_005\/quarantine/);
+});
+
+test("wal-show, timeline and verify tell of quarantine, and verify reads what is in it", async () => {
+  const storage = await putSyntheticRepository(seededRandom());
+  const { signal } = new AbortController();
+  const wal = "000000010000000000000022";
+  const key = `${QUARANTINE_FOLDER}${wal}/0123456789abcdef`;
+  const note = `{"wal":"${wal}","pushed_by":"b","system_identifier":7}`;
+  await storage.put(`${key}.json`, bytesSource(Buffer.from(note)), { signal });
+  await storage.put(key, bytesSource(Buffer.from("its content")), { signal });
+  const told = new RegExp(`two servers brought different ${wal}: .* kept as ${key}.json says`);
+  for (const { log } of [
+    await runCommand(walShow, storage, []),
+    await runCommand(timeline, storage, []),
+  ]) {
+    const warning = log.find((line) => told.test(line)) ?? "";
+    assert.match(warning, new RegExp(`walnut st rm ${QUARANTINE_FOLDER}${wal}/`));
+  }
+  const { stdout } = await runCommand(verify, storage, ["--full"]);
+  assert.match(stdout, told);
+  assert.match(stdout, /: OK\n$/, "no fault of the archive");
+  await storage.put(`${key}.zst`, bytesSource(Buffer.from("no zstd")), { signal });
+  await assert.rejects(runCommand(verify, storage, ["--full"]), { name: "UnsoundError" });
 });
