@@ -134,8 +134,11 @@ async function readParts(
   const partOf = new Map<string, SourcePart>();
   for (const file of files.values()) {
     const part = byName.get(file.part);
-    part?.files.push(file);
-    if (part !== undefined) partOf.set(file.name, part);
+    if (part === undefined) continue;
+    part.files.push(file);
+    partOf.set(file.name, part);
+    // Read again, damaged pages are told of again, or found to be whole.
+    if (file.corruptPages !== undefined) part.isDirty = true;
   }
   const listed = new Set<string>();
   try {
@@ -187,11 +190,9 @@ async function judgeAll(
 }
 
 function addFile(documents: DocumentsSpool, file: ManifestFile, part: string): void {
-  const { name, mode, mtimeNs, sizeBytes, hash, offsetBytes, corruptPages } = file;
+  const { name, mode, mtimeNs, sizeBytes, hash, offsetBytes } = file;
   const entry = { kind: "file" as const, path: "", name, mode, mtimeNs, sizeBytes, uid: 0, gid: 0 };
-  const corrupt =
-    corruptPages === undefined ? undefined : { count: corruptPages, blockNumbers: [] };
-  documents.addFile(entry, { sizeBytes, hash, part, offsetBytes }, corrupt);
+  documents.addFile(entry, { sizeBytes, hash, part, offsetBytes });
 }
 
 /** The bytes of a part; throws DamagedError at their end unless they are those that were stored. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
 import {
   indexManifest,
   type ManifestIndex,
@@ -132,11 +133,21 @@ describe("composers", () => {
       assert.match(manifest.files.get(path)?.part ?? "", /^part_/);
     }
 
+    // A part that is damaged by now is packed from the cluster's files instead.
+    const [damaged = ""] = copies;
+    const path = join(world().repository, tarFolder(backup), damaged);
+    const bytes = readFileSync(path);
+    bytes.writeUInt8(bytes.readUInt8(bytes.length - 5000) ^ 1, bytes.length - 5000);
+    writeFileSync(path, bytes);
+
     // Copies of copies; then the newest one has to be all that the cluster is.
     await cluster.query("UPDATE hot SET t = 'again' WHERE id < 50");
     const { name: second } = await push({ composer: "copy", hasDatabaseNames: false });
     const again = [...(await manifestOf(second)).parts.keys()];
-    assert.ok(again.filter((part) => part.startsWith("copy_")).length > 5);
+    assert.ok(again.filter((part) => part.startsWith("copy_")).length > 4);
+    const told = world().logged.filter((line) => line.includes("a part can't be copied"));
+    assert.equal(told.length, 1, told.join("\n"));
+    assert.ok(told[0]?.includes(damaged));
     await assertRestoresLive(world(), second, 16);
   });
 });
