@@ -1,4 +1,5 @@
 import { createHasher, type HashAlgorithm, type Hasher } from "../io/hash.ts";
+import { free } from "../io/freed.ts";
 import type { ManifestLine } from "../layout/manifest.ts";
 
 /** A file as the base knows it. */
@@ -11,9 +12,15 @@ export interface BaseFile {
 
 const FIRST_CAPACITY = 4096;
 const NAME_WORDS = 2;
-const HASH_BYTES: Readonly<Record<HashAlgorithm, number>> = { xxh64: 8, sha256: 32 };
+const FIRST_NAME_BYTES = 1024;
+/** Of one UTF-16 unit. */
+const MAX_UTF8_BYTES = 3;
+/** Of 32 bits. */
+const HASH_WORDS: Readonly<Record<HashAlgorithm, number>> = { xxh64: 2, sha256: 8 };
+const WORD_DIGITS = 8;
 /** At most this share of the table is in use. */
 const MAX_LOAD = 0.7;
+const GROWTH = 1.5;
 /** What `#sizes` holds for a name that is there twice: it is known as none. */
 const AMBIGUOUS = -1;
 
@@ -24,23 +31,25 @@ const AMBIGUOUS = -1;
  */
 export class BaseFiles {
   readonly #names: Hasher;
-  readonly #hashBytes: number;
+  readonly #hashWords: number;
+  /** Used again and again: the collector does not see how much a million small buffers take. */
+  #name = Buffer.allocUnsafeSlow(FIRST_NAME_BYTES);
   #count = 0;
   /** High and low word of the name's hash; both 0 = free. */
   #keys = new Uint32Array(FIRST_CAPACITY * NAME_WORDS);
   #sizes = new Float64Array(FIRST_CAPACITY);
-  #hashes: Uint8Array;
+  #hashes: Uint32Array;
   #hasHash = new Uint8Array(FIRST_CAPACITY);
 
-  private constructor(names: Hasher, hashBytes: number) {
+  private constructor(names: Hasher, hashWords: number) {
     this.#names = names;
-    this.#hashBytes = hashBytes;
-    this.#hashes = new Uint8Array(FIRST_CAPACITY * hashBytes);
+    this.#hashWords = hashWords;
+    this.#hashes = new Uint32Array(FIRST_CAPACITY * hashWords);
   }
 
   /** `hash` is the algorithm of the files' hashes. */
   static async create(hash: HashAlgorithm): Promise<BaseFiles> {
-    return new BaseFiles(await createHasher("xxh64"), HASH_BYTES[hash]);
+    return new BaseFiles(await createHasher("xxh64"), HASH_WORDS[hash]);
   }
 
   /** Takes a line of our manifest in; only those of files count. */
@@ -64,7 +73,10 @@ export class BaseFiles {
     this.#keys[slot * NAME_WORDS + 1] = key.low;
     this.#sizes[slot] = sizeBytes;
     if (hash === undefined) return;
-    this.#hashes.set(Buffer.from(hash, "hex"), slot * this.#hashBytes);
+    for (let word = 0; word < this.#hashWords; word += 1) {
+      const digits = hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS);
+      this.#hashes[slot * this.#hashWords + word] = Number.parseInt(digits, 16);
+    }
     this.#hasHash[slot] = 1;
   }
 
@@ -74,9 +86,12 @@ export class BaseFiles {
     const sizeBytes = this.#sizes[slot] ?? AMBIGUOUS;
     if (!this.#isUsed(slot) || sizeBytes === AMBIGUOUS) return undefined;
     if (this.#hasHash[slot] !== 1) return { sizeBytes };
-    const at = slot * this.#hashBytes;
-    const bytes = this.#hashes.subarray(at, at + this.#hashBytes);
-    return { sizeBytes, hash: Buffer.from(bytes).toString("hex") };
+    const at = slot * this.#hashWords;
+    let hash = "";
+    for (let word = 0; word < this.#hashWords; word += 1) {
+      hash += (this.#hashes[at + word] ?? 0).toString(16).padStart(WORD_DIGITS, "0");
+    }
+    return { sizeBytes, hash };
   }
 
   /** Whether the name was added, or another one that has the same hash. */
@@ -86,7 +101,11 @@ export class BaseFiles {
   }
 
   #keyOf(name: string): { readonly high: number; readonly low: number } {
-    const digest = this.#names.digestOf(Buffer.from(name));
+    if (name.length * MAX_UTF8_BYTES > this.#name.length) {
+      this.#name = Buffer.allocUnsafeSlow(name.length * MAX_UTF8_BYTES);
+    }
+    const sizeBytes = this.#name.write(name);
+    const digest = this.#names.digestOf(this.#name.subarray(0, sizeBytes));
     const high = Number.parseInt(digest.slice(0, 8), 16);
     // 0 and 0 would be a free slot.
     return { high, low: Number.parseInt(digest.slice(8), 16) || 1 };
@@ -110,21 +129,25 @@ export class BaseFiles {
 
   #grow(): void {
     const [keys, sizes, hashes, hasHash] = [this.#keys, this.#sizes, this.#hashes, this.#hasHash];
-    const width = this.#hashBytes;
-    const capacity = sizes.length * 2;
+    const width = this.#hashWords;
+    const capacity = Math.ceil(sizes.length * GROWTH);
     this.#keys = new Uint32Array(capacity * NAME_WORDS);
     this.#sizes = new Float64Array(capacity);
-    this.#hashes = new Uint8Array(capacity * width);
+    this.#hashes = new Uint32Array(capacity * width);
     this.#hasHash = new Uint8Array(capacity);
-    for (const [old, size] of sizes.entries()) {
-      const [high = 0, low = 0] = keys.subarray(old * NAME_WORDS, old * NAME_WORDS + NAME_WORDS);
+    // Without iterators and views: a million of those would fill the heap.
+    for (let old = 0; old < sizes.length; old += 1) {
+      const [high, low] = [keys[old * NAME_WORDS] ?? 0, keys[old * NAME_WORDS + 1] ?? 0];
       if (low === 0) continue;
       const slot = this.#slotOf(high, low);
       this.#keys[slot * NAME_WORDS] = high;
       this.#keys[slot * NAME_WORDS + 1] = low;
-      this.#sizes[slot] = size;
-      this.#hashes.set(hashes.subarray(old * width, (old + 1) * width), slot * width);
+      this.#sizes[slot] = sizes[old] ?? AMBIGUOUS;
+      for (let word = 0; word < width; word += 1) {
+        this.#hashes[slot * width + word] = hashes[old * width + word] ?? 0;
+      }
       this.#hasHash[slot] = hasHash[old] ?? 0;
     }
+    for (const { buffer } of [keys, sizes, hashes, hasHash]) free(new Uint8Array(buffer));
   }
 }

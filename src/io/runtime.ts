@@ -11,6 +11,7 @@ interface BunApi {
   zstdCompress(bytes: Uint8Array, options: { readonly level: number }): Promise<Uint8Array>;
   zstdDecompress(bytes: Uint8Array): Promise<Uint8Array>;
   readonly hash: { xxHash64(bytes: Uint8Array): bigint };
+  gc(isSynchronous: boolean): void;
   readonly CryptoHasher: new (algorithm: "sha256") => {
     update(text: string): void;
     digest(encoding: "hex"): string;
@@ -94,6 +95,14 @@ function withZstdChecksum(frame: Uint8Array, contentHash: bigint): Uint8Array {
   whole.writeUInt32LE(Number(BigInt.asUintN(32, contentHash)), frame.length);
   free(frame);
   return whole;
+}
+
+/**
+ * Collects garbage now, where the runtime lets us: it would wait until there is as much of it as of
+ * what lives. Takes some 10 ms for each 100 MiB that live; for loops over millions of small things.
+ */
+export function collectGarbage(): void {
+  bunApi()?.gc(true);
 }
 
 function bunApi(): BunApi | undefined {
