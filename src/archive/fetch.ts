@@ -4,13 +4,15 @@ import {
   FormatError,
   NotInArchiveError,
   ObjectNotFoundError,
-  type OperationError,
+  OperationError,
   StorageError,
+  WrongKeyError,
 } from "../errors.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
 import { ReadAhead } from "../io/read-ahead.ts";
 import { walKey } from "../layout/keys.ts";
+import { attemptsFor, storageForAttempt } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
@@ -170,7 +172,12 @@ class Fetch {
     }
 
     this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
-    const { whole: listed, partial } = await listStoredSegment(this.#storage, name, this.#scope);
+    const { signal } = this.#scope;
+    const unanswered: unknown[] = [];
+    const { whole: listed, partial } = await listStoredSegment(this.#storage, name, {
+      signal,
+      onUnanswered: (error) => unanswered.push(error),
+    });
     const likelyKey = likelyExtension === undefined ? undefined : walKey(name, likelyExtension);
     for (const stored of listed) {
       const isKnownDamaged = stored.key === likelyKey && this.#failure !== undefined;
@@ -179,6 +186,7 @@ class Fetch {
     if (this.#failure !== undefined) throw this.#failure;
     const [first] = listed;
     if (first === undefined) {
+      if (unanswered.length > 0) throw this.#unproved(unanswered[0]);
       if (partial.length > 0 && this.#options.usePartial !== false) return undefined;
       throw await this.#notInArchive();
     }
@@ -201,8 +209,8 @@ class Fetch {
     if (search.kind === "usable") {
       const { stored } = search;
       const options = { codecJobs, signal, systemId };
-      const isLanded = await this.#untilWhole(stored, () =>
-        writeFileDurably(path, readPartial(this.#storage, { name, stored }, options), { signal }),
+      const isLanded = await this.#untilWhole(stored, (storage) =>
+        writeFileDurably(path, readPartial(storage, { name, stored }, options), { signal }),
       );
       if (isLanded) {
         log.info("unfinished segment fetched", { wal: name, key: stored.key });
@@ -212,6 +220,21 @@ class Fetch {
     }
     if (isLastAttempt) throw await this.#notInArchive();
     return false;
+  }
+
+  #unproved(cause: unknown): StorageError {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    return new StorageError(
+      `it is not known whether WAL file ${this.#wanted.name} is in the archive: a store that may ` +
+        `have it did not answer (${reason})`,
+      {
+        isRetryable: true,
+        hint:
+          "Recovery must not end here. Ask again when the store is back; one that is gone for good " +
+          "has to be taken out of the settings.",
+        cause,
+      },
+    );
   }
 
   /**
@@ -243,31 +266,50 @@ class Fetch {
 
   /** False when there is no such object, or when it is damaged: then `#failure` says how. */
   async #take(stored: StoredWal): Promise<boolean> {
-    return await this.#untilWhole(stored, () => this.#land(stored));
+    return await this.#untilWhole(stored, (storage) => this.#land(storage, stored));
   }
 
-  async #untilWhole(stored: StoredWal, land: () => Promise<void>): Promise<boolean> {
+  /** Where there are copies in other stores, each is read before the object counts as damaged. */
+  async #untilWhole(
+    stored: StoredWal,
+    land: (storage: Storage) => Promise<void>,
+  ): Promise<boolean> {
     this.#scope.begin(`fetching ${stored.key} from ${this.#storage.name}`);
-    for (let attempt = 1; ; attempt++) {
+    const attempts = attemptsFor(this.#storage, READ_ATTEMPTS);
+    let damage: FormatError | WrongKeyError | undefined;
+    for (let attempt = 1; attempt <= attempts; attempt++) {
       try {
-        await land();
+        await land(storageForAttempt(this.#storage, attempt));
+        if (damage !== undefined) this.#warnOfDamage(stored, damage);
         return true;
       } catch (error) {
-        if (error instanceof ObjectNotFoundError) return false;
-        if (!(error instanceof FormatError)) throw error;
-        if (attempt < READ_ATTEMPTS) continue;
-        this.#failure ??= this.#damaged(stored, error);
-        return false;
+        this.#scope.signal.throwIfAborted();
+        const isKeyWrong = error instanceof WrongKeyError && this.#storage.copies !== undefined;
+        if (error instanceof FormatError || isKeyWrong) damage ??= error;
+        else if (damage === undefined && error instanceof ObjectNotFoundError) return false;
+        else if (damage === undefined || !(error instanceof OperationError)) throw error;
       }
     }
+    if (damage instanceof WrongKeyError) throw damage;
+    if (damage !== undefined) this.#failure ??= this.#damaged(stored, damage);
+    return false;
   }
 
-  async #land(stored: StoredWal): Promise<void> {
+  #warnOfDamage({ key }: StoredWal, { message }: Error): void {
+    if (this.#storage.copies === undefined) return;
+    this.#options.log.warning("an object is damaged; another store's copy was taken", {
+      key,
+      damage: message,
+      hint: "`walnut st sync` repairs it",
+    });
+  }
+
+  async #land(storage: Storage, stored: StoredWal): Promise<void> {
     const { name, path, systemId, ahead } = this.#wanted;
     const { codecJobs, checkRecords = true } = this.#options;
     const { signal } = this.#scope;
-    const codec = requireCodec(this.#storage, stored);
-    const object = this.#storage.get(stored.key, { signal });
+    const codec = requireCodec(storage, stored);
+    const object = storage.get(stored.key, { signal });
     await using download =
       ahead === undefined
         ? undefined

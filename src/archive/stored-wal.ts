@@ -3,7 +3,7 @@ import { codecByExtension } from "../codec/table.ts";
 import { RefusedError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { COMPRESSED_EXTENSIONS, walKey } from "../layout/keys.ts";
-import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import type { CallOptions, ListOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
 /** An object that holds, by its key, a certain WAL file. */
 export interface StoredWal {
@@ -37,7 +37,7 @@ export interface StoredSegment {
 export async function listStoredSegment(
   storage: Storage,
   name: string,
-  options: CallOptions,
+  options: Pick<ListOptions, "signal" | "onUnanswered">,
 ): Promise<StoredSegment> {
   const bareKey = walKey(name, "");
   const partialKey = walKey(`${name}.partial`, "");

@@ -8,6 +8,7 @@ import { BACKUPS_FOLDER, metadataKey, parseSentinelKey, sentinelKey } from "../l
 import { type BackupMetadata, parseMetadata } from "../layout/metadata.ts";
 import type { Sentinel } from "../layout/sentinel.ts";
 import { type TimeNs, timeNsOf } from "../layout/time.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { ObjectInfo, Storage } from "../storage/storage.ts";
 import { readSentinel } from "./backup-documents.ts";
 
@@ -113,7 +114,7 @@ export async function readCatalogueEntry(
 ): Promise<CatalogueEntry> {
   const problems: string[] = [];
   const [sentinel, metadata] = await Promise.all([
-    readable(problems, () => readSentinel(storage, name, { signal })),
+    readable(problems, () => readSoundly(storage, (one) => readSentinel(one, name, { signal }))),
     hasMetadata ? readable(problems, () => readMetadata(storage, name, signal)) : undefined,
   ]);
   const recordedNs = recordedTime(sentinel, metadata);

@@ -2,6 +2,7 @@ import { codecOf } from "../codec/table.ts";
 import { DamagedError, ObjectNotFoundError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { tarFolder } from "../layout/keys.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { ObjectKey, Storage } from "../storage/storage.ts";
 import {
   type BackupDocuments,
@@ -46,7 +47,7 @@ async function readMember(
   options: ReadDocumentsOptions,
 ): Promise<BackupDocuments> {
   try {
-    return await readBackupDocuments(storage, name, options);
+    return await readSoundly(storage, (one) => readBackupDocuments(one, name, options));
   } catch (error) {
     if (!(error instanceof ObjectNotFoundError) || name === backup) throw error;
     throw new DamagedError(`base ${name} of backup ${backup} is missing in ${storage.name}`, {

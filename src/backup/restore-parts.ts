@@ -1,4 +1,4 @@
-import { DamagedError, StorageError } from "../errors.ts";
+import { DamagedError, ObjectNotFoundError, StorageError, WrongKeyError } from "../errors.ts";
 import { createHasher } from "../io/hash.ts";
 import type { Log } from "../io/log.ts";
 import { boundedParallel } from "../io/ordered.ts";
@@ -8,6 +8,7 @@ import {
   type PartHashers,
   type SpecialFile,
 } from "./part-extract.ts";
+import { attemptsFor, storageForAttempt } from "../storage/copies.ts";
 import type { PageGaps } from "./page-gaps.ts";
 import type { PlannedPart, RestoreStep } from "./restore-plan.ts";
 import { isSpecialPath } from "./restore-plan.ts";
@@ -64,14 +65,16 @@ export async function extractParts(
     Math.max(1, Math.min(jobs, parts.length)),
     async (part, { signal }) => {
       const hashers = free.pop() ?? (await makeHashers(step));
-      const given = await withRetries(part, { attempts, log }, async () => {
+      const rules = { attempts: attemptsFor(context.storage, attempts), log };
+      const given = await withRetries(part, rules, async (number) => {
+        const storage = storageForAttempt(context.storage, number);
         let partBytes = 0;
         const onProgress = (bytes: number): void => {
           partBytes += bytes;
           context.onProgress(bytes);
         };
         try {
-          return await extractPart(step, part, hashers, { ...shared, onProgress, signal });
+          return await extractPart(step, part, hashers, { ...shared, storage, onProgress, signal });
         } catch (error) {
           context.onProgress(-partBytes);
           throw error;
@@ -105,15 +108,21 @@ async function makeHashers({ manifest }: RestoreStep): Promise<PartHashers> {
 async function withRetries<T>(
   part: PlannedPart,
   { attempts, log }: { readonly attempts: number; readonly log: Log },
-  attempt: () => Promise<T>,
+  attempt: (number: number) => Promise<T>,
 ): Promise<T> {
+  let damage: Error | undefined;
   for (let number = 1; ; number += 1) {
     try {
-      return await attempt();
+      return await attempt(number);
     } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      const isDamage = error instanceof DamagedError || error instanceof WrongKeyError;
+      // One copy is damaged: what is wrong with the others says less.
+      const isOfCopy = damage !== undefined && error instanceof ObjectNotFoundError;
+      if (isDamage) damage ??= error;
       const isWorthIt =
-        error instanceof DamagedError || (error instanceof StorageError && error.isRetryable);
-      if (!isWorthIt || number >= attempts) throw error;
+        isDamage || isOfCopy || (error instanceof StorageError && error.isRetryable);
+      if (!isWorthIt || number >= attempts) throw isOfCopy ? damage : error;
       log.warning("a part could not be read and is fetched again", {
         part: part.key,
         attempt: number,
