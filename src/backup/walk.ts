@@ -9,6 +9,7 @@ import {
 import { join, relative } from "node:path";
 import { isUtf8 } from "node:buffer";
 import { LocalFileError, systemErrorCode } from "../errors.ts";
+import { collectGarbage } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { Tablespace } from "../layout/tablespace-spec.ts";
 import { parseRelationPath, unloggedRelations } from "../postgres/relation-file.ts";
@@ -70,6 +71,11 @@ interface Frame {
 const MODE_MASK = 0o7777n;
 
 const TABLESPACE_LINK = /^pg_tblspc\/([1-9][0-9]*)$/;
+/**
+ * Files after which garbage is collected: with a million names that live the collector would let as
+ * much of it come together.
+ */
+const NAMES_PER_COLLECTION = 50_000;
 const NO_NAMES: ReadonlySet<string> = new Set();
 
 /**
@@ -86,6 +92,7 @@ export class DataDirectoryWalk implements Iterable<Walked> {
   readonly #absent: AbsentTablespace[] = [];
   readonly #emptied = new Set<string>();
   #catalogBytes = 0;
+  #visitedCount = 0;
 
   constructor(options: WalkOptions) {
     this.#options = options;
@@ -121,6 +128,8 @@ export class DataDirectoryWalk implements Iterable<Walked> {
         stack.pop();
         continue;
       }
+      this.#visitedCount += 1;
+      if (this.#visitedCount % NAMES_PER_COLLECTION === 0) collectGarbage();
       const path = `${top.directory}/${name}`;
       const visited = this.#visit(path, `${top.prefix}${name}`, top.unlogged);
       yield* visited.entries;
@@ -307,7 +316,9 @@ function followLink(
 function readNames(directory: string): string[] {
   const names = unlessMissing("list", directory, () => readdirSync(directory)) ?? [];
   if (names.some((name) => name.includes("\ufffd"))) requireUtf8Names(directory);
-  return names.toSorted().toReversed();
+  const sorted = names.toSorted().toReversed();
+  if (names.length >= NAMES_PER_COLLECTION) collectGarbage();
+  return sorted;
 }
 
 function requireUtf8Names(directory: string): void {
