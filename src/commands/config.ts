@@ -7,7 +7,8 @@ import { bytesSource, readAll } from "../io/bytes.ts";
 import { createMask } from "../io/mask.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Command } from "./command.ts";
-import { createContext } from "./context.ts";
+import { createContext, inStorage } from "./context.ts";
+import { usedStorages } from "./storage-choice.ts";
 import type { Program } from "./index.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -62,11 +63,16 @@ export function configCommand(
       const config = program.configure(found);
       if (!isCheck) return;
 
-      await using storage = await createContext({ ...context, config }).openStorage();
-      await checkStorage(storage, context.signal);
-      context.log.info("the store takes, gives, lists and deletes objects", {
-        storage: storage.name,
-      });
+      const checked = createContext({ ...context, config });
+      const names = usedStorages(config);
+      for (const name of names) {
+        const one = names.length > 1 ? inStorage(checked, name) : checked;
+        await using storage = await one.openStorage();
+        await checkStorage(storage, context.signal);
+        context.log.info("the store takes, gives, lists and deletes objects", {
+          storage: storage.name,
+        });
+      }
     },
   };
 }

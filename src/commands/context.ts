@@ -8,7 +8,7 @@ import type { StorageUse } from "../storage/failover-open.ts";
 import type { FailoverRequest } from "../storage/open.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
-import { ofTarget } from "./storage-choice.ts";
+import { ofTarget, withStorage } from "./storage-choice.ts";
 
 type ContextParts = Omit<Context, "openStorage" | "openStored">;
 
@@ -19,6 +19,13 @@ export function createContext(parts: ContextParts): Context {
     openStorage: async (use) => (await openSides(parts, use)).readable,
     openStored: async () => (await openSides(parts)).stored,
   };
+}
+
+/** The same run with one storage only, or with "all". Throws ConfigError if there is no such. */
+export function inStorage(context: Context, name: string): Context {
+  const config = withStorage(context.config, name);
+  const isOne = context.config.failover === undefined && context.config.mirror === undefined;
+  return isOne || config === context.config ? context : createContext({ ...context, config });
 }
 
 /** A repository, seen in two ways; closing one closes both. */

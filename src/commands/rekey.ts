@@ -4,7 +4,9 @@ import { ENCRYPTION_MARK_KEY, REKEY_FOLDER, SECRET_FOLDERS } from "../layout/sec
 import { EncryptedStorage } from "../storage/encrypted.ts";
 import { formatMark } from "../storage/encryption-guard.ts";
 import { rekey } from "../storage/rekey.ts";
-import type { Command } from "./command.ts";
+import type { Command, Context } from "./command.ts";
+import { inStorage } from "./context.ts";
+import { usedStorages } from "./storage-choice.ts";
 
 interface RekeyArguments {
   readonly isConfirmed: boolean;
@@ -40,55 +42,64 @@ export const rekeyCommand: Command<RekeyArguments> = {
     return { isConfirmed: words.has("confirm"), isPartialTaken: words.has("partial") };
   },
 
-  async run(
-    { isConfirmed, isPartialTaken },
-    { config, log, signal, openStorage, progress, write },
-  ) {
-    await using storage = await openStorage();
-    const { sealed, crypter } = requireEncryption(storage);
-    let doneBytes = 0;
-    const report = await rekey(sealed, crypter, {
-      folders: SECRET_FOLDERS,
-      stageFolder: REKEY_FOLDER,
-      jobs: Math.min(config.uploadConcurrency, config.downloadConcurrency),
-      isPartialTaken,
-      isDryRun: !isConfirmed,
-      onObject: ({ key, sizeBytes }) => {
-        doneBytes += sizeBytes;
-        progress.update({ activity: isConfirmed ? "encrypting anew" : "looking", doneBytes });
-        log.debug(isConfirmed ? "object has the key in use" : "object would get the key in use", {
-          key,
-        });
-      },
-      signal,
-    }).finally(() => progress.end());
-
-    const { changedCount, changedBytes, currentCount, partialCount, problems } = report;
-    const verb = isConfirmed ? "have got" : "would get";
-    await write(
-      `${changedCount} objects of ${changedBytes} bytes ${verb} the key in use ` +
-        `(${crypter.kind} ${crypter.ownKeyIds.join(", ")}); ${currentCount} had it before.\n`,
-    );
-    if (partialCount > 0) {
-      await write(`${partialCount} unfinished segments were left as they are: see --partial.\n`);
+  async run(args, context) {
+    const names = usedStorages(context.config);
+    for (const name of names) {
+      if (names.length > 1) await context.write(`Storage ${name}:\n`);
+      await rekeyOne(args, names.length > 1 ? inStorage(context, name) : context);
     }
-    for (const { key, reason } of problems.slice(0, PROBLEMS_SHOWN)) {
-      log.error("object can't be read and is left as it is", { key, reason });
-    }
-    if (problems.length > 0) {
-      throw new DamagedError(`${problems.length} objects can't be read and are as they were`, {
-        hint: "Configure all keys that they were encrypted with, and run it again.",
-      });
-    }
-    if (!isConfirmed) {
-      if (changedCount > 0) await write("Nothing was changed; --confirm does it.\n");
-      return;
-    }
-    const mark = bytesSource(Buffer.from(formatMark(crypter)));
-    await storage.put(ENCRYPTION_MARK_KEY, mark, { signal });
-    if (partialCount === 0) await write("No object needs another key any more.\n");
   },
 };
+
+/** An object is replaced where it is: each storage by itself. */
+async function rekeyOne(
+  { isConfirmed, isPartialTaken }: RekeyArguments,
+  { config, log, signal, openStorage, progress, write }: Context,
+): Promise<void> {
+  await using storage = await openStorage();
+  const { sealed, crypter } = requireEncryption(storage);
+  let doneBytes = 0;
+  const report = await rekey(sealed, crypter, {
+    folders: SECRET_FOLDERS,
+    stageFolder: REKEY_FOLDER,
+    jobs: Math.min(config.uploadConcurrency, config.downloadConcurrency),
+    isPartialTaken,
+    isDryRun: !isConfirmed,
+    onObject: ({ key, sizeBytes }) => {
+      doneBytes += sizeBytes;
+      progress.update({ activity: isConfirmed ? "encrypting anew" : "looking", doneBytes });
+      log.debug(isConfirmed ? "object has the key in use" : "object would get the key in use", {
+        key,
+      });
+    },
+    signal,
+  }).finally(() => progress.end());
+
+  const { changedCount, changedBytes, currentCount, partialCount, problems } = report;
+  const verb = isConfirmed ? "have got" : "would get";
+  await write(
+    `${changedCount} objects of ${changedBytes} bytes ${verb} the key in use ` +
+      `(${crypter.kind} ${crypter.ownKeyIds.join(", ")}); ${currentCount} had it before.\n`,
+  );
+  if (partialCount > 0) {
+    await write(`${partialCount} unfinished segments were left as they are: see --partial.\n`);
+  }
+  for (const { key, reason } of problems.slice(0, PROBLEMS_SHOWN)) {
+    log.error("object can't be read and is left as it is", { key, reason });
+  }
+  if (problems.length > 0) {
+    throw new DamagedError(`${problems.length} objects can't be read and are as they were`, {
+      hint: "Configure all keys that they were encrypted with, and run it again.",
+    });
+  }
+  if (!isConfirmed) {
+    if (changedCount > 0) await write("Nothing was changed; --confirm does it.\n");
+    return;
+  }
+  const mark = bytesSource(Buffer.from(formatMark(crypter)));
+  await storage.put(ENCRYPTION_MARK_KEY, mark, { signal });
+  if (partialCount === 0) await write("No object needs another key any more.\n");
+}
 
 function requireEncryption(storage: unknown) {
   if (!(storage instanceof EncryptedStorage)) throw new Error("the storage can't encrypt");

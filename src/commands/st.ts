@@ -1,9 +1,9 @@
 import { ALL_STORAGES, DEFAULT_STORAGE } from "../config/failover-settings.ts";
 import { ObjectNotFoundError, UsageError } from "../errors.ts";
 import type { Command, Context, Flag, Words } from "./command.ts";
-import { createContext } from "./context.ts";
+import { inStorage } from "./context.ts";
 import type { Program } from "./index.ts";
-import { storageNames, withStorage } from "./storage-choice.ts";
+import { storageNames } from "./storage-choice.ts";
 
 /** One tool of `st`: what it does with the words behind its name. */
 export type StorageTool = (words: Words, context: Context, program: ToolProgram) => Promise<void>;
@@ -21,7 +21,7 @@ interface ToolArguments {
 
 const FOR_EACH: ReadonlySet<string> = new Set(["put", "rm", "check"]);
 /** They say themselves between which storages. */
-const FOR_NONE: ReadonlySet<string> = new Set(["copy", "transfer"]);
+const FOR_NONE: ReadonlySet<string> = new Set(["copy", "transfer", "diff", "sync"]);
 
 /** Loaded when they run. */
 const TOOLS: ReadonlyMap<string, () => Promise<StorageTool>> = new Map([
@@ -72,15 +72,6 @@ const FLAGS: readonly Flag[] = [
     text: "For transfer: between two of them, 1s.",
   },
 ];
-
-/** The same with one storage only. */
-function inStorage(context: Context, name: string): Context {
-  if (name === ALL_STORAGES || context.config.failover === undefined) {
-    withStorage(context.config, name);
-    return context;
-  }
-  return createContext({ ...context, config: withStorage(context.config, name) });
-}
 
 /** `walnut st` */
 export function storageTools(program: ToolProgram): Command<ToolArguments> {

@@ -8,16 +8,17 @@ export function storageNames({ failover }: Config): readonly string[] {
 }
 
 /**
- * The configuration with one storage only, and its mirrors, or with one of those; "all" changes
- * nothing. Throws ConfigError.
+ * The configuration with one storage only, or with one of the mirrors; "all" changes nothing. The
+ * mirrors are those of all storages together: where there are several, one has none of its own.
+ * Throws ConfigError.
  */
 export function withStorage(config: Config, name: string): Config {
   if (name === ALL_STORAGES) return config;
   const { failover, targetStorage: _, ...rest } = config;
   const { mirror, ...alone } = rest;
-  if (name === DEFAULT_STORAGE) return rest;
+  if (name === DEFAULT_STORAGE) return failover === undefined ? rest : alone;
   const store = failover?.stores.find((one) => one.name === name);
-  if (store !== undefined) return { ...rest, storage: store.config };
+  if (store !== undefined) return { ...alone, storage: store.config };
   const copy = mirror?.stores.find((one) => one.name === name);
   if (copy !== undefined) return { ...alone, storage: copy.config };
   throw new ConfigError(`there is no storage ${name}`, {
@@ -27,8 +28,11 @@ export function withStorage(config: Config, name: string): Config {
 
 /** The configuration with the storage only that the user wants to be the only one, if any. */
 export function ofTarget(config: Config): Config {
-  const { targetStorage } = config;
-  return targetStorage === undefined ? config : withStorage(config, targetStorage);
+  const { targetStorage, mirror } = config;
+  if (targetStorage === undefined) return config;
+  const isMirror = mirror?.stores.some(({ name }) => name === targetStorage) ?? false;
+  const mirrored = mirror === undefined || isMirror ? {} : { mirror };
+  return { ...withStorage(config, targetStorage), ...mirrored };
 }
 
 /** The names of the storages that commands use. */

@@ -109,12 +109,13 @@ export class Health {
     const status = this.#statuses.get(key);
     const { clock, rules } = this.#options;
     if (status === undefined || status.isAlive || !rules.isChecked) return;
+    if (this.#checks.has(key)) return;
     const ageMs = clock.now() - status.updatedMs;
     if (ageMs >= 0 && ageMs < rules.lifetimeMs) return;
     // Other processes need not do the same.
     this.#statuses.set(key, { ...status, updatedMs: clock.now() });
-    this.#background.add(this.#save());
-    this.#background.add(this.check(subject, work, { signal: this.#closing.signal }));
+    this.#begin(this.#save());
+    this.#begin(this.check(subject, work, { signal: this.#closing.signal }));
   }
 
   /** One call succeeded, or one attempt failed. */
@@ -133,7 +134,13 @@ export class Health {
     const updatedMs =
       known !== undefined && !known.isAlive && !next.isAlive ? known.updatedMs : clock.now();
     this.#statuses.set(`${id} ${work}`, { ...next, updatedMs });
-    if (isNews) this.#background.add(this.#save());
+    if (isNews) this.#begin(this.#save());
+  }
+
+  /** Goes on beside the work; `close` waits for it. */
+  #begin(work: Promise<unknown>): void {
+    const ended = work.finally(() => this.#background.delete(ended));
+    this.#background.add(ended);
   }
 
   /**

@@ -46,6 +46,8 @@ export class FailoverStorage implements Storage {
   readonly #rules: KeyRules;
   /** Where groups are, by their marks, as far as it is known. */
   readonly #homes = new Map<ObjectKey, Member>();
+  /** Where groups are put, once that was chosen. */
+  readonly #choices = new Map<ObjectKey, Promise<Member>>();
 
   constructor(members: Members, rules: KeyRules) {
     this.name = members.title;
@@ -166,7 +168,10 @@ export class FailoverStorage implements Storage {
       await this.#members.storeOf(pinned, "write", false).delete(own, options);
     }
     if (others.length > 0) await deleteEverywhere(this.#members, others, options);
-    for (const key of keys) this.#homes.delete(key);
+    for (const key of keys) {
+      this.#homes.delete(key);
+      this.#choices.delete(key);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -246,7 +251,20 @@ export class FailoverStorage implements Storage {
     return undefined;
   }
 
+  /** One choice for all puts of a group, also for those that begin at the same time. */
   async #homeForPut(group: StoredGroup, options: CallOptions): Promise<Member> {
+    const { markKey } = group;
+    const choice = this.#choices.get(markKey) ?? this.#chooseHome(group, options);
+    this.#choices.set(markKey, choice);
+    try {
+      return await choice;
+    } catch (error) {
+      if (this.#choices.get(markKey) === choice) this.#choices.delete(markKey);
+      throw error;
+    }
+  }
+
+  async #chooseHome(group: StoredGroup, options: CallOptions): Promise<Member> {
     const home = await this.#home(group.markKey, options);
     if (home !== undefined) return home;
     for (const member of this.#members.readers()) {
