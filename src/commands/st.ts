@@ -34,6 +34,8 @@ const TOOLS: ReadonlyMap<string, () => Promise<StorageTool>> = new Map([
   ["check", async () => (await import("./st-check.ts")).checkTool],
   ["copy", async () => (await import("./st-transfer.ts")).copyTool],
   ["transfer", async () => (await import("./st-transfer.ts")).transferTool],
+  ["diff", async () => (await import("./st-diff.ts")).diffTool],
+  ["sync", async () => (await import("./st-diff.ts")).syncTool],
 ]);
 
 const FLAGS: readonly Flag[] = [
@@ -71,6 +73,8 @@ const FLAGS: readonly Flag[] = [
     value: "<duration>",
     text: "For transfer: between two of them, 1s.",
   },
+  { name: "content", text: "For diff and sync: compare all bytes, not names and sizes only." },
+  { name: "restore", text: "For sync: bring back what only a mirror has." },
 ];
 
 /** `walnut st` */
@@ -79,12 +83,15 @@ export function storageTools(program: ToolProgram): Command<ToolArguments> {
     name: "st",
     usage:
       "st ls [path] | stat <path> | cat <path> | get <path> <file> | put <file> <path> | rm <path> | " +
-      "check read|write [path...] | copy --from <config> --to <config> | transfer files|backups|pg-wals",
+      "check read|write [path...] | copy --from <config> --to <config> | transfer files|backups|pg-wals | " +
+      "diff | sync",
     summary: "Look at the store itself: its objects as they are.",
     details:
       "Paths are keys below the configured prefix; a slash in front or behind means nothing. get and " +
       "put decode and encode by the extension and by the configured key; cat does so only if asked. " +
-      "rm takes an object or a folder with all in it, at once and without asking.",
+      "rm takes an object or a folder with all in it, at once and without asking. diff proves that " +
+      "each mirror (WALNUT_MIRROR) has what the first store has; sync makes it so, and puts a whole " +
+      "object in the place of a damaged one in either of them.",
     flags: FLAGS,
     needsConfig: true,
 

@@ -3,7 +3,7 @@ import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import { mergeLists } from "./merged-list.ts";
-import { carry } from "./mirror-catch-up.ts";
+import { carry, type MirrorPair } from "./mirror-catch-up.ts";
 import { AWAY_MS, MirrorFollower } from "./mirror-follower.ts";
 import type { MirrorQueue, NoteKind, OpenNote } from "./mirror-queue.ts";
 import { isPassing, MirroredReading, Verdict, versionIndex } from "./mirrored-reading.ts";
@@ -178,8 +178,10 @@ export class MirroredStorage implements Storage {
     return [this.#primary.reading, ...this.#copies.map(({ view }) => view)];
   }
 
-  get mirrors(): readonly Mirror[] {
-    return this.#copies.map(({ mirror }) => mirror);
+  /** Each mirror with the primary, to look at both sides of it. */
+  get pairs(): readonly (MirrorPair & Mirror)[] {
+    const primary = this.#primary.storage;
+    return this.#copies.map(({ mirror }) => ({ ...mirror, primary, mirror: mirror.storage }));
   }
 
   get upkeep(): Upkeep | undefined {

@@ -90,7 +90,8 @@ async function requireSameBytes(
   if (own !== other) throw otherContent(target, key);
 }
 
-async function digestOf(stream: ByteStream): Promise<string> {
+/** SHA-256 in hex. */
+export async function digestOf(stream: ByteStream): Promise<string> {
   const hash = nodeCrypto().createHash("sha256");
   for await (const chunk of stream) hash.update(chunk);
   return hash.digest("hex");

@@ -1,0 +1,125 @@
+import { codecByExtension } from "../codec/table.ts";
+import { ConfigError, RefusedError, UnsoundError } from "../errors.ts";
+import { readAll } from "../io/bytes.ts";
+import { isDamage } from "../storage/copies.ts";
+import { compareStores, type Difference } from "../storage/mirror-compare.ts";
+import { type Soundness, syncMirror } from "../storage/mirror-sync.ts";
+import { MirroredStorage } from "../storage/mirrored.ts";
+import type { ObjectKey, Storage } from "../storage/storage.ts";
+import type { Context, Words } from "./command.ts";
+import { openSides } from "./context.ts";
+import type { StorageTool } from "./st.ts";
+import { formatPlainTable } from "./table.ts";
+import { requirePositionals } from "./words.ts";
+
+const HEADINGS = ["mirror", "what", "primary", "copy", "name"];
+/** A document that is parsed to find out whether it can be. */
+const DOCUMENT_BYTES_MAX = 512 * 1024 * 1024;
+
+const WORDS: Readonly<Record<Difference["kind"], string>> = {
+  missing: "missing",
+  surplus: "surplus",
+  size: "other-size",
+  content: "other-content",
+  due: "due",
+};
+
+/** `st diff`: proves that each mirror has what the primary has. */
+export const diffTool: StorageTool = async (words, context) => {
+  await using sides = await openMirrored(words, context);
+  const { signal } = context;
+  const rows: (readonly string[])[] = [];
+  const counts = { equal: 0, different: 0, due: 0 };
+  for (const { title, queue, ...pair } of sides.stored.pairs) {
+    const options = {
+      isContentRead: words.has("content"),
+      onEqual: () => void (counts.equal += 1),
+      signal,
+    };
+    for await (const difference of compareStores(pair, queue, options)) {
+      counts[difference.kind === "due" ? "due" : "different"] += 1;
+      rows.push(rowOf(title, difference));
+    }
+  }
+  if (rows.length > 0) await context.write(formatPlainTable(HEADINGS, rows));
+  const { equal, different, due } = counts;
+  context.log.info("compared", { equal, different, due });
+  if (different + due === 0) return;
+  throw new UnsoundError(`the mirror is not equal: ${different} objects differ, ${due} are due`, {
+    hint: "`walnut st sync` carries over what is due and repairs what differs.",
+  });
+};
+
+/** `st sync`: makes each mirror equal, and the primary where it is the damaged one. */
+export const syncTool: StorageTool = async (words, context) => {
+  await using sides = await openMirrored(words, context);
+  const { signal, clock, log } = context;
+  const counts = { repaired: 0, left: 0 };
+  const rows: (readonly string[])[] = [];
+  for (const [place, { title, queue, ...pair }] of sides.stored.pairs.entries()) {
+    const [primary, copy] = [sides.readable.copies?.[0], sides.readable.copies?.[place + 1]];
+    if (primary === undefined || copy === undefined) throw new Error("a store has no view");
+    const repairs = syncMirror(pair, queue, {
+      isContentRead: words.has("content"),
+      isRestoring: words.has("restore"),
+      judge: (side, key) => judge(side === "primary" ? primary : copy, key, context),
+      clock,
+      log,
+      signal,
+    });
+    for await (const { difference, isDone, text } of repairs) {
+      counts[isDone ? "repaired" : "left"] += 1;
+      rows.push([...rowOf(title, difference), text]);
+    }
+  }
+  if (rows.length > 0) await context.write(formatPlainTable([...HEADINGS, "done"], rows));
+  log.info("synchronized", counts);
+  if (counts.left === 0) return;
+  throw new UnsoundError(`${counts.left} objects still differ`, {
+    hint:
+      "What was only in a mirror is brought back with --restore; look at the others with " +
+      "`walnut st get -t <mirror>`. Nothing that may be good was overwritten.",
+  });
+};
+
+async function openMirrored(words: Words, context: Context) {
+  requirePositionals(words, []);
+  const { stored, readable } = await openSides(context);
+  if (!(stored instanceof MirroredStorage)) {
+    await stored[Symbol.asyncDispose]();
+    throw new ConfigError("there is no mirror", {
+      hint: "WALNUT_MIRROR names the stores that get every object as well.",
+    });
+  }
+  return { stored, readable, [Symbol.asyncDispose]: () => stored[Symbol.asyncDispose]() };
+}
+
+function rowOf(title: string, { key, kind, primary, mirror }: Difference): readonly string[] {
+  const size = (object: { readonly sizeBytes: number } | undefined): string =>
+    object === undefined ? "-" : String(object.sizeBytes);
+  return [title, WORDS[kind], size(primary), size(mirror), key];
+}
+
+/** Decrypts and decompresses it; what has no checksum and is no document tells nothing. */
+async function judge(
+  storage: Storage,
+  key: ObjectKey,
+  { config, signal }: Context,
+): Promise<Soundness> {
+  const extension = /\.([^./]+)$/.exec(key)?.[1] ?? "";
+  const codec = extension === "" ? undefined : codecByExtension(extension);
+  const content = storage.get(key, { signal });
+  try {
+    if (extension === "json") {
+      JSON.parse((await readAll(content, DOCUMENT_BYTES_MAX)).toString("utf8"));
+      return "whole";
+    }
+    const decoded = codec?.decompress(content, { jobs: config.codecJobs, signal }) ?? content;
+    for await (const _ of decoded);
+    return codec?.hasContentChecksum === true ? "whole" : "unknown";
+  } catch (error) {
+    if (isDamage(error) || error instanceof SyntaxError) return "damaged";
+    if (error instanceof RefusedError) return "unknown";
+    throw error;
+  }
+}
