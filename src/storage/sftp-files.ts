@@ -172,7 +172,8 @@ async function statOrNothing(session: SftpSession, path: string) {
   }
 }
 
-async function exists(session: SftpSession, path: string): Promise<boolean> {
+/** Whether there is anything of this name, links followed. */
+export async function exists(session: SftpSession, path: string): Promise<boolean> {
   return (await statOrNothing(session, path)) !== undefined;
 }
 

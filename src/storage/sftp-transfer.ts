@@ -1,42 +1,9 @@
-import { abortable, untilAborted } from "../io/abort.ts";
+import { untilAborted } from "../io/abort.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import type { SftpSession } from "./sftp-session.ts";
 
 /** Sent or asked for ahead of the answers, for one object: what OpenSSH lets a channel hold. */
-const AHEAD_BYTES = 2 * 1024 * 1024;
-
-/** Writes all of `body` from the file's beginning; gives its length. */
-export async function writeStream(
-  session: SftpSession,
-  handle: Buffer,
-  body: ByteStream,
-  { signal }: { readonly signal: AbortSignal },
-): Promise<number> {
-  const { pieceBytes } = session.connection;
-  const aheadMax = Math.max(1, Math.floor(AHEAD_BYTES / pieceBytes));
-  const pending = new Set<Promise<void>>();
-  const failure = new AbortController();
-  const stop = AbortSignal.any([signal, failure.signal, session.connection.broken]);
-  let position = 0;
-
-  for await (const chunk of abortable(body, stop)) {
-    for (let start = 0; start < chunk.length; start += pieceBytes) {
-      if (pending.size >= aheadMax) await untilAborted(Promise.race(pending), stop);
-      stop.throwIfAborted();
-      const piece = chunk.subarray(start, start + pieceBytes);
-      const bytes = Buffer.from(piece.buffer, piece.byteOffset, piece.length);
-      const writing = session
-        .write(handle, bytes, position)
-        .catch((error: unknown) => failure.abort(error))
-        .finally(() => pending.delete(writing));
-      pending.add(writing);
-      position += bytes.length;
-    }
-  }
-  await untilAborted(Promise.all(pending), stop);
-  stop.throwIfAborted();
-  return position;
-}
+export const AHEAD_BYTES = 2 * 1024 * 1024;
 
 /**
  * The bytes `[start, end)` of an open file, in order. Gives fewer only if the file ends earlier.

@@ -2,8 +2,8 @@ import { posix } from "node:path";
 import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
-import type { Clock } from "../io/clock.ts";
 import { randomHex } from "../io/random.ts";
+import { Retries } from "../io/retry.ts";
 import { listFolders, listTemporaryFiles } from "./folder-list.ts";
 import type { ReadFolder } from "./folder-list.ts";
 import {
@@ -12,12 +12,14 @@ import {
   requireValidRange,
   temporaryNameParts,
 } from "./key.ts";
+import type { RepeatOptions } from "./repeat.ts";
 import type { SftpConfig } from "./sftp-config.ts";
 import { SftpConnection } from "./sftp-connection.ts";
 import { isBareFailure, isNoSuchFile, sftpError } from "./sftp-errors.ts";
 import {
   claimName,
   createFile,
+  exists,
   isDirectory,
   isRegular,
   readFolder,
@@ -29,7 +31,8 @@ import {
 import { readSftpLogin } from "./sftp-login.ts";
 import { SftpPool } from "./sftp-pool.ts";
 import type { SftpSession } from "./sftp-session.ts";
-import { readStream, writeStream } from "./sftp-transfer.ts";
+import { readStream } from "./sftp-transfer.ts";
+import { SftpUpload } from "./sftp-upload.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -43,10 +46,9 @@ import type {
 
 const { basename, dirname } = posix;
 
-export interface SftpOptions {
+export interface SftpOptions extends RepeatOptions {
   /** Silence of this length, while something is awaited, ends a connection. */
   readonly requestTimeoutMs: number;
-  readonly clock: Clock;
 }
 
 /** Taking away the temporary file of a failed put is tried for so long. */
@@ -73,17 +75,18 @@ class SftpStorage implements Storage {
   readonly name: string;
   readonly upkeep: Upkeep;
   readonly #root: string;
-  readonly #clock: Clock;
+  readonly #options: SftpOptions;
   readonly #pool: SftpPool;
   /** Directories whose own names, up to the root, were made durable. */
   readonly #settled = new Set<string>();
   /** Temporary files that could not be removed: the next connection does. */
   readonly #orphans = new Set<string>();
 
-  constructor(config: SftpConfig, { name, connect, clock }: SftpStorageOptions) {
+  constructor(config: SftpConfig, options: SftpStorageOptions) {
+    const { name, connect, clock } = options;
     this.#root = config.path.startsWith("/") ? posix.resolve(config.path) : config.path;
     this.name = `${name}${this.#root.startsWith("/") ? "" : "/~/"}${this.#root}`;
-    this.#clock = clock;
+    this.#options = options;
     const onConnected = (session: SftpSession) => this.#removeOrphans(session);
     this.#pool = new SftpPool({ clock, connect, onConnected });
     this.upkeep = {
@@ -132,19 +135,28 @@ class SftpStorage implements Storage {
   async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
     requireValidKey(key);
     const { signal } = options;
+    signal.throwIfAborted();
     const path = this.#path(key);
-    const temporaryName = formatTemporaryName(basename(path), this.#clock.now(), randomHex(8));
+    const { clock } = this.#options;
+    const temporaryName = formatTemporaryName(basename(path), clock.now(), randomHex(8));
     const temporary = posix.join(dirname(path), temporaryName);
-    using lease = await this.#pool.lease({ signal });
-    const { session } = lease;
+    using upload = await this.#upload(temporary, { signal });
     try {
-      await this.#write(session, temporary, body, options);
+      await upload.run(() => body.open());
       signal.throwIfAborted();
-      if (!(await untilAborted(this.#publish(session, temporary, path, options), signal))) {
-        throw new ObjectExistsError(key, this.name);
-      }
-      await untilAborted(this.#syncParents(session, dirname(path)), signal);
+      const isPublished = await upload.settle(
+        async (session, isAgain) =>
+          (isAgain && !(await exists(session, temporary))) ||
+          (await this.#publish(session, temporary, path, options)),
+      );
+      if (!isPublished) throw new ObjectExistsError(key, this.name);
+      await upload.settle((session) => this.#syncParents(session, dirname(path)));
     } catch (error) {
+      const { session } = upload;
+      if (session === undefined) {
+        this.#orphans.add(temporary);
+        throw sftpError("write", path, error);
+      }
       await this.#removeTemporary(session, temporary);
       if (isNoSuchFile(error)) await this.#requireRoot(session);
       throw await this.#writeError(session, path, error);
@@ -208,23 +220,20 @@ class SftpStorage implements Storage {
     this.#pool.close();
   }
 
-  async #write(
-    session: SftpSession,
-    temporary: string,
-    body: ByteSource,
-    { signal }: CallOptions,
-  ): Promise<void> {
-    const created = createFile(session, temporary, this.#root);
-    const { handle, areDirectoriesNew } = await untilAborted(created, signal);
-    if (areDirectoriesNew) this.#settled.delete(dirname(temporary));
-    try {
-      await writeStream(session, handle, body.open(), { signal });
-      await untilAborted(session.fsync(handle), signal);
-    } catch (error) {
-      session.close(handle).catch(() => {});
-      throw error;
-    }
-    await untilAborted(session.close(handle), signal);
+  async #upload(temporary: string, { signal }: CallOptions): Promise<SftpUpload> {
+    return await SftpUpload.open({
+      path: temporary,
+      storageName: this.name,
+      signal,
+      retries: new Retries(this.#options.retryPolicy, this.#options),
+      lease: () => this.#pool.lease({ signal }),
+      create: async (session) => {
+        const created = createFile(session, temporary, this.#root);
+        const { handle, areDirectoriesNew } = await untilAborted(created, signal);
+        if (areDirectoriesNew) this.#settled.delete(dirname(temporary));
+        return handle;
+      },
+    });
   }
 
   async #publish(

@@ -128,8 +128,10 @@ for (const operation of ["put", "stat", "list", "missing"] as const) {
 }
 
 test("a bucket that neither host nor path leads to is named", async () => {
-  const nowhere = (server: S3Emulation) => ({ ...byName(server), bucket: "nowhere" });
-  await using opened = await openEmulated({}, nowhere);
+  await using opened = await openEmulated({}, (server) => ({
+    ...byName(server),
+    bucket: "nowhere",
+  }));
   const { storage } = opened;
   await assert.rejects(storage.put("a", text("1"), { signal }), { name: "StorageError" });
   await assert.rejects(storage.stat("a", { signal }), { name: "StorageError" });

@@ -54,12 +54,9 @@ async function readBytes(body: AsyncIterable<unknown>): Promise<number> {
 
 /** Moves the clock until the work is done: each step lets what waits for the network come. */
 async function drive<T>(clock: FakeClock, work: Promise<T>): Promise<T> {
-  let isDone = false;
-  const done = () => {
-    isDone = true;
-  };
-  work.then(done, done);
-  while (!isDone) await clock.advance(5);
+  const done = new AbortController();
+  void work.catch(() => {}).finally(() => done.abort());
+  while (!done.signal.aborted) await clock.advance(5);
   return await work;
 }
 
@@ -132,9 +129,10 @@ test("a store that is too busy is sent fewer requests at once, and then more aga
 test("who waits for a turn can be stopped, and time-outs do not count meanwhile", async () => {
   const clock = new FakeClock();
   const traffic = new StorageTraffic(clock).of("test");
-  let end = (): void => {};
+  const answers: (() => void)[] = [];
+  const end = () => answers.shift()?.();
   const send = async () => {
-    await new Promise<void>((resolve) => (end = resolve));
+    await new Promise<void>((resolve) => answers.push(resolve));
     return { statusCode: 429 };
   };
   const first = traffic.exchange("PUT", send, { signal });
