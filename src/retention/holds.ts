@@ -1,4 +1,3 @@
-import type { BackupFolder } from "../catalogue/backup-folders.ts";
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
@@ -18,7 +17,7 @@ export const NO_HOLDS: Holds = { pins: new Map(), heldWal: new Map() };
 const JOBS = 16;
 
 /**
- * Asks the store about what a plan removes. A lock that ends with a bucket's default retention ends
+ * Asks the store about what a plan removes: of backups every object. A lock that ends with a bucket's default retention ends
  * for the youngest last: of the WAL, the newest is asked first, and the rest only if that is held.
  */
 export async function findHolds(
@@ -61,17 +60,10 @@ export async function findHolds(
   return { pins, heldWal };
 }
 
-/** The sentinel is the youngest; a legal hold may lie on any object, but is put on all. */
+/** The sentinel is the youngest; a legal hold may lie on any object. */
 function* askedKeys({ name, folder }: CatalogueBackup): Generator<ObjectKey> {
   yield sentinelKey(name);
-  yield* ends(folder);
-}
-
-function* ends(folder: BackupFolder | undefined): Generator<ObjectKey> {
-  const keys = [...(folder?.keys() ?? [])];
-  const [first, last] = [keys[0], keys.at(-1)];
-  if (first !== undefined) yield first;
-  if (last !== undefined && last !== first) yield last;
+  yield* folder?.keys() ?? [];
 }
 
 function newestRemoved({ survey, wal }: RetentionPlan): ObjectKey | undefined {

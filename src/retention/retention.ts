@@ -51,6 +51,8 @@ export async function prepareRetention(
   const oldNotes = await readRemovalNotes(storage, catalogue.ownKeys, { signal });
   const parts = { survey, selection, oldNotes };
   const wished = makePlan({ ...parts, holds: NO_HOLDS }, options);
+  const keepsVersions = await storage.upkeep?.keepsVersions?.({ signal });
+  if (keepsVersions === true) sayVersions(storage, options.log);
   const holds = await findHolds(storage, wished, { signal, nowMs: clock.now() });
   const prepared = { ...parts, holds };
   const plan = makePlan(prepared, options);
@@ -82,6 +84,14 @@ export async function applyRetention(
       const pins = new Map([...prepared.holds.pins, ...more]);
       return makePlan({ ...prepared, holds: { ...prepared.holds, pins } }, options);
     },
+  });
+}
+
+/** We never remove versions: they are what helps after a mistake. */
+function sayVersions({ name }: Storage, log: Log): void {
+  log.info("the bucket keeps versions: what is removed takes its room until the version goes", {
+    storage: name,
+    hint: "A lifecycle rule for noncurrent versions removes them; docs/retention.md has one.",
   });
 }
 

@@ -73,6 +73,7 @@ export class DeferredStorage implements Storage {
         await (await open())?.removeUnfinished(put, options);
       },
       readHold: async (key, options) => await (await open())?.readHold?.(key, options),
+      keepsVersions: async (options) => await (await open())?.keepsVersions?.(options),
     };
   }
 }

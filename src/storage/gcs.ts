@@ -12,7 +12,7 @@ import { requireValidKey, requireValidRange } from "./key.ts";
 import { withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
-import { foundOrNothing, toHold } from "./presence.ts";
+import { foundOrNothing, isUntold, toHold } from "./presence.ts";
 import { createRepeat } from "./repeat.ts";
 import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
@@ -78,6 +78,7 @@ class GcsStorage implements Storage {
       async *listUnfinished() {},
       async removeUnfinished() {},
       readHold: (key, call) => this.#repeat(call.signal, () => readHold(transport, key, call)),
+      keepsVersions: (call) => this.#repeat(call.signal, () => keepsVersions(transport, call)),
     };
   }
 
@@ -120,6 +121,22 @@ class GcsStorage implements Storage {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#transport.destroy();
+  }
+}
+
+async function keepsVersions(
+  transport: GcsTransport,
+  options: CallOptions,
+): Promise<boolean | undefined> {
+  const path = transport.objectsPath.replace(/\/o$/, "");
+  const query = { fields: "versioning" };
+  const call = { verb: "ask for versions of", key: "", method: "GET", path, query } as const;
+  try {
+    const bucket = await transport.sendForJson(call, options);
+    return property(property(bucket, "versioning"), "enabled") === true;
+  } catch (error) {
+    if (isUntold(error)) return undefined;
+    throw error;
   }
 }
 

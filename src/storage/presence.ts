@@ -1,4 +1,9 @@
-import { ObjectExistsError, ObjectNotFoundError } from "../errors.ts";
+import {
+  ObjectExistsError,
+  ObjectNotFoundError,
+  StorageAccessError,
+  StorageError,
+} from "../errors.ts";
 import type { ObjectHold, ObjectKey } from "./storage.ts";
 
 /**
@@ -21,6 +26,12 @@ export async function foundOrNothing<T>(look: () => Promise<T>): Promise<T | und
     if (error instanceof ObjectNotFoundError) return undefined;
     throw error;
   }
+}
+
+/** Whether a store refused to tell, or does not know the question: not that it failed. */
+export function isUntold(error: unknown): boolean {
+  if (error instanceof StorageAccessError || error instanceof ObjectNotFoundError) return true;
+  return error instanceof StorageError && !error.isRetryable;
 }
 
 /** Of what a store tells of an object's protection; undefined if there is none. */

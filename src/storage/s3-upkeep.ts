@@ -1,10 +1,11 @@
 import {
   AbortMultipartUploadCommand,
+  GetBucketVersioningCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
 } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError } from "../errors.ts";
-import { foundOrNothing, toHold } from "./presence.ts";
+import { foundOrNothing, isUntold, toHold } from "./presence.ts";
 import type { Repeat } from "./repeat.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, ObjectKey, UnfinishedPut, Upkeep } from "./storage.ts";
@@ -32,6 +33,7 @@ export function s3Upkeep(transport: S3Transport, repeat: Repeat): Upkeep {
       await repeat(options.signal, () => abortUpload(transport, put, options));
     },
     readHold: (key, options) => repeat(options.signal, () => readHold(transport, key, options)),
+    keepsVersions: (options) => repeat(options.signal, () => keepsVersions(transport, options)),
   };
 }
 
@@ -78,6 +80,23 @@ function isNoSuchUpload(error: unknown): boolean {
   return error instanceof Error && error.cause instanceof Error
     ? error.cause.name === "NoSuchUpload"
     : false;
+}
+
+/** Many stores don't know the question, and many roles may not ask it. */
+async function keepsVersions(
+  transport: S3Transport,
+  options: CallOptions,
+): Promise<boolean | undefined> {
+  const command = new GetBucketVersioningCommand({ Bucket: transport.bucket });
+  try {
+    const { Status } = await transport.send("ask for versions", "", options, (http) =>
+      transport.client.send(command, http),
+    );
+    return Status === "Enabled";
+  } catch (error) {
+    if (isUntold(error)) return undefined;
+    throw error;
+  }
 }
 
 async function readHold(transport: S3Transport, key: ObjectKey, options: CallOptions) {

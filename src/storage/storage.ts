@@ -133,4 +133,9 @@ export interface Upkeep {
   removeUnfinished(put: UnfinishedPut, options: CallOptions): Promise<void>;
   /** Absent where objects can't be held. Undefined for an object that is not held, or not there. */
   readHold?(key: ObjectKey, options: CallOptions): Promise<ObjectHold | undefined>;
+  /**
+   * Whether what is removed stays in the store as an older version; undefined where it does not
+   * tell us. Absent where there are no versions.
+   */
+  keepsVersions?(options: CallOptions): Promise<boolean | undefined>;
 }

@@ -218,7 +218,48 @@ describe("what the store holds", () => {
     );
     assert.ok(log.some((line) => /the store holds WAL that would go/.test(line)));
   });
+
+  test("a legal hold on any object of a backup keeps it", async () => {
+    await using emulation = await S3Emulation.start();
+    await fill(emulation, objectsOf(world(50)));
+    const folder = `repo/basebackups_005/${backup(2).name}/`;
+    const objects = [...emulation.objects.keys()].filter((key) => key.startsWith(folder));
+    const held = objects[1];
+    assert.ok(held !== undefined && objects.length > 2);
+    emulation.intercept = ({ operation, key }) => {
+      if (operation !== "HeadObject") return undefined;
+      const hold = key === held ? { "x-amz-object-lock-legal-hold": "ON" } : {};
+      return { status: 200, headers: { "content-length": "1", etag: '"x"', ...hold } };
+    };
+    await using storage = await openEmulated(emulation);
+    const { log } = await del(storage, "retain", "1");
+    assert.ok(objects.every((key) => emulation.objects.has(key)));
+    assert.ok(log.some((line) => /a backup is kept.*legal hold/.test(line)));
+  });
+
+  test("of a bucket that keeps versions it is said that they stay", async () => {
+    const answers = [
+      { status: 200, body: statusText("<Status>Enabled</Status>"), isSaid: true },
+      { status: 200, body: statusText("<Status>Suspended</Status>"), isSaid: false },
+      { status: 200, body: statusText(""), isSaid: false },
+      { status: 403, body: "<Error><Code>AccessDenied</Code></Error>", isSaid: false },
+      { status: 501, body: "<Error><Code>NotImplemented</Code></Error>", isSaid: false },
+    ];
+    for (const { isSaid, ...answer } of answers) {
+      await using emulation = await S3Emulation.start();
+      await fill(emulation, objectsOf(world(5)));
+      emulation.intercept = ({ query }) => (query.has("versioning") ? answer : undefined);
+      await using storage = await openEmulated(emulation);
+      const { log } = await del(storage, "retain", "1");
+      const said = log.some((line) => /the bucket keeps versions/.test(line));
+      assert.equal(said, isSaid, answer.body);
+    }
+  });
 });
+
+function statusText(status: string): string {
+  return `<VersioningConfiguration>${status}</VersioningConfiguration>`;
+}
 
 const upload = (key: string, id: string, initiated: string): string =>
   `<Upload><Key>${key}</Key><UploadId>${id}</UploadId><Initiated>${initiated}</Initiated></Upload>`;
