@@ -120,7 +120,10 @@ export function historiesByTimeline({
   return byTimeline;
 }
 
-/** Ascending by timeline, position in it, and name: never by a clock's time. */
+/**
+ * Ascending by timeline, position in it (an increment before a full backup), and name: never by a
+ * clock's time.
+ */
 export function compareBackups(
   one: Pick<CatalogueBackup, "timeline" | "high" | "low" | "name">,
   other: Pick<CatalogueBackup, "timeline" | "high" | "low" | "name">,
@@ -129,11 +132,17 @@ export function compareBackups(
     one.timeline - other.timeline ||
     one.high - other.high ||
     one.low - other.low ||
+    Number(isIncrementName(other.name)) - Number(isIncrementName(one.name)) ||
     (one.name < other.name ? -1 : Number(one.name > other.name))
   );
 }
 
 type SentinelObject = ObjectInfo & { readonly name: BackupName };
+
+/** What was merged from an increment begins where that does, and needs nothing else. */
+function isIncrementName(name: BackupName): boolean {
+  return parseBackupName(name).baseSegment !== undefined;
+}
 
 interface ListedBackups {
   readonly sentinels: readonly SentinelObject[];

@@ -7,6 +7,8 @@ import type { Config } from "../config/config.ts";
 import { describeHolder } from "../io/process-identity.ts";
 import { formatJson } from "../layout/json.ts";
 import { jsonObject, type JsonValue } from "../layout/json-value.ts";
+import type { Storage } from "../storage/storage.ts";
+import { inBackupStorage } from "./backup-storage.ts";
 import type { Command, Context } from "./command.ts";
 import { parseUserData } from "./increment-wish.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
@@ -53,44 +55,43 @@ export const backupMerge: Command<MergeArguments> = {
   }),
 
   async run(args, context) {
-    const { config, log, clock, signal } = context;
-    const startMs = clock.monotonicMs();
-    await using storage = await context.openStorage();
-    const { name } = args;
-    const choice =
-      name === LATEST ? ({ kind: "latest" } as const) : { kind: "name" as const, name };
-    const backup = await findBackup(storage, choice, { signal });
-    const plan = planMerge(await readChain(storage, backup, { signal }));
-    const settings = mergeSettings(args, config);
-    if (args.isDryRun) {
-      await requireMergePossible(plan, settings, { storage, clock, signal });
-      await tellPlan(plan, args, context);
-      return;
-    }
-    const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
-      context.progress.update({ activity: "merging", ...state });
     try {
-      const world = { storage, log, clock, onProgress, signal };
-      const merged = await mergeBackup(plan, settings, world);
-      const elapsedMs = clock.monotonicMs() - startMs;
-      log.info("merged backup written", {
-        backup: merged.name,
-        storage: storage.name,
-        files: merged.fileCount,
-        patched: merged.patchedCount,
-        size: formatBytes(merged.contentBytes),
-        stored: formatBytes(merged.storedBytes),
-        time: formatSeconds(elapsedMs / 1000),
-      });
-      if (!args.isJson) return;
-      const { contentBytes, storedBytes, fileCount } = merged;
-      const written = { size: contentBytes, stored: storedBytes, files: fileCount };
-      await context.write(jsonText(plan, written));
+      await inBackupStorage(context, async (storage) => await run(args, storage, context));
     } finally {
       context.progress.end();
     }
   },
 };
+
+async function run(args: MergeArguments, storage: Storage, context: Context): Promise<void> {
+  const { config, log, clock, signal } = context;
+  const startMs = clock.monotonicMs();
+  const { name } = args;
+  const choice = name === LATEST ? ({ kind: "latest" } as const) : { kind: "name" as const, name };
+  const backup = await findBackup(storage, choice, { signal });
+  const plan = planMerge(await readChain(storage, backup, { signal }));
+  const settings = mergeSettings(args, config);
+  if (args.isDryRun) {
+    await requireMergePossible(plan, settings, { storage, clock, signal });
+    await tellPlan(plan, args, context);
+    return;
+  }
+  const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
+    context.progress.update({ activity: "merging", ...state });
+  const merged = await mergeBackup(plan, settings, { storage, log, clock, onProgress, signal });
+  log.info("merged backup written", {
+    backup: merged.name,
+    storage: storage.name,
+    files: merged.fileCount,
+    patched: merged.patchedCount,
+    size: formatBytes(merged.contentBytes),
+    stored: formatBytes(merged.storedBytes),
+    time: formatSeconds((clock.monotonicMs() - startMs) / 1000),
+  });
+  if (!args.isJson) return;
+  const { contentBytes: size, storedBytes: stored, fileCount: files } = merged;
+  await context.write(jsonText(plan, { size, stored, files }));
+}
 
 function mergeSettings(args: MergeArguments, config: Config): MergeSettings {
   return {

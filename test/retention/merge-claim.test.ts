@@ -28,15 +28,32 @@ function backup(segment: number, base?: WorldBackup): WorldBackup {
   };
 }
 
+const TIMELINE = {
+  id: 1,
+  parent: 0,
+  forkSegment: 1,
+  endSegment: 100,
+  holes: [],
+  hasHistory: false,
+};
+
+test("a merged backup is the newer one: its chain goes first", async () => {
+  const full = backup(10);
+  const increment = backup(20, full);
+  const backups = [full, increment, { ...backup(20), startMs: increment.startMs }];
+  for (const words of [
+    ["retain", "1"],
+    ["retain", "FULL", "1"],
+    ["before", backup(20).name],
+  ]) {
+    const storage = await storageOf(objectsOf({ timelines: [TIMELINE], backups }));
+    await runCommand(deleteCommand, storage, [...words, "--confirm"]);
+    const listed = storage.keys.flatMap((key) => parseSentinelKey(key) ?? []);
+    assert.deepEqual(listed, [backup(20).name], words.join(" "));
+  }
+});
+
 test("a merge that may be running stays, with its chain, until its claim is old", async () => {
-  const timeline = {
-    id: 1,
-    parent: 0,
-    forkSegment: 1,
-    endSegment: 100,
-    holes: [],
-    hasHistory: false,
-  };
   const full = backup(10);
   const backups = [full, backup(20, full), backup(30)];
   const merged = backup(20).name;
@@ -46,7 +63,7 @@ test("a merge that may be running stays, with its chain, until its claim is old"
     [1, true],
     [25, false],
   ] as const) {
-    const storage = await storageOf(objectsOf({ timelines: [timeline], backups }));
+    const storage = await storageOf(objectsOf({ timelines: [TIMELINE], backups }));
     const claim = mergeClaimKey(merged, now - hours * HOUR_MS, "0123456789abcdef");
     for (const key of [claim, partKey(merged, 1, "zst")]) {
       await storage.put(key, bytesSource(Buffer.from("{}")), { signal });
