@@ -1,12 +1,7 @@
-import { createReadStream } from "node:fs";
-import { open, readdir, rename, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError } from "../errors.ts";
-import { writeFileDurably } from "../io/durable.ts";
 import { exchangeOverUnixSocket } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
-import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
-import type { CallOptions } from "../storage/storage.ts";
 import type { AskOptions } from "./drain-client.ts";
 import { formatLine, socketAddress } from "./drain-protocol.ts";
 import { parsePrefetchAnswer, type PrefetchRequest } from "./prefetch-protocol.ts";
@@ -74,26 +69,6 @@ function openAddress(path: string): ReturnType<typeof socketAddress> | undefined
 }
 
 /**
- * Puts a segment that the prefetcher has ready to where recovery wants it: by a rename, or by a
- * durable copy where that is another file system. Rejects with FormatError if it is not whole, and
- * with LocalFileError: then nothing is there.
- */
-export async function putReadySegment(
-  { name, path }: { readonly name: string; readonly path: string },
-  destination: string,
-  { isOnWalFileSystem, signal }: Pick<Spool, "isOnWalFileSystem"> & CallOptions,
-): Promise<void> {
-  await requireWhole(name, path);
-  try {
-    if (isOnWalFileSystem) return await rename(path, destination);
-    await writeFileDurably(destination, createReadStream(path), { signal });
-    await rm(path, { force: true });
-  } catch (error) {
-    throw localFileError("take", path, error);
-  }
-}
-
-/**
  * Removes what a prefetcher left that was killed; nothing while one lives. Rejects with
  * LocalFileError.
  */
@@ -115,19 +90,5 @@ async function listed(directory: string): Promise<readonly string[]> {
     return await readdir(directory);
   } catch (error) {
     throw localFileError("list", directory, error);
-  }
-}
-
-/** It was checked when it was fetched; that it is still the same file costs one read. */
-async function requireWhole(name: string, path: string): Promise<void> {
-  try {
-    await using handle = await open(path, "r");
-    const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
-    const { bytesRead } = await handle.read(head, 0, head.length, 0);
-    const { segmentBytes } = checkSegmentStart(head.subarray(0, bytesRead), name);
-    const { size } = await handle.stat();
-    if (size !== segmentBytes) throw new FormatError(`${path} has ${size} bytes`);
-  } catch (error) {
-    throw error instanceof FormatError ? error : localFileError("read", path, error);
   }
 }

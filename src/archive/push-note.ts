@@ -8,7 +8,6 @@ import { localFileError } from "../io/system-error.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { checkSegmentStart } from "../postgres/wal-segment.ts";
 import type { CallerName } from "./caller-name.ts";
-import { readSystemId } from "./local-wal.ts";
 
 /** What is hashed of each end: the largest page that PostgreSQL has by default. */
 const END_BYTES = 8192;
@@ -64,7 +63,9 @@ export async function readFileIdentity(path: string): Promise<FileIdentity> {
 async function systemIdOf(path: string, firstPage: Uint8Array): Promise<bigint | undefined> {
   const name = basename(path);
   const kind = parseWalFileName(name)?.kind;
-  if (kind !== "segment" && kind !== "partial") return await readSystemId(path);
+  if (kind !== "segment" && kind !== "partial") {
+    return await (await import("./local-wal.ts")).readSystemId(path);
+  }
   try {
     return checkSegmentStart(firstPage, name).systemId;
   } catch (error) {

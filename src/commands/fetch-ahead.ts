@@ -82,7 +82,10 @@ export async function takeAhead(
   { spool }: Recovery,
   { config, log, signal, self }: Context,
 ): Promise<TakeOutcome["kind"]> {
-  const { askPrefetcher, putReadySegment } = await import("../archive/prefetch-client.ts");
+  const [{ askPrefetcher }, { putReadySegment }] = await Promise.all([
+    import("../archive/prefetch-client.ts"),
+    import("../archive/ready-segment.ts"),
+  ]);
   const caller = self?.caller === undefined ? {} : { caller: self.caller };
   const request = { kind: "take", name, settings: self?.fingerprint ?? "", ...caller } as const;
   // What is left must do for a fetch of our own.
