@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { readFailoverConfig, readTargetStorage } from "../../src/config/failover-config.ts";
 import { findSettings } from "../../src/config/find-settings.ts";
 import { readStorageConfig } from "../../src/config/storage-config.ts";
+import { scratchDirectory } from "../support/scratch-directory.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -10,7 +13,7 @@ async function read(environment: Environment) {
   const found = await findSettings({ flags: new Map(), environment });
   assert.deepEqual(found.beside.problems, []);
   const config = readFailoverConfig(found, readStorageConfig(found));
-  return { found, config, target: readTargetStorage(found, config) };
+  return { found, config, target: readTargetStorage(found, config?.stores ?? []) };
 }
 
 const PRIMARY = {
@@ -131,3 +134,24 @@ test("one storage can be made the only one", async () => {
   assert.equal(await targetOf("default"), "default");
   assert.equal(await targetOf("all"), undefined);
 });
+
+const FILES: readonly (readonly [string, string])[] = [
+  [
+    "json",
+    '{"WALG_FILE_PREFIX": "/a", "WALG_FAILOVER_STORAGES": {"b": {"WALG_FILE_PREFIX": "/b"}}}',
+  ],
+  ["yaml", "WALG_FILE_PREFIX: /a\nWALG_FAILOVER_STORAGES:\n  b:\n    WALG_FILE_PREFIX: /b\n"],
+  ["toml", 'WALG_FILE_PREFIX = "/a"\n[WALG_FAILOVER_STORAGES.b]\nWALG_FILE_PREFIX = "/b"\n'],
+];
+
+for (const [extension, content] of FILES) {
+  test(`storages stand as a map in a ${extension} file`, async () => {
+    using scratch = scratchDirectory();
+    const path = join(scratch.path, `config.${extension}`);
+    writeFileSync(path, content);
+    const flags = new Map([["config", path]]);
+    const found = await findSettings({ flags, environment: {} });
+    const config = readFailoverConfig(found, readStorageConfig(found));
+    assert.deepEqual(config?.stores, [{ name: "b", config: { kind: "directory", path: "/b" } }]);
+  });
+}
