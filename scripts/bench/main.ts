@@ -1,9 +1,9 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only start,wal,backup,increment,files,drain,replay,hit,sustained]
+ *   npm run bench -- [--only start,wal,backup,increment,files,drain,replay,hit,sustained,stores]
  *     [--scale 150] [--rounds 5] [--segments 200] [--minutes 10] [--files 1000000]
- *     [--directory /tmp] [--binary dist/walnut] [--write]
+ *     [--mebibytes 4096] [--directory /tmp] [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
  */
@@ -20,6 +20,7 @@ import { hitTable } from "./hit-bench.ts";
 import { replayTable } from "./replay-bench.ts";
 import { startSlowStore } from "./slow-store.ts";
 import { startTable } from "./start-bench.ts";
+import { storeTables } from "./store-bench.ts";
 import { sustainedTable } from "./sustained-bench.ts";
 import { walTables } from "./wal-bench.ts";
 
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     minutes: { type: "string", default: "10" },
     segments: { type: "string", default: "200" },
     files: { type: "string", default: "1000000" },
+    mebibytes: { type: "string", default: "4096" },
     directory: { type: "string" },
     binary: { type: "string" },
     write: { type: "boolean", default: false },
@@ -50,6 +52,10 @@ const wanted = new Set(values.only.split(","));
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
+if (wanted.has("stores")) {
+  const size = { sizeMiB: Number(values.mebibytes), base: values.directory };
+  tables.push(...(await storeTables(binary, { rounds, ...size })));
+}
 const onCluster = ["wal", "backup", "increment", "files", "drain", "replay", "hit", "sustained"];
 const size = { scale: Number(values.scale), base: values.directory };
 if (onCluster.some((name) => wanted.has(name))) {

@@ -1,0 +1,252 @@
+/** One large file into each store and out of it, beside the plain tool for that store. */
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { makeSas, startAzurite } from "../../test/support/azurite.ts";
+import { hasFakeGcsServer, startFakeGcsServer } from "../../test/support/fake-gcs-server.ts";
+import { patternBytes } from "../../test/support/bodies.ts";
+import { availableS3Servers, startS3Server } from "../../test/support/s3-server.ts";
+import { chownTree, serverUser } from "../../test/support/server-user.ts";
+import { isSshServerAvailable, startSshServer } from "../../test/support/ssh-server.ts";
+import { type Contender, compare, formatTable } from "./figures.ts";
+import { measure } from "./process.ts";
+
+const MIB = 1024 * 1024;
+const KEY = "large";
+
+type Environment = Readonly<Record<string, string>>;
+
+interface Store extends AsyncDisposable {
+  /** "S3 (versitygw)" */
+  readonly name: string;
+  readonly settings: Environment;
+  /** Beyond it the server itself is what is measured. */
+  readonly mostMiB?: number;
+  /** The tool that needs no explanation, and its words for each way. */
+  readonly plain: {
+    readonly name: string;
+    readonly env: Environment;
+    readonly put: (file: string) => readonly string[];
+    readonly get: (file: string) => readonly string[];
+  };
+}
+
+/** rclone, told of one remote by its environment. */
+function rclone(path: string, settings: Environment): Store["plain"] {
+  const names = Object.entries(settings).map(([name, value]) => [`RCLONE_CONFIG_X_${name}`, value]);
+  const copy = ["rclone", "copyto", "--ignore-times"];
+  return {
+    name: "rclone",
+    env: Object.fromEntries(names),
+    put: (file) => [...copy, file, `x:${path}`],
+    get: (file) => [...copy, `x:${path}`, file],
+  };
+}
+
+async function startS3(): Promise<Store> {
+  const server = await startS3Server("versitygw");
+  const { endpoint, bucket, accessKeyId, secretAccessKey } = server;
+  return {
+    name: "S3 (versitygw)",
+    settings: {
+      WALG_S3_PREFIX: `s3://${bucket}`,
+      AWS_ENDPOINT: endpoint,
+      AWS_S3_FORCE_PATH_STYLE: "true",
+      AWS_ACCESS_KEY_ID: accessKeyId,
+      AWS_SECRET_ACCESS_KEY: secretAccessKey,
+    },
+    plain: rclone(`${bucket}/plain`, {
+      TYPE: "s3",
+      PROVIDER: "Other",
+      ENDPOINT: endpoint,
+      ACCESS_KEY_ID: accessKeyId,
+      SECRET_ACCESS_KEY: secretAccessKey,
+      REGION: "us-east-1",
+    }),
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+}
+
+const CURL = ["curl", "--fail", "--silent", "--show-error"];
+
+async function startGcs(): Promise<Store> {
+  const server = await startFakeGcsServer();
+  const { endpoint, bucket } = server;
+  const upload = `${endpoint}/upload/storage/v1/b/${bucket}/o?uploadType=media&name=plain`;
+  return {
+    name: "GCS (fake-gcs-server)",
+    // It copies all that it has of an upload for each chunk.
+    mostMiB: 512,
+    settings: { WALG_GS_PREFIX: `gs://${bucket}`, STORAGE_EMULATOR_HOST: endpoint },
+    plain: {
+      name: "curl",
+      env: {},
+      put: (file) => [...CURL, "-X", "POST", "-T", file, upload],
+      get: (file) => [...CURL, "-o", file, `${endpoint}/storage/v1/b/${bucket}/o/plain?alt=media`],
+    },
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+async function startAzure(): Promise<Store> {
+  const server = await startAzurite();
+  const { account, accessKey, endpoint, container } = server;
+  const parts = [`AccountName=${account}`, `AccountKey=${accessKey}`, `BlobEndpoint=${endpoint}`];
+  const sas = makeSas(container, { expiresOn: new Date(Date.now() + 24 * 3_600_000) });
+  const url = `${endpoint}/${container}/plain?${sas}`;
+  return {
+    name: "Azure (Azurite)",
+    settings: {
+      WALG_AZ_PREFIX: `azure://${container}`,
+      AZURE_STORAGE_CONNECTION_STRING: parts.join(";"),
+    },
+    plain: {
+      name: "curl",
+      env: {},
+      put: (file) => [...CURL, "-H", "x-ms-blob-type: BlockBlob", "-T", file, url],
+      get: (file) => [...CURL, "-o", file, url],
+    },
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+}
+
+async function startSftp(): Promise<Store> {
+  const server = await startSshServer();
+  const path = join(server.stores, "repository");
+  mkdirSync(path);
+  await chownTree(path, serverUser());
+  const keyFile = join(server.directory, "ed25519");
+  return {
+    name: "SFTP (OpenSSH)",
+    settings: {
+      WALG_SSH_PREFIX: `ssh://127.0.0.1${path}`,
+      SSH_PORT: `${server.port}`,
+      SSH_USERNAME: server.username,
+      SSH_PRIVATE_KEY_PATH: keyFile,
+      WALNUT_SSH_KNOWN_HOSTS: join(server.directory, "known_hosts"),
+    },
+    plain: rclone(join(path, "plain"), {
+      TYPE: "sftp",
+      HOST: "127.0.0.1",
+      PORT: `${server.port}`,
+      USER: server.username,
+      KEY_FILE: keyFile,
+    }),
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+}
+
+async function startSwift(): Promise<Store> {
+  const server = await startS3Server("swift");
+  const AUTH = `${server.endpoint}/auth/v1.0`;
+  const [USER, password] = [server.accessKeyId, server.secretAccessKey];
+  return {
+    name: "Swift",
+    settings: {
+      WALG_SWIFT_PREFIX: `swift://${server.bucket}`,
+      OS_AUTH_URL: AUTH,
+      OS_USERNAME: USER,
+      OS_PASSWORD: password,
+    },
+    plain: rclone(`${server.bucket}/plain`, { TYPE: "swift", USER, KEY: password, AUTH }),
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+}
+
+async function startRclone(): Promise<Store> {
+  const directory = mkdtempSync(join(tmpdir(), "walnut-bench-rclone-"));
+  return {
+    name: "rclone (a directory)",
+    settings: {
+      WALG_RCLONE_PREFIX: `rclone:here:${directory}`,
+      RCLONE_CONF_BASE64: Buffer.from("[here]\ntype = local\n").toString("base64"),
+    },
+    plain: rclone(join(directory, "plain"), { TYPE: "local" }),
+    [Symbol.asyncDispose]: async () => rmSync(directory, { recursive: true }),
+  };
+}
+
+/** Those that this machine has. */
+async function availableStores(): Promise<readonly (() => Promise<Store>)[]> {
+  const s3 = await availableS3Servers();
+  return [
+    ...(s3.includes("versitygw") ? [startS3] : []),
+    ...(hasFakeGcsServer() ? [startGcs] : []),
+    startAzure,
+    ...(isSshServerAvailable() ? [startSftp] : []),
+    ...(s3.includes("swift") ? [startSwift] : []),
+    ...(existsSync("/usr/bin/rclone") ? [startRclone] : []),
+  ];
+}
+
+/** Of bytes that nobody compresses. */
+function writeLargeFile(path: string, sizeMiB: number): void {
+  const descriptor = openSync(path, "w");
+  try {
+    for (let index = 0; index < sizeMiB; index++) {
+      const bytes = patternBytes(MIB, index);
+      if (writeSync(descriptor, bytes) !== bytes.length) throw new Error(`${path}: a short write`);
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+interface Size {
+  readonly rounds: number;
+  readonly sizeMiB: number;
+  readonly base?: string | undefined;
+}
+
+/** Two tables for each store. Nothing is compressed or encrypted. */
+export async function storeTables(
+  binary: string,
+  { rounds, sizeMiB, base = tmpdir() }: Size,
+): Promise<string[]> {
+  const home = mkdtempSync(join(base, "walnut-bench-stores-"));
+  const tables: string[] = [];
+  try {
+    for (const start of await availableStores()) {
+      await using store = await start();
+      const ownMiB = Math.min(sizeMiB, store.mostMiB ?? sizeMiB);
+      tables.push(...(await tablesOf(store, { binary, home, rounds, sizeMiB: ownMiB })));
+    }
+    return tables;
+  } finally {
+    rmSync(home, { recursive: true });
+  }
+}
+
+async function tablesOf(
+  store: Store,
+  { binary, home, rounds, sizeMiB }: Size & { readonly binary: string; readonly home: string },
+): Promise<string[]> {
+  const [file, copy] = [join(home, `file of ${sizeMiB} MiB`), join(home, "copy")];
+  if (!existsSync(file)) writeLargeFile(file, sizeMiB);
+  const env = { ...store.settings, WALNUT_CACHE_DIR: join(home, "cache") };
+  const walnut = (name: string, ...words: readonly string[]): Contender => ({
+    name,
+    run: () => measure([binary, "st", ...words], { cwd: home, env }),
+  });
+  const plain = (words: readonly string[]): Contender => ({
+    name: store.plain.name,
+    run: () => measure(words, { cwd: home, env: store.plain.env }),
+  });
+  const fresh = async () => rmSync(copy, { force: true });
+  const put = walnut("walnut st put", "put", "--no-compress", "--force", file, KEY);
+  const get = walnut("walnut st get", "get", "--no-decompress", KEY, copy);
+  const ups = await compare([plain(store.plain.put(file)), put], rounds);
+  const downs = [plain(store.plain.get(copy)), get].map((one) => ({ ...one, prepare: fresh }));
+  return [
+    formatTable(`Upload of ${sizeMiB} MiB: ${store.name}`, ups),
+    formatTable(`Download of ${sizeMiB} MiB: ${store.name}`, await compare(downs, rounds)),
+  ];
+}
