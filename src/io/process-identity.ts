@@ -34,12 +34,12 @@ export function describeHolder(): string | undefined {
 }
 
 /** What became of the process that `describeHolder` named: from elsewhere it can't be told. */
-export function stateOfHolder(name: string): "alive" | "dead" | "unknown" {
-  const [process = "", namespace] = name.split("@");
+export function stateOfHolder(holder: string): "alive" | "dead" | "unknown" {
+  const [name = "", namespace] = holder.split("@");
   const boot = readProc("sys/kernel/random/boot_id")?.trim();
-  const isHere = namespace === pidNamespace() && process.endsWith(`:${boot}`);
+  const isHere = namespace === pidNamespace() && name.endsWith(`:${boot}`);
   if (!isHere) return "unknown";
-  return isProcessAlive(process) ? "alive" : "dead";
+  return isProcessAlive(name) ? "alive" : "dead";
 }
 
 function pidNamespace(): string | undefined {

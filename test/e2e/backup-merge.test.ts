@@ -10,7 +10,6 @@ import { unpackWalgFixture } from "../support/walg-fixture.ts";
 import { runWalnut, walnutShellCommand } from "../support/walnut.ts";
 
 const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 100 : 4;
-const FULL = "base_000000010000000000000003";
 const NEWEST = "base_000000010000000000000007_D_000000010000000000000005";
 const MERGED = "base_000000010000000000000007";
 const random = seededRandom();
@@ -53,7 +52,7 @@ test(`a merge of WAL-G's chain, killed at ${ROUNDS} moments (seed ${random.seed}
   }
   assert.ok(kills > 0, "no round was killed");
   await run("backup-merge", NEWEST, "--add-user-data", '{"merged":true}');
-  await run("delete", "target", FULL, "--confirm");
+  await run("delete", "before", MERGED, "--confirm");
   assert.deepEqual(await names(), [MERGED], "the merged backup needs no other");
 
   const destination = join(root, "data");

@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { test } from "node:test";
-import { describeProcess, isProcessAlive } from "../../src/io/process-identity.ts";
+import {
+  describeHolder,
+  describeProcess,
+  isProcessAlive,
+  stateOfHolder,
+} from "../../src/io/process-identity.ts";
 
 test("this process is alive under its own name, and only under that", () => {
   const name = describeProcess();
@@ -30,4 +35,13 @@ test("a process that was killed is not alive", async () => {
   child.kill("SIGKILL");
   await once(child, "exit");
   assert.equal(isProcessAlive(name), false);
+});
+
+test("a holder is judged only where its name means something", () => {
+  const holder = describeHolder() ?? "";
+  assert.equal(stateOfHolder(holder), "alive");
+  assert.equal(stateOfHolder(holder.replace(/^\d+/, "4194305")), "dead");
+  assert.equal(stateOfHolder(holder.replace(/@.*/, "@pid:[1]")), "unknown", "another container");
+  assert.equal(stateOfHolder(holder.replace(/:[^:]*@/, ":another-boot@")), "unknown");
+  assert.equal(stateOfHolder(""), "unknown");
 });
