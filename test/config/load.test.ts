@@ -292,18 +292,6 @@ const refused: readonly (readonly [Readonly<Record<string, string>>, RegExp])[] 
   [{ WALG_TARGET_STORAGE: "b" }, /there is no storage b/],
   [{ S3_USE_YC_SESSION_TOKEN: "true" }, /credentials come in a later version/],
   [{ S3_ENDPOINT_SOURCE: "http://x" }, /only AWS_ENDPOINT/],
-  [{ WALG_S3_PREFIX: "s3://b", S3_REQUEST_ADDITIONAL_HEADERS: "a b" }, /is no list of headers$/],
-  [
-    { WALG_S3_PREFIX: "s3://b", S3_REQUEST_ADDITIONAL_HEADERS: '{"a":1}' },
-    /is no list of headers$/,
-  ],
-  [
-    { WALG_S3_PREFIX: "s3://b", S3_REQUEST_ADDITIONAL_HEADERS: "Authorization: x" },
-    /is no list of headers$/,
-  ],
-  [{ WALG_S3_PREFIX: "s3://b", WALNUT_S3_TAGS: "a=1&a=2" }, /is no list of tags: "a=1&a=2"$/],
-  [{ WALG_S3_PREFIX: "s3://b", WALNUT_S3_TAGS: "a" }, /is no list of tags/],
-  [{ WALG_S3_PREFIX: "s3://b", S3_RETENTION_MODE: "ALWAYS" }, /S3_RETENTION_MODE/],
 ];
 
 for (const [environment, message] of refused) {
@@ -311,30 +299,6 @@ for (const [environment, message] of refused) {
     await assert.rejects(load({ ...environment }), { code: "config", message });
   });
 }
-
-test("reads what S3 is told with requests", async () => {
-  const prefix = { WALG_S3_PREFIX: "s3://bucket/folder" };
-  const plain = await load(prefix);
-  for (const name of ["lock", "tags", "isRequesterPays", "requestHeaders"]) {
-    assert.equal(Reflect.get(plain.storage ?? {}, name), undefined, name);
-  }
-  const { storage } = await load({
-    ...prefix,
-    WALG_S3_RETENTION_PERIOD: "3600",
-    WALNUT_S3_TAGS: "team=db&cost%20center=",
-    WALNUT_S3_REQUESTER_PAYS: "true",
-    S3_REQUEST_ADDITIONAL_HEADERS: 'X-Tenant: seven\nx-quoted: "a: b"\n',
-  });
-  assert.ok(storage?.kind === "s3");
-  assert.deepEqual(storage.lock, { mode: "GOVERNANCE", periodSeconds: 3600 });
-  assert.equal(storage.tags, "team=db&cost%20center=");
-  assert.equal(storage.isRequesterPays, true);
-  assert.deepEqual(storage.requestHeaders, { "x-tenant": "seven", "x-quoted": "a: b" });
-  const json = { S3_REQUEST_ADDITIONAL_HEADERS: '{"X-Tenant": "eight"}' };
-  const again = await load({ ...prefix, ...json });
-  assert.ok(again.storage?.kind === "s3");
-  assert.deepEqual(again.storage.requestHeaders, { "x-tenant": "eight" });
-});
 
 test("values that ask for nothing are not refused", async () => {
   await load({
