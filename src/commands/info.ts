@@ -17,6 +17,13 @@ import { formatTimeUtc, timeMsOf, type TimeNs, timeNsOf } from "../layout/time.t
 import { formatLsn } from "../postgres/lsn.ts";
 import type { Command, Context } from "./command.ts";
 import { indentJson } from "./indented-json.ts";
+import {
+  type MirrorStatus,
+  mirrorJson,
+  mirrorText,
+  mirrorWarnings,
+  readMirrorStatuses,
+} from "./mirror-status.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -65,7 +72,8 @@ export const info: Command<InfoArguments> = {
       const collisions = await readCollisions(storage, catalogue.ownKeys, { signal });
       const query = { catalogue, view, report, collisions, server, nowNs };
       const state = summarizeRepository(query);
-      const shown = { state, server, config, nowNs };
+      const mirrors = await readMirrorStatuses(storage);
+      const shown = { state, server, config, mirrors, nowNs };
       await context.write(isJson ? toJson(shown) : toText(shown));
     } finally {
       await finder.close();
@@ -112,13 +120,27 @@ interface Shown {
   readonly state: RepositoryInfo;
   readonly server: Server;
   readonly config: Config;
+  readonly mirrors: readonly MirrorStatus[];
   readonly nowNs: TimeNs;
 }
 
-function toText({ state, server, config, nowNs }: Shown): string {
+function allWarnings({
+  state,
+  mirrors,
+  nowNs,
+}: Shown): readonly { readonly code: string; readonly text: string }[] {
+  return [
+    ...state.warnings,
+    ...mirrors.flatMap((mirror) => mirrorWarnings(mirror, timeMsOf(nowNs))),
+  ];
+}
+
+function toText(shown: Shown): string {
+  const { state, server, config, mirrors, nowNs } = shown;
   const { sizes, lastBackup, restorableTo } = state;
   const lines: (readonly [name: string, value: string])[] = [
     ["store", state.storageName],
+    ...mirrors.map((one) => ["mirror", mirrorText(one, timeMsOf(nowNs))] as const),
     ["cluster", clusterText(state)],
     ["server", serverText(server)],
     [
@@ -143,7 +165,9 @@ function toText({ state, server, config, nowNs }: Shown): string {
   ];
   const width = Math.max(...lines.map(([name]) => name.length));
   const body = lines.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join("");
-  const warnings = state.warnings.map(({ text }) => `WARNING: ${text}\n`).join("");
+  const warnings = allWarnings(shown)
+    .map(({ text }) => `WARNING: ${text}\n`)
+    .join("");
   return `${body}${warnings === "" ? "nothing to look at\n" : warnings}`;
 }
 
@@ -195,7 +219,8 @@ function policyRules({ retention }: Config): readonly (readonly [string, number]
   return pairs.flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]));
 }
 
-function toJson({ state, server, config, nowNs }: Shown): string {
+function toJson(shown: Shown): string {
+  const { state, server, config, mirrors, nowNs } = shown;
   const { lastBackup, restorableTo, sizes } = state;
   const rules = policyRules(config);
   const text = formatJson(
@@ -203,6 +228,7 @@ function toJson({ state, server, config, nowNs }: Shown): string {
       ["schema", SCHEMA],
       ["time", formatTimeUtc(nowNs)],
       ["store", state.storageName],
+      ["mirrors", mirrors.map((one) => mirrorJson(one, timeMsOf(nowNs)))],
       [
         "cluster",
         jsonObject([
@@ -253,7 +279,7 @@ function toJson({ state, server, config, nowNs }: Shown): string {
       ["policy", jsonObject(rules.map(([name, value]) => [name, BigInt(value)]))],
       [
         "warnings",
-        state.warnings.map(({ code, text: what }) =>
+        allWarnings(shown).map(({ code, text: what }) =>
           jsonObject([
             ["code", code],
             ["text", what],

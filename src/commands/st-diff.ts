@@ -95,9 +95,11 @@ async function openMirrored(words: Words, context: Context) {
 }
 
 function rowOf(title: string, { key, kind, primary, mirror }: Difference): readonly string[] {
-  const size = (object: { readonly sizeBytes: number } | undefined): string =>
-    object === undefined ? "-" : String(object.sizeBytes);
-  return [title, WORDS[kind], size(primary), size(mirror), key];
+  return [title, WORDS[kind], sizeOf(primary), sizeOf(mirror), key];
+}
+
+function sizeOf(object: { readonly sizeBytes: number } | undefined): string {
+  return object === undefined ? "-" : String(object.sizeBytes);
 }
 
 /** Decrypts and decompresses it; what has no checksum and is no document tells nothing. */

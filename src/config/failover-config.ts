@@ -3,7 +3,7 @@ import type { HealthRules } from "../storage/failover-health.ts";
 import type { FailoverConfig, StorageConfig } from "../storage/open.ts";
 import { ALL_STORAGES, DEFAULT_STORAGE, failover } from "./failover-settings.ts";
 import type { FoundSettings } from "./found-settings.ts";
-import { readStoreMap, requireDifferent } from "./store-map.ts";
+import { type NamedStore, readStoreMap, requireDifferent } from "./store-map.ts";
 
 /** The fail-over storages, in their order; undefined where there are none. Throws ConfigError. */
 export function readFailoverConfig(
@@ -22,11 +22,11 @@ export function readFailoverConfig(
 /** The only store to use; undefined for all. Throws ConfigError for one that is not there. */
 export function readTargetStorage(
   found: FoundSettings,
-  config: FailoverConfig | undefined,
+  others: readonly NamedStore[],
 ): string | undefined {
   const target = found.get(failover.target);
   if (target === undefined || target === ALL_STORAGES) return undefined;
-  const names = [DEFAULT_STORAGE, ...(config?.stores ?? []).map(({ name }) => name)];
+  const names = [DEFAULT_STORAGE, ...others.map(({ name }) => name)];
   if (names.includes(target)) return target;
   throw new ConfigError(`${found.describe(failover.target)}: there is no storage ${target}`, {
     hint: `There ${names.length === 1 ? "is" : "are"}: ${names.join(", ")}.`,

@@ -159,11 +159,13 @@ function readStores(
   const primary = readStorageConfig(found);
   const failover = readFailoverConfig(found, primary);
   const others = failover?.stores ?? [];
+  const mirror = readMirrorConfig(found, { homeDirectory, primary, others });
+  const all = [...others, ...(mirror?.stores ?? [])];
   return {
     ...defined("storage", primary),
     ...defined("failover", failover),
-    ...defined("mirror", readMirrorConfig(found, { homeDirectory, primary, others })),
-    ...defined("targetStorage", readTargetStorage(found, failover)),
+    ...defined("mirror", mirror),
+    ...defined("targetStorage", readTargetStorage(found, all)),
     ...defined("storageFolder", readStorageFolder(found)),
   };
 }

@@ -2,8 +2,8 @@ import { ObjectNotFoundError } from "../errors.ts";
 import { carry, catchUp, type CatchUpOptions, type MirrorPair } from "./mirror-catch-up.ts";
 import { compareStores, type Difference } from "./mirror-compare.ts";
 import type { MirrorQueue } from "./mirror-queue.ts";
-import { copyObject } from "./object-copy.ts";
-import type { ObjectKey } from "./storage.ts";
+import { copyObject, digestOf } from "./object-copy.ts";
+import type { CallOptions, ObjectKey } from "./storage.ts";
 
 /** What a reader makes of an object: "unknown" where nothing in it could tell. */
 export type Soundness = "whole" | "damaged" | "unknown";
@@ -53,14 +53,30 @@ async function repair(
   const other = await judge("mirror", key);
   if (own === "whole" && other === "damaged") {
     await carry(pair, key, new Set(["replace"]), { signal });
-    return { isDone: true, text: "damaged in the mirror: replaced there" };
+    return await checked(pair, key, "damaged in the mirror: replaced there", { signal });
   }
   if (own === "damaged" && other === "whole") {
     await copyObject(pair.mirror, pair.primary, key, { existing: "overwrite", signal });
-    return { isDone: true, text: "damaged in the primary: replaced there" };
+    return await checked(pair, key, "damaged in the primary: replaced there", { signal });
   }
   const both = own === "damaged" ? "damaged in both" : "nothing tells which of the two is right";
   return { isDone: false, text: both };
+}
+
+/** Several stores that are one may take a put elsewhere than where they read. */
+async function checked(
+  { primary, mirror }: MirrorPair,
+  key: ObjectKey,
+  text: string,
+  { signal }: CallOptions,
+): Promise<Omit<Repair, "difference">> {
+  const [own, other] = await Promise.all([
+    digestOf(primary.get(key, { signal })),
+    digestOf(mirror.get(key, { signal })),
+  ]);
+  return own === other
+    ? { isDone: true, text }
+    : { isDone: false, text: `${text}, but it is read as before` };
 }
 
 async function bringBack(

@@ -32,6 +32,12 @@ function bench() {
   };
 }
 
+function flip(path: string): void {
+  const bytes = readFileSync(path);
+  bytes.writeUInt8(bytes.readUInt8(bytes.length - 2) ^ 1, bytes.length - 2);
+  writeFileSync(path, bytes);
+}
+
 test("st diff proves both equal, also after the mirror was away", async () => {
   using world = bench();
   const { st, mirror, queue } = world;
@@ -67,11 +73,6 @@ test("st sync puts whole objects in the place of damaged ones, and nothing else"
     assert.equal((await st("put", "file", name)).code, 0);
   }
   const whole = readFileSync(join(primary, "one.zst"));
-  const flip = (path: string): void => {
-    const bytes = readFileSync(path);
-    bytes.writeUInt8(bytes.readUInt8(bytes.length - 2) ^ 1, bytes.length - 2);
-    writeFileSync(path, bytes);
-  };
   flip(join(primary, "one.zst"));
   flip(join(mirror, "two.zst"));
   flip(join(primary, "three.zst"));
