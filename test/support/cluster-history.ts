@@ -84,7 +84,9 @@ export class ClusterHistory {
       ["update", sql((table) => `UPDATE ${table} SET t = t || 'u' WHERE id % 97 = ${number(97)}`)],
       ["update all", sql((table) => `UPDATE ${table} SET t = left(t, 5)`)],
       ["delete", sql((table) => `DELETE FROM ${table} WHERE id > ${number(3000)}`)],
-      ["delete and vacuum", sql((table) => `DELETE FROM ${table} WHERE id > ${number(900)}`)],
+      ["delete the end", sql((table) => `DELETE FROM ${table} WHERE id > ${number(900)}`)],
+      ["update some", sql((table) => `UPDATE ${table} SET id = id + 1 WHERE id % 13 = 0`)],
+      ["cut and grow", async () => await this.#cutAndGrow()],
       ["vacuum", sql((table) => `VACUUM ${table}`)],
       ["vacuum freeze", sql((table) => `VACUUM (FREEZE) ${table}`)],
       ["vacuum full", sql((table) => `VACUUM FULL ${table}`)],
@@ -110,6 +112,18 @@ export class ClusterHistory {
       database,
     );
     tables.push(name);
+  }
+
+  /** VACUUM gives pages at the end back, unless somebody looks; then the same file grows again. */
+  async #cutAndGrow(): Promise<void> {
+    const [database, tables] = pick(this.#random, [...this.#tables]);
+    if (tables.length === 0) return await this.#create(database, tables);
+    const table = pick(this.#random, tables);
+    const kept = Math.floor(this.#random.next() * 500);
+    const { cluster } = this.world;
+    await cluster.query(`DELETE FROM ${table} WHERE id > ${kept}`, database);
+    await cluster.query(`VACUUM ${table}`, database);
+    await cluster.query(`INSERT INTO ${table} ${rows(3000)}`, database);
   }
 
   async #drop(): Promise<void> {
