@@ -65,13 +65,13 @@ describe("merges of one server's chains", () => {
   test(`a merged chain restores byte for byte as the chain (seed ${random.seed})`, async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       using scratch = scratchDirectory();
-      await history().change(6);
+      await history().change(IS_LONG ? 6 : 4);
       let backup = "";
       for (let taken = 0; taken < 3; taken += 1) {
         // Increments over the network: then PostgreSQL's manifest is made anew, too.
         const push = taken > 0 ? world().pushRemote.bind(world()) : world().push.bind(world());
         ({ name: backup } = await push({ increments, hasDatabaseNames: taken === 2 }));
-        if (taken < 2) await history().change(5);
+        if (taken < 2) await history().change(IS_LONG ? 5 : 3);
       }
       const { name } = await merge(backup);
       await assertSameRestores(scratch.path, name, backup);
@@ -81,14 +81,15 @@ describe("merges of one server's chains", () => {
   });
 
   test("the next increment is based on the merged backup, and merges again", async () => {
-    using scratch = scratchDirectory();
     const before = (await listBackups(world().storage, { hasMetadata: false, signal })).at(-1);
     assert.ok(before?.sentinel?.own?.mergedFrom !== undefined);
-    await history().change(3);
+    await history().change(IS_LONG ? 3 : 1);
     const next = await world().push({ increments, hasDatabaseNames: false });
     assert.equal(next.baseName, before.name, world().logged.join("\n"));
     assert.equal((await world().sentinel(next.name)).base?.stepCount, 1);
     const { name } = await merge(next.name, { codec: codecOf("zstd"), thresholdBytes: 1024 ** 3 });
+    if (!IS_LONG) return;
+    using scratch = scratchDirectory();
     await assertSameRestores(scratch.path, name, next.name);
   });
 
