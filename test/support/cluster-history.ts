@@ -119,11 +119,14 @@ export class ClusterHistory {
     const [database, tables] = pick(this.#random, [...this.#tables]);
     if (tables.length === 0) return await this.#create(database, tables);
     const table = pick(this.#random, tables);
-    const kept = Math.floor(this.#random.next() * 500);
     const { cluster } = this.world;
-    await cluster.query(`DELETE FROM ${table} WHERE id > ${kept}`, database);
+    const pages = Math.floor(this.#random.next() * 5);
+    await cluster.query(`DELETE FROM ${table} WHERE ctid > '(${pages}, 0)'`, database);
     await cluster.query(`VACUUM ${table}`, database);
-    await cluster.query(`INSERT INTO ${table} ${rows(3000)}`, database);
+    // Row by row: from 16 on that makes room for more than there are.
+    const program = `seq 1 ${500 * (1 + pages)} | sed "s/$/\\tcopied/"`;
+    const copy = `COPY ${table} FROM PROGRAM '${program}' WHERE random() >= 0`;
+    await cluster.query(copy, database);
   }
 
   async #drop(): Promise<void> {
