@@ -15,10 +15,17 @@ export interface ShipOptions extends Omit<PushOptions, "signal"> {
   readonly partialIntervalMs: number;
   /** ... or as soon as it has grown by this much. */
   readonly partialBytes: number | undefined;
+  /**
+   * Given each segment once the server may forget it; its file stays until this is done. Nothing
+   * waits for it, and a segment that comes too soon behind others is not given.
+   */
+  readonly onSegment?: ((segment: WalSpool) => Promise<void>) | undefined;
 }
 
 /** Complete segments that are being stored or wait; each has a file, and so has the next one. */
 const COMPLETE_MAX = 2;
+/** Segments that are looked at after they were stored. */
+const LOOKED_AT_MAX = 2;
 /** Before an object that is not ours is looked at again. */
 const RECHECK_MS = 60_000;
 
@@ -64,6 +71,7 @@ export class WalShipper {
   #busyWith: Cargo | undefined;
   #storedLsn: Lsn;
   #isWanted = false;
+  #lookedAtCount = 0;
 
   /** The store holds all WAL before `storedLsn`, as far as it is wanted at all. */
   constructor(storage: Storage, storedLsn: Lsn, options: ShipOptions) {
@@ -218,7 +226,27 @@ export class WalShipper {
     if (cargo.mayHavePartial) await this.#removePartial(cargo, signal);
     this.#complete.shift();
     this.#advance(spool.receivedLsn);
-    await spool[Symbol.asyncDispose]();
+    await this.#letGo(spool);
+  }
+
+  async #letGo(spool: WalSpool): Promise<void> {
+    const { onSegment } = this.#options;
+    if (onSegment === undefined || this.#lookedAtCount >= LOOKED_AT_MAX) {
+      return await spool[Symbol.asyncDispose]();
+    }
+    this.#lookedAtCount += 1;
+    const look = async (): Promise<void> => {
+      await using file = spool;
+      await onSegment(file);
+    };
+    void look()
+      .catch((error: unknown) => {
+        this.#options.log.warning("a stored segment could not be looked at", {
+          wal: spool.name,
+          reason: String(error),
+        });
+      })
+      .finally(() => (this.#lookedAtCount -= 1));
   }
 
   /** A leftover is harmless: it must not keep a stored segment from being confirmed. */

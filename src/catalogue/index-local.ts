@@ -65,8 +65,11 @@ interface Noted {
   readonly open: OpenRecord | undefined;
 }
 
-/** Undefined for a file that is gone, or is not what its name says. */
-async function noteFile(
+/**
+ * The note of one segment that is a file; `before` is what the segment before it left open. Undefined
+ * for a file that is gone, or is not what its name says.
+ */
+export async function noteFile(
   path: string,
   name: string,
   { before, signal }: CallOptions & { readonly before: OpenRecord | undefined },

@@ -1,5 +1,7 @@
 import { receiveWal } from "../archive/receive.ts";
 import { codecOf } from "../codec/table.ts";
+import type { Log } from "../io/log.ts";
+import type { Storage } from "../storage/storage.ts";
 import type { Command } from "./command.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -29,7 +31,11 @@ export const walReceive: Command<{ readonly isSynchronous: boolean }> = {
     const { config, log, clock, signal } = context;
     const { slot, partialIntervalMs, partialBytes } = config.receive;
     await using storage = await context.openStorage("archive");
+    await using index = config.archiveQueue.isIndexingCommits
+      ? await openIndex(storage, log)
+      : undefined;
     await receiveWal(storage, {
+      onSegment: index === undefined ? undefined : (segment) => index.note(segment),
       settings: config.postgres,
       slot,
       isSynchronous: isSynchronous || config.receive.isSynchronous,
@@ -46,3 +52,9 @@ export const walReceive: Command<{ readonly isSynchronous: boolean }> = {
     });
   },
 };
+
+/** Times of commits, for `walnut timeline` and `walnut find`. */
+async function openIndex(storage: Storage, log: Log) {
+  const { ReceivedIndex } = await import("../catalogue/index-received.ts");
+  return new ReceivedIndex(storage, log);
+}

@@ -26,13 +26,24 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
     using scratch = scratchDirectory();
     await using cluster = await start(major);
     const storage = new ReceivingStorage();
-    const options = { port: cluster.port, cacheDirectory: scratch.path };
+    const looks: { readonly name: string; readonly isStored: boolean; readonly bytes: Buffer }[] =
+      [];
+    const onSegment = async ({ name, path }: { readonly name: string; readonly path: string }) => {
+      const isStored = storage.names.includes(name);
+      looks.push({ name, isStored, bytes: await readFile(path) });
+    };
+    const options = { port: cluster.port, cacheDirectory: scratch.path, onSegment };
     await using receiver = startReceiver(storage, options);
     await receiver.said(/^receiving WAL$/);
     await fill(cluster, 60_000);
     await cluster.waitFor(FLUSHED);
     const segments = await checkStored(storage, cluster);
     assert.ok(segments.length >= 3, segments.join());
+    assert.ok(looks.length > 0);
+    for (const { name, isStored, bytes } of looks) {
+      assert.ok(isStored, `${name} was shown before it was stored`);
+      assert.ok(bytes.equals((await storage.content(name)) ?? Buffer.alloc(0)), name);
+    }
 
     const current = await cluster.value("SELECT pg_walfile_name(pg_current_wal_flush_lsn())");
     const [partial, ...others] = storage.names.filter((name) => name.endsWith(".partial"));

@@ -12,15 +12,19 @@ import {
   mergeEntries,
   parseGroup,
 } from "../../src/catalogue/commit-index.ts";
+import { ReceivedIndex } from "../../src/catalogue/index-received.ts";
 import { indexLocalBatch } from "../../src/catalogue/index-local.ts";
 import { walView } from "../../src/catalogue/wal-view.ts";
+import { StorageError } from "../../src/errors.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { createHasher } from "../../src/io/hash.ts";
+import { silentLog } from "../../src/io/log.ts";
 import { COMMIT_INDEX_FOLDER } from "../../src/layout/keys.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { parseSegmentName } from "../../src/postgres/wal-file.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { postgresBytes, postgresFacts } from "../support/postgres-fixtures.ts";
+import { collectingLog } from "../support/restoring.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 
 const signal = AbortSignal.timeout(60_000);
@@ -47,6 +51,41 @@ async function readIndex(storage: MemoryStorage): Promise<readonly (IndexEntry |
 function essence(entries: readonly (IndexEntry | undefined)[]) {
   return entries.map((entry) => entry?.commits);
 }
+
+describe("commits of segments that are received", () => {
+  test("are noted as those who read the store note them, and written at the end", async () => {
+    using directory = scratchDirectory();
+    const [received, local] = [new MemoryStorage(), new MemoryStorage()];
+    {
+      await using index = new ReceivedIndex(received, silentLog);
+      for (const name of NAMES) {
+        const path = join(directory.path, name);
+        writeFileSync(path, postgresBytes(17, name));
+        await index.note({ name, path, segmentBytes: MIB });
+      }
+      await index.note({ name: last, path: join(directory.path, "gone"), segmentBytes: MIB });
+    }
+    await indexLocalBatch(local, { walDirectory: directory.path, name: last }, { signal });
+    const entries = await readIndex(received);
+    assert.ok(entries.every((entry) => entry !== undefined));
+    assert.deepEqual(essence(entries), essence(await readIndex(local)));
+  });
+
+  test("a store that takes no notes costs nothing but the notes", async () => {
+    using directory = scratchDirectory();
+    const storage = new MemoryStorage();
+    storage.put = () => Promise.reject(new StorageError("503", { isRetryable: true }));
+    const path = join(directory.path, first);
+    writeFileSync(path, postgresBytes(17, first));
+    const log = collectingLog();
+    {
+      await using index = new ReceivedIndex(storage, log);
+      await index.note({ name: first, path, segmentBytes: MIB });
+    }
+    assert.deepEqual(storage.keys, []);
+    assert.match(log.lines.join(""), /commits are not noted.*503/);
+  });
+});
 
 describe("commits of a batch in pg_wal", () => {
   test("are noted as those who read the store note them", async () => {
