@@ -315,7 +315,9 @@ async function receiveAll(
       documents,
       hasher: await createHasher(settings.hash),
       onContent,
-      onReceived: async (sizeBytes) => await rateLimit?.take(sizeBytes, world),
+      async onReceived(sizeBytes) {
+        await rateLimit?.take(sizeBytes, world);
+      },
       signal: world.signal,
     });
   });

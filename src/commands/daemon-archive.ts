@@ -4,7 +4,7 @@ import { ConfigError, InterruptedError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { Log } from "../io/log.ts";
 import { Semaphore } from "../io/ordered.ts";
-import { BorrowedStorage } from "../storage/borrowed.ts";
+import { borrowed } from "../storage/overlay.ts";
 import type { StorageUse } from "../storage/failover-open.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context, Reloaded, Self } from "./command.ts";
@@ -153,7 +153,7 @@ class Generation {
     this.#fetches = new Semaphore(Math.min(config.downloadConcurrency, CONCURRENCY_MAX));
     this.context = {
       ...own,
-      openStorage: async (use) => new BorrowedStorage(await this.#open(use)),
+      openStorage: async (use) => borrowed(await this.#open(use)),
       ...(self === undefined ? {} : { self: this.#describeSelf(self) }),
     };
   }

@@ -13,7 +13,7 @@ import { rclone } from "./rclone-settings.ts";
 import type { Setting } from "./setting.ts";
 import { readSftpConfig } from "./sftp-config.ts";
 import { sftp } from "./sftp-settings.ts";
-import { readRequestHeaders } from "./s3-request-headers.ts";
+import { readRequestHeaders } from "./request-headers.ts";
 import { storage } from "./storage-settings.ts";
 import { readSwiftConfig } from "./swift-config.ts";
 import { swift } from "./swift-settings.ts";

@@ -5,7 +5,7 @@ import type { Log } from "../io/log.ts";
 import { STORAGE_RETRY_POLICY, systemRandom } from "../io/retry.ts";
 import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.ts";
 import type { AzureConfig } from "./azure-config.ts";
-import { CountedStorage } from "./counted.ts";
+import { countedStorage } from "./counted.ts";
 import { DeadlineStorage } from "./deadline.ts";
 import { DirectoryStorage } from "./directory.ts";
 import type { HealthRules } from "./failover-health.ts";
@@ -13,7 +13,7 @@ import type { FailoverOpenOptions, StoreToOpen } from "./failover-open.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import type { MirrorConfig } from "./mirror-open.ts";
 import { PrefixedStorage } from "./prefixed.ts";
-import { RateLimitedStorage } from "./rate-limited.ts";
+import { rateLimitedStorage } from "./rate-limited.ts";
 import type { RcloneConfig } from "./rclone-config.ts";
 import { RetryingStorage } from "./retrying.ts";
 import type { SftpConfig } from "./sftp-config.ts";
@@ -211,8 +211,8 @@ async function openInFolder(config: StorageConfig, options: AllOptions): Promise
   const opened = await openStore(config, { ...options, traffic });
   // The others keep to the rate themselves, where the bytes go onto the network.
   const isSlowedHere = ["directory", "sftp", "rclone"].includes(config.kind);
-  const slowed = isSlowedHere ? new RateLimitedStorage(opened, traffic) : opened;
-  const store = new CountedStorage(slowed, traffic.calls);
+  const slowed = isSlowedHere ? rateLimitedStorage(opened, traffic) : opened;
+  const store = countedStorage(slowed, traffic.calls);
   return options.folder === undefined ? store : new PrefixedStorage(store, options.folder);
 }
 

@@ -50,7 +50,7 @@ interface WholeTraffic {
 
 /** The way of one process to one store: all its opened storages share it. */
 export class StoreTraffic {
-  /** For CountedStorage. */
+  /** For countedStorage. */
   readonly calls = noCounts();
   readonly #whole: WholeTraffic;
   readonly #rate: RateLimit;

@@ -11,7 +11,7 @@ import type { Crypter, Decrypter } from "../../src/crypto/crypter.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { isSecretKey } from "../../src/layout/secrecy.ts";
-import { BorrowedStorage } from "../../src/storage/borrowed.ts";
+import { borrowed } from "../../src/storage/overlay.ts";
 import { EncryptedStorage } from "../../src/storage/encrypted.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { flipped, keyOf, pgpCrypters, signal, sodiumCrypter } from "../crypto/crypters.ts";
@@ -97,7 +97,7 @@ for (const [kind, writer, reader] of [
 }
 
 test("the daemon, which lends its storage, recognises what it can't read", async () => {
-  const lent = new BorrowedStorage(storage(pgp.publicOnly));
+  const lent = borrowed(storage(pgp.publicOnly));
   assert.equal(await push(lent, first), "archived");
   assert.equal(await push(lent, first), "already archived");
 });

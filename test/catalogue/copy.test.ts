@@ -8,7 +8,7 @@ import type { CopyWish } from "../../src/catalogue/copy-plan.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { manifestKey, metadataKey, sentinelKey, tarFolder } from "../../src/layout/keys.ts";
-import { CountedStorage } from "../../src/storage/counted.ts";
+import { countedStorage, noCounts } from "../../src/storage/counted.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { FaultyStorage } from "../support/faulty-storage.ts";
@@ -190,10 +190,10 @@ describe("copy", () => {
     for (const tellsSums of [true, false]) {
       source.tellsSums = tellsSums;
       target.tellsSums = tellsSums;
-      const counted = new CountedStorage(target);
-      await copy(source, counted);
+      const counts = noCounts();
+      await copy(source, countedStorage(target, counts));
       // Whose cluster it is, and the documents of three backups that may be others.
-      assert.equal(counted.counts.get === 1 + 2 * 3, tellsSums, `${counted.counts.get} reads`);
+      assert.equal(counts.get === 1 + 2 * 3, tellsSums, `${counts.get} reads`);
     }
   });
 

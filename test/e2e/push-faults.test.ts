@@ -13,7 +13,7 @@ import { codecByExtension } from "../../src/codec/table.ts";
 import { walPush } from "../../src/commands/wal-push.ts";
 import { ConflictError, OperationError } from "../../src/errors.ts";
 import { STORAGE_RETRY_POLICY } from "../../src/io/retry.ts";
-import { BorrowedStorage } from "../../src/storage/borrowed.ts";
+import { borrowed } from "../../src/storage/overlay.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import type { StorageConfig } from "../../src/storage/open.ts";
 import type { Storage } from "../../src/storage/storage.ts";
@@ -255,7 +255,7 @@ async function pushHere(path: string, storage: Storage, cwd: string): Promise<st
   const cacheDirectory = join(cwd, CACHE);
   const config = { compressionMethod: "zstd", cacheDirectory, walTimeoutMs } as const;
   try {
-    await runCommand(walPush, new BorrowedStorage(storage), [path], config);
+    await runCommand(walPush, borrowed(storage), [path], config);
     return undefined;
   } catch (error) {
     if (!(error instanceof OperationError) || error instanceof ConflictError) throw error;

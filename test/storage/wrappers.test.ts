@@ -4,12 +4,12 @@ import { readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { RateLimit } from "../../src/io/rate-limit.ts";
 import { systemRandom } from "../../src/io/retry.ts";
-import { BorrowedStorage } from "../../src/storage/borrowed.ts";
-import { CountedStorage } from "../../src/storage/counted.ts";
+import { borrowed } from "../../src/storage/overlay.ts";
+import { countedStorage, noCounts } from "../../src/storage/counted.ts";
 import { DeadlineStorage } from "../../src/storage/deadline.ts";
 import { EncryptedStorage } from "../../src/storage/encrypted.ts";
 import { PrefixedStorage } from "../../src/storage/prefixed.ts";
-import { RateLimitedStorage } from "../../src/storage/rate-limited.ts";
+import { rateLimitedStorage } from "../../src/storage/rate-limited.ts";
 import { RetryingStorage } from "../../src/storage/retrying.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { sodiumCrypter } from "../crypto/crypters.ts";
@@ -31,9 +31,9 @@ const wrappers: Readonly<Record<string, (inner: Storage) => Storage>> = {
       { clock: systemClock, random: systemRandom },
     ),
   deadline: (inner) => new DeadlineStorage(inner, 30_000, systemClock),
-  "rate-limited": (inner) => new RateLimitedStorage(inner, new RateLimit(1e9, systemClock)),
-  borrowed: (inner) => new BorrowedStorage(inner),
-  counted: (inner) => new CountedStorage(inner),
+  "rate-limited": (inner) => rateLimitedStorage(inner, new RateLimit(1e9, systemClock)),
+  borrowed: (inner) => borrowed(inner),
+  counted: (inner) => countedStorage(inner, noCounts()),
   prefixed: (inner) => new PrefixedStorage(inner, "main/cluster one"),
   "encrypted, without a key": (inner) =>
     new EncryptedStorage(inner, { decrypters: [], isSecret: () => true, isPlainRead: false }),
@@ -77,14 +77,15 @@ for (const prefix of ["", "/a", "a/", "a//b", "..", "a/../b"]) {
 }
 
 test("calls and bytes are counted, failures too", async () => {
-  const storage = new CountedStorage(new MemoryStorage());
+  const counts = noCounts();
+  const storage = countedStorage(new MemoryStorage(), counts);
   await storage.put("a", text("12345"), { signal });
   await assert.rejects(storage.put("a", text("1234567"), { signal, ifAbsent: true }));
   await readAll(storage.get("a", { signal, range: { start: 1, end: 3 } }));
   await assert.rejects(storage.stat("b", { signal }));
   await keysOf(storage, "");
   await storage.delete(["a"], { signal });
-  assert.deepEqual(storage.counts, {
+  assert.deepEqual(counts, {
     get: 1,
     put: 2,
     stat: 1,
@@ -98,7 +99,7 @@ test("calls and bytes are counted, failures too", async () => {
 test("puts and gets share one rate", async () => {
   const clock = new SkippingClock();
   const limit = new RateLimit(1_000_000, clock);
-  const storage = new RateLimitedStorage(new MemoryStorage(), limit);
+  const storage = rateLimitedStorage(new MemoryStorage(), limit);
   const beganMs = clock.monotonicMs();
   await storage.put("a", patternSource(2_000_000), { signal });
   await readAll(storage.get("a", { signal }));

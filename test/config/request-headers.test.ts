@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { findSettings } from "../../src/config/find-settings.ts";
-import { readRequestHeaders } from "../../src/config/s3-request-headers.ts";
+import { readRequestHeaders } from "../../src/config/request-headers.ts";
 
 async function read(environment: Readonly<Record<string, string>>) {
   return readRequestHeaders(await findSettings({ flags: new Map(), environment }));
