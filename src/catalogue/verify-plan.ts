@@ -49,9 +49,10 @@ function walProvedAtMs(
 }
 
 /**
- * Chooses what to read with a budget: what changed in the store, what was never proved, then what was proved longest ago; of
- * those alike the newest, which are the most likely to be needed. At least one item, so that a
- * budget smaller than every item proves all in the end. `items` are in order of age, oldest first.
+ * Chooses what to read with a budget: what changed in the store, what was never proved, then what
+ * was proved longest ago; of those alike the newest, which are the most likely to be needed. At
+ * least one item, so that a budget smaller than every item proves all in the end. `items` are in
+ * order of age, oldest first.
  */
 export function chooseSample(
   items: readonly VerifyItem[],

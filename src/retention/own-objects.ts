@@ -9,7 +9,8 @@ import type { Survey } from "./survey.ts";
 
 /**
  * Our own objects that speak of segments of which nothing stays: records of gaps, change maps,
- * indexes of commits, sums of notes of backups. What else is ours stays: WAL in quarantine waits for a person.
+ * indexes of commits, sums of notes of backups. What else is ours stays: WAL in quarantine waits
+ * for a person.
  */
 export function ownKeysOfNothing(survey: Survey, kept: KeptWal): readonly ObjectKey[] {
   return survey.catalogue.ownKeys.filter((key) => {
