@@ -115,7 +115,8 @@ class Drainer {
 
   constructor(options: DrainOptions) {
     this.#options = options;
-    this.#notes = new PushNotes(options.spool.notes, options.queue.walDirectory);
+    const { spool, queue } = options;
+    this.#notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
     this.#activeAtMs = options.clock.monotonicMs();
     if (options.except !== undefined) {
@@ -146,6 +147,7 @@ class Drainer {
   async run(server: LineServer): Promise<string> {
     const { queue, signal, log } = this.#options;
     const start = await serverStart(queue);
+    await this.#notes.forgetReaders();
     await this.#checkNotes();
     const watcher = watchMarks(queue, (name) => this.#look(name));
     let lookedAtMs = Number.NEGATIVE_INFINITY;

@@ -81,8 +81,8 @@ export function isSameFile(one: FileIdentity, other: FileIdentity): boolean {
 }
 
 /** One line of JSON. */
-export function formatNote(identity: FileIdentity): string {
-  return `${JSON.stringify(identity)}\n`;
+export function formatNote(identity: FileIdentity, repository?: string): string {
+  return `${JSON.stringify({ ...identity, repository })}\n`;
 }
 
 /** Undefined for anything that `formatNote` did not write. */
@@ -111,15 +111,23 @@ export function parseNote(text: string): FileIdentity | undefined {
 /** The shell of an archiver process, or the calls of one caller (ready-call.ts). */
 export type NoteReader = number | CallerName;
 
+/** Names of links: of archivers, and of callers. */
+const READERS = [/^\d{1,10}$/, /^c-/] as const;
+
 /** The notes of one spool: which ready files the store has acknowledged. See DRAIN.md. */
 export class PushNotes {
   readonly #directory: string;
   readonly #walDirectory: string;
+  readonly #repository: string | undefined;
 
-  /** `walDirectory` holds the files that the notes are of. */
-  constructor(directory: string, walDirectory: string) {
+  /**
+   * `walDirectory` holds the files that the notes are of. Notes of another `repository` are as
+   * untrue as others; without one, those who vouch for the reader have made sure.
+   */
+  constructor(directory: string, walDirectory: string, repository?: string) {
     this.#directory = directory;
     this.#walDirectory = walDirectory;
+    this.#repository = repository;
   }
 
   /**
@@ -139,7 +147,7 @@ export class PushNotes {
     const note = parseNote(text);
     try {
       const now = await readFileIdentity(join(this.#walDirectory, name));
-      if (note !== undefined && isSameFile(note, now)) return true;
+      if (note !== undefined && isSameFile(note, now) && this.#isOfRepository(text)) return true;
     } catch (error) {
       if (!(error instanceof LocalFileError)) throw error;
     }
@@ -156,7 +164,7 @@ export class PushNotes {
     const path = join(this.#directory, name);
     const temporaryPath = join(this.#directory, `.${name}.tmp`);
     try {
-      await writeFile(temporaryPath, formatNote(before), { mode: 0o600 });
+      await writeFile(temporaryPath, formatNote(before, this.#repository), { mode: 0o600 });
       // After the note was written: what comes later is newer than the note.
       const { mtimeNs, ctimeNs, ino, size } = await stat(join(this.#walDirectory, name), {
         bigint: true,
@@ -176,6 +184,13 @@ export class PushNotes {
     }
   }
 
+  #isOfRepository(text: string): boolean {
+    if (this.#repository === undefined) return true;
+    const note: unknown = JSON.parse(text);
+    if (typeof note !== "object" || note === null) return false;
+    return "repository" in note && note.repository === this.#repository;
+  }
+
   /** Removes a note; it is no error if there is none. */
   async remove(name: string): Promise<void> {
     await rm(join(this.#directory, name), { force: true });
@@ -192,13 +207,21 @@ export class PushNotes {
     return existsSync(join(this.#directory, String(reader)));
   }
 
+  /** From now on nobody believes the notes unasked: they may become those of another repository. */
+  async forgetReaders(): Promise<void> {
+    for (const name of await readdir(this.#directory)) {
+      const isReader = READERS.some((kind) => kind.test(name));
+      if (isReader) await rm(join(this.#directory, name), { force: true });
+    }
+  }
+
   /**
    * Lets this reader believe the notes, and no longer an earlier one of its kind. The caller has
    * made sure that all notes that are there are true.
    */
   async vouchFor(reader: NoteReader): Promise<void> {
     const own = String(reader);
-    const kind = typeof reader === "number" ? /^\d{1,10}$/ : /^c-/;
+    const kind = READERS[typeof reader === "number" ? 0 : 1];
     let isThere = false;
     for (const name of await readdir(this.#directory)) {
       if (name === own) isThere = true;

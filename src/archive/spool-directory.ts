@@ -12,6 +12,8 @@ export interface Spool {
   readonly path: string;
   /** What push ahead has acknowledged: notes/<WAL file>. */
   readonly notes: string;
+  /** Tells the configured repository from others; undefined where none was given. */
+  readonly repository?: string | undefined;
   /** For segments that are fetched ahead. */
   readonly prefetch: string;
   /** What was given up under the policy "drop" and is not in the store's list yet. */
@@ -35,6 +37,9 @@ export interface SpoolOptions {
   /** WALNUT_SPOOL_DIR: a directory for the spools of any number of data directories. */
   readonly configured?: string | undefined;
   readonly cacheDirectory: string;
+  /** Where the repository is, as the settings name it. */
+  readonly storage?: object | undefined;
+  readonly storageFolder?: string | undefined;
 }
 
 /** Where a spool may be: tried in this order. */
@@ -95,6 +100,7 @@ export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
     return {
       path,
       notes: join(path, "notes"),
+      repository: repositoryOf(options),
       prefetch: join(path, "prefetch"),
       gaps: join(path, "gaps"),
       socket: join(path, "drain.sock"),
@@ -107,6 +113,12 @@ export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
   throw new RefusedError(`no spool directory can be made for ${dataDirectory}: tried ${tried}`, {
     hint: "Set WALNUT_SPOOL_DIR to a directory that the owner of the data directory may write to.",
   });
+}
+
+function repositoryOf({ storage, storageFolder }: SpoolOptions): string | undefined {
+  if (storage === undefined) return undefined;
+  // It may hold secrets.
+  return sha256Hex(JSON.stringify([storage, storageFolder ?? ""])).slice(0, 16);
 }
 
 /** Gives the device, or undefined when the place can't be used. */

@@ -54,7 +54,8 @@ export const walPush: Command<Arguments> = {
     const around = await lookAround(wal, context);
     if (around === undefined) return await pushDirectly(wal, context);
 
-    const notes = new PushNotes(around.spool.notes, around.queue.walDirectory);
+    const { spool, queue } = around;
+    const notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     if (await notes.isTrue(wal.name)) {
       log.info("archived ahead", { wal: wal.name });
       const readers = [archiverPid, context.self?.caller];

@@ -35,6 +35,21 @@ async function writeAt(position: number, byte: number): Promise<void> {
   await handle.write(Buffer.of(byte), 0, 1, position);
 }
 
+test("a note of another repository is not believed, and goes; readers ask again", async () => {
+  const places = [join(directory, "notes"), join(directory, "wal")] as const;
+  const [one, other] = ["one", "other"].map((name) => new PushNotes(...places, name));
+  await writeFile(path, Buffer.alloc(64 * 1024, 7));
+  assert.ok(await one?.add(NAME, await readFileIdentity(path)));
+  assert.equal(await one?.isTrue(NAME), true);
+  await one?.vouchFor(4711);
+  assert.equal(await other?.isTrue(NAME), false);
+  assert.equal(await one?.isTrue(NAME), false, "it is gone");
+  await noted();
+  assert.equal(await one?.isTrue(NAME), false, "of no repository");
+  await other?.forgetReaders();
+  assert.equal(one?.isVouchedFor(4711), false);
+});
+
 const changes: Readonly<Record<string, () => Promise<void>>> = {
   "a tail that is written again": () => writeAt(64 * 1024 - 1, 8),
   "the middle with the times put back": async () => {
