@@ -94,7 +94,10 @@ export class Members {
 
   async close(): Promise<void> {
     await this.health.close(CLOSING_PATIENCE_MS);
-    for (const { store } of this.all) await store[Symbol.asyncDispose]();
+    for (const { brisk, patient } of this.all) {
+      await brisk[Symbol.asyncDispose]();
+      await patient[Symbol.asyncDispose]();
+    }
   }
 
   #divided(work: Work): readonly [readonly Member[], readonly Member[]] {

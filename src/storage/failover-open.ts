@@ -24,8 +24,8 @@ export interface StoreToOpen {
   readonly title: string;
   /** All that makes it another store, secrets included. */
   readonly settings: string;
-  /** Without retries. */
-  readonly open: () => Promise<Storage>;
+  /** Repeats no calls, but by this policy the parts that it sends. */
+  readonly open: (retryPolicy?: RetryPolicy) => Promise<Storage>;
 }
 
 export interface FailoverOpenOptions extends CallOptions, RetryContext {
@@ -88,7 +88,10 @@ function idOf({ name, settings }: StoreToOpen): string {
 function makeMember(store: StoreToOpen, health: Health, options: FailoverOpenOptions): Member {
   const { retryPolicy, health: rules, clock, random, onRetry } = options;
   const { name, title } = store;
-  const inner = new DeferredStorage(title, store.open);
+  const totalMs = Math.min(rules.checkTimeoutMs * BRISK_SHARE, retryPolicy.totalMs);
+  const briskPolicy = { ...retryPolicy, totalMs };
+  const inner = new DeferredStorage(title, async () => await store.open(briskPolicy));
+  const lasting = new DeferredStorage(title, async () => await store.open(retryPolicy));
   const subject = { id: idOf(store), name, store: inner };
   const context: RetryContext = {
     clock,
@@ -98,12 +101,11 @@ function makeMember(store: StoreToOpen, health: Health, options: FailoverOpenOpt
       onRetry?.(event);
     },
   };
-  const totalMs = Math.min(rules.checkTimeoutMs * BRISK_SHARE, retryPolicy.totalMs);
   return {
     ...subject,
     title,
-    brisk: new RetryingStorage(inner, { ...retryPolicy, totalMs }, context),
-    patient: new RetryingStorage(inner, retryPolicy, context),
+    brisk: new RetryingStorage(inner, briskPolicy, context),
+    patient: new RetryingStorage(lasting, retryPolicy, context),
   };
 }
 

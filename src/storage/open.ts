@@ -186,7 +186,8 @@ function storeToOpen(
     name,
     title: titleOf(config, options.folder),
     settings: JSON.stringify([config, options.folder]),
-    open: async () => await openInFolder(config, options),
+    open: async (retryPolicy = options.retryPolicy) =>
+      await openInFolder(config, { ...options, retryPolicy }),
   };
 }
 
