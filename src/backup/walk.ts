@@ -75,7 +75,7 @@ const TABLESPACE_LINK = /^pg_tblspc\/([1-9][0-9]*)$/;
  * Files after which garbage is collected: with a million names that live the collector would let as
  * much of it come together.
  */
-const NAMES_PER_COLLECTION = 50_000;
+const NAMES_PER_COLLECTION = 16_384;
 const NO_NAMES: ReadonlySet<string> = new Set();
 
 /**
