@@ -94,9 +94,11 @@ async function prepare(storage: Storage): Promise<PreparedRetention> {
 
 test(`${SEGMENTS} segments and ${BACKUPS} backups: planned, removed, and gone on after a kill`, async (t) => {
   const storage = makeStorage();
-  const startMs = performance.now();
+  // The processor's time: what the machine does for others does not count.
+  const before = process.cpuUsage();
   const prepared = await prepare(storage.retrying);
-  const planMs = performance.now() - startMs;
+  const { user, system } = process.cpuUsage(before);
+  const planMs = (user + system) / 1000;
   const rssMiB = process.memoryUsage().rss / 2 ** 20;
   t.diagnostic?.(`planned in ${planMs.toFixed(0)} ms, ${rssMiB.toFixed(0)} MiB resident`);
   if (IS_LONG) {
