@@ -229,15 +229,7 @@ function toJson(shown: Shown): string {
       ["time", formatTimeUtc(nowNs)],
       ["store", state.storageName],
       ["mirrors", mirrors.map((one) => mirrorJson(one, timeMsOf(nowNs)))],
-      [
-        "cluster",
-        jsonObject([
-          ["system_identifier", state.systemId?.toString() ?? null],
-          ["pg_version", big(state.pgVersion)],
-          ["segment_bytes", BigInt(state.segmentBytes)],
-          ["timeline", big(state.timeline)],
-        ]),
-      ],
+      ["cluster", clusterJson(state)],
       ["server", serverJson(server)],
       ["backup_count", BigInt(state.backupCount)],
       [
@@ -289,6 +281,15 @@ function toJson(shown: Shown): string {
     ]),
   );
   return `${indentJson(text, "  ")}\n`;
+}
+
+function clusterJson(state: RepositoryInfo): JsonObject {
+  return jsonObject([
+    ["system_identifier", state.systemId?.toString() ?? null],
+    ["pg_version", big(state.pgVersion)],
+    ["segment_bytes", BigInt(state.segmentBytes)],
+    ["timeline", big(state.timeline)],
+  ]);
 }
 
 function serverJson(server: Server): JsonObject | null {

@@ -54,7 +54,7 @@ async function addRows({ cluster }: World): Promise<void> {
 async function damage(root: string): Promise<number> {
   let count = 0;
   for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile() || !/\.zst$/.test(entry.name)) continue;
+    if (!entry.isFile() || !entry.name.endsWith(".zst")) continue;
     const path = join(entry.parentPath, entry.name);
     const bytes = await readFile(path);
     const middle = Math.trunc(bytes.length / 2);
@@ -98,7 +98,9 @@ async function goOn(): Promise<void> {
   // The fail-over storage takes what is new; what is old is read from the mirror.
   await rename(primary, `${primary}.away`);
   await addRows(world);
-  const [segment = ""] = (await readdir(join(mirror, "wal_005"))).filter((one) => /^0/.test(one));
+  const [segment = ""] = (await readdir(join(mirror, "wal_005"))).filter((one) =>
+    one.startsWith("0"),
+  );
   await walnut.mustRun("wal-fetch", segment.slice(0, 24), join(cluster.directory, "fetched"));
   const dead = join(cluster.directory, "from-mirror");
   await walnut.mustRun("backup-fetch", dead, "LATEST");
@@ -132,7 +134,9 @@ async function catchUp(): Promise<void> {
   await rename(`${mirror}.away`, mirror);
   await walnut.mustRun("st", "sync");
   await damage(join(primary, "wal_005"));
-  const [segment = ""] = (await readdir(join(mirror, "wal_005"))).filter((one) => /^0/.test(one));
+  const [segment = ""] = (await readdir(join(mirror, "wal_005"))).filter((one) =>
+    one.startsWith("0"),
+  );
   await walnut.mustRun("wal-fetch", segment.slice(0, 24), join(cluster.directory, "fetched"));
 }
 
