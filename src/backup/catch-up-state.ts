@@ -12,7 +12,7 @@ import { parseRelationPath } from "../postgres/relation-file.ts";
 import { formatListedFile } from "./catch-up-messages.ts";
 
 /** In the data directory from before the first change to after the last one. */
-export const CATCH_UP_STATE_NAME = "walnut_catchup";
+const CATCH_UP_STATE_NAME = "walnut_catchup";
 
 const HEAD = Buffer.from("walnut catch-up state 1\n");
 const DIGEST_BYTES = 16;
