@@ -29,7 +29,7 @@ export const failover = {
   checkTimeout: defaulted(
     "FAILOVER_STORAGES_CHECK_TIMEOUT",
     duration({ minMs: 100 }),
-    "How long a store may take to answer a check, and be silent in a request.",
+    "How long a store may take to answer a check; a third of it for a request's silence.",
     { default: "30s" },
   ),
   checkSize: defaulted(

@@ -5,7 +5,7 @@ import type { RetryContext, RetryPolicy } from "../io/retry.ts";
 import { sha256Hex } from "../io/runtime.ts";
 import { DeferredStorage } from "./deferred.ts";
 import { FailoverStorage, type KeyRules } from "./failover.ts";
-import { Health, type HealthRules, type Work } from "./failover-health.ts";
+import { BRISK_SHARE, Health, type HealthRules, type Work } from "./failover-health.ts";
 import { type Member, Members } from "./failover-members.ts";
 import { RetryingStorage } from "./retrying.ts";
 import type { CallOptions, Storage } from "./storage.ts";
@@ -40,9 +40,6 @@ export interface FailoverOpenOptions extends CallOptions, RetryContext {
   readonly clock: Clock;
   readonly log: Log;
 }
-
-/** Of the time for a check, that part is spent on repetitions before the next store is tried. */
-const BRISK_SHARE = 1 / 3;
 
 /**
  * Opens several stores as one, the first of them first. A store that can't be opened is one that

@@ -155,9 +155,12 @@ async function openSeveral(
   { config: { stores, health }, ...request }: FailoverRequest,
   options: AllOptions & { readonly log: Log },
 ): Promise<Storage> {
-  const { openFailover } = await import("./failover-open.ts");
+  const [{ openFailover }, { BRISK_SHARE }] = await Promise.all([
+    import("./failover-open.ts"),
+    import("./failover-health.ts"),
+  ]);
   // A store that is silent must leave time for the next one.
-  const requestTimeoutMs = Math.min(options.requestTimeoutMs, health.checkTimeoutMs);
+  const requestTimeoutMs = Math.min(options.requestTimeoutMs, health.checkTimeoutMs * BRISK_SHARE);
   const toOpen = [{ name: "default", config }, ...stores].map((one) =>
     storeToOpen(one, { ...options, requestTimeoutMs }),
   );
