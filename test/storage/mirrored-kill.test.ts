@@ -7,8 +7,8 @@ import { test } from "node:test";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
-import { catchUp } from "../../src/storage/mirror-catch-up.ts";
-import { compareStores } from "../../src/storage/mirror-compare.ts";
+import { catchUp, type MirrorPair } from "../../src/storage/mirror-catch-up.ts";
+import { compareStores, type Difference } from "../../src/storage/mirror-compare.ts";
 import { mirrorQueue } from "../support/mirror.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 
@@ -31,7 +31,7 @@ test("writers that are killed leave notes of all that the mirror lacks", async (
     acknowledged.push(...(await runAndKill([primary, mirror, queue, String(round)], 10 + round)));
     if (isAway) await rename(`${mirror}.away`, mirror);
 
-    const pair = {
+    const pair: MirrorPair = {
       primary: new DirectoryStorage(primary, systemClock),
       mirror: new DirectoryStorage(mirror, systemClock),
     };
@@ -40,7 +40,9 @@ test("writers that are killed leave notes of all that the mirror lacks", async (
     const { failure } = await catchUp(pair, mirrorQueue(queue), options);
     assert.equal(failure, undefined);
     const comparison = { isContentRead: true, signal };
-    const found = await Array.fromAsync(compareStores(pair, mirrorQueue(queue), comparison));
+    const found: readonly Difference[] = await Array.fromAsync(
+      compareStores(pair, mirrorQueue(queue), comparison),
+    );
     assert.deepEqual(found, []);
     assert.equal((await mirrorQueue(queue).status()).notes, 0);
     for (const key of acknowledged) await pair.mirror.stat(key, { signal });
