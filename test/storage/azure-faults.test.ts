@@ -204,7 +204,7 @@ faultTest("a list that was cut, or is none, is no empty container", async ({ pro
   });
 });
 
-faultTest("an expired SAS is named, and a new one taken up", async ({ azurite }) => {
+faultTest("an expired SAS is named, and a new one taken up (P23)", async ({ azurite }) => {
   const expired = makeSas(azurite.container, { expiresOn: new Date(Date.now() - 60_000) });
   const valid = makeSas(azurite.container, { expiresOn: new Date(Date.now() + 600_000) });
   const { accessKey: _, ...keyless } = azureConfig(azurite);

@@ -58,7 +58,7 @@ async function store(prefix: string): Promise<void> {
   assert.equal((await keysOf(storage, "")).length, count + 1);
 }
 
-test("a managed identity's tokens of seconds are renewed while objects are stored", async () => {
+test("a managed identity's tokens of seconds are renewed during puts (P23)", async () => {
   let count = 0;
   await using imds = await TokenServer.start(({ headers, url }) => {
     if (headers["x-identity-header"] !== "secret") return { status: 401, body: {} };
@@ -83,7 +83,7 @@ test("a managed identity's tokens of seconds are renewed while objects are store
   }
 });
 
-test("a pod's workload identity is exchanged at the authority", async () => {
+test("a pod's workload identity is exchanged at the authority (P23)", async () => {
   assert.ok(certificates !== undefined);
   let count = 0;
   let origin = "";

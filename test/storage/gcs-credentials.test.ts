@@ -77,7 +77,7 @@ async function roundTrip(giver: Giver, settings: Partial<GcsConfig>): Promise<vo
   assert.equal(refusals, 0, "no request with an old token");
 }
 
-test("the machine's account: a minute's tokens are renewed before they end", async () => {
+test("the machine's account: a minute's tokens are renewed before they end (P23)", async () => {
   const giver = new Giver();
   await using metadata = await TokenServer.start(({ headers }) =>
     headers["metadata-flavor"] === "Google" ? giver.give() : { status: 403, body: {} },

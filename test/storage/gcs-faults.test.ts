@@ -94,7 +94,7 @@ faultTest("a lost answer to a create-only put: the object is ours", async ({ pro
   assert.equal(await textOf(storage, "a"), "mine");
 });
 
-faultTest("lost answers to every step of an upload in chunks", async ({ proxy, open }) => {
+faultTest("lost answers to every step of an upload in chunks (P22)", async ({ proxy, open }) => {
   const storage = await open({ config: { chunkBytes: MIB } });
   for (const sizeBytes of [3 * MIB, 3 * MIB + 100_000, 3 * MIB + 600_000]) {
     for (const lost of [0, 1, 2, 3, 4]) {
@@ -210,7 +210,7 @@ faultTest("a refusal names the permission that is missing", async ({ proxy, open
   assert.equal(proxy.requests.length, 1, "never repeated");
 });
 
-test("gcs: a bucket whose objects are protected needs nothing but the right to create", async () => {
+test("gcs: a bucket whose objects are protected needs only the right to create (P22)", async () => {
   await using server = await GcsEmulation.start({ isRetained: true, storedChunkBytes: 3 * MIB });
   await using proxy = await FaultProxy.start(server.endpoint);
   const target = { endpoint: proxy.endpoint, bucket: server.bucket };

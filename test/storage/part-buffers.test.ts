@@ -14,7 +14,7 @@ const MAX_OBJECT_BYTES = 5 * 1024 ** 4;
 const MAX_PARTS = 10_000;
 
 for (const firstMiB of [5, 20, 64, 5120]) {
-  test(`5 TiB fit in 10,000 parts that begin with ${firstMiB} MiB`, () => {
+  test(`5 TiB fit in 10,000 parts that begin with ${firstMiB} MiB (P21)`, () => {
     let totalBytes = 0;
     let partNumber = 0;
     while (totalBytes < MAX_OBJECT_BYTES) {
