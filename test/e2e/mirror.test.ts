@@ -1,7 +1,7 @@
 /**
  * A mirror with the real program and a real server: it goes away and is caught up, the primary dies
- * (a fail-over storage takes its place) and is damaged. Archiving and restores go on, and in the end
- * both are equal.
+ * (a fail-over storage takes its place) and is damaged. Archiving and restores go on, and in the
+ * end both are equal.
  */
 import assert from "node:assert/strict";
 import { chmod, readdir, readFile, rename, writeFile } from "node:fs/promises";
