@@ -112,9 +112,8 @@ async function until(isTrue: () => boolean | Promise<boolean>, what: string): Pr
 function found(recovery = RECOVERY): string[] {
   const link = join(spool.prefetch, recovery);
   if (!existsSync(link)) return [];
-  return readdirSync(link)
-    .filter((name) => !/\.tmp-|\.coming$/.test(name))
-    .toSorted();
+  const names = readdirSync(link).filter((name) => !/\.tmp-|\.coming$/.test(name));
+  return names.toSorted();
 }
 
 const untilFound = (names: readonly string[]) =>
