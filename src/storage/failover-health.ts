@@ -214,8 +214,11 @@ export class Health {
     });
     let reason = "";
     try {
-      const probe = work === "read" ? this.#probeRead : this.#probeWrite;
-      await untilAborted(probe.call(this, subject.store, watchdog.signal), watchdog.signal);
+      const probe =
+        work === "read"
+          ? this.#probeRead(subject.store, watchdog.signal)
+          : this.#probeWrite(subject.store, watchdog.signal);
+      await untilAborted(probe, watchdog.signal);
     } catch (error) {
       const isEnding = signal.aborted && !this.#closing.signal.aborted;
       if (isEnding) throw error;

@@ -110,10 +110,11 @@ test("one storage is what a target makes of the configuration", () => {
   assert.deepEqual(only.storage, { kind: "directory", path: join(scratch.path, "c") });
 });
 
-describe("a backup", () => {
-  const put = async (storage: Storage, key: string): Promise<void> =>
-    await storage.put(key, bytesSource(Buffer.from("part")), { signal });
+async function put(storage: Storage, key: string): Promise<void> {
+  await storage.put(key, bytesSource(Buffer.from("part")), { signal });
+}
 
+describe("a backup", () => {
   test("is begun once more where another storage is alive, and nowhere twice", async () => {
     using scratch = scratchDirectory();
     const { context, names, log } = bench(scratch.path);

@@ -57,7 +57,7 @@ class World {
   }
 
   async secondNames(folder: string): Promise<string[]> {
-    return (await readdir(join(this.second, folder)).catch(() => [])).toSorted();
+    return await readdir(join(this.second, folder)).catch(() => []);
   }
 
   /** Restores the newest backup, and lets a server recover all that it can get. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../../src/errors.ts";
 import type { StorageUse } from "../../src/storage/failover-open.ts";
 import type { Storage } from "../../src/storage/storage.ts";
