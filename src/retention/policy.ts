@@ -4,7 +4,7 @@ import { isOnHistory } from "../postgres/timeline-history.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { Reasons, type Selection, WHOLE_SCOPE } from "./selection.ts";
 import type { Survey } from "./survey.ts";
-import { chainOf, findFault } from "./wholeness.ts";
+import { chainOf, findFault, hasWalTowards } from "./wholeness.ts";
 
 /** What an administrator wants to keep: whatever any of the rules keeps stays. */
 export interface RetentionPolicy {
@@ -212,7 +212,10 @@ export function leadsToNewest(survey: Survey, backup: CatalogueBackup): boolean 
   const history = survey.histories.get(newest);
   if (history === undefined) return true;
   const { finishLsn, startLsn = 0n, timeline } = backup;
-  return isOnHistory(history, timeline, lsn(finishLsn ?? startLsn));
+  return (
+    isOnHistory(history, timeline, lsn(finishLsn ?? startLsn)) &&
+    hasWalTowards(survey, backup, history)
+  );
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import type { SegmentSet } from "../catalogue/segment-set.ts";
 import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
+import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Survey } from "./survey.ts";
 
@@ -81,16 +82,33 @@ export function ownSegments(
   return { first, last: Math.max(first, Number((finishLsn - 1n) / size)) };
 }
 
+/**
+ * Whether the backup's own WAL is there on its timeline and on the way from there to a newer one:
+ * what only a third timeline holds leads to that one alone.
+ */
+export function hasWalTowards(
+  survey: Survey,
+  backup: CatalogueBackup,
+  { timeline, ancestors }: TimelineHistory,
+): boolean {
+  const range = ownSegments(survey, backup);
+  if (range === undefined) return true;
+  const way = new Set([timeline, ...ancestors.map((one) => one.timeline)]);
+  return missingOnAPath(survey, backup, range, way) === undefined;
+}
+
 /** A backup of a standby may have followed its primary to another timeline while it was taken. */
 function missingOnAPath(
   survey: Survey,
   backup: CatalogueBackup,
   { first, last }: OwnSegments,
+  way?: ReadonlySet<number>,
 ): string | undefined {
   const set = survey.sets.get(backup.timeline);
   const missing = firstMissing(set, first, last);
   if (missing === undefined) return undefined;
   for (const { timeline, history } of survey.descendants(backup.timeline)) {
+    if (way?.has(timeline) === false) continue;
     const leftLsn = history.ancestors.find((one) => one.timeline === backup.timeline)?.endLsn;
     const left = Number((leftLsn ?? 0n) / BigInt(survey.segmentBytes));
     if (left < first || left > missing) continue;
