@@ -80,7 +80,9 @@ function readCall({ args, workingDirectory }: CallPlace): WalCall | undefined {
     dataDirectory,
     async isDone(spool, caller) {
       const notes = new PushNotes(join(spool, "notes"), walDirectory);
-      return notes.isVouchedFor(caller) && (await notes.isTrue(basename(path)));
+      if (!notes.isVouchedFor(caller) || !(await notes.isTrue(basename(path)))) return false;
+      // A drainer of another repository takes the links away before its first note.
+      return notes.isVouchedFor(caller);
     },
   };
 }

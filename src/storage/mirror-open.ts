@@ -44,11 +44,7 @@ export function openMirrored(
     sides,
     mirrors.map((store) => ({
       title: store.name,
-      storage: new RetryingStorage(
-        new DeferredStorage(store.title, store.open),
-        policy === "all" ? retryPolicy : brisk,
-        options,
-      ),
+      storage: opened(store, policy === "all" ? retryPolicy : brisk),
       queue: new MirrorQueue(mirrorQueueDirectory(options, sides.storage.name, store), options),
     })),
     { policy, isReader, clock, log },
@@ -56,12 +52,14 @@ export function openMirrored(
   storage.start();
   return storage;
 
-  function sidesOf({ title, open }: StoreToOpen): { storage: Storage; reading: Storage } {
-    const inner = new DeferredStorage(title, open);
-    return {
-      storage: new RetryingStorage(inner, retryPolicy, options),
-      reading: new RetryingStorage(inner, brisk, options),
-    };
+  function sidesOf(store: StoreToOpen): { storage: Storage; reading: Storage } {
+    return { storage: opened(store, retryPolicy), reading: opened(store, brisk) };
+  }
+
+  /** Some stores repeat their own requests, for as long as the policy says. */
+  function opened({ title, open }: StoreToOpen, limits: RetryPolicy): Storage {
+    const inner = new DeferredStorage(title, async () => await open(limits));
+    return new RetryingStorage(inner, limits, options);
   }
 }
 
