@@ -66,7 +66,7 @@ class Receiver {
     const signal = AbortSignal.any([this.#options.signal, stop.signal]);
     await using files = await SpoolDirectory.make(this.#options.cacheDirectory);
     const state = this.#state;
-    const shipper = new WalShipper(
+    await using shipper = new WalShipper(
       this.#storage,
       state.own?.endLsn ?? NOTHING_STORED,
       this.#options,

@@ -59,7 +59,7 @@ const IDLE_MS = 60 * 60_000;
  * Stores what is received, one object at a time and in the order of the WAL, and knows up to where
  * the store has acknowledged it. Tries again for ever; RECEIVE.md tells what is durable when.
  */
-export class WalShipper {
+export class WalShipper implements AsyncDisposable {
   /** Called when `storedLsn` has grown. */
   onStored: () => void = () => {};
   readonly #storage: Storage;
@@ -163,17 +163,17 @@ export class WalShipper {
 
   /** Ends only with an error: the abort's reason, or what trying again can't mend. */
   async run({ signal }: CallOptions): Promise<never> {
-    try {
-      for (;;) {
-        const job = this.#nextJob();
-        if (job.kind === "wait") await this.#wait(job.ms, signal);
-        else await this.#attempt(job, signal);
-      }
-    } finally {
-      const rest =
-        this.#current === undefined ? this.#complete : [...this.#complete, this.#current];
-      for (const { spool } of rest) await spool[Symbol.asyncDispose]();
+    for (;;) {
+      const job = this.#nextJob();
+      if (job.kind === "wait") await this.#wait(job.ms, signal);
+      else await this.#attempt(job, signal);
     }
+  }
+
+  /** Removes the files that are left; after `run` has ended, and nothing is received any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const rest = this.#current === undefined ? this.#complete : [...this.#complete, this.#current];
+    for (const { spool } of rest) await spool[Symbol.asyncDispose]();
   }
 
   async #attempt({ kind, cargo }: Exclude<Job, { kind: "wait" }>, signal: AbortSignal) {
