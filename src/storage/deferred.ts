@@ -73,7 +73,10 @@ export class DeferredStorage implements Storage {
         await (await open())?.removeUnfinished(put, options);
       },
       readHold: async (key, options) => await (await open())?.readHold?.(key, options),
-      keepsVersions: async (options) => await (await open())?.keepsVersions?.(options),
+      keepsVersions: async (options) => {
+        const upkeep = await open();
+        return upkeep?.keepsVersions === undefined ? false : await upkeep.keepsVersions(options);
+      },
     };
   }
 }

@@ -1,5 +1,6 @@
 import type { Members } from "./failover-members.ts";
 import type { Upkeep } from "./storage.ts";
+import { anyKeepsVersions } from "./version-keeping.ts";
 
 /** Of all stores; a put's id begins with the number of its store. */
 export function joinUpkeep({ all }: Members): Upkeep {
@@ -23,6 +24,10 @@ export function joinUpkeep({ all }: Members): Upkeep {
         if (hold !== undefined) return hold;
       }
       return undefined;
+    },
+    async keepsVersions(options) {
+      const storages = all.map(({ store }) => store);
+      return await anyKeepsVersions(storages, options);
     },
   };
 }

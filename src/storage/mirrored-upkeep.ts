@@ -1,6 +1,7 @@
 import { OperationError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import type { ObjectHold, Storage, UnfinishedPut, Upkeep } from "./storage.ts";
+import { anyKeepsVersions } from "./version-keeping.ts";
 
 /** Of several stores as of one; undefined if none of them can do any of it. */
 export function mirroredUpkeep(storages: readonly Storage[], log: Log): Upkeep | undefined {
@@ -25,6 +26,7 @@ export function mirroredUpkeep(storages: readonly Storage[], log: Log): Upkeep |
       const inner: UnfinishedPut = { ...put, id: put.id.slice(at + 1) };
       await all[Number(put.id.slice(0, at))]?.removeUnfinished(inner, options);
     },
+    keepsVersions: async (options) => await anyKeepsVersions(storages, options),
     // A hold of the primary's keeps an object; a mirror's own hold fails its delete alone.
     ...(all[0]?.readHold === undefined
       ? {}

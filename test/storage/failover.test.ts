@@ -4,6 +4,7 @@ import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../../src/
 import { readAll } from "../../src/io/bytes.ts";
 import { failingSource } from "../support/bodies.ts";
 import { FailoverWorld } from "../support/failover-world.ts";
+import { VERSION_ANSWERS, versionUpkeep } from "../support/version-keeping.ts";
 import { keysOf, putAll, text, textOf } from "./contract-lists.ts";
 import { storageContract } from "./contract.ts";
 
@@ -212,3 +213,13 @@ test("reading without a store that does not answer is said, and asks the others 
     warnings.join(),
   );
 });
+
+for (const [first, second, together] of VERSION_ANSWERS) {
+  test(`versions of two stores (${first}, ${second}): ${together}`, async () => {
+    const world = new FailoverWorld();
+    world.store(0).memory.upkeep = versionUpkeep(first);
+    world.store(1).memory.upkeep = versionUpkeep(second);
+    await using storage = await world.open();
+    assert.equal(await storage.upkeep?.keepsVersions?.({ signal }), together);
+  });
+}

@@ -11,6 +11,7 @@ import { FaultyStorage } from "../support/faulty-storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { contentOf, killWriters, mirroredStorage, mirrorQueue } from "../support/mirror.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
+import { VERSION_ANSWERS, versionUpkeep } from "../support/version-keeping.ts";
 import { keysOf, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
@@ -326,3 +327,13 @@ test("only one process at a time works a queue off", async () => {
   await writeFile(join(world.directory, "lock"), "1:1:another-boot 00");
   assert.ok((await queue.lock()) !== undefined);
 });
+
+for (const [first, second, together] of VERSION_ANSWERS) {
+  test(`versions of a primary (${first}) and its mirror (${second}): ${together}`, async () => {
+    using world = makeWorld();
+    world.primaryObjects.upkeep = versionUpkeep(first);
+    world.mirrorObjects.upkeep = versionUpkeep(second);
+    await using storage = world.open();
+    assert.equal(await storage.upkeep?.keepsVersions?.({ signal }), together);
+  });
+}

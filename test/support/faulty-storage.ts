@@ -9,6 +9,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "../../src/storage/storage.ts";
 
 export type StorageMethod = "get" | "put" | "stat" | "list" | "delete";
@@ -58,6 +59,10 @@ export class FaultyStorage implements Storage {
   /** How often a method was called. */
   count(method: StorageMethod): number {
     return this.calls.filter((call) => call.method === method).length;
+  }
+
+  get upkeep(): Upkeep | undefined {
+    return this.#inner.upkeep;
   }
 
   async *get(key: ObjectKey, options: GetOptions): ByteStream {

@@ -12,6 +12,7 @@ import type {
   ObjectKey,
   PutOptions,
   Storage,
+  Upkeep,
 } from "../../src/storage/storage.ts";
 
 interface MemoryObject {
@@ -26,6 +27,8 @@ export class MemoryStorage implements Storage {
   readonly #objects = new Map<ObjectKey, MemoryObject>();
   /** Whether `stat` and `list` tell MD5 sums, as object stores do: of the bytes as they are now. */
   tellsSums = false;
+  /** What it can do besides; nothing unless a test sets it. */
+  upkeep: Upkeep | undefined = undefined;
   #putCount = 0;
 
   /** All keys, in byte order. */
