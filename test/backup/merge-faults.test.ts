@@ -2,11 +2,18 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { listBackups } from "../../src/backup/catalogue.ts";
+import { verifyRepository } from "../../src/catalogue/verify.ts";
 import { DamagedError, InterruptedError, StorageError } from "../../src/errors.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { describeHolder } from "../../src/io/process-identity.ts";
-import { backupFolder, partKey, sentinelKey, tarFolder } from "../../src/layout/keys.ts";
+import {
+  backupFolder,
+  filesMetadataKey,
+  partKey,
+  sentinelKey,
+  tarFolder,
+} from "../../src/layout/keys.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
@@ -64,6 +71,31 @@ describe("a merge of WAL-G's chain", () => {
     expected.files = snapshot(directory);
   });
   after(() => scratch[Symbol.dispose]());
+
+  test("one changed bit of the merged list of files is found by a quick verify", async () => {
+    const storage = await copyOf();
+    await merge(storage);
+    const key = filesMetadataKey(MERGED);
+    const faultsOfList = async () => {
+      const { findings } = await verifyRepository(storage, {
+        level: "quick",
+        jobs: 2,
+        codecJobs: 1,
+        isRelearning: false,
+        clock: systemClock,
+        onProgress: () => {},
+        signal,
+      });
+      return findings.filter(({ subject }) => subject === key).map(({ text }) => text);
+    };
+    assert.deepEqual(await faultsOfList(), []);
+    const bytes = storage.bytesOf(key) ?? Buffer.alloc(0);
+    // A digit that becomes another one: neither JSON nor our manifest tells that it is wrong.
+    const place = bytes.indexOf('"UpdatesCount":') + '"UpdatesCount":'.length;
+    assert.match(bytes.toString("latin1", place, place + 1), /[0-7]/);
+    bytes[place] = (bytes[place] ?? 0) ^ 1;
+    assert.deepEqual(await faultsOfList(), ["it does not have the hash that the sentinel says"]);
+  });
 
   test("restores as the chain does, and is the newest backup", async () => {
     const storage = await copyOf();
