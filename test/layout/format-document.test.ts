@@ -7,29 +7,32 @@ import { PROBE_FOLDER } from "../../src/layout/backup-group.ts";
 import { contentSumKey, formatContentSum, parseContentSum } from "../../src/layout/content-sum.ts";
 import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
-import { isJsonObject } from "../../src/layout/json-value.ts";
+import { isJsonObject, objectMember } from "../../src/layout/json-value.ts";
 import {
   CATCH_UP_FOLDER,
   changeMapKey,
   commitIndexKey,
   controlKey,
+  copyName,
   filesMetadataKey,
   gapKey,
   identityKey,
   labelKey,
   manifestKey,
+  mergeClaimKey,
   metadataKey,
   partKey,
   quarantineKey,
   sentinelKey,
   serverManifestKey,
+  tarFolder,
   verifyMemoryKey,
   walKey,
   writerKey,
 } from "../../src/layout/keys.ts";
 import { formatManifestLine, parseManifest } from "../../src/layout/manifest.ts";
 import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
-import { formatSentinel, parseSentinel } from "../../src/layout/sentinel.ts";
+import { formatSentinel, type OwnRecord, parseSentinel } from "../../src/layout/sentinel.ts";
 import { ENCRYPTION_MARK_KEY, REKEY_FOLDER } from "../../src/layout/secrecy.ts";
 import { deltaName } from "../../src/layout/wal-delta.ts";
 import { formatWriterClaim, parseWriterClaim } from "../../src/layout/writer-claim.ts";
@@ -62,10 +65,12 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     metadataKey("<B>"),
     filesMetadataKey("<B>"),
     `${partKey("<B>", 1, "")}[.ext]`,
+    `${tarFolder("<B>")}${copyName(0, "")}[.ext]`,
     `${controlKey("<B>", "")}[.ext]`,
     `${labelKey("<B>", "")}[.ext]`,
     manifestKey("<B>"),
     serverManifestKey("<B>"),
+    mergeClaimKey("<B>", 0, "<id>").replace("-0-", "-<ms>-"),
     CATCH_UP_FOLDER,
     ENCRYPTION_MARK_KEY,
     `${REKEY_FOLDER}<key>`,
@@ -111,6 +116,29 @@ test("the table of the sentinel in docs/FORMAT.md names every member in its orde
   const section = text.slice(text.indexOf("## Sentinel"), text.indexOf("## metadata.json"));
   const rows = [...section.matchAll(/^\| `(\w+)` +\|/gm)].map(([, member]) => member);
   assert.deepEqual(rows, [...object.keys()]);
+});
+
+test("docs/FORMAT.md names every member of ours in the sentinel", () => {
+  const sentinel = formatSentinel({
+    ...parseSentinel("base", example("sentinel")),
+    own: {
+      changeSource: "wal",
+      isPagesVerified: true,
+      corruptPages: 1,
+      isRemote: true,
+      filesMetadataHash: "0123456789abcdef",
+      mergedFrom: "base",
+    } satisfies Required<OwnRecord>,
+  });
+  const own = objectMember(parseJson(sentinel), "Walnut");
+  assert.ok(own !== undefined && isJsonObject(own));
+  const named = /^`Walnut` is ours[^]*?\n\n/m.exec(text)?.[0] ?? "";
+  const names = [...own.keys()];
+  assert.deepEqual(
+    names.filter((name) => !named.includes(`\`${name}\`, `)),
+    [],
+  );
+  assert.ok(names.length > 5);
 });
 
 test("the other examples in docs/FORMAT.md are what we write", async () => {
