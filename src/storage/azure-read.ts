@@ -1,7 +1,15 @@
 import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import type { AzureTransport } from "./azure-transport.ts";
-import { formatRange, md5Sum, openedBody, readBody, versionByEtag } from "./http-read.ts";
+import {
+  OBJECT_MARKS,
+  formatRange,
+  isOfObject,
+  md5Sum,
+  openedBody,
+  readBody,
+  versionByEtag,
+} from "./http-read.ts";
 import type { OpenedBody } from "./http-read.ts";
 import { changedWhileRead, httpFailure } from "./request-errors.ts";
 import type { RestResponse } from "./rest-sender.ts";
@@ -24,6 +32,7 @@ export async function headBlob(
   requireObject(transport, key, headers);
   const sizeBytes = Number(headers["content-length"] ?? Number.NaN);
   if (Number.isNaN(sizeBytes)) throw transport.unclear(call, "a length");
+  if (!isOfObject(headers)) throw transport.unclear(call, OBJECT_MARKS);
   const modifiedAt = new Date(headers["last-modified"] ?? 0);
   return { key, sizeBytes, modifiedAt, etag: headers["etag"], headers };
 }

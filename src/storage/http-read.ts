@@ -136,6 +136,18 @@ export function totalBytes(
   return total === undefined || Number(start) !== range?.start ? undefined : Number(total);
 }
 
+/** What `isOfObject` looks for, in words for messages. */
+export const OBJECT_MARKS = "an ETag or a time";
+
+/**
+ * Whether an answer that says 200 is for an object, by its headers: the text of an error or a login
+ * page has none of these, and would else be an object's content, or prove that there is one.
+ */
+export function isOfObject(headers: Readonly<Record<string, unknown>>): boolean {
+  const marks = ["etag", "last-modified", "x-goog-generation"];
+  return marks.some((mark) => headers[mark] !== undefined);
+}
+
 /** The body of an answer with its lengths. Throws `unclear` of what the answer does not tell. */
 export function openedBody(
   { headers, body }: RestResponse,
@@ -144,7 +156,10 @@ export function openedBody(
 ): { readonly sizeBytes: number; readonly bodyBytes: number; readonly body: Readable } {
   const bodyBytes = Number(headers["content-length"] ?? Number.NaN);
   const sizeBytes = totalBytes(range, headers["content-range"], bodyBytes);
-  if (sizeBytes !== undefined && !Number.isNaN(bodyBytes)) return { sizeBytes, bodyBytes, body };
+  const isObject = isOfObject(headers);
+  if (isObject && sizeBytes !== undefined && !Number.isNaN(bodyBytes)) {
+    return { sizeBytes, bodyBytes, body };
+  }
   body.destroy();
-  throw unclear(`the length of ${formatRange(range) ?? "the object"}`);
+  throw unclear(isObject ? `the length of ${formatRange(range) ?? "the object"}` : OBJECT_MARKS);
 }

@@ -2,7 +2,14 @@ import { Readable } from "node:stream";
 import { GetObjectCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
-import { formatRange, readBody, totalBytes, versionByEtag } from "./http-read.ts";
+import {
+  OBJECT_MARKS,
+  formatRange,
+  isOfObject,
+  readBody,
+  totalBytes,
+  versionByEtag,
+} from "./http-read.ts";
 import type { OpenedBody } from "./http-read.ts";
 import { isUnsatisfiableRange, readFailure, s3Error } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
@@ -28,6 +35,9 @@ export async function headObject(
       (http) => transport.client.send(command, http),
     );
     if (ContentLength === undefined) throw transport.unclear("stat", key, "a length");
+    if (!isOfObject({ etag: ETag, "last-modified": LastModified })) {
+      throw transport.unclear("stat", key, OBJECT_MARKS);
+    }
     const modifiedAt = LastModified ?? new Date(0);
     return { key, sizeBytes: ContentLength, modifiedAt, etag: ETag };
   } catch (error) {
@@ -70,12 +80,14 @@ async function openObject(
     const answer = await transport.send("get", key, options, (http) =>
       transport.client.send(command, http),
     );
-    const { Body, ContentLength: bodyBytes, ContentRange, ETag: version } = answer;
+    const { Body, ContentLength: bodyBytes, ContentRange, ETag: version, LastModified } = answer;
     const body = Body instanceof Readable ? Body : undefined;
     const sizeBytes = totalBytes(options.range, ContentRange, bodyBytes);
-    if (sizeBytes !== undefined) return { sizeBytes, version, bodyBytes, body };
+    const isObject = isOfObject({ etag: version, "last-modified": LastModified });
+    if (isObject && sizeBytes !== undefined) return { sizeBytes, version, bodyBytes, body };
     body?.destroy();
-    throw transport.unclear("get", key, `the length of ${wanted ?? "the object"}`);
+    const missing = isObject ? `the length of ${wanted ?? "the object"}` : OBJECT_MARKS;
+    throw transport.unclear("get", key, missing);
   } catch (error) {
     if (error instanceof StorageError && isUnsatisfiableRange(error.cause)) return undefined;
     throw error;

@@ -1,6 +1,14 @@
 import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
-import { formatRange, md5Sum, openedBody, readBody, versionByEtag } from "./http-read.ts";
+import {
+  OBJECT_MARKS,
+  formatRange,
+  isOfObject,
+  md5Sum,
+  openedBody,
+  readBody,
+  versionByEtag,
+} from "./http-read.ts";
 import type { OpenedBody } from "./http-read.ts";
 import { isValidKey } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
@@ -27,6 +35,7 @@ export async function headObject(
   const { headers } = await found(transport, options, () => transport.sendForText(call, options));
   const sizeBytes = Number(headers["content-length"] ?? Number.NaN);
   if (Number.isNaN(sizeBytes)) throw transport.unclear(call, "a length");
+  if (!isOfObject(headers)) throw transport.unclear(call, OBJECT_MARKS);
   const modifiedAt = new Date(headers["last-modified"] ?? 0);
   return {
     key,

@@ -11,7 +11,7 @@ import type { Azurite } from "../support/azurite.ts";
 import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
 import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
 import type { FaultRule } from "../support/fault-proxy.ts";
-import { keysOf, text, textOf } from "./contract-lists.ts";
+import { assertPagesAreNoObjects, keysOf, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -159,6 +159,10 @@ faultTest("a body that changed on its way is noticed, both ways", async ({ proxy
   assert.ok(
     proxy.requests.every(({ method, headers }) => method !== "PUT" || "content-md5" in headers),
   );
+});
+
+faultTest("a page that says 200 is no object", async ({ proxy, open }) => {
+  await assertPagesAreNoObjects(await open(), proxy);
 });
 
 faultTest("an endpoint that never answers ends in time", async ({ proxy, open }) => {

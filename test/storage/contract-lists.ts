@@ -3,6 +3,7 @@ import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { compareKeys } from "../../src/storage/key.ts";
 import type { ListOptions, ObjectInfo, Storage } from "../../src/storage/storage.ts";
+import type { FaultProxy } from "../support/fault-proxy.ts";
 
 export interface ListContractOptions {
   /** More than fit in one page of a list: 1,001 unless given. */
@@ -45,6 +46,30 @@ export async function putAll(storage: Storage, keys: readonly string[]): Promise
     }
   };
   await Promise.all(Array.from({ length: 8 }, worker));
+}
+
+/** The first answer to each of some reads is a page of some proxy that says 200: asked again. */
+export async function assertPagesAreNoObjects(storage: Storage, proxy: FaultProxy): Promise<void> {
+  await storage.put("there", text("content"), { signal });
+  const answer = { status: 200, body: "<html>Please log in</html>" };
+  const afterPage = async <T>(read: () => Promise<T>): Promise<T> => {
+    let isDue = true;
+    proxy.rule = () => {
+      const fault = isDue ? { answer } : undefined;
+      isDue = false;
+      return fault;
+    };
+    return await read();
+  };
+  assert.equal((await afterPage(() => storage.stat("there", { signal }))).sizeBytes, 7);
+  assert.equal(await afterPage(() => textOf(storage, "there")), "content");
+  assert.equal(await afterPage(() => textOf(storage, "there", 3, 5)), "te");
+  for (const read of [
+    () => storage.stat("missing", { signal }),
+    () => textOf(storage, "missing"),
+  ]) {
+    await assert.rejects(afterPage(read), { name: "ObjectNotFoundError" });
+  }
 }
 
 /** Segments that stores, URLs, XML and sorting tend to spoil. */

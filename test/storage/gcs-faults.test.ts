@@ -10,7 +10,7 @@ import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
 import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
 import type { FaultRule } from "../support/fault-proxy.ts";
 import { GcsEmulation, errorJson, gcsConfig } from "../support/gcs-emulation.ts";
-import { keysOf, text, textOf } from "./contract-lists.ts";
+import { assertPagesAreNoObjects, keysOf, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -130,6 +130,10 @@ faultTest("a body that changed on its way is noticed", async ({ proxy, open }) =
     name: "StorageError",
     message: /does not have its CRC32C sum$/,
   });
+});
+
+faultTest("a page that says 200 is no object", async ({ proxy, open }) => {
+  await assertPagesAreNoObjects(await open(), proxy);
 });
 
 faultTest("an endpoint that never answers ends in time", async ({ proxy, open }) => {

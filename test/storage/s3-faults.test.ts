@@ -11,7 +11,7 @@ import type { FaultRule } from "../support/fault-proxy.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation, errorDocument } from "../support/s3-emulation.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
-import { keysOf, text, textOf } from "./contract-lists.ts";
+import { assertPagesAreNoObjects, keysOf, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -186,6 +186,10 @@ for (const [name, start] of Object.entries(starts)) {
     assert.deepEqual(await keysOf(storage, "run/"), []);
     const answered = proxy.requests.length;
     assert.ok(answered > 240, `${answered} requests for 202 calls`);
+  });
+
+  faultTest("a page that says 200 is no object", async (proxy, target) => {
+    await assertPagesAreNoObjects(await open(target, proxy.endpoint), proxy);
   });
 
   faultTest(

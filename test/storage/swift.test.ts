@@ -13,7 +13,7 @@ import { leaveOut } from "../support/left-out.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
 import type { S3Server } from "../support/s3-server.ts";
 import { swiftConfig } from "../support/swift-config.ts";
-import { keysOf, text, textOf } from "./contract-lists.ts";
+import { assertPagesAreNoObjects, keysOf, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -195,6 +195,8 @@ function describeFaults(): void {
     proxy.rule = first(4, isObject("GET"), { truncateAfterBytes: 1_500_000 });
     assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(9 * MIB)));
   });
+
+  faultTest("a page that says 200 is no object", assertPagesAreNoObjects);
 
   faultTest("a whole object that arrives changed is noticed", async (storage, proxy) => {
     await storage.put("a", patternSource(100_000), { signal });
