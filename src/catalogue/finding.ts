@@ -15,6 +15,8 @@ export interface Finding {
   /** As a clause without full stop. */
   readonly text: string;
   readonly backup?: string | undefined;
+  /** A mirror whose copy passed the same checks, by its place: 0 is the first mirror. */
+  readonly soundIn?: number | undefined;
 }
 
 /** Whether anything but a note is among them. */

@@ -1,4 +1,7 @@
 import type { BackupName } from "../layout/backup-name.ts";
+import { tarFolder } from "../layout/keys.ts";
+import type { ObjectKey } from "../storage/storage.ts";
+import type { Catalogue } from "./catalogue.ts";
 import type { ObjectMark } from "./object-marks.ts";
 import type { ProvedBackup, ProvedRun, VerifyMemory } from "./verify-memory.ts";
 
@@ -25,6 +28,13 @@ export type VerifyItem =
       readonly rows: { readonly start: number; readonly end: number };
       readonly sizeBytes: number;
     };
+
+/** Of the objects that are read for an item. */
+export function keysOfItem(item: VerifyItem, { wal }: Pick<Catalogue, "wal">): ObjectKey[] {
+  if (item.kind === "part") return [`${tarFolder(item.backup)}${item.part}`];
+  const { start, end } = item.rows;
+  return Array.from({ length: end - start }, (_, place) => wal.keyAt(start + place));
+}
 
 /** When an item was proved last, in milliseconds since 1970; 0 = never. */
 export function provedAtMs(memory: VerifyMemory, item: VerifyItem): number {

@@ -27,7 +27,7 @@ import {
 } from "./verify-memory.ts";
 import { judgeNames } from "./verify-names.ts";
 import { pathsByPart, verifyPart } from "./verify-part.ts";
-import { chooseSample, provedAtMs, type VerifyItem } from "./verify-plan.ts";
+import { chooseSample, keysOfItem, provedAtMs, type VerifyItem } from "./verify-plan.ts";
 import { verifySmallObjects } from "./verify-small.ts";
 import { verifyWal, walItems } from "./verify-wal.ts";
 import { planWindows, type TimelinePlan } from "./wal-windows.ts";
@@ -54,6 +54,8 @@ export interface VerifyOptions extends CallOptions {
   readonly codecJobs: number;
   /** Take objects that are sound but not as they were for the new truth. */
   readonly isRelearning: boolean;
+  /** Of parts and segments only the items with one of these keys; nothing is remembered. */
+  readonly only?: ReadonlySet<ObjectKey> | undefined;
   readonly clock: Clock;
   readonly onProgress: (state: { readonly doneBytes: number; readonly totalBytes: number }) => void;
 }
@@ -122,15 +124,25 @@ class Verification {
 
     const items = [...walItems(catalogue, view), ...parts];
     const marks = new MarkCheck(this.#memory.marks, catalogue.wal, view.segmentBytes);
-    const chosen = this.#choose(items, marks.compare(items));
+    const suspects = marks.compare(items);
+    const { only } = this.#options;
+    const chosen =
+      only === undefined
+        ? this.#choose(items, suspects)
+        : items.filter((item) => keysOfItem(item, catalogue).some((key) => only.has(key)));
     this.#totalBytes = sumBytes(chosen);
     await this.#checkParts(chosen, marks, startedAtMs);
     await this.#checkWal({ catalogue, view, systemId, marks }, chosen, startedAtMs);
-    for (const { subject } of this.#findings) marks.settle(subject);
+    for (const { subject } of this.#findings) {
+      marks.settle(subject);
+      // What is wrong is not held against what takes its place.
+      if (!this.#memory.documents.has(subject)) this.#documents.delete(subject);
+    }
     this.#findings.push(...marks.finding);
     const proofs = this.#newMemory(catalogue, startedAtMs);
     const memory = { ...proofs, marks: marks.remembered(items) };
-    if (level !== "quick" || chosen.length > 0) await this.#writeMemory(memory);
+    const isRemembered = only === undefined && (level !== "quick" || chosen.length > 0);
+    if (isRemembered) await this.#writeMemory(memory);
     return {
       level,
       startedAtMs,

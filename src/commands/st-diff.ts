@@ -1,20 +1,15 @@
-import { codecByExtension } from "../codec/table.ts";
-import { ConfigError, RefusedError, UnsoundError } from "../errors.ts";
-import { readAll } from "../io/bytes.ts";
-import { isDamage } from "../storage/copies.ts";
+import { ConfigError, UnsoundError } from "../errors.ts";
 import { compareStores, type Difference } from "../storage/mirror-compare.ts";
-import { type Soundness, syncMirror } from "../storage/mirror-sync.ts";
+import { syncMirror } from "../storage/mirror-sync.ts";
 import { MirroredStorage } from "../storage/mirrored.ts";
-import type { ObjectKey, Storage } from "../storage/storage.ts";
 import type { Context, Words } from "./command.ts";
 import { openSides } from "./context.ts";
+import { judgeObject } from "./object-judge.ts";
 import type { StorageTool } from "./st.ts";
 import { formatPlainTable } from "./table.ts";
 import { requirePositionals } from "./words.ts";
 
 const HEADINGS = ["mirror", "what", "primary", "copy", "name"];
-/** A document that is parsed to find out whether it can be. */
-const DOCUMENT_BYTES_MAX = 512 * 1024 * 1024;
 
 const WORDS: Readonly<Record<Difference["kind"], string>> = {
   missing: "missing",
@@ -62,7 +57,7 @@ export const syncTool: StorageTool = async (words, context) => {
     const repairs = syncMirror(pair, queue, {
       isContentRead: words.has("content"),
       isRestoring: words.has("restore"),
-      judge: (side, key) => judge(side === "primary" ? primary : copy, key, context),
+      judge: (side, key) => judgeObject(side === "primary" ? primary : copy, key, context),
       clock,
       log,
       signal,
@@ -100,28 +95,4 @@ function rowOf(title: string, { key, kind, primary, mirror }: Difference): reado
 
 function sizeOf(object: { readonly sizeBytes: number } | undefined): string {
   return object === undefined ? "-" : String(object.sizeBytes);
-}
-
-/** Decrypts and decompresses it; what has no checksum and is no document tells nothing. */
-async function judge(
-  storage: Storage,
-  key: ObjectKey,
-  { config, signal }: Context,
-): Promise<Soundness> {
-  const extension = /\.([^./]+)$/.exec(key)?.[1] ?? "";
-  const codec = extension === "" ? undefined : codecByExtension(extension);
-  const content = storage.get(key, { signal });
-  try {
-    if (extension === "json") {
-      JSON.parse((await readAll(content, DOCUMENT_BYTES_MAX)).toString("utf8"));
-      return "whole";
-    }
-    const decoded = codec?.decompress(content, { jobs: config.codecJobs, signal }) ?? content;
-    for await (const _ of decoded);
-    return codec?.hasContentChecksum === true ? "whole" : "unknown";
-  } catch (error) {
-    if (isDamage(error) || error instanceof SyntaxError) return "damaged";
-    if (error instanceof RefusedError) return "unknown";
-    throw error;
-  }
 }

@@ -1,11 +1,14 @@
-import { isFailure } from "../catalogue/finding.ts";
-import { type VerifyLevel, type VerifyReport, verifyRepository } from "../catalogue/verify.ts";
-import { UnsoundError, UsageError } from "../errors.ts";
+import { type Finding, isFailure } from "../catalogue/finding.ts";
+import type { VerifyLevel, VerifyReport } from "../catalogue/verify.ts";
+import { verifyPrimary } from "../catalogue/verify-primary.ts";
+import { ObjectNotFoundError, UnsoundError, UsageError } from "../errors.ts";
 import { formatJson } from "../layout/json.ts";
 import { jsonObject } from "../layout/json-value.ts";
 import { formatTimeUtc, timeNsOf } from "../layout/time.ts";
-import type { Command, Words } from "./command.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { Command, Context, Words } from "./command.ts";
 import { indentJson } from "./indented-json.ts";
+import { judgeObject } from "./object-judge.ts";
 import { formatBytes } from "./progress.ts";
 import { formatPlainTable } from "./table.ts";
 import { requirePositionals } from "./words.ts";
@@ -40,7 +43,8 @@ export const verify: Command<VerifyArguments> = {
     "when walnut read it is read again, up to 1 GiB. All levels check that the WAL is there from every backup to " +
     "consistency, and onwards without a hole along the real history of timelines.\n\n" +
     "Exit code 0: nothing was found. Damage, missing objects and holes have an exit code of their " +
-    "own. What was proved is remembered in walnut_005/verified.json.",
+    "own. With WALNUT_MIRROR it is the first store that is checked; of what is wrong there it is told " +
+    "which mirror has a good copy, and the command that repairs it. What was proved is remembered in walnut_005/verified.json.",
   flags: [
     { name: "quick", text: "Look at names, sizes and documents only." },
     { name: "full", text: "Read everything." },
@@ -78,7 +82,7 @@ export const verify: Command<VerifyArguments> = {
     const { config, clock, signal, log } = context;
     await using storage = await context.openStorage();
     try {
-      const report = await verifyRepository(storage, {
+      const verified = await verifyPrimary(storage, {
         level,
         budgetBytes: budget.bytes,
         budgetMs: budget.ms,
@@ -89,6 +93,8 @@ export const verify: Command<VerifyArguments> = {
         signal,
         onProgress: (state) => context.progress.update({ activity: "verifying", ...state }),
       });
+      const findings = await withRepairs(verified.findings, storage, context);
+      const report: Report = { ...verified, findings };
       context.progress.end();
       await context.write(isJson ? `${toJson(report, storage.name)}\n` : toText(report));
       if (report.catalogue.backups.length === 0) {
@@ -131,13 +137,15 @@ function parseBudget(words: Words): Budget {
   return "bytes" in scale ? { bytes: number * scale.bytes } : { ms: number * scale.ms };
 }
 
-function requireSound({ findings }: VerifyReport): void {
-  if (!isFailure(findings)) return;
-  const count = findings.filter(({ kind }) => kind !== "note").length;
+function requireSound({ findings }: Report): void {
+  const faults = findings.filter(({ kind }) => kind !== "note");
+  if (faults.length === 0) return;
+  const { length: count } = faults;
   throw new UnsoundError(`verify found ${count} ${count === 1 ? "fault" : "faults"}`, {
-    hint:
-      "Take a new base backup now, so that there is one that is whole. Then look for other copies " +
-      "of what is damaged: object versions, another repository, pg_wal of a standby.",
+    hint: faults.every(({ mirror }) => mirror !== undefined)
+      ? "A mirror has a good copy of everything that is wrong: the table above names the commands."
+      : "Take a new base backup now, so that there is one that is whole. Then look for other copies " +
+        "of what is damaged: object versions, another repository, pg_wal of a standby.",
   });
 }
 
@@ -164,6 +172,58 @@ function toText(report: VerifyReport): string {
   );
 }
 
+/** A finding, with what to do where a mirror has a sound copy. */
+interface Row extends Finding {
+  readonly mirror?: string;
+}
+
+interface Report extends VerifyReport {
+  readonly findings: readonly Row[];
+}
+
+async function withRepairs(
+  findings: readonly Finding[],
+  storage: Storage,
+  context: Context,
+): Promise<readonly Row[]> {
+  const rows: Row[] = [];
+  for (const finding of findings) {
+    const { soundIn: place, text } = finding;
+    const mirror = place === undefined ? undefined : context.config.mirror?.stores[place]?.name;
+    if (mirror === undefined) rows.push(finding);
+    else {
+      const repair = await repairOf({ ...finding, mirror }, storage, context);
+      rows.push({
+        ...finding,
+        mirror,
+        text: `${text}; mirror ${mirror} has a good copy: ${repair}`,
+      });
+    }
+  }
+  return rows;
+}
+
+async function repairOf(
+  { kind, subject, mirror }: Row,
+  { primary }: Storage,
+  context: Context,
+): Promise<string> {
+  const restore = "`walnut st sync --restore` brings it back";
+  if (kind !== "damaged" || primary === undefined) return restore;
+  try {
+    const isTold = (await judgeObject(primary, subject, context)) === "damaged";
+    if (isTold) return "`walnut st sync --content` puts it into the place of the damaged one";
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return restore;
+    throw error;
+  }
+  // Nothing in the object itself tells a sync which of the two is right.
+  return (
+    `\`walnut st get -t ${mirror} --no-decrypt --no-decompress ${subject} good-copy && ` +
+    `walnut st put --force --no-encrypt --no-compress good-copy ${subject}\``
+  );
+}
+
 /** What the store's checksums told, and of how many objects they told nothing. */
 function toSumsText({ level, marks: { same, changed, unread, untold } }: VerifyReport): string {
   if (level !== "quick") return "";
@@ -180,7 +240,7 @@ function formatMs(timeMs: number): string {
   return formatTimeUtc(timeNsOf(timeMs));
 }
 
-function toJson(report: VerifyReport, storage: string): string {
+function toJson(report: Report, storage: string): string {
   const { findings, read, there, catalogue, level, startedAtMs, oldestProofMs, marks } = report;
   const oldest =
     oldestProofMs === undefined || oldestProofMs === 0 ? null : formatMs(oldestProofMs);
@@ -207,12 +267,13 @@ function toJson(report: VerifyReport, storage: string): string {
       ],
       [
         "findings",
-        findings.map(({ kind, subject, text: what, backup }) =>
+        findings.map(({ kind, subject, text: what, backup, mirror }) =>
           jsonObject([
             ["kind", kind],
             ["object", subject],
             ["backup", backup],
             ["what", what],
+            ["sound_copy_in", mirror],
           ]),
         ),
       ],

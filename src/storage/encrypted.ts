@@ -104,6 +104,11 @@ export class EncryptedStorage implements Storage {
     return this.#inner.copies?.map((copy) => new EncryptedStorage(copy, this.#rules));
   }
 
+  get primary(): Storage | undefined {
+    const { primary } = this.#inner;
+    return primary === undefined ? undefined : new EncryptedStorage(primary, this.#rules);
+  }
+
   /** The storage with the objects as they are, and what encrypts them. */
   get sealed(): { readonly storage: Storage; readonly rules: EncryptionRules } {
     return { storage: this.#inner, rules: this.#rules };

@@ -178,6 +178,10 @@ export class MirroredStorage implements Storage {
     return [this.#primary.reading, ...this.#copies.map(({ view }) => view)];
   }
 
+  get primary(): Storage {
+    return this.#primary.storage;
+  }
+
   /** Each mirror with the primary, to look at both sides of it. */
   get pairs(): readonly (MirrorPair & Mirror)[] {
     const primary = this.#primary.storage;

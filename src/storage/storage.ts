@@ -103,6 +103,11 @@ export interface Storage extends AsyncDisposable {
    * copies.ts. Absent where there is one store.
    */
   readonly copies?: readonly Storage[] | undefined;
+  /**
+   * Of the copies the one that has to have every object, with all patience: what it has is what
+   * counts where damage is looked for. Absent where there is one store.
+   */
+  readonly primary?: Storage | undefined;
   /** What is put as secret can't be read here: there is no private key. */
   readonly isWriteOnly?: boolean | undefined;
   /** What a store can do besides; absent where it can do none of it. */

@@ -1,8 +1,20 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { systemClock } from "../../src/io/clock.ts";
+import { DirectoryStorage } from "../../src/storage/directory.ts";
+import { seededRandom } from "../support/random.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
+import { fillRepository } from "../support/synthetic-repository.ts";
 import { runWalnut } from "../support/walnut.ts";
 
 /** Two directories, one the mirror of the other, and the tools on them. */
@@ -23,6 +35,7 @@ function bench() {
     primary,
     mirror,
     queue,
+    run: (...words: readonly string[]) => runWalnut(words, { env, cwd: scratch.path }),
     st: (...words: readonly string[]) => runWalnut(["st", ...words], { env, cwd: scratch.path }),
     put: (root: string, key: string, content: string) => {
       mkdirSync(dirname(join(root, key)), { recursive: true });
@@ -116,4 +129,46 @@ test("without a mirror there is nothing to compare", async () => {
   const result = await runWalnut(["st", "diff"], { env: { WALG_FILE_PREFIX: world.primary } });
   assert.notEqual(result.code, 0);
   assert.match(result.stderr, /there is no mirror/);
+});
+
+test("verify names the commands that bring the mirror's good copies into the primary", async () => {
+  using world = bench();
+  const { primary, mirror, run } = world;
+  await fillRepository(new DirectoryStorage(primary, systemClock), seededRandom());
+  cpSync(primary, mirror, { recursive: true });
+  const names = readdirSync(primary, { recursive: true, encoding: "utf8" });
+  const find = (pattern: RegExp) => names.find((name) => pattern.test(name)) ?? "none";
+  const keys = [/part_002\.tar\.zst$/, /^wal_005\/[0-9A-F]{24}$/, /^wal_005\/.*23(\.\w+)?$/].map(
+    find,
+  );
+  const [told = "", untold = "", lost = ""] = keys;
+  const whole = new Map(keys.map((key) => [key, readFileSync(join(primary, key))]));
+  flip(join(primary, told));
+  // Without compression: nothing in it tells `st sync` which of the two is right.
+  flip(join(primary, untold));
+  rmSync(join(primary, lost));
+
+  const { code, stdout, stderr } = await run("verify", "--full");
+  assert.notEqual(code, 0);
+  assert.match(stderr, /A mirror has a good copy of everything that is wrong/);
+  const lines = stdout.split("\n").filter((line) => line.includes("mirror second has a good copy"));
+  const commands = new Set(lines.map((line) => /`walnut (.*)`/.exec(line)?.[1] ?? line));
+  assert.deepEqual(
+    [...commands].toSorted(),
+    [
+      `st get -t second --no-decrypt --no-decompress ${untold} good-copy && ` +
+        `walnut st put --force --no-encrypt --no-compress good-copy ${untold}`,
+      "st sync --content",
+      "st sync --restore",
+    ],
+    stdout,
+  );
+  for (const line of [...commands].flatMap((one) => one.split(" && walnut "))) {
+    // A sync leaves what it was not told to do.
+    await run(...line.split(" "));
+  }
+  for (const key of keys) {
+    assert.deepEqual(readFileSync(join(primary, key)), readFileSync(join(mirror, key)));
+    assert.deepEqual(readFileSync(join(primary, key)), whole.get(key));
+  }
 });
