@@ -108,7 +108,7 @@ export function s3Error(error: unknown, action: RequestAction): unknown {
     return new ObjectExistsError(action.key, action.storage, { cause: error });
   }
   const message = formatFailure(failure, action);
-  const isPassing = isPassingFailure(failure);
+  const isPassing = isPassingFailure(failure) || isGarbled(error);
   const accessHint = ACCESS_HINTS.get(code);
   const isRefused = accessHint !== undefined || status === 401 || status === 403;
   if (isRefused && !isPassing) {
@@ -130,6 +130,13 @@ export function isPassingFailure({ code, status }: Pick<S3Failure, "code" | "sta
   if (status === undefined) return false;
   // An answer that says 200 and then can't be read was cut or garbled on its way.
   return status === 429 || status === 408 || (status >= 500 && status !== 501) || status < 300;
+}
+
+/** Whether S3's own text of an error broke on its way, so that its code is not known. */
+function isGarbled(error: unknown): boolean {
+  // The SDK keeps a text only if it could not read it.
+  const text = property(error, "$responseBodyText");
+  return typeof text === "string" && /^\s*(<\?xml[^>]*>\s*)?<Error\b/.test(text);
 }
 
 /** Whether S3's code says that the credentials or their rights are refused. */

@@ -51,6 +51,13 @@ const rows: readonly Row[] = [
     isRetryable: false,
   },
   {
+    answer: { status: 404, body: errorDocument("NoSuchKey").replace("</Code>", "</Kode>") },
+    name: "StorageError",
+    message: /^cannot get a in s3:\/\/[\d.:]+\/emulated: 404/,
+    hint: /AWS_ENDPOINT/,
+    isRetryable: true,
+  },
+  {
     answer: { status: 404, body: "<html>nginx</html>" },
     name: "StorageError",
     message: /^cannot get a in s3:\/\/[\d.:]+\/emulated: 404/,
