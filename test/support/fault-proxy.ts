@@ -210,6 +210,8 @@ export interface TcpFault {
   readonly cutAnswersAfterBytes?: number;
   /** One bit of this byte that the client sends is wrong when the server gets it. */
   readonly corruptByte?: number;
+  /** Runs when the client has sent more than so many bytes; nothing more passes before it ends. */
+  readonly atBytes?: { readonly count: number; readonly run: () => Promise<void> };
   /** Accepts, and reads what comes, but never answers. */
   readonly isSilent?: boolean;
   /** Accepts and never reads: the client's writes stall once the system's buffers are full. */
@@ -268,10 +270,11 @@ export class TcpFaultProxy implements AsyncDisposable {
     this.#track(server);
     const pass = async (from: net.Socket, to: net.Socket) => {
       let sentBytes = 0;
+      let isRun = false;
       const isFromClient = from === client;
       for await (const chunk of from) {
         if (!(chunk instanceof Uint8Array)) continue;
-        const { delayMs, cutAfterBytes, cutAnswersAfterBytes, corruptByte } = current();
+        const { delayMs, cutAfterBytes, cutAnswersAfterBytes, corruptByte, atBytes } = current();
         if (delayMs !== undefined) await delay(delayMs);
         if (isFromClient) flipAt(chunk, (corruptByte ?? -1) - sentBytes);
         sentBytes += chunk.length;
@@ -280,6 +283,10 @@ export class TcpFaultProxy implements AsyncDisposable {
           if (isFromClient) server.destroy();
           else server.end();
           return;
+        }
+        if (isFromClient && !isRun && atBytes !== undefined && sentBytes > atBytes.count) {
+          isRun = true;
+          await atBytes.run();
         }
         if (!to.write(chunk)) await once(to, "drain");
       }
