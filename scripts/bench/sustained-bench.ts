@@ -1,20 +1,19 @@
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
-import { setupLines, walnutPeer } from "./peers.ts";
+import { walnutPeer } from "./peers.ts";
 
 const SAMPLE_MS = 1000;
 const PGBENCH = "/usr/lib/postgresql/15/bin/pgbench";
 
 interface Sample {
   readonly readyCount: number;
-  /** Undefined while no drainer runs. */
-  readonly drainerMiB: number | undefined;
+  readonly daemonMiB: number;
 }
 
-/** pgbench at full speed with archiving on: how far the archive lags, what the drainer holds. */
+/** pgbench at full speed, archived by the daemon: how far the archive lags, what that one holds. */
 export async function sustainedTable(
   cluster: BenchCluster,
   binary: string,
@@ -24,27 +23,39 @@ export async function sustainedTable(
   // More WAL than the disk's fsync allows otherwise, and much of it full page images.
   cluster.sql("alter system set synchronous_commit = off");
   cluster.sql("alter system set checkpoint_timeout = '30s'");
-  cluster.setArchiveCommand(setupLines(cluster, walnut, cluster.dataDirectory).archiveCommand);
+  const socket = join(cluster.home, "walnut.sock");
+  const [program = "", ...words] = walnut.words;
+  const { uid, gid } = statSync(cluster.dataDirectory);
+  const daemon = spawn(program, [...words, "daemon", socket], {
+    cwd: cluster.home,
+    env: { PATH: process.env["PATH"], HOME: cluster.home, PGDATA: cluster.dataDirectory },
+    uid,
+    gid,
+    stdio: "ignore",
+  });
+  cluster.setArchiveCommand(`${program} client ${socket} wal-push %f`);
   const seconds = String(Math.round(minutes * 60));
-  const words = ["-n", "-T", seconds, "-c", "4", "-h", cluster.home, "-p", cluster.port];
-  const load = spawn(PGBENCH, [...words, "-U", cluster.user, "postgres"], { stdio: "ignore" });
+  const loadWords = ["-n", "-T", seconds, "-c", "4", "-h", cluster.home, "-p", cluster.port];
+  const load = spawn(PGBENCH, [...loadWords, "-U", cluster.user, "postgres"], { stdio: "ignore" });
   const ended = once(load, "exit").then(() => true);
   const samples: Sample[] = [];
-  while (!(await Promise.race([ended, pause()]))) samples.push(sample(cluster));
+  while (!(await Promise.race([ended, pause()]))) samples.push(sample(cluster, daemon.pid));
+  daemon.kill();
+  await once(daemon, "exit");
   const archivedCount = readdirSync(join(walnut.repository, "wal_005")).length;
 
   const third = Math.floor(samples.length / 3);
   const rows = [0, 1, 2].map((part) => {
     const of = samples.slice(part * third, (part + 1) * third);
-    const memory = of.flatMap(({ drainerMiB }) => drainerMiB ?? []);
-    return `| ${part + 1} | ${spread(of.map(({ readyCount }) => readyCount))} | ${spread(memory)} |`;
+    const ready = spread(of.map(({ readyCount }) => readyCount));
+    return `| ${part + 1} | ${ready} | ${spread(of.map(({ daemonMiB }) => daemonMiB))} |`;
   });
   return [
-    `### pgbench for ${minutes} minutes with archiving on (zstd 1, a directory)`,
+    `### pgbench for ${minutes} minutes with archiving on through the daemon (zstd 1, a directory)`,
     "",
     `${archivedCount} segments were archived meanwhile. By thirds of the time, a sample each second.`,
     "",
-    "| third | segments ready | memory of the drainer, MiB |",
+    "| third | segments ready | memory of the daemon, MiB |",
     "| --- | --- | --- |",
     ...rows,
     "",
@@ -56,25 +67,14 @@ async function pause(): Promise<boolean> {
   return false;
 }
 
-function sample({ dataDirectory }: BenchCluster): Sample {
+function sample({ dataDirectory }: BenchCluster, daemonPid: number | undefined): Sample {
   const marks = readdirSync(join(dataDirectory, "pg_wal", "archive_status"));
   const readyCount = marks.filter((name) => name.endsWith(".ready")).length;
-  const { stdout } = spawnSync("pgrep", ["-f", `wal-drain ${dataDirectory}`], { encoding: "utf8" });
-  const sizes = stdout.split("\n").filter(Boolean).map(residentMiB);
-  return { readyCount, drainerMiB: sizes.length === 0 ? undefined : Math.max(...sizes) };
-}
-
-function residentMiB(pid: string): number {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, "utf8");
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) / 1024;
-  } catch {
-    return 0;
-  }
+  const status = readFileSync(`/proc/${daemonPid}/status`, "utf8");
+  return { readyCount, daemonMiB: Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024 };
 }
 
 function spread(values: readonly number[]): string {
-  if (values.length === 0) return "none ran";
   const sorted = values.toSorted((one, other) => one - other);
   const at = (index: number) => (sorted[index] ?? Number.NaN).toFixed(0);
   return [0, Math.floor((sorted.length - 1) / 2), sorted.length - 1].map(at).join(" / ");
