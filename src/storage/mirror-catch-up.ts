@@ -3,6 +3,7 @@ import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import type { MirrorQueue, Note, NoteKind } from "./mirror-queue.ts";
 import { mergeLists } from "./merged-list.ts";
+import { UNSURE_MS } from "./mirror-overflow.ts";
 import { statIfThere } from "./object-copy.ts";
 import type { CallOptions, ObjectInfo, ObjectKey, OpenedObject, Storage } from "./storage.ts";
 
@@ -29,8 +30,6 @@ export interface CatchUpResult {
 const JOBS = 4;
 /** After so many failures the mirror is taken for away. */
 const FAILURES_MAX = 3;
-/** How long a request may still be on its way whose sender was killed or got no answer. */
-const UNSURE_MS = 60_000;
 /** A copy's time may be this much wrong against the time of what it is a copy of. */
 const CLOCK_MARGIN_MS = 3_600_000;
 /** How often an object may change while it is copied. */

@@ -2,11 +2,12 @@ import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/p
 import { dirname, join } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
-import { createFileDurably, fsyncDirectory, writeFileDurably } from "../io/durable.ts";
+import { fsyncDirectory, writeFileDurably } from "../io/durable.ts";
 import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
 import { randomHex } from "../io/random.ts";
 import { sha256Hex } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
+import { MirrorOverflow } from "./mirror-overflow.ts";
 import type { CallOptions, ObjectKey } from "./storage.ts";
 
 /**
@@ -65,8 +66,6 @@ export interface QueueOptions {
 }
 
 const NOTE_NAME = /^(\d{14})-[0-9a-f]{16}-(many|[0-9a-f]{16})\.(?:(begun)|(unsure)|due-(\d{14}))$/;
-const OVERFLOW = "overflow";
-const COMPARING = "overflow.comparing";
 const AWAY = "away";
 const LOCK = "lock";
 /** How long a count of notes is believed. */
@@ -76,6 +75,7 @@ const COUNT_MS = 1000;
 export class MirrorQueue {
   readonly directory: string;
   readonly #options: QueueOptions;
+  readonly #overflow: MirrorOverflow;
   #isMade = false;
   #counted: { readonly atMs: number; count: number } | undefined;
 
@@ -83,6 +83,7 @@ export class MirrorQueue {
   constructor(directory: string, options: QueueOptions) {
     this.directory = directory;
     this.#options = options;
+    this.#overflow = new MirrorOverflow(directory, options.clock);
   }
 
   /** Durable once it is resolved. Rejects with LocalFileError. */
@@ -90,7 +91,7 @@ export class MirrorQueue {
     await this.#make();
     const counted = await this.#count();
     if (kind !== "delete" && counted.count >= this.#options.notesMax) {
-      return await this.#beginUnnoted(options);
+      return { ...(await this.#overflow.begin(options)), finish: async () => true };
     }
     counted.count += 1;
     const now = this.#options.clock.now();
@@ -131,7 +132,7 @@ export class MirrorQueue {
   async status(): Promise<QueueStatus> {
     const names = await this.#names();
     const away = await this.#readAway();
-    const isOverflowing = (await this.#has(OVERFLOW)) || (await this.#has(COMPARING));
+    const isOverflowing = await this.#overflow.isThere();
     const oldest = names[0];
     return {
       notes: names.length,
@@ -143,13 +144,7 @@ export class MirrorQueue {
 
   /** Undefined when notes were never left out; else to be called when the stores were compared. */
   async beginComparison(): Promise<(() => Promise<void>) | undefined> {
-    try {
-      await rename(join(this.directory, OVERFLOW), join(this.directory, COMPARING));
-    } catch (error) {
-      if (systemErrorCode(error) !== "ENOENT") throw localFileError("rename", OVERFLOW, error);
-      if (!(await this.#has(COMPARING))) return undefined;
-    }
-    return async () => await rm(join(this.directory, COMPARING), { force: true });
+    return await this.#overflow.beginComparison();
   }
 
   /** Remembers that the mirror failed, or that it works. What can't be written is not remembered. */
@@ -193,16 +188,6 @@ export class MirrorQueue {
       await rm(path, { force: true });
     }
     return undefined;
-  }
-
-  async #beginUnnoted(options: CallOptions): Promise<OpenNote> {
-    const mark = async (): Promise<void> => {
-      const path = join(this.directory, OVERFLOW);
-      if (!(await this.#has(OVERFLOW))) await createFileDurably(path, Buffer.alloc(0), options);
-    };
-    await mark();
-    // A comparison may have begun since, and have passed this key before the object was there.
-    return { acknowledge: mark, doubt: mark, withdraw: async () => {}, finish: async () => true };
   }
 
   #open(stem: string, keys: readonly ObjectKey[]): OpenNote {
@@ -279,10 +264,6 @@ export class MirrorQueue {
     if (!("at" in fields && "message" in fields)) return undefined;
     const { at, message } = fields;
     return typeof at === "number" && typeof message === "string" ? { at, message } : undefined;
-  }
-
-  async #has(name: string): Promise<boolean> {
-    return (await readText(join(this.directory, name))) !== undefined;
   }
 
   async #make(): Promise<void> {

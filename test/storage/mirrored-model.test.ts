@@ -169,6 +169,14 @@ class Host {
   }
 }
 
+/** Killed behind a put for which there was no note, while the stores are compared. */
+const UNNOTED: readonly Step[] = [
+  { kind: "delete", keys: ["a"] },
+  { kind: "put", key: "a", isCreate: true },
+  { kind: "crash", isDone: true },
+  { kind: "put", key: "b", isCreate: false },
+];
+
 for (const policy of ["primary", "all"] as const) {
   for (const notesMax of [1000, 2]) {
     const title = `policy ${policy}, at most ${notesMax} notes`;
@@ -186,7 +194,7 @@ for (const policy of ["primary", "all"] as const) {
           assert.equal(await host.notes(), 0);
           assert.deepEqual(await contentOf(host.mirror), await contentOf(host.primary));
         }),
-        { numRuns: IS_LONG ? 1000 : 40 },
+        { numRuns: IS_LONG ? 1000 : 40, examples: [[[...UNNOTED]]] },
       );
     });
   }
