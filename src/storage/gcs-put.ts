@@ -3,7 +3,7 @@ import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors
 import { createCrc32c } from "../io/crc32c.ts";
 import type { Crc32cSum } from "../io/crc32c.ts";
 import { parseJson } from "./gcs-errors.ts";
-import { headObject, readHead } from "./gcs-read.ts";
+import { type GcsHead, headObject, readHead } from "./gcs-read.ts";
 import { UploadSession } from "./gcs-session.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
@@ -80,7 +80,7 @@ export class GcsPut implements PartTarget {
       try {
         const head = readHead(await transport.sendForJson(call, { signal }));
         if (head === undefined) throw transport.unclear(call, "an object");
-        this.#requireSum(head.crc32c, crc32c);
+        this.#requireStored(head, crc32c);
       } catch (error) {
         // Where objects are protected, what we did ourselves can't be done again.
         const isRefused = error instanceof StorageAccessError;
@@ -129,21 +129,28 @@ export class GcsPut implements PartTarget {
     }
   }
 
-  #requireSum(stored: string, sent: string): void {
-    requireSum({ stored, sent }, this.#key, this.#context.transport.name);
+  #requireStored(head: GcsHead, crc32c: string): void {
+    requireStored(head, { key: this.#key, crc32c, storage: this.#context.transport.name });
   }
 }
 
 const CONTENT_TYPE = "application/octet-stream";
 
-function requireSum(
-  { stored, sent }: { readonly stored: string; readonly sent: string },
-  key: string,
-  storage: string,
+/** Nothing but the answer tells under which name: no signature covers a request. */
+function requireStored(
+  head: GcsHead,
+  sent: { readonly key: ObjectKey; readonly crc32c: string; readonly storage: string },
 ): void {
-  if (stored === "" || stored === sent) return;
+  const { key, crc32c, storage } = sent;
+  if (head.key !== key) {
+    throw new StorageError(
+      `object ${key} was stored in ${storage} under the name ${JSON.stringify(head.key)}`,
+      { isRetryable: true, hint: "It was changed on its way: is the line without TLS?" },
+    );
+  }
+  if (head.crc32c === "" || head.crc32c === crc32c) return;
   throw new StorageError(
-    `object ${key} was stored in ${storage} with CRC32C ${stored} instead of ${sent}`,
+    `object ${key} was stored in ${storage} with CRC32C ${head.crc32c} instead of ${crc32c}`,
     { isRetryable: false, hint: "It was changed on its way. Delete it, and store it again." },
   );
 }
@@ -188,7 +195,7 @@ class ResumableObject implements PartedObject {
     if (head === undefined) {
       throw transport.unclear({ verb: "complete the upload of", key: this.#key }, "an object");
     }
-    requireSum({ stored: head.crc32c, sent: crc32c }, this.#key, transport.name);
+    requireStored(head, { key: this.#key, crc32c, storage: transport.name });
     if (head.sizeBytes !== totalBytes) {
       throw new StorageError(
         `object ${this.#key} was stored in ${transport.name} with ${head.sizeBytes} bytes ` +
