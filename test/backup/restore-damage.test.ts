@@ -18,7 +18,7 @@ import {
 } from "../support/synthetic-backup.ts";
 
 const SEED = Number(process.env["WALNUT_SEED"] ?? Date.now() % 1_000_000);
-const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 2000 : 40;
+const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 2000 : 20;
 
 /** A small generator of numbers, so that a failure can be repeated by its seed. */
 function randomNumbers(seed: number): (limit: number) => number {

@@ -7,7 +7,7 @@ import { install } from "../support/repository.ts";
 import { seededRandom } from "../support/random.ts";
 import { runWalnut } from "../support/walnut.ts";
 
-const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 200 : 50;
+const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 200 : 25;
 const random = seededRandom();
 
 test(`backup-push killed at ${ROUNDS} random moments (seed ${random.seed})`, async () => {

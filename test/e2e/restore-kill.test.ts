@@ -18,7 +18,7 @@ import { unpackWalgFixture } from "../support/walg-fixture.ts";
 import { type RunResult, runWalnut, walnutShellCommand } from "../support/walnut.ts";
 
 const SEED = Number(process.env["WALNUT_SEED"] ?? Date.now() % 1_000_000);
-const KILLS = process.env["WALNUT_LONG"] === "1" ? 200 : 25;
+const KILLS = process.env["WALNUT_LONG"] === "1" ? 200 : 12;
 /** After so many a restore is left to come to its end. */
 const KILLS_IN_A_ROW = 6;
 const SERVER_STARTS = 3;

@@ -10,7 +10,7 @@ import { seededRandom } from "../support/random.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { runWalnut } from "../support/walnut.ts";
 
-const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 500 : 50;
+const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 500 : 25;
 const { signal } = new AbortController();
 const random = seededRandom();
 const seedNote = `WALNUT_SEED=${random.seed} repeats this`;
