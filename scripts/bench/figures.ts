@@ -68,16 +68,19 @@ export function triple({ minimum, median, maximum }: Spread, digits: number): st
 /** A Markdown table; every cell holds minimum / median / maximum. */
 export function formatTable(title: string, rows: readonly Row[]): string {
   const [first] = rows;
+  // Of servers and what they start only times are known.
+  const hasPeaks = rows.every(({ peakMiB }) => !Number.isNaN(peakMiB.median));
+  const names = ["wall ms", "CPU ms", ...(hasPeaks ? ["peak MiB"] : [])];
   const lines = [
     `### ${title}`,
     "",
-    `| | wall ms | CPU ms | peak MiB | wall, times ${first?.name ?? ""} |`,
-    "| --- | --- | --- | --- | --- |",
-    ...rows.map(
-      (row) =>
-        `| ${row.name} | ${triple(row.wallMs, 0)} | ${triple(row.cpuMs, 0)} | ` +
-        `${triple(row.peakMiB, 0)} | ${triple(row.timesFirst, 2)} |`,
-    ),
+    `| | ${names.join(" | ")} | wall, times ${first?.name ?? ""} |`,
+    `| --- | ${names.map(() => "---").join(" | ")} | --- |`,
+    ...rows.map((row) => {
+      const peaks = hasPeaks ? [triple(row.peakMiB, 0)] : [];
+      const cells = [triple(row.wallMs, 0), triple(row.cpuMs, 0), ...peaks];
+      return `| ${row.name} | ${cells.join(" | ")} | ${triple(row.timesFirst, 2)} |`;
+    }),
   ];
   return `${lines.join("\n")}\n`;
 }
