@@ -9,7 +9,9 @@ export function formatIdentity(systemId: bigint): string {
 
 /** System identifier that a repository belongs to. Throws FormatError for any other text. */
 export function parseIdentity(text: string): bigint {
-  const systemId = objectMember(parseJson(text), "system_identifier");
+  // Members are found in any case, as WAL-G finds them; ours has this one only, unless it is damaged.
+  const isOurs = text.includes('"system_identifier"');
+  const systemId = isOurs ? objectMember(parseJson(text), "system_identifier") : undefined;
   if (typeof systemId !== "bigint" || systemId <= 0n || systemId >= 1n << 64n) {
     throw new FormatError("cluster.json has no system_identifier between 1 and 2^64 - 1");
   }

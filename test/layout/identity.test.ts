@@ -14,6 +14,7 @@ for (const text of [
   "{}",
   "[]",
   "7",
+  '{"System_identifier":7}',
   '{"system_identifier":0}',
   '{"system_identifier":-1}',
   '{"system_identifier":18446744073709551616}',
