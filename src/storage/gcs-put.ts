@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { createCrc32c } from "../io/crc32c.ts";
 import type { Crc32cSum } from "../io/crc32c.ts";
+import { deleteObject } from "./gcs-delete.ts";
 import { parseJson } from "./gcs-errors.ts";
 import { type GcsHead, headObject, readHead } from "./gcs-read.ts";
 import { UploadSession } from "./gcs-session.ts";
@@ -24,7 +25,7 @@ export const CHUNK_UNIT_BYTES = 256 * 1024;
 const MIN_CHUNK_BYTES = 4 * 1024 * 1024;
 /** One is sent while the next is read: GCS takes the chunks of an object one after the other. */
 export const CHUNKS_AT_ONCE = 2;
-/** Taking away what a failed upload sent is tried for so long. */
+/** Taking away what should not be there is tried for so long. */
 const ABANDON_TIMEOUT_MS = 5_000;
 
 /** Chunks as GCS takes them: any number, and memory need not grow with the object. */
@@ -80,7 +81,7 @@ export class GcsPut implements PartTarget {
       try {
         const head = readHead(await transport.sendForJson(call, { signal }));
         if (head === undefined) throw transport.unclear(call, "an object");
-        this.#requireStored(head, crc32c);
+        await confirmStored(this.#context, head, { key: this.#key, crc32c });
       } catch (error) {
         // Where objects are protected, what we did ourselves can't be done again.
         const isRefused = error instanceof StorageAccessError;
@@ -128,31 +129,53 @@ export class GcsPut implements PartTarget {
       throw error;
     }
   }
-
-  #requireStored(head: GcsHead, crc32c: string): void {
-    requireStored(head, { key: this.#key, crc32c, storage: this.#context.transport.name });
-  }
 }
 
 const CONTENT_TYPE = "application/octet-stream";
 
 /** Nothing but the answer tells under which name: no signature covers a request. */
-function requireStored(
+async function confirmStored(
+  context: GcsPutContext,
   head: GcsHead,
-  sent: { readonly key: ObjectKey; readonly crc32c: string; readonly storage: string },
-): void {
-  const { key, crc32c, storage } = sent;
+  { key, crc32c }: { readonly key: ObjectKey; readonly crc32c: string },
+): Promise<void> {
+  const { transport } = context;
   if (head.key !== key) {
+    const isGone = await removeStray(context, head);
     throw new StorageError(
-      `object ${key} was stored in ${storage} under the name ${JSON.stringify(head.key)}`,
-      { isRetryable: true, hint: "It was changed on its way: is the line without TLS?" },
+      `object ${key} was stored in ${transport.name} under the name ${JSON.stringify(head.key)}` +
+        (isGone ? ", and taken away again" : ""),
+      {
+        isRetryable: true,
+        hint:
+          "It was changed on its way: is the line without TLS?" +
+          (isGone ? "" : " Delete what has the wrong name: nobody needs it."),
+      },
     );
   }
   if (head.crc32c === "" || head.crc32c === crc32c) return;
   throw new StorageError(
-    `object ${key} was stored in ${storage} with CRC32C ${head.crc32c} instead of ${crc32c}`,
+    `object ${key} was stored in ${transport.name} with CRC32C ${head.crc32c} instead of ${crc32c}`,
     { isRetryable: false, hint: "It was changed on its way. Delete it, and store it again." },
   );
+}
+
+/**
+ * Deletes what was stored just now under a name that nobody asked for; only that generation, so
+ * that nobody else's object can be hit where it is the answer that was changed on its way.
+ */
+async function removeStray(
+  { transport, repeat }: GcsPutContext,
+  { key, generation }: GcsHead,
+): Promise<boolean> {
+  if (generation === "") return false;
+  const signal = AbortSignal.timeout(ABANDON_TIMEOUT_MS);
+  try {
+    await repeat(signal, () => deleteObject(transport, key, { signal, generation }));
+    return true;
+  } catch (error) {
+    return error instanceof ObjectNotFoundError;
+  }
 }
 
 /** An upload whose chunks follow each other; the object appears with the last. */
@@ -195,7 +218,7 @@ class ResumableObject implements PartedObject {
     if (head === undefined) {
       throw transport.unclear({ verb: "complete the upload of", key: this.#key }, "an object");
     }
-    requireStored(head, { key: this.#key, crc32c, storage: transport.name });
+    await confirmStored(this.#context, head, { key: this.#key, crc32c });
     if (head.sizeBytes !== totalBytes) {
       throw new StorageError(
         `object ${this.#key} was stored in ${transport.name} with ${head.sizeBytes} bytes ` +

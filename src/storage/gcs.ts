@@ -2,11 +2,12 @@ import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import { googleTokens } from "./gcs-credentials.ts";
+import { deleteObject } from "./gcs-delete.ts";
 import { property } from "./gcs-errors.ts";
 import { listObjects } from "./gcs-list.ts";
 import { CHUNKS_AT_ONCE, CHUNK_UNIT_BYTES, GcsPut, gcsPartLimits } from "./gcs-put.ts";
 import type { GcsPutContext } from "./gcs-put.ts";
-import { explainMissing, headObject, readObject } from "./gcs-read.ts";
+import { headObject, readObject } from "./gcs-read.ts";
 import { GcsTransport } from "./gcs-transport.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { withSum } from "./object-sum.ts";
@@ -108,14 +109,7 @@ class GcsStorage implements Storage {
 
   async delete(keys: readonly ObjectKey[], { signal }: CallOptions): Promise<void> {
     await deleteSingly(keys, { signal }, (key, call) =>
-      this.#repeat(call.signal, async () => {
-        const path = this.#transport.objectPath(key);
-        try {
-          await this.#transport.sendForText({ verb: "delete", key, method: "DELETE", path }, call);
-        } catch (error) {
-          throw await explainMissing(this.#transport, { key, error }, call);
-        }
-      }),
+      this.#repeat(call.signal, () => deleteObject(this.#transport, key, call)),
     );
   }
 

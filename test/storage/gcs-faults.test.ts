@@ -68,14 +68,19 @@ const busy = {
   answer: { status: 503, body: errorJson(503, "backendError", "Backend Error") },
 };
 
-faultTest("a name that was changed on its way is no success", async ({ proxy, open }) => {
-  const storage = await open();
-  // Behind the first part's boundary, its header and `{"name":"`.
-  proxy.rule = first(1, isInsert, { corruptRequestByte: 95 });
-  await storage.put("a", patternSource(1000), { signal, ifAbsent: true });
-  assert.equal(proxy.requests.filter(({ method }) => method === "POST").length, 2);
-  assert.deepEqual(await keysOf(storage, ""), ["a"]);
-});
+faultTest(
+  "a name that was changed on its way is no success, and nothing stays there",
+  async ({ proxy, server, open }) => {
+    const storage = await open();
+    const before = server.objects.size;
+    // Behind the first part's boundary, its header and `{"name":"`.
+    proxy.rule = first(1, isInsert, { corruptRequestByte: 95 });
+    await storage.put("a", patternSource(1000), { signal, ifAbsent: true });
+    assert.equal(proxy.requests.filter(({ method }) => method === "POST").length, 2);
+    assert.deepEqual(await keysOf(storage, ""), ["a"]);
+    assert.equal(server.objects.size, before + 1);
+  },
+);
 
 faultTest("503 twice, then stored", async ({ proxy, open }) => {
   const storage = await open();

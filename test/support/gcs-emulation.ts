@@ -291,8 +291,13 @@ export class GcsEmulation implements AsyncDisposable {
     });
   }
 
-  #delete({ key }: GcsRequest): Answer {
-    if (!this.objects.has(key)) return this.#missing(key);
+  #delete({ key, query }: GcsRequest): Answer {
+    const entry = this.objects.get(key);
+    if (entry === undefined) return this.#missing(key);
+    const condition = query.get("ifGenerationMatch");
+    if (condition !== null && condition !== `${entry.generation}`) {
+      return failure(412, "conditionNotMet", "At least one of the pre-conditions did not hold.");
+    }
     const refusal = this.#refusal(key, null);
     if (refusal !== undefined) return refusal;
     this.objects.delete(key);
