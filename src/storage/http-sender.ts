@@ -5,6 +5,7 @@ import { StorageError } from "../errors.ts";
 import { abortable, untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
+import { retryAfterSeconds } from "./request-errors.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
 /** What an SDK asks to be sent; the part of its own type that we use. */
@@ -140,7 +141,8 @@ export class HttpSender {
   }
 
   #way(watchdog: Watchdog): Way {
-    return { watchdog, traffic: this.#options.traffic };
+    const { traffic, clock } = this.#options;
+    return { watchdog, traffic, clock };
   }
 
   #open(request: SdkRequest): http.ClientRequest {
@@ -162,6 +164,7 @@ export class HttpSender {
 interface Way {
   readonly watchdog: Watchdog;
   readonly traffic: StoreTraffic | undefined;
+  readonly clock: Clock;
 }
 
 /** Waits until so many bytes may pass; that is no silence of the store. */
@@ -206,6 +209,8 @@ async function receive(
   for (const [name, value] of Object.entries(incoming.headers)) {
     if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(", ") : value;
   }
+  const retryAfter = retryAfterSeconds(headers, way.clock.now());
+  if (retryAfter !== undefined) headers["retry-after"] = `${retryAfter}`;
   const statusCode = incoming.statusCode ?? 0;
   if (sent.method === "HEAD" || statusCode === 204 || statusCode === 304) {
     // Nobody reads such a body; read to its end, it gives the connection back.

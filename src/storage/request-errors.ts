@@ -50,7 +50,33 @@ function isNetworkCode(error: unknown, code: string): boolean {
   return /^(E[A-Z]+|HPE_[A-Z_]+|ERR_(SOCKET|STREAM|HTTP|HTTP2)_[A-Z_]+|ABORT_ERR)$/.test(code);
 }
 
-/** The header's seconds as milliseconds; undefined for anything else, dates included. */
+/**
+ * What a Retry-After that is a date means in seconds, rounded up: by the store's own clock where the
+ * answer tells it, else by ours, `nowMs` since 1970. Undefined where there is no such date.
+ */
+export function retryAfterSeconds(
+  headers: Readonly<Record<string, string>>,
+  nowMs: number,
+): number | undefined {
+  const untilMs = parseHttpDate(headers["retry-after"]);
+  if (untilMs === undefined) return undefined;
+  const sinceMs = parseHttpDate(headers["date"]) ?? nowMs;
+  return Math.max(0, Math.ceil((untilMs - sinceMs) / 1000));
+}
+
+/**
+ * Milliseconds since 1970 of each of the three forms that HTTP knows.
+ *
+ * @source RFC 9110, section 5.6.7
+ */
+function parseHttpDate(text: string | undefined): number | undefined {
+  if (text === undefined || !/^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/.test(text)) return undefined;
+  const [, month, day, time, year] = /^\w{3} (\w{3}) +(\d+) ([\d:]+) (\d{4})$/.exec(text) ?? [];
+  const ms = Date.parse(year === undefined ? text : `${day} ${month} ${year} ${time} GMT`);
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
+/** The header's seconds as milliseconds; undefined for anything else. HttpSender makes dates seconds. */
 export function parseRetryAfter(value: unknown): number | undefined {
   if (typeof value !== "string" || !/^\d{1,6}$/.test(value)) return undefined;
   return Number(value) * 1000;
