@@ -6,73 +6,16 @@ import { metadataKey, sentinelKey } from "../../src/layout/keys.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { runCommand } from "../support/command-run.ts";
 import type { MemoryStorage } from "../support/memory-storage.ts";
-import { objectsOf, segmentName, storageOf, type WorldBackup } from "../retention/world.ts";
-
-const HOUR_MS = 3_600_000;
-const FIRST_MS = Date.UTC(2026, 9, 1);
-
-interface Wanted {
-  readonly segment: number;
-  readonly base?: number;
-  readonly isPermanent?: boolean;
-  readonly corruptPages?: number;
-  readonly isSentinelThere?: boolean;
-  readonly timeline?: number;
-}
-
-const nameOf = ({ segment, base, timeline = 1 }: Wanted): string =>
-  `base_${segmentName(timeline, segment)}${base === undefined ? "" : `_D_${segmentName(timeline, base)}`}`;
-
-function backupsOf(wanted: readonly Wanted[]): readonly WorldBackup[] {
-  return wanted.map((one) => {
-    const startMs = FIRST_MS + one.segment * HOUR_MS;
-    const base = wanted.find(({ segment }) => segment === one.base);
-    return {
-      name: nameOf(one),
-      timeline: one.timeline ?? 1,
-      segment: one.segment,
-      lastSegment: one.segment,
-      base: base === undefined ? undefined : nameOf(base),
-      startMs,
-      finishMs: startMs + HOUR_MS / 2,
-      isPermanent: one.isPermanent ?? false,
-      corruptPages: one.corruptPages ?? 0,
-      hasControl: true,
-      isSentinelThere: one.isSentinelThere ?? true,
-    };
-  });
-}
-
-/** One timeline with segments 1 to 99 and these backups. */
-async function repository(...wanted: readonly Wanted[]): Promise<MemoryStorage> {
-  const timeline = {
-    id: 1,
-    parent: 0,
-    forkSegment: 1,
-    endSegment: 100,
-    holes: [],
-    hasHistory: false,
-  };
-  return await storageOf(objectsOf({ timelines: [timeline], backups: backupsOf(wanted) }));
-}
-
-function listed({ keys }: MemoryStorage): readonly number[] {
-  return keys.flatMap((key) => {
-    const match =
-      /^basebackups_005\/base_\d{8}[0-9A-F]{8}([0-9A-F]{8}).*_backup_stop_sentinel/.exec(key);
-    return match === null ? [] : Number.parseInt(match[1] ?? "", 16);
-  });
-}
-
-function segments({ keys }: MemoryStorage): readonly number[] {
-  return keys.flatMap((key) => {
-    const match = /^wal_005\/[0-9A-F]{16}([0-9A-F]{8})\.zst$/.exec(key);
-    return match === null ? [] : Number.parseInt(match[1] ?? "", 16);
-  });
-}
-
-const range = (first: number, last: number): readonly number[] =>
-  Array.from({ length: last - first + 1 }, (_, index) => first + index);
+import {
+  FIRST_MS,
+  HOUR_MS,
+  listed,
+  nameOf,
+  range,
+  repository,
+  segments,
+} from "../retention/one-timeline.ts";
+import { segmentName } from "../retention/world.ts";
 
 const del = (storage: Storage, ...words: readonly string[]) =>
   runCommand(deleteCommand, storage, words);
@@ -162,6 +105,29 @@ describe("delete retain", () => {
     assert.deepEqual(segments(storage), [10, ...range(30, 99)]);
     const left = storage.keys.filter((key) => /base_\w+(23|4B|_00000040)\//.test(key));
     assert.deepEqual(left, []);
+  });
+
+  test("WAL-E's backups count, and go, beside those of WAL-G (wale_compatibility)", async () => {
+    const names = [5, 7].map((segment) => `base_${segmentName(1, segment)}_00000040`);
+    const mixed = await repository({ segment: 10 });
+    const signal = AbortSignal.timeout(10_000);
+    for (const name of names) {
+      const folder = `basebackups_005/${name}`;
+      const text = `{"wal_segment_backup_stop":"${segmentName(1, 8)}","spec":null}`;
+      for (const key of [
+        `${folder}/tar_partitions/part_00000000.tar.lzo`,
+        `${folder}/extended_version.txt`,
+      ]) {
+        await mixed.put(key, bytesSource(Buffer.from("x")), { signal });
+      }
+      await mixed.put(sentinelKey(name), bytesSource(Buffer.from(text)), { signal });
+    }
+    await del(mixed, "retain", "2", "--confirm");
+    assert.deepEqual(listed(mixed), [7, 10]);
+    await del(mixed, "retain", "1", "--confirm");
+    assert.deepEqual(listed(mixed), [10]);
+    assert.deepEqual(segments(mixed), range(10, 99));
+    assert.ok(!mixed.keys.some((key) => key.includes("_00000040")));
   });
 
   test("the last backup without damaged pages stays beside newer ones that have some", async () => {

@@ -96,6 +96,10 @@ describe("st on several storages", () => {
     assert.deepEqual(["default", "b", "c"].map(names), [["b"], ["b"], ["c"]]);
     await st("transfer", "files", "wal_005/", "--source", "all", "--overwrite");
     assert.deepEqual(["default", "b", "c"].map(names), [["b", "c"], [], []]);
+    await st("put", "file", "folder/in", "-t", "b");
+    await st("put", "file", "folder-beside/out", "-t", "b");
+    await st("transfer", "files", "folder/", "--source", "b");
+    assert.deepEqual(["default", "b"].map(names), [["b", "c", "in"], ["out"]]);
     await assert.rejects(st("transfer", "pg-wals", "--source", "default"), /are the same/);
     await assert.rejects(st("transfer", "pg-wals", "--source", "d"), /no storage d$/);
   });
