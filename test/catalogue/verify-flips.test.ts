@@ -11,6 +11,7 @@ import { isSecretKey } from "../../src/layout/secrecy.ts";
 import { EncryptedStorage } from "../../src/storage/encrypted.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { pgpCrypters, sodiumCrypter } from "../crypto/crypters.ts";
+import { FakeKms } from "../support/fake-kms.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { type Random, seededRandom } from "../support/random.ts";
 import { fillExtras, fillRepository } from "../support/synthetic-repository.ts";
@@ -27,10 +28,17 @@ const options: VerifyOptions = {
   signal: AbortSignal.timeout(3_600_000),
 };
 
-const encryptions: Readonly<Record<string, () => Promise<Crypter | undefined>>> = {
+/** What it needs while the test runs goes onto the stack. */
+type MakeCrypter = (stack: AsyncDisposableStack) => Promise<Crypter | undefined>;
+
+const encryptions: Readonly<Record<string, MakeCrypter>> = {
   none: async () => undefined,
-  libsodium: sodiumCrypter,
+  libsodium: async () => await sodiumCrypter(),
   openpgp: async () => (await pgpCrypters()).both,
+  "aws-kms": async (stack) => {
+    const kms = stack.use(await FakeKms.start());
+    return await kms.openCrypter({ signal: options.signal });
+  },
 };
 
 function withKey(storage: MemoryStorage, crypter: Crypter | undefined): Storage {
@@ -90,7 +98,8 @@ for (const [name, makeCrypter] of Object.entries(encryptions)) {
   test(`verify --full finds a flipped bit anywhere, encryption ${name}`, async () => {
     const random = seededRandom();
     const stored = new MemoryStorage();
-    const crypter = await makeCrypter();
+    await using stack = new AsyncDisposableStack();
+    const crypter = await makeCrypter(stack);
     const storage = withKey(stored, crypter);
     await fillRepository(storage, random);
     await fillExtras(storage);

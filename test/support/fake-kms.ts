@@ -1,4 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
+import { type AwsKmsOptions, openAwsKms } from "../../src/crypto/aws-kms.ts";
+import type { Crypter } from "../../src/crypto/crypter.ts";
+import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { TokenServer } from "./token-server.ts";
 import type { TokenAnswer, TokenRequest } from "./token-server.ts";
 
@@ -24,6 +27,23 @@ export class FakeKms implements AsyncDisposable {
   get endpoint(): string {
     if (this.#server === undefined) throw new Error("not started");
     return this.#server.origin;
+  }
+
+  /** Encrypts with this key, in this process. */
+  async openCrypter(options: AwsKmsOptions): Promise<Crypter> {
+    // The SDK has no other way to be told, and looks while it is made.
+    process.env["AWS_ENDPOINT_URL_KMS"] = this.endpoint;
+    try {
+      const keys = { accessKeyId: "any", secretAccessKey: "any" };
+      const method = { kind: "aws-kms", keyId: this.keyId, region: "us-east-1", ...keys } as const;
+      const crypter = await openAwsKms(method, options);
+      // It looks when it is asked first.
+      const empty = bytesSource(new Uint8Array()).open();
+      await readAll(crypter.encrypt(empty, { name: "first", signal: options.signal }));
+      return crypter;
+    } finally {
+      delete process.env["AWS_ENDPOINT_URL_KMS"];
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
