@@ -13,16 +13,10 @@
  * A failure says how to repeat its history alone.
  */
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { test } from "node:test";
-import { storeGroups } from "../../src/archive/change-groups.ts";
-import { ChangeNotes } from "../../src/archive/change-notes.ts";
 import type { ChangeWay } from "../../src/backup/change-sources.ts";
-import { codecOf } from "../../src/codec/table.ts";
-import { systemClock } from "../../src/io/clock.ts";
-import { silentLog } from "../../src/io/log.ts";
-import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
+import { startBackupWorld } from "../support/backup-world.ts";
+import { ChangeMaps } from "../support/change-maps.ts";
 import { ClusterHistory } from "../support/cluster-history.ts";
 import type { Major } from "../support/postgres.ts";
 import { type Random, randomOf, seededRandom } from "../support/random.ts";
@@ -33,8 +27,6 @@ const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const RELEASES: readonly Major[] = IS_LONG ? [17, 13, 18, 14, 17, 15, 18, 16] : [18, 13];
 const COUNT = IS_LONG ? 200 : RELEASES.length;
 const SEED = seededRandom().seed;
-/** Change maps are made of groups of so many segments. */
-const GROUP_SEGMENTS = 16;
 
 /** Increments that were all made in one way, each on the one before. */
 interface Chain {
@@ -84,7 +76,7 @@ async function live(
   await history.change(6);
   const { name } = await push(history, "", { ways: ["page-scan"] });
   const chains = chainsOf(major, name);
-  const maps = random.next() < 0.7 ? new Maps(history.world) : undefined;
+  const maps = random.next() < 0.7 ? new ChangeMaps(history.world) : undefined;
   const count = 2 + Math.floor(random.next() * (IS_LONG ? 4 : 1));
   for (let taken = 0; taken < count; taken += 1) {
     await history.change(6 + Math.floor(random.next() * 10));
@@ -128,32 +120,4 @@ async function push(
   const from = base === "" ? undefined : ({ kind: "name", name: base } as const);
   const increments = { maxSteps: base === "" ? 0 : 99, origin: "latest", ways, from } as const;
   return await history.world.push({ increments, notesDirectory, hasDatabaseNames: false });
-}
-
-/** Change maps of what the server has archived, as wal-push makes them. */
-class Maps {
-  /** Notes of groups that are not complete. */
-  readonly directory: string;
-  readonly #noted = new Set<string>();
-
-  constructor({ cluster }: BackupWorld) {
-    this.directory = join(cluster.directory, "changes");
-  }
-
-  async store({ cluster, repository, storage }: BackupWorld): Promise<void> {
-    await cluster.waitForArchiver();
-    const { directory } = this;
-    const log = silentLog;
-    const signal = AbortSignal.timeout(120_000);
-    const notes = new ChangeNotes({ directory, onGroup: () => {}, clock: systemClock, log });
-    const archive = join(repository, "wal_005");
-    for (const name of (await readdir(archive)).toSorted()) {
-      if (!/^[0-9A-F]{24}$/.test(name) || this.#noted.has(name)) continue;
-      await notes.around({ path: join(archive, name), name }, async () => {}, { signal });
-      this.#noted.add(name);
-      if (this.#noted.size % GROUP_SEGMENTS !== 0) continue;
-      await storeGroups(storage, { directory, codec: codecOf("zstd"), codecJobs: 1, log, signal });
-    }
-    await storeGroups(storage, { directory, codec: codecOf("zstd"), codecJobs: 1, log, signal });
-  }
 }
