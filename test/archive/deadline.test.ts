@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { withinDeadline } from "../../src/archive/deadline.ts";
 import { InterruptedError, StorageError } from "../../src/errors.ts";
+import { pause } from "../support/until.ts";
 
 const never = new Promise<never>(() => {});
 const alive = () => new AbortController().signal;
@@ -46,7 +47,7 @@ test("clean-up after the deadline is waited for", async () => {
     try {
       await untilAbort(signal);
     } finally {
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await pause(50);
       done.push("removed");
     }
   });

@@ -16,6 +16,7 @@ import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
+import { until } from "../support/until.ts";
 
 const HISTORY = "00000002.history";
 const LABEL_1 = "000000010000000000000003.00000028.backup";
@@ -92,9 +93,10 @@ const push = (name: string, settings = "s") =>
 
 /** Resolves when the drainer answers. */
 async function listening(): Promise<void> {
-  while ((await ask(spool.socket, { kind: "status" }, options)).kind !== "status") {
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  await until(
+    "the drainer answers",
+    async () => (await ask(spool.socket, { kind: "status" }, options)).kind === "status",
+  );
 }
 
 test("history first, each file once, notes while they are ready, end without work", async () => {
@@ -179,7 +181,7 @@ test("a slow codec delays neither a history file nor a file that is stored", asy
   await writeFile(path, Buffer.alloc(100_000, "big "));
   await addMark(big);
   const bigPush = push(big);
-  while ((await status()).underWay === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("it is under way", async () => (await status()).underWay > 0);
   await addReady(HISTORY);
   assert.equal((await push(HISTORY)).kind, "stored");
   assert.equal((await push(LABEL_1)).kind, "stored");
@@ -200,9 +202,7 @@ test("the level follows the backlog where it may, and the status says which one 
   assert.equal((await status()).level, 3);
   await addReady(...names);
   await assert.rejects(push(names[0] ?? ""), { code: "storage" });
-  while ((await status()).ready < names.length - 1) {
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  await until("the backlog is seen", async () => (await status()).ready >= names.length - 1);
   store.isAway = false;
   await push(names[0] ?? "");
   assert.equal((await status()).level, 1);

@@ -1,14 +1,22 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PartialObject } from "../../src/archive/partial-object.ts";
+import { readStoredWal } from "../../src/archive/stored-wal.ts";
 import { WalSpool } from "../../src/archive/wal-spool.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
+import { seededRandom } from "../support/random.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
-import { openWorkbench, type Workbench, type WritableMethod } from "./workbench.ts";
+import {
+  flipBit,
+  METHODS,
+  openWorkbench,
+  type Workbench,
+  type WritableMethod,
+} from "./workbench.ts";
 import { fail } from "./recorded-storage.ts";
 
 const MIB = 1024 * 1024;
@@ -41,6 +49,8 @@ async function spoolWith(directory: string, endBytes: number): Promise<WalSpool>
 function partialOf(bench: Workbench, spool: WalSpool, method: WritableMethod = "zstd") {
   return new PartialObject(bench.storage, spool, {
     codec: codecOf(method),
+    // Of the configured method, which lz4 has none of.
+    level: 6,
     codecJobs: 1,
     isSynchronous: false,
     timeoutMs: 5000,
@@ -73,6 +83,37 @@ test("a partial is the whole segment's size, and grows in place", async () => {
   assert.deepEqual(await partial.remove({ signal }), []);
   assert.deepEqual(bench.memory.keys, []);
 });
+
+for (const method of METHODS) {
+  const vouching = method === "zstd" ? "zst" : "lz4";
+  test(`configured with ${method} a partial is stored as ${vouching}, where each bit counts`, async () => {
+    using scratch = scratchDirectory();
+    await using bench = await openWorkbench();
+    // As an earlier version left it, or WAL-G.
+    const { extension } = codecOf(method);
+    const left =
+      extension === "" ? `wal_005/${partialName}` : `wal_005/${partialName}.${extension}`;
+    await bench.put(left, await bench.compress(method, cut(100_000)));
+    await using spool = await spoolWith(scratch.path, 300_000);
+    const partial = partialOf(bench, spool, method);
+    assert.deepEqual(await partial.ship(300_000, { signal }), { kind: "stored" });
+    const key = `wal_005/${partialName}.${vouching}`;
+    assert.deepEqual(bench.memory.keys, [key]);
+    const object = { key, extension: vouching };
+    const read = async (): Promise<Buffer> =>
+      await readAll(readStoredWal(bench.memory, object, { codecJobs: 1, signal }));
+    assert.ok(cut(300_000).equals(await read()));
+    const bytes = Buffer.from(bench.memory.bytesOf(key) ?? []);
+    const random = seededRandom();
+    for (let round = 0; round < 60; round += 1) {
+      // Half of them at the end, where the last record is.
+      const from = round % 2 === 0 ? 0 : bytes.length - 10_000;
+      const at = from + Math.floor(random.next() * (bytes.length - from));
+      await bench.put(key, flipBit(bytes, at, round % 8));
+      await assert.rejects(read(), { name: /^(FormatError|TruncatedError)$/ }, `byte ${at}`);
+    }
+  });
+}
 
 test("what the store has ahead of us is left alone until we have as much", async () => {
   using scratch = scratchDirectory();

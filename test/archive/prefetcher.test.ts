@@ -18,6 +18,7 @@ import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { fail, hang } from "./recorded-storage.ts";
 import { flipBit, openWorkbench, type Workbench } from "./workbench.ts";
+import { until } from "../support/until.ts";
 
 const wal = await recordWal({ segmentCount: 9 });
 const foreign = await recordWal({ segmentCount: 2 });
@@ -100,14 +101,6 @@ async function status(): Promise<PrefetchStatus | undefined> {
   return answer.kind === "status" ? answer.status : undefined;
 }
 
-async function until(isTrue: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const endsAt = performance.now() + 60_000;
-  while (!(await isTrue())) {
-    assert.ok(performance.now() < endsAt, `never: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
 /** What the shell of the recovery finds. */
 function found(recovery = RECOVERY): string[] {
   const link = join(spool.prefetch, recovery);
@@ -117,16 +110,16 @@ function found(recovery = RECOVERY): string[] {
 }
 
 const untilFound = (names: readonly string[]) =>
-  until(() => found().join() === names.join(), `${names.join()} instead of ${found().join()}`);
+  until(
+    names.join(),
+    () => found().join() === names.join(),
+    () => `but ${found().join()}`,
+  );
 
-const untilOpen = () => until(() => existsSync(join(spool.prefetch, RECOVERY)), "open");
+const untilOpen = () => until("open", () => existsSync(join(spool.prefetch, RECOVERY)));
 
 /** Nothing is under way, and nothing will be begun. */
-const untilQuiet = () =>
-  until(async () => {
-    const now = await status();
-    return now !== undefined && now.underWay === 0;
-  }, "quiet");
+const untilQuiet = () => until("quiet", async () => (await status())?.underWay === 0);
 
 test("it keeps as many ahead as it may, in order, and follows what the shell takes", async () => {
   await store(segments);
@@ -206,7 +199,7 @@ test("a standby that asks again and again costs one request each time, and no fi
   await untilFound([nameAt(1)]);
   await untilQuiet();
   await rm(join(spool.prefetch, RECOVERY, nameAt(1)));
-  await until(async () => (await status())?.takenCount === 1, "taken");
+  await until("taken", async () => (await status())?.takenCount === 1);
   await untilQuiet();
   bench.storage.takeCalls();
   for (let round = 0; round < 3; round += 1) {
@@ -269,7 +262,7 @@ for (const { what, make } of damages) {
     await bench.put(key, await make(await bench.compress("zstd", contentOf(nameAt(3)))));
     start();
     await untilFound([1, 2].map(nameAt));
-    await until(async () => ((await status())?.failedCount ?? 0) > 0, "a failure");
+    await until("a failure", async () => ((await status())?.failedCount ?? 0) > 0);
     const answer = await take(nameAt(3));
     assert.equal(answer.kind, "declined", JSON.stringify(answer));
     assert.ok(!found().includes(nameAt(3)));
@@ -286,7 +279,7 @@ test("without compression, the record at a segment's start is checked with the o
   await bench.put(`wal_005/${second}`, flipBit(content, 40 + 4));
   start();
   await untilFound([first ?? ""]);
-  await until(async () => ((await status())?.failedCount ?? 0) > 0, "a failure");
+  await until("a failure", async () => ((await status())?.failedCount ?? 0) > 0);
   assert.deepEqual(found(), [first]);
 });
 
@@ -321,7 +314,7 @@ test("what earlier ones left is removed, and the shell of another recovery finds
   await symlink("run-old", join(spool.prefetch, "1-00000000"));
   await symlink("run-old", join(spool.prefetch, RECOVERY));
   start();
-  await until(() => !existsSync(join(spool.prefetch, "run-old")), "removed");
+  await until("removed", () => !existsSync(join(spool.prefetch, "run-old")));
   await untilFound([nameAt(1)]);
   assert.ok(
     (await readFile(join(spool.prefetch, RECOVERY, nameAt(1)))).equals(contentOf(nameAt(1))),
@@ -333,7 +326,7 @@ test("what earlier ones left is removed, and the shell of another recovery finds
     { kind: "take", name: nameAt(1), settings: "s", recovery: "5-11111111" },
     options,
   );
-  await until(() => found("5-11111111").length === 1, "the new link");
+  await until("the new link", () => found("5-11111111").length === 1);
   assert.deepEqual(found(), []);
 });
 

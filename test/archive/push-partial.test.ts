@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { codecOf } from "../../src/codec/table.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import { openWorkbench, type Workbench } from "./workbench.ts";
 
 const MIB = 1024 * 1024;
-const wal = writeWal({ records: Array.from({ length: 200 }, () => ({ dataBytes: 3000 })) });
-const [segment] = wal.segments;
-if (segment === undefined) throw new Error("no segment");
+const wal = writeWal({ records: Array.from({ length: 500 }, () => ({ dataBytes: 3000 })) });
+const [segment, next] = wal.segments;
+if (segment === undefined || next === undefined) throw new Error("no segments");
 const { bytes: content } = segment;
 const name = `${segment.name}.partial`;
 const KEY = `wal_005/${name}.zst`;
@@ -81,3 +82,31 @@ test("what is stored in another size is replaced when it is shorter, else kept",
   await other.put(`wal_005/${name}`, Buffer.concat([local, Buffer.alloc(8)]));
   await assert.rejects(other.push(await other.file(name, local)), { name: "ConflictError" });
 });
+
+for (const method of ["brotli", "lzma", "none"] as const) {
+  test(`configured with ${method} it is stored as lz4, which has a checksum`, async () => {
+    await using bench = await openWorkbench();
+    const options = { codec: codecOf(method), level: 9 };
+    const whole = await bench.file(segment.name, content);
+    assert.equal(await bench.push(whole, options), "archived");
+    bench.storage.takeCalls();
+    const path = await bench.file(name, cut(300_000));
+    assert.equal(await bench.push(path, options), "archived");
+    assert.equal(await bench.push(path, options), "already archived");
+    const { extension } = codecOf(method);
+    const segmentKey = `wal_005/${segment.name}${extension === "" ? "" : `.${extension}`}`;
+    assert.deepEqual(
+      bench.memory.keys.filter((key) => key.startsWith("wal_005/")).toSorted(),
+      [`wal_005/${name}.lz4`, segmentKey].toSorted(),
+    );
+    assert.ok(
+      (await bench.compress("lz4", cut(300_000))).equals(
+        bench.memory.bytesOf(`wal_005/${name}.lz4`) ?? Buffer.alloc(0),
+      ),
+    );
+    // What is remembered of segments is as it was: they take one request each.
+    bench.storage.takeCalls();
+    assert.equal(await bench.push(await bench.file(next.name, next.bytes), options), "archived");
+    assert.equal(bench.storage.takeCalls().length, 1);
+  });
+}

@@ -6,15 +6,8 @@ import { bytesSource } from "../../src/io/bytes.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { type Cluster, type Major, restoreCluster } from "../support/postgres.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
-import {
-  fill,
-  FLUSHED,
-  ReceivingStorage,
-  start,
-  startReceiver,
-  Switchboard,
-  until,
-} from "./receiver.ts";
+import { fill, FLUSHED, ReceivingStorage, start, startReceiver, Switchboard } from "./receiver.ts";
+import { until } from "../support/until.ts";
 
 const { signal } = new AbortController();
 /** What a cascading standby has sent on is what it has replayed or received. */

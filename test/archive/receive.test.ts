@@ -15,8 +15,8 @@ import {
   RESTART,
   start,
   startReceiver,
-  until,
 } from "./receiver.ts";
+import { until } from "../support/until.ts";
 
 const MIB = 1024 * 1024;
 

@@ -18,9 +18,7 @@ import type { ByteSource } from "../../src/io/bytes.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { type Cluster, type Major, startCluster } from "../support/postgres.ts";
-
-const POLL_MS = 10;
-const WAIT_MS = 30_000;
+import { until } from "../support/until.ts";
 
 export interface LogLine {
   readonly level: "debug" | "info" | "warning" | "error";
@@ -87,21 +85,6 @@ export function startReceiver(
     stop: end,
     [Symbol.asyncDispose]: end,
   };
-}
-
-/** Asks until there is an answer other than undefined and false. */
-export async function until<T>(
-  what: string,
-  ask: () => T | undefined | false | Promise<T | undefined | false>,
-  describe: () => string = () => "",
-): Promise<T> {
-  const deadline = AbortSignal.timeout(WAIT_MS);
-  for (;;) {
-    const answer = await ask();
-    if (answer !== undefined && answer !== false) return answer;
-    if (deadline.aborted) throw new Error(`no ${what} within ${WAIT_MS} ms ${describe()}`);
-    await systemClock.sleep(POLL_MS, { signal: new AbortController().signal });
-  }
 }
 
 /**

@@ -13,6 +13,7 @@ import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
+import { until } from "../support/until.ts";
 
 const signal = AbortSignal.timeout(600_000);
 
@@ -181,10 +182,10 @@ describe("a server that archives", () => {
     // The segment of the start arrives when the server's checkpoint is there; then ours go back.
     storage.list = async function* (prefix, options) {
       if (prefix.startsWith("wal_005/")) {
-        while (state.current.control.redoLsn === old.control.redoLsn) {
-          await systemClock.sleep(10, { signal });
+        await until("a checkpoint", async () => {
           state.current = await readControlFile(dataDirectory, reading);
-        }
+          return state.current.control.redoLsn !== old.control.redoLsn;
+        });
         writeFileSync(path, old.bytes);
       }
       yield* list(prefix, options);

@@ -7,6 +7,7 @@ import { HookedStorage } from "../support/hooked-storage.ts";
 import { restoreCluster } from "../support/postgres.ts";
 import { restoreInto } from "../support/restoring.ts";
 import { catchUp, type Pair, startPair } from "../support/standby-pair.ts";
+import { until } from "../support/until.ts";
 
 /** Takes a backup of the standby while the primary ends the last segment. */
 async function push(
@@ -19,10 +20,9 @@ async function push(
   const settings = { stopTimeoutMs: 60_000, ...change };
   const pushing = isRemote ? world.pushRemote(settings) : world.push(settings);
   pushing.finally(() => ended.abort()).catch(() => {});
-  while (!world.logged.slice(from).some((line) => line.startsWith("info: all files are read"))) {
-    if (ended.signal.aborted) break;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  const isRead = (): boolean =>
+    world.logged.slice(from).some((line) => line.startsWith("info: all files are read"));
+  await until("all files are read", () => isRead() || ended.signal.aborted);
   await primary.cluster.switchWal();
   return await pushing;
 }

@@ -12,6 +12,7 @@ import { silentLog } from "../../src/io/log.ts";
 import type { StorageConfig } from "../../src/storage/open.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
+import { until } from "../support/until.ts";
 
 const HISTORY = "00000002.history";
 const { signal } = new AbortController();
@@ -71,7 +72,7 @@ function contextWith(storage: StorageConfig): Context {
 
 /** Resolves once a request has reached the silent store. */
 async function reached(): Promise<void> {
-  while (silent.connectionCount === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("the store is asked", () => silent.connectionCount > 0);
 }
 
 test("of two fetches to one place, however it is named, only the later one goes on", async () => {

@@ -17,6 +17,7 @@ import { listenForNotices, type Notices } from "../support/notices.ts";
 import { collectingLog } from "../support/restoring.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { needsTool } from "../support/tools.ts";
+import { until } from "../support/until.ts";
 
 const WATCHDOG_MS = 200;
 const NAME = "00000002.history";
@@ -107,7 +108,7 @@ for (const suite of suites) {
     const standstills = () => log.lines.filter((line) => /no call has ended for long/.test(line));
     const calls = await loadSystemCalls();
     for (const count of [1, 4]) {
-      while (standstills().length < count) await new Promise((resolve) => setTimeout(resolve, 20));
+      await until("a standstill is told", () => standstills().length >= count);
       calls?.sendDatagram(address, `MARK=${count}`);
     }
     assert.equal(await nextOf(notices, /^WATCHDOG=/), "MARK=1");

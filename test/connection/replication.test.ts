@@ -11,17 +11,22 @@ import {
 } from "../../src/connection/replication.ts";
 import { type WalPiece, WalStream } from "../../src/connection/wal-stream.ts";
 import { DatabaseError } from "../../src/errors.ts";
-import { systemClock } from "../../src/io/clock.ts";
+import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { type Lsn, lsn, parseLsn } from "../../src/postgres/lsn.ts";
 import { type Cluster, type Major, startCluster } from "../support/postgres.ts";
+import { until } from "../support/until.ts";
 
 const MIB = 1024 * 1024;
+const STATUS_INTERVAL_MS = 200;
 const signal = new AbortController().signal;
 
-function open(cluster: Cluster, options = { signal }): Promise<ReplicationSession> {
+function open(
+  cluster: Cluster,
+  options: { readonly signal?: AbortSignal; readonly clock?: Clock } = {},
+): Promise<ReplicationSession> {
   return connectReplication(
     { host: "127.0.0.1", port: cluster.port, user: "postgres", applicationName: "walnut-test" },
-    { ...options, clock: systemClock },
+    { signal, clock: systemClock, ...options },
   );
 }
 
@@ -35,7 +40,7 @@ async function stream(
     slot,
     startLsn,
     timeline: options.timeline ?? 1,
-    statusIntervalMs: 200,
+    statusIntervalMs: STATUS_INTERVAL_MS,
     silenceTimeoutMs: options.silenceTimeoutMs ?? 10_000,
     signal: options.signal ?? signal,
   });
@@ -54,6 +59,17 @@ function segmentStart(position: Lsn): Lsn {
 
 function endOf(piece: WalPiece): Lsn {
   return lsn(piece.startLsn + BigInt(piece.bytes.length));
+}
+
+/** Whether the only stream of WAL has got no further since it was asked before. */
+function isAtRest(cluster: Cluster): () => Promise<boolean> {
+  let before = "";
+  return async () => {
+    const sent = await cluster.value("SELECT sent_lsn FROM pg_stat_replication");
+    const isSame = sent === before;
+    before = sent;
+    return isSame;
+  };
 }
 
 async function takeUntil(walStream: WalStream, end: Lsn): Promise<Buffer> {
@@ -153,8 +169,7 @@ for (const major of [13, 15, 18] as const satisfies readonly Major[]) {
       let count = 0;
       let at = from;
       for await (const piece of walStream) {
-        // Long enough for the whole of it to arrive, were it not held up.
-        if (count === 0) await systemClock.sleep(500, { signal });
+        if (count === 0) await until("the server sends no more", isAtRest(cluster));
         count += 1;
         assert.equal(piece.startLsn, at);
         at = endOf(piece);
@@ -196,10 +211,14 @@ for (const major of [13, 15, 18] as const satisfies readonly Major[]) {
       await using session = await open(cluster);
       const walStream = await stream(session, undefined, segmentStart(await flushLsn(cluster)));
       const reading = takeUntil(walStream, lsn(1n << 60n));
-      const rejected = assert.rejects(reading, (error) => error instanceof DatabaseError);
-      await cluster.waitFor("SELECT count(*) = 1 FROM pg_stat_replication");
-      await cluster.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
-      await rejected;
+      const killing = (async () => {
+        await cluster.waitFor("SELECT count(*) = 1 FROM pg_stat_replication");
+        await cluster.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+      })();
+      await Promise.all([
+        assert.rejects(reading, (error) => error instanceof DatabaseError),
+        killing,
+      ]);
 
       const stop = new AbortController();
       await using next = await open(cluster, { signal: stop.signal });
@@ -223,40 +242,59 @@ for (const major of [13, 15, 18] as const satisfies readonly Major[]) {
           walStream.confirm({ writeLsn: end, flushLsn: end, applyLsn: end });
         }
       })();
-      const rejected = assert.rejects(reading, { message: "the server is shutting down" });
-      await cluster.stop("fast");
-      await rejected;
+      await Promise.all([
+        assert.rejects(reading, { message: "the server is shutting down" }),
+        cluster.stop("fast"),
+      ]);
       await cluster.start();
     });
 
     test("a server that shuts down waits for what is not confirmed, without haste", async () => {
-      await using session = await open(cluster);
+      // Time stands still, so that every pause is asked for in full; it takes no time itself.
+      const pausesMs: number[] = [];
+      const clock: Clock = {
+        now: () => systemClock.now(),
+        monotonicMs: () => 0,
+        async sleep(ms, options) {
+          // The regular status would be an answer, too.
+          if (ms === STATUS_INTERVAL_MS) return await systemClock.sleep(3_600_000, options);
+          pausesMs.push(ms);
+        },
+      };
+      await using session = await open(cluster, { signal, clock });
       const from = segmentStart(await flushLsn(cluster));
       await using walStream = await stream(session, undefined, from);
       // Without a slot the server is content with what we received, unless we say more than
       // nothing.
       const flushed = lsn(from + 1n);
       let at = from;
-      let askedCount = 0;
-      const asked = Promise.withResolvers<void>();
-      walStream.onReplyRequested = () => {
-        askedCount += 1;
-        if (askedCount === 5) asked.resolve();
-      };
+      const begun = Promise.withResolvers<void>();
       const reading = (async () => {
         for await (const piece of walStream) {
           at = endOf(piece);
           walStream.confirm({ writeLsn: at, flushLsn: flushed, applyLsn: lsn(0n) });
+          begun.resolve();
         }
       })();
-      const rejected = assert.rejects(reading, { message: "the server is shutting down" });
-      const startedMs = systemClock.monotonicMs();
-      const stopped = cluster.stop("fast");
-      await asked.promise;
-      assert.ok(systemClock.monotonicMs() - startedMs > 250);
-      walStream.confirm({ writeLsn: at, flushLsn: at, applyLsn: lsn(0n) });
-      await rejected;
-      await stopped;
+      const watching = (async () => {
+        await begun.promise;
+        const asked = Promise.withResolvers<void>();
+        let askedCount = 0;
+        walStream.onReplyRequested = () => {
+          askedCount += 1;
+          if (askedCount === 5) asked.resolve();
+        };
+        const stopped = cluster.stop("fast");
+        await Promise.race([asked.promise, stopped]);
+        assert.deepEqual(pausesMs, Array<number>(askedCount).fill(100));
+        assert.ok(askedCount >= 5);
+        walStream.confirm({ writeLsn: at, flushLsn: at, applyLsn: lsn(0n) });
+        await stopped;
+      })();
+      await Promise.all([
+        assert.rejects(reading, { message: "the server is shutting down" }),
+        watching,
+      ]);
     });
   });
 }

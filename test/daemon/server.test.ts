@@ -13,6 +13,7 @@ import { systemClock } from "../../src/io/clock.ts";
 import { collectingLog } from "../support/restoring.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { HeldWork } from "./held-work.ts";
+import { until } from "../support/until.ts";
 
 const SEGMENT = "000000010000000000000002";
 const OTHER = "000000010000000000000003";
@@ -66,13 +67,6 @@ async function allOf(socket: Socket): Promise<string> {
   for await (const piece of socket) text += String(piece);
   socket.destroy();
   return text;
-}
-
-async function until(isTrue: () => boolean): Promise<void> {
-  while (!isTrue()) {
-    signal.throwIfAborted();
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 test("answers WAL-G's clients byte for byte, in one packet and byte by byte", async () => {
@@ -156,8 +150,12 @@ test("a client that only sends no more gets its answer", async () => {
   const answered = allOf(socket);
   socket.end(FETCH);
   await work.called(1);
-  // Longer than it takes to find out that a client has gone.
-  await new Promise((resolve) => setTimeout(resolve, 600));
+  // Once it is found out that a later client has gone, this one was looked at, too.
+  const gone = await opened();
+  gone.write(FETCH);
+  await work.called(2);
+  gone.destroy();
+  await work.bell.until(() => work.aborted.length > 0, { signal });
   work.isHeld = false;
   work.bell.ring();
   assert.equal(await answered, "O");
@@ -173,10 +171,10 @@ test("the fetch of a client that has gone is aborted, its push goes on", async (
   }
   await work.bell.until(() => work.aborted.length > 0, { signal });
   assert.deepEqual(work.aborted, [`fetch ${SEGMENT} pg_wal/RECOVERYXLOG`]);
-  await until(() => server.runningCount === 1);
+  await until("the fetch is over", () => server.runningCount === 1);
   work.isHeld = false;
   work.bell.ring();
-  await until(() => server.runningCount === 0 && server.clientCount === 0);
+  await until("all is over", () => server.runningCount === 0 && server.clientCount === 0);
   assert.deepEqual(server.counts, { done: 1, failed: 1 });
 });
 
@@ -214,7 +212,7 @@ test("the longest idle client makes room, those that wait for work do not", asyn
   work.isHeld = false;
   work.bell.ring();
   assert.equal(await worked, "O");
-  await until(() => server.clientCount === 0);
+  await until("all have gone", () => server.clientCount === 0);
 });
 
 test("a client that reads no answers, or sends without end, is dropped", async () => {
@@ -229,7 +227,7 @@ test("a client that reads no answers, or sends without end, is dropped", async (
   await closed;
   work.isHeld = false;
   work.bell.ring();
-  await until(() => server.clientCount === 0);
+  await until("all have gone", () => server.clientCount === 0);
 });
 
 test("its socket is for its owner, appears whole, and goes away with it", async () => {

@@ -7,6 +7,7 @@ import { loadSystemCalls } from "../../src/io/runtime.ts";
 import { listenForNotices } from "../support/notices.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { needsTool } from "../support/tools.ts";
+import { until } from "../support/until.ts";
 
 test("reads what systemd tells, if it is meant for us", () => {
   const all = {
@@ -65,7 +66,7 @@ test("systemd-notify is called where the runtime has no datagrams", async () => 
   const program = `#!/bin/sh\necho "$NOTIFY_SOCKET $*" > ${said}.tmp; /bin/mv ${said}.tmp ${said}\n`;
   writeFileSync(join(directory.path, "systemd-notify"), program, { mode: 0o755 });
   new ServiceNotifier("@notify", undefined, directory.path).ready();
-  while (!existsSync(said)) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until("systemd-notify is called", () => existsSync(said));
   assert.equal(readFileSync(said, "utf8"), "@notify READY=1\n");
 });
 

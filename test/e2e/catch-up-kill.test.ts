@@ -9,7 +9,6 @@ import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { comparePages } from "../support/page-compare.ts";
 import { restoreCluster } from "../support/postgres.ts";
@@ -17,6 +16,7 @@ import { seededRandom } from "../support/random.ts";
 import { serverUser } from "../support/server-user.ts";
 import { catchUp, type Pair, startPair } from "../support/standby-pair.ts";
 import { walnutCommand } from "../support/walnut.ts";
+import { until } from "../support/until.ts";
 
 const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 40 : 2;
 const HOST = "127.0.0.1";
@@ -103,7 +103,7 @@ describe("a catch-up from server to server", () => {
       const victim = kill.victim === "sender" ? sender : receiver;
       const strike = async (): Promise<void> => {
         // What was sent may still be on its way to a receiver that is slow.
-        while (kill.count >= BEGUN_BYTES && existsSync(control())) await delay(10);
+        if (kill.count >= BEGUN_BYTES) await until("it begins", () => !existsSync(control()));
         await victim.kill();
       };
       proxy.fault = { atBytes: { count: kill.count, run: strike } };

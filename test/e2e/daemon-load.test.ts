@@ -9,6 +9,7 @@ import { type RunningDaemon, startDaemon } from "../support/daemon.ts";
 import { seededRandom } from "../support/random.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { writeWal } from "../support/wal-writer.ts";
+import { pause } from "../support/until.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const KILL_ROUNDS = IS_LONG ? 60 : 3;
@@ -105,7 +106,7 @@ test(`${KILL_ROUNDS} kills lose nothing that was acknowledged`, async () => {
           seen.lost += 1;
         }
         if (acknowledged.size >= killAfter) {
-          setTimeout(() => daemon.kill("SIGKILL"), random.next() * 5);
+          void pause(random.next() * 5).then(() => daemon.kill("SIGKILL"));
         }
       });
     } finally {

@@ -17,6 +17,7 @@ import {
 import { install } from "../support/repository.ts";
 import { seededRandom } from "../support/random.ts";
 import { shellWord, walnutShellCommand } from "../support/walnut.ts";
+import { pause } from "../support/until.ts";
 
 const SEGMENTS = 12;
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
@@ -92,7 +93,7 @@ for (const major of TESTED) {
     for (let kill = 0; kill < KILLS; kill += 1) {
       const doomed = await start();
       await doomed.logged(/archived/);
-      await new Promise((resolve) => setTimeout(resolve, random.next() * 100));
+      await pause(random.next() * 100);
       await doomed[Symbol.asyncDispose]();
       await assertNothingLost(cluster, repository);
     }

@@ -19,6 +19,7 @@ import { type DaemonOptions, type RunningDaemon, startDaemon } from "../support/
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { needsTool } from "../support/tools.ts";
 import { runWalnut, walnutCommand } from "../support/walnut.ts";
+import { until } from "../support/until.ts";
 
 const HISTORY = "00000002.history";
 const HISTORY_TEXT = "1\t0/3000000\tno recovery target specified\n";
@@ -247,7 +248,7 @@ test("a second signal ends the daemon at once, by itself", async () => {
   await using stalled = await startStalled();
   const { daemon, answer } = stalled;
   daemon.kill("SIGINT");
-  while (existsSync(socketPath)) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("the socket is gone", () => !existsSync(socketPath));
   daemon.kill("SIGTERM");
   assert.deepEqual(await daemon.ended(), { code: null, signal: "SIGTERM" });
   assert.equal((await answer).kind, "lost");

@@ -21,6 +21,7 @@ import {
   stopAll,
   survivingKills,
 } from "./draining.ts";
+import { pause } from "../support/until.ts";
 
 const KILLS = process.env["WALNUT_LONG"] === "1" ? 200 : 12;
 const KILLS_PER_BACKLOG = 6;
@@ -90,7 +91,7 @@ else {
       proxy.rule = faultRule(random);
       await cluster.configure({ archive_command: survivingKills(line) });
       for (let count = 0; count < KILLS_PER_BACKLOG; count += 1, kills += 1) {
-        await new Promise((resolve) => setTimeout(resolve, random.next() * 400));
+        await pause(random.next() * 400);
         killSome(draining, random);
         await assertNothingLost(draining, { note, verified, readObject });
       }

@@ -17,6 +17,7 @@ import {
   stopAll,
   survivingKills,
 } from "./draining.ts";
+import { pause, until } from "../support/until.ts";
 
 const KILL_ROUNDS = process.env["WALNUT_LONG"] === "1" ? 20 : 2;
 
@@ -65,7 +66,7 @@ test("kills at random moments lose nothing that was acknowledged", async () => {
     await fill(draining, 30);
     await cluster.configure({ archive_command: survivingKills(line) });
     for (let kill = 0; kill < 8; kill += 1) {
-      await new Promise((resolve) => setTimeout(resolve, random.next() * 250));
+      await pause(random.next() * 250);
       killSome(draining, random);
       await assertNothingLost(draining, { note, verified });
     }
@@ -116,21 +117,14 @@ test("a store that hangs does not fill the disk under the policy drop", async ()
   const given = (await readdir(gaps)).map((name) => name.slice(0, 24));
   assert.ok(given.length > 0);
   // The rest stays within the limit and is not given up.
-  const endsAt = performance.now() + 60_000;
-  while ((await readyNames(walDirectory)).length > 8) {
-    assert.ok(performance.now() < endsAt, "nothing is given up");
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  await until("enough is given up", async () => (await readyNames(walDirectory)).length <= 8);
   await cluster.configure({ archive_command: "false" });
   await rename(away, repository);
   const ready = (await readyNames(walDirectory)).toSorted();
   assert.ok(ready.length >= 7, `${ready.length} are left`);
   await walnut.mustRun("wal-push", join(walDirectory, ready[0] ?? ""));
   // It may have been archived ahead already: then the drainer copies the records.
-  while ((await readdir(gaps)).length > 0) {
-    assert.ok(performance.now() < endsAt, "the gaps are not recorded");
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  await until("the gaps are recorded", async () => (await readdir(gaps)).length === 0);
   const recorded = await readdir(join(repository, "walnut_005", "gaps"));
   assert.ok(recorded.includes(`${given[0]}.json`), String(recorded));
   await stopAll(cluster);

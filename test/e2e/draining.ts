@@ -11,6 +11,7 @@ import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { type Cluster, initCluster } from "../support/postgres.ts";
 import type { Random } from "../support/random.ts";
 import { type Installation, install } from "../support/repository.ts";
+import { until } from "../support/until.ts";
 
 const { signal } = new AbortController();
 
@@ -157,9 +158,5 @@ function isShell(pid: string): boolean {
 /** The drainer ends with its server. */
 export async function stopAll(cluster: Cluster): Promise<void> {
   await cluster.stop("fast");
-  const endsAt = performance.now() + 60_000;
-  while (drainerPids(cluster).length > 0) {
-    assert.ok(performance.now() < endsAt, "the drainer outlives its server");
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  await until("the drainer ends", () => drainerPids(cluster).length === 0);
 }

@@ -7,11 +7,11 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { FaultProxy } from "../support/fault-proxy.ts";
 import { seededRandom } from "../support/random.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
 import { archive, type Archived, recover, type Recovering } from "./recovering.ts";
+import { pause, until } from "../support/until.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const ROUNDS = IS_LONG ? 60 : 2;
@@ -59,7 +59,7 @@ function kill(pids: readonly number[]): void {
 /** Kills now this, now that, a few times. */
 async function killAtRandom(dataDirectory: string, configFile: string): Promise<void> {
   for (let round = 0; round < KILLS; round += 1) {
-    await delay(random.next() * 300);
+    await pause(random.next() * 300);
     const choice = random.next();
     if (choice < 0.6) kill(pidsOf(`wal-prefetch ${dataDirectory} `));
     else if (choice < 0.8) kill(pidsOf(`${configFile} wal-fetch `));
@@ -69,21 +69,20 @@ async function killAtRandom(dataDirectory: string, configFile: string): Promise<
 
 /** Starts the server again until it has got to the end. */
 async function toTheEnd({ server }: Recovering): Promise<void> {
-  const endsAt = performance.now() + 120_000;
-  for (;;) {
-    try {
-      await server.waitFor("SELECT NOT pg_is_in_recovery()", { timeoutMs: 60_000 });
-      return;
-    } catch (error) {
-      assert.ok(
-        performance.now() < endsAt,
-        `${String(error)} ${note} ${server.log().slice(-3000)}`,
-      );
-    }
-    // Processes of the killed server may still hold its memory.
-    await delay(100);
-    await server.start().catch(() => {});
-  }
+  await until(
+    "the end of recovery",
+    async () => {
+      try {
+        await server.waitFor("SELECT NOT pg_is_in_recovery()", { timeoutMs: 60_000 });
+        return true;
+      } catch {
+        // Processes of the killed server may still hold its memory: then this fails, too.
+        await server.start().catch(() => {});
+        return false;
+      }
+    },
+    () => `${note} ${server.log().slice(-3000)}`,
+  );
 }
 
 async function killRound(archived: Archived): Promise<void> {

@@ -18,6 +18,7 @@ import {
   type Recovering,
   untilNoPrefetcher,
 } from "./recovering.ts";
+import { until } from "../support/until.ts";
 
 let archived: Archived;
 before(async () => {
@@ -165,14 +166,8 @@ test("a standby at the end of the archive: one prefetcher, nothing piles up", as
   });
   const { server, dataDirectory, spool, calls } = recovering;
   const asked = (name: string | undefined) => calls().filter((one) => one === name).length;
-  const until = async (isTrue: () => boolean, what: string) => {
-    const endsAt = performance.now() + 60_000;
-    while (!isTrue()) {
-      assert.ok(performance.now() < endsAt, `never: ${what}; ${server.log().slice(-2000)}`);
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  };
-  await until(() => asked(later[0]) >= 5, "the standby asks again");
+  const tail = (): string => server.log().slice(-2000);
+  await until("the standby asks again", () => asked(later[0]) >= 5, tail);
   const [pid, ...others] = prefetcherPids(dataDirectory);
   assert.ok(pid !== undefined && others.length === 0);
   // Nothing of the server is held open: a dropped table's space would not come back.
@@ -202,9 +197,9 @@ test("a standby at the end of the archive: one prefetcher, nothing piles up", as
     await rename(`${objectOf(growing, name)}.new`, objectOf(growing, name));
   };
   await arrive(first);
-  await until(() => asked(more[0]) >= 2, "the next one is asked for");
+  await until("the next one is asked for", () => asked(more[0]) >= 2, tail);
   for (const name of more) await arrive(name);
-  await until(() => asked(later.at(-1)) >= 2, "the end is asked for");
+  await until("the end is asked for", () => asked(later.at(-1)) >= 2, tail);
   assert.deepEqual(prefetcherPids(dataDirectory), [pid]);
   for (const name of [first, ...more])
     assert.match(server.log(), new RegExp(`restored log file "${name}"`));

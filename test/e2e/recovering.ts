@@ -14,6 +14,7 @@ import {
 } from "../support/postgres.ts";
 import { type Installation, install } from "../support/repository.ts";
 import { chownTree, serverUser } from "../support/server-user.ts";
+import { until } from "../support/until.ts";
 
 export interface Archived extends AsyncDisposable {
   /** Stopped. */
@@ -154,9 +155,5 @@ export function prefetcherPids(dataDirectory: string): number[] {
 }
 
 export async function untilNoPrefetcher(dataDirectory: string): Promise<void> {
-  const endsAt = performance.now() + 60_000;
-  while (prefetcherPids(dataDirectory).length > 0) {
-    assert.ok(performance.now() < endsAt, "the prefetcher outlives its server");
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  await until("the prefetcher ends", () => prefetcherPids(dataDirectory).length === 0);
 }

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { readArchivedChanges } from "../../src/archive/change-source.ts";
 import { systemErrorCode } from "../../src/errors.ts";
 import { systemClock } from "../../src/io/clock.ts";
@@ -13,6 +12,7 @@ import { DirectoryStorage } from "../../src/storage/directory.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { assertNothingLost, setupLine, startWithBacklog, stopAll } from "./draining.ts";
+import { until } from "../support/until.ts";
 
 const MIB = 1024 * 1024;
 const signal = AbortSignal.timeout(300_000);
@@ -28,7 +28,7 @@ test("a server's segments leave change maps that say what its WAL says", async (
   // Segment 0 never was: the first group is not complete.
   const groups = ["000000010000000000000010"];
   const folder = join(repository, "walnut_005", "changes");
-  await until(async () => {
+  await until("the change maps", async () => {
     const there = new Set(await namesIn(folder));
     return groups.every((name) => there.has(`${name}.zst`));
   });
@@ -88,8 +88,4 @@ async function namesIn(folder: string): Promise<readonly string[]> {
     if (systemErrorCode(error) === "ENOENT") return [];
     throw error;
   }
-}
-
-async function until(check: () => Promise<boolean>): Promise<void> {
-  while (!(await check())) await delay(50, undefined, { signal });
 }

@@ -6,7 +6,6 @@ import { cp, mkdir, readdir, readFile, rename } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { codecOf } from "../../src/codec/table.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { parseLsn } from "../../src/postgres/lsn.ts";
@@ -16,9 +15,9 @@ import { seededRandom } from "../support/random.ts";
 import { type Installation, install } from "../support/repository.ts";
 import { walnutCommand } from "../support/walnut.ts";
 import { heardAgain } from "../archive/receiver.ts";
+import { pause, until } from "../support/until.ts";
 
 const MIB = 1024 * 1024;
-const WAIT_MS = 30_000;
 const { signal } = new AbortController();
 const random = seededRandom();
 const seedNote = `WALNUT_SEED=${random.seed} repeats this`;
@@ -96,11 +95,15 @@ function startReceiving({ cluster, walnut }: Setup, ...words: readonly string[])
     kill,
     output: () => text.all,
     async said(pattern) {
-      const deadline = AbortSignal.timeout(WAIT_MS);
-      while (!pattern.test(text.all)) {
-        if (deadline.aborted || child.exitCode !== null) throw new Error(`${pattern}: ${text.all}`);
-        await delay(20);
-      }
+      await until(
+        `${pattern} is said`,
+        () => {
+          if (pattern.test(text.all)) return true;
+          if (child.exitCode !== null) throw new Error(`${pattern}: ${text.all}`);
+          return false;
+        },
+        () => text.all,
+      );
     },
     [Symbol.asyncDispose]: () => kill("SIGKILL"),
   };
@@ -162,7 +165,7 @@ test("killed at any moment, it has lost nothing that it acknowledged", async () 
         `INSERT INTO counted VALUES (${n});
          INSERT INTO filler SELECT repeat(md5(g::text), 8) FROM generate_series(1, 400) AS g`,
       );
-      await delay(15);
+      await pause(15);
     }
   })();
   try {
@@ -171,7 +174,7 @@ test("killed at any moment, it has lost nothing that it acknowledged", async () 
       await using service = startReceiving(setup, ...(round % 2 === 0 ? ["--synchronous"] : []));
       // The program has to load first, or all kills would hit it there.
       if (round % 4 !== 0) await service.said(/receiving WAL/);
-      await delay(random.next() * 700);
+      await pause(random.next() * 700);
       await service.kill("SIGKILL");
       const slot = await cluster.value("SELECT max(restart_lsn) FROM pg_replication_slots");
       if (slot === "") continue;

@@ -13,6 +13,7 @@ import type { SdkRequest } from "../../src/storage/http-sender.ts";
 import { makeCertificates } from "../support/certificates.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
+import { pause } from "../support/until.ts";
 
 const TIMEOUT_MS = 1200;
 const MIB = 1024 * 1024;
@@ -149,10 +150,10 @@ test("what goes on slowly, in either direction, is not silence", async () => {
       if (chunk instanceof Uint8Array) receivedBytes += chunk.length;
       if (receivedBytes - pausedAtBytes < MIB) continue;
       pausedAtBytes = receivedBytes;
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      await pause(30);
     }
     for (let count = 0; count < 8; count++) {
-      await new Promise((resolve) => setTimeout(resolve, TIMEOUT_MS / 6));
+      await pause(TIMEOUT_MS / 6);
       response.write("x");
     }
     response.end();
@@ -168,7 +169,7 @@ test("a reader that takes its time is not the peer's silence", async () => {
   const { response } = await makeSender().handle(requestTo(served.port));
   let receivedBytes = 0;
   for await (const chunk of response.body) {
-    if (receivedBytes === 0) await new Promise((resolve) => setTimeout(resolve, TIMEOUT_MS * 2));
+    if (receivedBytes === 0) await pause(TIMEOUT_MS * 2);
     receivedBytes += chunk.length;
   }
   assert.equal(receivedBytes, 8 * MIB);

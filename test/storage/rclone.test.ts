@@ -14,6 +14,7 @@ import { patternSource, sha256 } from "../support/bodies.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { isRcloneAvailable, localRemote } from "../support/rclone.ts";
 import { keysOf, text, textOf } from "./contract-lists.ts";
+import { until } from "../support/until.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -66,7 +67,7 @@ function isRunning(pid: number): boolean {
 }
 
 async function ended(pid: number): Promise<void> {
-  while (isRunning(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(`process ${pid} has ended`, () => !isRunning(pid));
 }
 
 function pidOf(start: string | undefined): number {

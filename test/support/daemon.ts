@@ -7,6 +7,7 @@ import { callDaemon, type CallResult } from "../../src/daemon/client.ts";
 import type { DaemonMessage } from "../../src/daemon/protocol.ts";
 import type { ServerUser } from "./server-user.ts";
 import { type RunResult, runWalnut, walnutCommand } from "./walnut.ts";
+import { until } from "./until.ts";
 
 /** `walnut daemon` as a process of its own. */
 export interface RunningDaemon extends AsyncDisposable {
@@ -56,22 +57,28 @@ export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon
   child.stderr.setEncoding("utf8").on("data", (text: string) => (log += text));
   const closed = once(child, "close");
   const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null;
-  const until = async (isTrue: () => boolean | Promise<boolean>): Promise<void> => {
-    while (!(await isTrue())) {
-      if (isOver()) throw new Error(`the daemon has ended: ${log}`);
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+  const untilIt = async (what: string, isTrue: () => boolean | Promise<boolean>): Promise<void> => {
+    await until(
+      what,
+      async () => {
+        if (await isTrue()) return true;
+        if (isOver()) throw new Error(`the daemon has ended: ${log}`);
+        return false;
+      },
+      () => log,
+    );
   };
   const times = { connectMs: 0, answerMs: 120_000 };
   // Also where a killed one has left its socket.
-  await until(
+  await untilIt(
+    "the daemon answers",
     async () => (await callDaemon(socketPath, { kind: "check" }, times)).kind === "reply",
   );
   return {
     socketPath,
     processId: child.pid ?? 0,
     log: () => log,
-    logged: (pattern) => until(() => pattern.test(log)),
+    logged: (pattern) => untilIt(`${pattern} is logged`, () => pattern.test(log)),
     call: (message) => callDaemon(socketPath, message, times),
     client: (...more) => runWalnut(["client", socketPath, ...more], { cwd: dataDirectory }),
     kill: (signal) => void child.kill(signal),
