@@ -21,7 +21,7 @@ import { scratchDirectory } from "../support/scratch-directory.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const ROUNDS = IS_LONG ? 20 : 1;
-const signal = AbortSignal.timeout(600_000);
+const signal = AbortSignal.timeout(IS_LONG ? 7_200_000 : 600_000);
 const increments = { maxSteps: 99, origin: "latest" } as const;
 
 describe("merges of one server's chains", () => {

@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { InterruptedError, StorageError } from "../../src/errors.ts";
-import { sentinelKey } from "../../src/layout/keys.ts";
+import { parseFilesMetadata } from "../../src/layout/files-metadata.ts";
+import { filesMetadataKey, sentinelKey } from "../../src/layout/keys.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage, type StorageHooks } from "../support/hooked-storage.ts";
 import { restoreCluster } from "../support/postgres.ts";
+import { restoreInto } from "../support/restoring.ts";
 import { checkHeaps } from "../support/soundness.ts";
+
+const PAGE = 8192;
 
 const all: { world?: BackupWorld } = {};
 
@@ -255,42 +261,106 @@ test("an archive that comes back during the wait completes the backup", async ()
   assert.ok((await world().keys("wal_005/")).includes(`wal_005/${last}`));
 });
 
-test("relations that are dropped, truncated and extended meanwhile do no harm (E21)", async () => {
-  const { cluster } = world();
-  await cluster.query(
-    `CREATE TABLE doomed AS SELECT repeat('x', 500) AS t FROM generate_series(1, 5000);
+for (const kind of ["full", "increment"] as const) {
+  test(`relations that change between listing and reading do no harm: ${kind} (E21)`, async () => {
+    const { cluster } = world();
+    const maxSteps = kind === "full" ? 0 : 9;
+    const increments = { maxSteps, origin: "latest", ways: ["page-scan"] } as const;
+    if (kind === "increment") {
+      await world().push({ increments, hasDatabaseNames: false });
+      await cluster.query("UPDATE big SET g = g + 1");
+    }
+    await makeChanging();
+    const doomed = await cluster.value("SELECT pg_relation_filepath('doomed')");
+    const folder = join(cluster.dataDirectory, "base/5");
+    writeFileSync(join(folder, "pg_internal.init.4711"), "left by a session that was killed");
+    writeFileSync(join(folder, "pg_internal.init.4712"), Buffer.alloc(PAGE, 1));
+    const done = Promise.withResolvers<void>();
+    const isInBig = await bytesBeforeBig(kind);
+    let isDone = false;
+    const storage = new HookedStorage(world().storage, {
+      async onBytes(key, sizeBytes) {
+        if (!key.includes("part_001") || sizeBytes < isInBig || isDone) return;
+        isDone = true;
+        rmSync(join(folder, "pg_internal.init.4712"));
+        writeFileSync(join(folder, "pg_internal.init.4713"), Buffer.alloc(PAGE, 1));
+        await changeAll();
+        done.resolve();
+      },
+    });
+    const pushed = await world().push({ storage, isPageVerified: true, increments });
+    await done.promise;
+    for (const number of [4711, 4713]) rmSync(join(folder, `pg_internal.init.${number}`));
+    assert.equal(pushed.baseName !== undefined, kind === "increment");
+    assert.deepEqual(pushed.corruptFiles, []);
+    const names = await namesOf(pushed.name);
+    assert.ok(!names.includes(`/${doomed}`), "was there when the directory was listed only");
+    const late = await cluster.value("SELECT pg_relation_filepath('late')");
+    assert.ok(!names.includes(`/${late}`), "came after the directory was listed");
+    assert.deepEqual(
+      names.filter((name) => name.includes("init.47")),
+      [],
+    );
+    const directory = join(cluster.directory, `changed ${kind}`);
+    await restoreInto(world().storage, directory, { backup: pushed.name });
+    await using restored = await restoreCluster(directory, {
+      major: 16,
+      signal: "recovery",
+      restoreCommand: `cp "${world().repository}/wal_005/%f" "%p"`,
+    });
+    assert.equal(restored.outcome, "promoted", restored.log());
+    await checkHeaps(restored);
+    const counts = `SELECT (SELECT count(*) FROM shrinking) || ' ' || (SELECT count(*) FROM growing)
+    || ' ' || (SELECT count(*) FROM late) || ' ' || coalesce(to_regclass('doomed')::text, 'none')`;
+    assert.equal(await restored.value(counts), "10 100000 500 none");
+  });
+}
+
+/** Their files come after that of `big` in the order of names. */
+async function makeChanging(): Promise<void> {
+  await world().cluster.query(
+    `DROP TABLE IF EXISTS shrinking, growing, late;
+     CREATE TABLE doomed AS SELECT repeat('x', 500) AS t FROM generate_series(1, 5000);
      CREATE TABLE shrinking AS SELECT g, repeat('y', 500) AS t FROM generate_series(1, 5000) g;
      CREATE TABLE growing AS SELECT g FROM generate_series(1, 1000) g`,
   );
-  const done = Promise.withResolvers<void>();
-  const storage = new HookedStorage(world().storage, {
-    async onBytes(key, sizeBytes) {
-      if (!key.includes("part_001") || sizeBytes > 1_100_000) return;
-      await cluster.query("DROP TABLE doomed");
-      await cluster.query("CHECKPOINT");
-      await cluster.query("DELETE FROM shrinking WHERE g > 10");
-      await cluster.query("VACUUM shrinking");
-      await cluster.query("TRUNCATE growing");
-      await cluster.query("INSERT INTO growing SELECT g FROM generate_series(1, 100000) g");
-      await cluster.query("CREATE TABLE late AS SELECT g FROM generate_series(1, 500) g");
-      await cluster.query("CHECKPOINT");
-      done.resolve();
-    },
-  });
-  const { name } = await world().push({ storage });
-  await done.promise;
-  const directory = await world().unpack(name, "changed");
-  await using restored = await restoreCluster(directory, {
-    major: 16,
-    signal: "recovery",
-    restoreCommand: `cp "${world().repository}/wal_005/%f" "%p"`,
-  });
-  assert.equal(restored.outcome, "promoted", restored.log());
-  await checkHeaps(restored);
-  const counts = `SELECT (SELECT count(*) FROM shrinking) || ' ' || (SELECT count(*) FROM growing)
-    || ' ' || (SELECT count(*) FROM late) || ' ' || coalesce(to_regclass('doomed')::text, 'none')`;
-  assert.equal(await restored.value(counts), "10 100000 500 none");
-});
+}
+
+async function changeAll(): Promise<void> {
+  const { cluster } = world();
+  await cluster.query("DROP TABLE doomed");
+  await cluster.query("CHECKPOINT");
+  await cluster.query("DELETE FROM shrinking WHERE g > 10");
+  await cluster.query("VACUUM shrinking");
+  await cluster.query("TRUNCATE growing");
+  await cluster.query("INSERT INTO growing SELECT g FROM generate_series(1, 100000) g");
+  await cluster.query("CREATE TABLE late AS SELECT g FROM generate_series(1, 500) g");
+  await cluster.query("CHECKPOINT");
+}
+
+/** How much of the first part there is when `big` is read, whose directory was listed then. */
+async function bytesBeforeBig(kind: "full" | "increment"): Promise<number> {
+  const { cluster } = world();
+  const size = async (sql: string) => Number(await cluster.value(sql));
+  if (kind === "increment") return 5_000_000;
+  const before = await size(
+    "SELECT sum(pg_database_size(oid)) FROM pg_database WHERE datname <> 'postgres'",
+  );
+  const catalogs = await size(
+    "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND oid < 16384",
+  );
+  return before + catalogs + 5_000_000;
+}
+
+async function namesOf(backup: string): Promise<readonly string[]> {
+  const signal = AbortSignal.timeout(60_000);
+  const bytes = world().storage.get(filesMetadataKey(backup), { signal });
+  const names: string[] = [];
+  for await (const item of parseFilesMetadata(backup, bytes)) {
+    if (item.kind === "file") names.push(item.name);
+  }
+  return names;
+}
 
 test("progress goes up to the content that was read", async () => {
   const told: number[] = [];
