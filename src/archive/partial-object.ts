@@ -1,3 +1,5 @@
+import type { Codec } from "../codec/codec.ts";
+import { vouchingCodec } from "../codec/table.ts";
 import { FormatError, TruncatedError } from "../errors.ts";
 import type { ByteSource } from "../io/bytes.ts";
 import { walKey } from "../layout/keys.ts";
@@ -19,6 +21,8 @@ export type ShipOutcome =
 
 /** How the object is made. */
 export interface PartialOptions extends PackOptions {
+  /** One that has no checksum is not used: a flipped bit in the last record would hide it. */
+  readonly codec: Codec;
   /** For one attempt to store or remove it. */
   readonly timeoutMs: number;
 }
@@ -39,8 +43,11 @@ export class PartialObject {
     this.#storage = storage;
     this.#spool = spool;
     this.#options = options;
-    this.#packer = new PartialPacker(spool, options);
-    this.#key = walKey(this.#name, options.codec.extension);
+    const codec = vouchingCodec(options.codec);
+    // Levels are numbers of one method.
+    const pack = codec === options.codec ? options : { ...options, codec, level: undefined };
+    this.#packer = new PartialPacker(spool, pack);
+    this.#key = walKey(this.#name, codec.extension);
   }
 
   get #name(): string {
@@ -127,12 +134,7 @@ export class PartialObject {
   }
 
   #body(endBytes: number, { signal }: CallOptions): ByteSource {
-    const { codec } = this.#options;
-    return {
-      ...(codec.method === "none" ? { sizeBytes: this.#spool.segmentBytes } : {}),
-      isReopenable: true,
-      open: () => this.#packer.pack(endBytes, { signal }),
-    };
+    return { isReopenable: true, open: () => this.#packer.pack(endBytes, { signal }) };
   }
 
   async #delete(keys: readonly ObjectKey[], scope: DeadlineScope): Promise<void> {

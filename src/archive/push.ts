@@ -1,4 +1,5 @@
 import type { Codec } from "../codec/codec.ts";
+import { codecByExtension, vouchingCodec } from "../codec/table.ts";
 import {
   ConflictError,
   ObjectExistsError,
@@ -105,15 +106,15 @@ class Push {
     const learned = await this.#requireOwnCluster(memory);
 
     const entry = await this.#enterTimeline(memory);
-    this.#own = this.#objectWith(entry.extension);
+    const { kind } = this.#local;
+    const extension = kind === "partial" ? vouchingExtension(entry.extension) : entry.extension;
+    this.#own = this.#objectWith(extension);
 
-    const { extension } = this.#own;
     const isAlone = memory.pushExtension === extension && !entry.isShared;
     const outcome = isAlone ? await this.#store() : await this.#storeAmongOthers();
 
     // Other files are stored by rules of their own: the timeline's claim may say something else.
-    const { kind } = this.#local;
-    const isSegment = kind === "segment" || kind === "partial";
+    const isSegment = kind === "segment" || (kind === "partial" && extension === entry.extension);
     const change = {
       ...learned,
       ...entry.learned,
@@ -276,6 +277,12 @@ class Push {
     const collision = { ...sides, ...parties, key, name: this.#local.name, keptAs };
     return conflictError(collision, this.#storage);
   }
+}
+
+/** A changed bit in a partial's last record looks like the end of what there is of the segment. */
+function vouchingExtension(extension: string): string {
+  const codec = codecByExtension(extension);
+  return codec === undefined ? extension : vouchingCodec(codec).extension;
 }
 
 function conflictError(

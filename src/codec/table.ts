@@ -70,6 +70,14 @@ export function codecByExtension(extension: string): Codec | undefined {
   return entry === undefined ? undefined : codecOf(entry.method);
 }
 
+/**
+ * The codec for content of which nothing else says where it should end: itself if it has a checksum
+ * of the content, else lz4, which every reader of these repositories has.
+ */
+export function vouchingCodec(codec: Codec): Codec {
+  return codec.hasContentChecksum ? codec : codecOf("lz4");
+}
+
 interface LevelRange {
   readonly min: number;
   readonly max: number;

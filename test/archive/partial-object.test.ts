@@ -4,7 +4,7 @@ import { PartialObject } from "../../src/archive/partial-object.ts";
 import { readStoredWal } from "../../src/archive/stored-wal.ts";
 import { WalSpool } from "../../src/archive/wal-spool.ts";
 import { codecOf } from "../../src/codec/table.ts";
-import { StorageError } from "../../src/errors.ts";
+import { FormatError, StorageError, TruncatedError } from "../../src/errors.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { seededRandom } from "../support/random.ts";
@@ -105,13 +105,18 @@ for (const method of METHODS) {
     assert.ok(cut(300_000).equals(await read()));
     const bytes = Buffer.from(bench.memory.bytesOf(key) ?? []);
     const random = seededRandom();
+    let faults = 0;
     for (let round = 0; round < 60; round += 1) {
-      // Half of them at the end, where the last record is.
-      const from = round % 2 === 0 ? 0 : bytes.length - 10_000;
-      const at = from + Math.floor(random.next() * (bytes.length - from));
+      const at = Math.floor(random.next() * bytes.length);
       await bench.put(key, flipBit(bytes, at, round % 8));
-      await assert.rejects(read(), { name: /^(FormatError|TruncatedError)$/ }, `byte ${at}`);
+      // Some bits change nothing: zeros come from here or from there.
+      const content = await read().catch((error: unknown) => error);
+      const isSame = Buffer.isBuffer(content) && content.equals(cut(300_000));
+      const isFault = content instanceof FormatError || content instanceof TruncatedError;
+      assert.ok(isSame || isFault, `byte ${at} (seed ${random.seed}): ${String(content)}`);
+      faults += isFault ? 1 : 0;
     }
+    assert.ok(faults > 20, `${faults} of 60`);
   });
 }
 

@@ -59,7 +59,7 @@ function copyOf(storage: MemoryStorage): ReadonlyMap<string, Buffer> {
 
 /**
  * An unfinished segment may end anywhere, so that a bit that ends its records looks like an end:
- * only a compression with a checksum, or encryption, tells.
+ * only a compression with a checksum, or encryption, tells. We store no other; WAL-G does.
  */
 function isVouchedFor(key: string, isEncrypted: boolean): boolean {
   return isEncrypted || !/\.partial(\.br|\.lzma)?$/.test(key);
