@@ -10,7 +10,7 @@ import { MemoryStorage } from "../support/memory-storage.ts";
 
 const BASE = "base_000000010000000000000002";
 const INCREMENT = "base_000000010000000000000004_D_000000010000000000000002";
-const signal = AbortSignal.timeout(10_000);
+const signal = AbortSignal.timeout(120_000);
 
 const description = {
   name: INCREMENT,

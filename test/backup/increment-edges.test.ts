@@ -135,7 +135,7 @@ describe("increments on the edge", () => {
     await cluster.query("UPDATE near SET t = 'never happened'");
     const stray = await push({ increments: { ...increments, ways: ["page-scan"] } });
     assert.equal(stray.baseName, fork.name);
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(120_000);
     assert.equal(await findBackup(storage, { kind: "latest" }, { signal }), stray.name);
 
     await using forked = await restoreCluster(place, {

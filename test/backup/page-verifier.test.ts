@@ -64,7 +64,7 @@ async function verify(
   const stored = Buffer.alloc(sizeBytes);
   file.readSync(stored, 0);
   const verification = verifier.open(entry, file);
-  await verification?.check(stored, 0, { signal: AbortSignal.timeout(10_000) });
+  await verification?.check(stored, 0, { signal: AbortSignal.timeout(120_000) });
   const [found] = verifier.finish(lsn(STOP));
   return { corrupt: found?.blocks.blockNumbers ?? [], stored, pauses };
 }

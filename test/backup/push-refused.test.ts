@@ -10,7 +10,7 @@ import { formatIdentity } from "../../src/layout/identity.ts";
 import { identityKey, sentinelKey } from "../../src/layout/keys.ts";
 import { formatSentinel } from "../../src/layout/sentinel.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
-import { systemClock } from "../../src/io/clock.ts";
+import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
 import { until } from "../support/until.ts";
@@ -22,6 +22,9 @@ interface Refusal {
   readonly message: RegExp;
   readonly hint: RegExp;
 }
+
+const NOTHING_READY =
+  "SELECT count(*) = 0 FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
 
 async function assertRefused(
   world: BackupWorld,
@@ -43,6 +46,19 @@ describe("a server that archives", () => {
   function world(): BackupWorld {
     if (all.world === undefined) throw new Error("no world");
     return all.world;
+  }
+  /** Time in which the short pauses between two looks pass once this is true in the server. */
+  function clockThatWaits(sql: string): Clock {
+    let nowMs = 0;
+    return {
+      now: () => systemClock.now(),
+      monotonicMs: () => nowMs,
+      async sleep(ms, options) {
+        if (ms > 500) return await systemClock.sleep(ms, options);
+        await world().cluster.waitFor(sql);
+        nowMs += ms;
+      },
+    };
   }
   before(async () => {
     all.world = await startBackupWorld({ major: 17 });
@@ -202,7 +218,10 @@ describe("a server that archives", () => {
     await world().setArchiveCommand("false");
     await assertRefused(
       world(),
-      { archiveCheckTimeoutMs: 1500 },
+      {
+        archiveCheckTimeoutMs: 1500,
+        clock: clockThatWaits("SELECT failed_count > 0 FROM pg_stat_archiver"),
+      },
       {
         message: new RegExp(
           /^WAL segment [0-9A-F]{24} did not arrive in file:.* within 1\.5 s; /.source +
@@ -217,7 +236,7 @@ describe("a server that archives", () => {
     await world().setArchiveCommand("true");
     await assertRefused(
       world(),
-      { archiveCheckTimeoutMs: 3000 },
+      { archiveCheckTimeoutMs: 3000, clock: clockThatWaits(NOTHING_READY) },
       { message: /did not arrive in file:/, hint: /same repository\?$/ },
     );
   });

@@ -53,7 +53,7 @@ async function makeBackup(
 }
 
 async function replace(storage: MemoryStorage, key: string, bytes: Buffer): Promise<void> {
-  await storage.put(key, bytesSource(bytes), { signal: AbortSignal.timeout(1000) });
+  await storage.put(key, bytesSource(bytes), { signal: AbortSignal.timeout(120_000) });
 }
 
 function bytesOf(storage: MemoryStorage, key: string): Buffer {
@@ -66,7 +66,7 @@ async function isSameManifest(key: string, one: Buffer, other: Buffer): Promise<
   if (key !== manifestKey(SYNTHETIC_NAME)) return false;
   const [first, second] = await Promise.all(
     [one, other].map(async (bytes) => {
-      const signal = AbortSignal.timeout(1000);
+      const signal = AbortSignal.timeout(120_000);
       return await readAll(
         codecOf("zstd").decompress(bytesSource(bytes).open(), { jobs: 1, signal }),
       );
@@ -168,7 +168,7 @@ test("a missing part is found by our manifest and by WAL-G's list", async () => 
   for (const style of ["walnut", "walg"] as const) {
     const storage = await makeBackup({ entries: cluster, style });
     const key = partKey(SYNTHETIC_NAME, 2, "zst");
-    await storage.delete([key], { signal: AbortSignal.timeout(1000) });
+    await storage.delete([key], { signal: AbortSignal.timeout(120_000) });
     const error = await attempt(storage);
     assert.ok(error instanceof OperationError);
     assert.match(error.message, /part_002\.tar\.zst .*(is missing|does not exist)/);

@@ -188,7 +188,7 @@ async function addPart(
   entries: readonly HandMadeEntry[],
 ): Promise<void> {
   const bytes = tarArchive(...entries);
-  const signal = AbortSignal.timeout(1000);
+  const signal = AbortSignal.timeout(120_000);
   await storage.put(partKey(SYNTHETIC_NAME, index, ""), bytesSource(bytes), { signal });
 }
 
@@ -279,7 +279,7 @@ test("our manifest allows nothing that it does not list", async () => {
     const bytes = storage.bytesOf(key);
     assert.ok(bytes !== undefined);
     const changed = Buffer.concat([bytes.subarray(0, -1024), tarArchive(addition)]);
-    await storage.put(key, bytesSource(changed), { signal: AbortSignal.timeout(1000) });
+    await storage.put(key, bytesSource(changed), { signal: AbortSignal.timeout(120_000) });
     await assert.rejects(restoreInto(storage, join(scratch.path, "data")), (error: Error) => {
       assert.equal(error.name, "DamagedError");
       assert.match(error.message, message);
@@ -298,7 +298,7 @@ test("parts for pg_control and labels hold nothing else", async () => {
     { name: "/base/5/1259", content: "x" },
   );
   const key = labelKey(SYNTHETIC_NAME, "");
-  await storage.put(key, bytesSource(bytes), { signal: AbortSignal.timeout(1000) });
+  await storage.put(key, bytesSource(bytes), { signal: AbortSignal.timeout(120_000) });
   await assert.rejects(restoreInto(storage, join(scratch.path, "data")), {
     message:
       `entry "/base/5/1259" of part backup_label.tar of backup ${SYNTHETIC_NAME} is refused: ` +

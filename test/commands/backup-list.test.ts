@@ -96,7 +96,7 @@ test("pretty: a box with a running number and long times", async () => {
 
 test("a backup without metadata has empty details, and the others are shown", async () => {
   const storage = await twoBackups();
-  await storage.delete([metadataKey(FIRST)], { signal: AbortSignal.timeout(1000) });
+  await storage.delete([metadataKey(FIRST)], { signal: AbortSignal.timeout(120_000) });
   const plain = await list(storage, "detail");
   const [, first, second] = plain.stdout.split("\n").map((line) => line.split(/ +/));
   assert.deepEqual(first?.slice(4), ["-", "-", "-", "-", "0", "0/0", "0/0", "false"]);
@@ -129,7 +129,9 @@ test("user data keep their digits", async () => {
   const key = metadataKey(FIRST);
   const text = storage.bytesOf(key)?.toString() ?? "";
   const withData = text.replace(/}$/, ',"user_data":{"id":12345678901234567890}}');
-  await storage.put(key, bytesSource(Buffer.from(withData)), { signal: AbortSignal.timeout(1000) });
+  await storage.put(key, bytesSource(Buffer.from(withData)), {
+    signal: AbortSignal.timeout(120_000),
+  });
   const { stdout } = await list(storage, "detail", "json");
   assert.match(stdout, /"user_data":\{"id":12345678901234567890\}\}/);
 });

@@ -92,7 +92,7 @@ describe("delete retain", () => {
       { segment: 35, isSentinelThere: false },
       { segment: 75, isSentinelThere: false },
     );
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(120_000);
     const wale = "basebackups_005/base_000000010000000000000005_00000040";
     for (const key of [
       `${wale}/tar_partitions/part_00000000.tar.lzo`,
@@ -110,7 +110,7 @@ describe("delete retain", () => {
   test("WAL-E's backups count, and go, beside those of WAL-G (wale_compatibility)", async () => {
     const names = [5, 7].map((segment) => `base_${segmentName(1, segment)}_00000040`);
     const mixed = await repository({ segment: 10 });
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(120_000);
     for (const name of names) {
       const folder = `basebackups_005/${name}`;
       const text = `{"wal_segment_backup_stop":"${segmentName(1, 8)}","spec":null}`;
@@ -253,7 +253,7 @@ describe("delete everything", () => {
 async function littered(): Promise<MemoryStorage> {
   const storage = await repository({ segment: 10 }, { segment: 20 }, { segment: 30 });
   // As a user makes leftovers: the sentinel goes, the folder stays.
-  const signal = AbortSignal.timeout(10_000);
+  const signal = AbortSignal.timeout(120_000);
   await storage.delete([sentinelKey(nameOf({ segment: 10 }))], { signal });
   return storage;
 }
@@ -287,7 +287,7 @@ describe("delete garbage", () => {
 
   test("what speaks of segments that go goes with them", async () => {
     const storage = await repository({ segment: 40 });
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(120_000);
     const keys = [
       ...own("gaps", 7, 50).map((key) => `${key}.json`),
       ...own("changes", 0, 16, 32, 48).map((key) => `${key}.zst`),
@@ -329,7 +329,7 @@ describe("delete garbage", () => {
 
 test("one unreadable metadata.json may belong to a permanent backup: it stays", async () => {
   const storage = await repository({ segment: 10 }, { segment: 20 }, { segment: 30 });
-  const signal = AbortSignal.timeout(10_000);
+  const signal = AbortSignal.timeout(120_000);
   const key = metadataKey(nameOf({ segment: 10 }));
   await storage.put(key, bytesSource(Buffer.from("{")), { signal });
   await del(storage, "retain", "1", "--confirm");

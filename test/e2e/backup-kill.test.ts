@@ -6,6 +6,7 @@ import { restoreCluster, startCluster } from "../support/postgres.ts";
 import { install } from "../support/repository.ts";
 import { seededRandom } from "../support/random.ts";
 import { runWalnut } from "../support/walnut.ts";
+import { KillMoments } from "../support/kill-moments.ts";
 
 const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 200 : 25;
 const random = seededRandom();
@@ -29,9 +30,10 @@ test(`backup-push killed at ${ROUNDS} random moments (seed ${random.seed})`, asy
     const rows: readonly { backup_name: string }[] = JSON.parse(stdout);
     return rows.map(({ backup_name }) => backup_name);
   };
-  const startedAt = performance.now();
-  await walnut.mustRun("backup-push", cluster.dataDirectory);
-  const wholeMs = performance.now() - startedAt;
+  const moments = new KillMoments(
+    random,
+    await walnut.mustRun("backup-push", cluster.dataDirectory),
+  );
 
   const finished: string[] = await names();
   let kills = 0;
@@ -42,9 +44,10 @@ test(`backup-push killed at ${ROUNDS} random moments (seed ${random.seed})`, asy
       {
         cwd: cluster.dataDirectory,
         user: cluster.user,
-        killAfterMs: random.next() * wholeMs * 1.1,
+        killAfterMs: moments.next(),
       },
     );
+    moments.saw(result);
     const listed = await names();
     const added = listed.filter((name) => !finished.includes(name));
     if (result.signal === "SIGKILL") kills += 1;

@@ -9,6 +9,7 @@ import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { seededRandom } from "../support/random.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { runWalnut } from "../support/walnut.ts";
+import { KillMoments } from "../support/kill-moments.ts";
 
 const ROUNDS = process.env["WALNUT_LONG"] === "1" ? 500 : 25;
 const { signal } = new AbortController();
@@ -46,13 +47,6 @@ async function makeRepository(repository: string): Promise<string> {
   return folder;
 }
 
-/** How long an undisturbed run takes, so that the kills fall into all of it and a little behind. */
-async function durationMs(work: () => Promise<{ readonly code: number | null }>): Promise<number> {
-  const startedAt = performance.now();
-  assert.equal((await work()).code, 0);
-  return (performance.now() - startedAt) * 1.1;
-}
-
 async function decoded(path: string): Promise<Buffer> {
   const object = await readFile(path);
   const stream = codecOf("zstd").decompress(bytesSource(object).open(), { jobs: 1, signal });
@@ -65,12 +59,13 @@ test(`${ROUNDS} killed pushes`, async () => {
   const wordsOfPush = ["wal-push", join(directory, name)];
   await run("pushed", wordsOfPush);
   await rm(object);
-  const limitMs = await durationMs(() => run("pushed", wordsOfPush));
+  const moments = new KillMoments(random, await run("pushed", wordsOfPush));
 
   const seen = { killed: 0, stored: 0, acknowledged: 0 };
   for (let round = 1; round <= ROUNDS; round += 1) {
     await rm(object, { force: true });
-    const result = await run("pushed", wordsOfPush, random.next() * limitMs);
+    const result = await run("pushed", wordsOfPush, moments.next());
+    moments.saw(result);
     const isStored = (await readdir(folder)).includes(`${name}.zst`);
     if (result.signal === "SIGKILL") seen.killed += 1;
     if (isStored) {
@@ -99,12 +94,13 @@ test(`${ROUNDS} killed fetches`, async () => {
   const destination = join(out, "RECOVERYXLOG");
   const wordsOfFetch = ["wal-fetch", name, destination];
   await run("fetched", wordsOfFetch);
-  const limitMs = await durationMs(() => run("fetched", wordsOfFetch));
+  const moments = new KillMoments(random, await run("fetched", wordsOfFetch));
 
   const seen = { killed: 0, arrived: 0 };
   for (let round = 1; round <= ROUNDS; round += 1) {
     await rm(destination, { force: true });
-    const result = await run("fetched", wordsOfFetch, random.next() * limitMs);
+    const result = await run("fetched", wordsOfFetch, moments.next());
+    moments.saw(result);
     if (result.signal === "SIGKILL") seen.killed += 1;
     const files = await readdir(out);
     if (files.includes("RECOVERYXLOG")) {

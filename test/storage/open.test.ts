@@ -79,7 +79,7 @@ test("each repetition is logged, with the reason and without secrets", async () 
 
 test("the rate limit and the limit of a call hold", async () => {
   const path = await mkdtemp(join(scratch, "slow-"));
-  const limits = { rateLimitBytesPerSecond: 2_000_000, callTimeoutMs: 400, clock: systemClock };
+  const limits = { rateLimitBytesPerSecond: 2_000_000, callTimeoutMs: 1500, clock: systemClock };
   const storage = await openStorage({ kind: "directory", path }, { ...options, ...limits });
   await storage.put("a", patternSource(700_000), { signal });
   await assert.rejects(storage.put("b", patternSource(20_000_000), { signal }), {

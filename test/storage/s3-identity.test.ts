@@ -4,7 +4,6 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import type { RetryPolicy } from "../../src/io/retry.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import { patternSource } from "../support/bodies.ts";
@@ -14,6 +13,7 @@ import { S3Emulation, errorDocument } from "../support/s3-emulation.ts";
 import { TokenServer } from "../support/token-server.ts";
 import type { TokenAnswer, TokenRequest } from "../support/token-server.ts";
 import { keysOf, text } from "./contract-lists.ts";
+import { until } from "../support/until.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -57,8 +57,9 @@ class Giver {
     return key;
   }
 
-  accepts(id: string): boolean {
-    return this.given.some((key) => key.id === id && key.endsAt.getTime() > Date.now());
+  /** Whether the key was alive then. */
+  accepts(id: string, atMs: number): boolean {
+    return this.given.some((key) => key.id === id && key.endsAt.getTime() > atMs);
   }
 }
 
@@ -83,15 +84,15 @@ function stsAnswer({ id, endsAt }: Key): TokenAnswer {
   return { status: 200, body };
 }
 
-/** An emulated bucket that takes only requests whose key `accepts`. */
-async function startBucket(accepts: (id: string) => boolean) {
+/** An emulated bucket that takes only requests whose key `accepts` as of when they were signed. */
+async function startBucket(accepts: (id: string, signedAtMs: number) => boolean) {
   const stack = new AsyncDisposableStack();
   const bucket = stack.use(await S3Emulation.start());
   const proxy = stack.use(await FaultProxy.start(bucket.endpoint));
   const refused: string[] = [];
   proxy.rule = ({ headers }) => {
     const [, id = ""] = /Credential=([^/]+)\//.exec(headers.authorization ?? "") ?? [];
-    if (accepts(id)) return undefined;
+    if (accepts(id, signedAtMs(headers["x-amz-date"]))) return undefined;
     refused.push(id);
     const body = errorDocument("ExpiredToken", "The provided token has expired.");
     return { answer: { status: 400, body } };
@@ -101,6 +102,13 @@ async function startBucket(accepts: (id: string) => boolean) {
   const open = async () =>
     stack.use(await openStorage({ ...config, endpoint: proxy.endpoint }, options));
   return { open, refused, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+/** Reads "20261121T160104Z". */
+function signedAtMs(date: string | string[] | undefined): number {
+  const parts = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(String(date)) ?? [];
+  const [year = 0, month = 0, day, hour, minute, second] = parts.slice(1).map(Number);
+  return Date.UTC(year, month - 1, day, hour, minute, second);
 }
 
 interface Source {
@@ -150,13 +158,13 @@ for (const { name, answer, environment: variables } of sources) {
     const giver = new Giver();
     await using server = await TokenServer.start((request) => answer(request, giver));
     setEnvironment(variables(server.origin));
-    await using bucket = await startBucket((id) => giver.accepts(id));
+    await using bucket = await startBucket((id, atMs) => giver.accepts(id, atMs));
     const storage = await bucket.open();
     let count = 0;
-    while (count === 0 || giver.accepts("KEY0")) {
+    await until("the first key has ended", async () => {
       await storage.put(String(count++).padStart(6, "0"), text("x"), { signal });
-      await delay(25);
-    }
+      return !giver.accepts("KEY0", Date.now());
+    });
     await storage.put("large", patternSource(25 * MIB), { signal });
     assert.equal((await keysOf(storage, "")).length, count + 1);
     assert.ok(giver.given.length >= 2, `${giver.given.length} keys`);

@@ -7,6 +7,7 @@ import { systemClock } from "../../src/io/clock.ts";
 import { HttpSender } from "../../src/storage/http-sender.ts";
 import { StorageTraffic } from "../../src/storage/traffic.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { until } from "../support/until.ts";
 
 const { signal } = new AbortController();
 const options = { abortSignal: signal };
@@ -100,7 +101,7 @@ test("a store that is too busy is sent fewer requests at once, and then more aga
       await readBytes(response.body);
     });
   const arrived = async (count: number) => {
-    while (waiting.length < count) await new Promise((resolve) => setTimeout(resolve, 1));
+    await until(`${count} requests`, () => waiting.length >= count);
   };
   const answerAll = (status: number) => {
     for (const response of waiting.splice(0)) response.writeHead(status).end();

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type PushedBackup, pushBackup, type PushSettings } from "../../src/backup/push.ts";
 import { pushRemoteBackup } from "../../src/backup/remote-push.ts";
 import { codecOf } from "../../src/codec/table.ts";
-import { systemClock } from "../../src/io/clock.ts";
+import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { readAll } from "../../src/io/bytes.ts";
 import { type Sentinel, parseSentinel } from "../../src/layout/sentinel.ts";
@@ -37,6 +37,7 @@ export interface BackupWorld extends AsyncDisposable {
 export interface PushChange extends Partial<PushSettings> {
   readonly storage?: Storage;
   readonly signal?: AbortSignal;
+  readonly clock?: Clock;
   readonly onProgress?: (state: { readonly doneBytes: number }) => void;
 }
 
@@ -88,11 +89,11 @@ class World implements BackupWorld {
     return await pushRemoteBackup(settings, world);
   }
 
-  #worldOf({ storage, signal, onProgress, ...settings }: PushChange) {
+  #worldOf({ storage, signal, clock, onProgress, ...settings }: PushChange) {
     const world = {
       storage: storage ?? this.storage,
       log: this.#log(),
-      clock: systemClock,
+      clock: clock ?? systemClock,
       onProgress: onProgress ?? (() => {}),
       signal: signal ?? AbortSignal.timeout(120_000),
     };
@@ -100,13 +101,13 @@ class World implements BackupWorld {
   }
 
   async sentinel(name: string): Promise<Sentinel> {
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(120_000);
     const bytes = await readAll(this.storage.get(sentinelKey(name), { signal }));
     return parseSentinel(name, bytes.toString());
   }
 
   async keys(prefix = ""): Promise<string[]> {
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(120_000);
     const keys: string[] = [];
     for await (const { key } of this.storage.list(prefix, { signal })) keys.push(key);
     return keys;

@@ -44,6 +44,7 @@ export interface RunResult {
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
   readonly stderr: string;
+  readonly tookMs: number;
 }
 
 /** Runs the product to its end. */
@@ -54,6 +55,7 @@ export async function runWalnut(
   const [program, ...words] = walnutCommand();
   if (program === undefined) throw new Error("no command");
   const cwd = options.cwd ?? tmpdir();
+  const startedMs = performance.now();
   const child = spawn(program, [...words, ...args], {
     ...options.user,
     cwd,
@@ -69,7 +71,8 @@ export async function runWalnut(
       : setTimeout(() => child.kill("SIGKILL"), options.killAfterMs);
   await once(child, "close");
   clearTimeout(timer);
-  return { code: child.exitCode, signal: child.signalCode, ...output };
+  const tookMs = performance.now() - startedMs;
+  return { code: child.exitCode, signal: child.signalCode, ...output, tookMs };
 }
 
 function newestChangeMs(): number {
