@@ -213,6 +213,16 @@ test("clock, random, process and runtime are arguments", () => {
   assert.deepEqual(violations, []);
 });
 
+test("tests wait for events: only test/support/ knows timers", () => {
+  const bad = sourceFiles("test").filter(
+    (file) =>
+      !file.startsWith("test/support/") &&
+      file !== "test/tidy.test.ts" &&
+      /\bsetTimeout\b/.test(readFileSync(join(root, file), "utf8")),
+  );
+  assert.deepEqual(bad, [], "see test/support/until.ts");
+});
+
 test("file names are kebab-case nouns", () => {
   const banned = /(^|-)(utils?|helpers?|common|manager|handler|base|impl|new|misc)(-|\.|$)/;
   const bad = all.filter((file) => {

@@ -7,6 +7,7 @@ import { FailoverWorld } from "../support/failover-world.ts";
 import { VERSION_ANSWERS, versionUpkeep } from "../support/version-keeping.ts";
 import { keysOf, putAll, text, textOf } from "./contract-lists.ts";
 import { storageContract } from "./contract.ts";
+import { until } from "../support/until.ts";
 
 const signal = new AbortController().signal;
 const BACKUP = "basebackups_005/base_000000010000000000000002";
@@ -183,7 +184,8 @@ test("of what is replaced the newer one is read, whichever store has it", async 
   const world = new FailoverWorld();
   const key = "wal_005/000000010000000000000003.partial.zst";
   await world.store(0).memory.put(key, text("less"), { signal });
-  await new Promise((resolve) => void setTimeout(resolve, 5));
+  const storedMs = Date.now();
+  await until("a later moment", () => Date.now() > storedMs);
   await world.store(1).memory.put(key, text("more of it"), { signal });
   await using storage = await world.open();
   assert.equal(await textOf(storage, key), "more of it");
