@@ -1,6 +1,12 @@
 import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type BackupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
+import {
+  parseRestoreOnly,
+  type PartialRestore,
+  planPartialRestore,
+  type RestoreChoice,
+} from "../backup/partial-restore.ts";
 import { parsePathMask } from "../backup/path-mask.ts";
 import type { DeltaPermissions } from "../backup/restore-existing.ts";
 import { fetchBackup, type RestoreReport } from "../backup/restore.ts";
@@ -20,12 +26,15 @@ import { warnOfGapBehind } from "./gap-warnings.ts";
 import { formatBytes } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
 
+type PathTest = (path: string) => boolean;
+
 interface BackupFetchArguments {
   readonly destination: string;
   /** Absent when user data choose it. */
   readonly backup?: string | undefined;
   readonly userData?: JsonValue | undefined;
-  readonly mask?: ((path: string) => boolean) | undefined;
+  readonly mask?: PathTest | undefined;
+  readonly restoreOnly?: readonly RestoreChoice[] | undefined;
   readonly mappings: readonly TablespaceMapping[];
   readonly specPath?: string | undefined;
   readonly delta?: DeltaPermissions | undefined;
@@ -59,7 +68,11 @@ export const backupFetch: Command<BackupFetchArguments> = {
       text: "Restore matching files only; no server will start.",
     },
     { name: "target-user-data", value: "<json>", text: "Choose the backup with this user data." },
-    { name: "restore-only", value: "<names>", text: "Not supported yet: restore some databases." },
+    {
+      name: "restore-only",
+      value: "<names>",
+      text: "Restore these only, joined by commas: db, db/table, db/schema.table; * is any text.",
+    },
     {
       name: "delta",
       text: "Rewrite the data directory of a stopped server: only what differs is written.",
@@ -86,6 +99,10 @@ export const backupFetch: Command<BackupFetchArguments> = {
     const backup = await findBackup(storage, choice, { signal });
     if (choice.kind === "latest") log.info(`LATEST backup is: '${backup}'`);
     await warnOfGapBehind(storage, backup, { log, signal });
+    const partial =
+      args.restoreOnly === undefined
+        ? undefined
+        : await planPartialRestore(storage, backup, args.restoreOnly, { signal });
     try {
       const report = await fetchBackup(
         storage,
@@ -93,7 +110,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
         resolve(workingDirectory, args.destination),
         {
           tablespaces: { mappings: args.mappings, spec },
-          mask: args.mask,
+          mask: both(args.mask, partial),
           delta: args.delta,
           downloadConcurrency: config.downloadConcurrency,
           codecJobs: config.codecJobs,
@@ -104,6 +121,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
         },
       );
       progress.end();
+      if (partial !== undefined) sayWhatIsMissing(partial, log);
       await sayWhatIsNext(report, log);
     } finally {
       progress.end();
@@ -117,21 +135,23 @@ function parseArguments(words: Words): BackupFetchArguments {
     ["the destination", "the backup's name"],
     1,
   );
-  if (words.value("restore-only") !== undefined) {
-    throw new UsageError("--restore-only is not supported yet", {
-      hint: "Restore everything, or use --mask for single files.",
-    });
-  }
+  const restoreOnly = words.value("restore-only");
   const mask = words.value("mask");
   return {
     destination,
     backup,
     userData: parseUserData(words.value("target-user-data")),
     mask: mask === undefined ? undefined : parsePathMask(mask),
+    restoreOnly: restoreOnly === undefined ? undefined : parseRestoreOnly(restoreOnly),
     mappings: words.values("tablespace-mapping").map(parseTablespaceMapping),
     specPath: words.value("restore-spec"),
     delta: parseDelta(words),
   };
+}
+
+function both(mask: PathTest | undefined, partial: PartialRestore | undefined) {
+  if (mask === undefined || partial === undefined) return mask ?? partial?.isWanted.bind(partial);
+  return (path: string) => mask(path) && partial.isWanted(path);
 }
 
 function parseDelta(words: Words): DeltaPermissions | undefined {
@@ -141,8 +161,9 @@ function parseDelta(words: Words): DeltaPermissions | undefined {
     if (!isOtherClusterAllowed && !isWalDiscarded) return undefined;
     throw new UsageError("--delta-other-cluster and --discard-wal go with --delta only");
   }
-  if (words.value("mask") !== undefined) {
-    throw new UsageError("--delta and --mask contradict each other", {
+  for (const name of ["mask", "restore-only"]) {
+    if (words.value(name) === undefined) continue;
+    throw new UsageError(`--delta and --${name} contradict each other`, {
       hint: "A delta restore makes a whole data directory of what is there.",
     });
   }
@@ -198,6 +219,35 @@ function showProgress(
     doneBytes,
     ...(totalBytes === undefined ? {} : { totalBytes }),
   });
+}
+
+/** Nothing in the restored server tells that rows are missing: it must be said here. */
+function sayWhatIsMissing({ leftOut, reduced, unlisted, hasIndexes }: PartialRestore, log: Log) {
+  if (unlisted.length > 0) {
+    log.warning("restored too, because the backup does not tell what their catalogs are", {
+      databases: unlisted.join(", "),
+    });
+  }
+  if (leftOut.length > 0) {
+    log.warning(
+      "left out: their tables can't be read, or lack rows without an error. Drop these databases " +
+        "as soon as the server has started, before anybody uses them",
+      { databases: leftOut.join(", ") },
+    );
+  }
+  if (reduced.length > 0) {
+    log.warning(
+      "restored in part: all tables that were not chosen can't be read, or lack rows without an " +
+        "error. Dump what was chosen, and use it elsewhere",
+      { databases: reduced.join(", ") },
+    );
+  }
+  if (!hasIndexes) {
+    log.warning(
+      "the backup does not tell which indexes the chosen tables have: run REINDEX TABLE on each " +
+        "before it is read",
+    );
+  }
 }
 
 async function sayWhatIsNext(report: RestoreReport, log: Log): Promise<void> {

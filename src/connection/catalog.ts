@@ -13,14 +13,17 @@ export interface Database {
   readonly oid: number;
 }
 
-/** A relation of one database with a name, files, and the partitions that belong to it. */
+/** A relation of one database with a name, files, and what belongs to it. */
 export interface Relation {
   /** "schema.name". */
   readonly name: string;
   readonly oid: number;
   /** Name of its files; 0 for a partitioned table, which has none. */
   readonly relfilenode: number;
-  /** Of all levels, in one list. */
+  /**
+   * Its partitions and heirs of all levels, and the indexes and TOAST tables of all of these (but
+   * for the catalogs, which nobody restores by themselves), in one list.
+   */
   readonly descendants: readonly Relation[];
 }
 
@@ -51,12 +54,22 @@ const NAMED_RELATIONS = `
          coalesce(nullif(c.relfilenode, 0), pg_relation_filenode(c.oid), 0) AS relfilenode
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace`;
 
-/** Top-level relations, each followed by its descendants. */
+/**
+ * Top-level relations, each followed by its descendants.
+ *
+ * @source FirstNormalObjectId, src/include/access/transam.h: 16384
+ */
 const RELATIONS = `
-  WITH RECURSIVE tree (root, oid) AS (
+  WITH RECURSIVE child (owner, oid) AS (
       SELECT inhparent, inhrelid FROM pg_inherits
+    UNION ALL
+      SELECT indrelid, indexrelid FROM pg_index WHERE indrelid >= 16384
+    UNION ALL
+      SELECT oid, reltoastrelid FROM pg_class WHERE oid >= 16384 AND reltoastrelid <> 0
+  ), tree (root, oid) AS (
+      SELECT owner, oid FROM child
     UNION
-      SELECT tree.root, child.inhrelid FROM tree JOIN pg_inherits AS child ON inhparent = tree.oid
+      SELECT tree.root, child.oid FROM tree JOIN child ON child.owner = tree.oid
   ), named AS (${NAMED_RELATIONS})
   SELECT oid AS root, 0 AS level, oid, name, relfilenode FROM named
    WHERE NOT relispartition AND (relfilenode <> 0 OR relkind = 'p')

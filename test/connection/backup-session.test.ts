@@ -162,13 +162,15 @@ describe("one server", () => {
     assert.equal((await readServerFacts(session, { signal })).hasArchiver, false);
   });
 
-  test("relations are told with their partitions", async () => {
+  test("relations are told with partitions, indexes and TOAST tables", async () => {
     await cluster().query(
       `CREATE TABLE plain (id int);
        CREATE TABLE "Ä b" (id int PRIMARY KEY);
        CREATE TABLE parent (id int) PARTITION BY RANGE (id);
        CREATE TABLE half PARTITION OF parent FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
        CREATE TABLE leaf PARTITION OF half FOR VALUES FROM (0) TO (5);
+       CREATE INDEX by_id ON parent (id);
+       CREATE TABLE worded (t text PRIMARY KEY);
        CREATE TABLE base_table (id int);
        CREATE TABLE heir () INHERITS (base_table);
        CREATE VIEW seen AS SELECT 1`,
@@ -188,11 +190,14 @@ describe("one server", () => {
       relations.set(relation.name, relation);
     }
     const names = (name: string) => relations.get(name)?.descendants.map((child) => child.name);
-    assert.deepEqual(names("public.parent"), ["public.half", "public.leaf"]);
+    assert.deepEqual(names("public.parent"), ["public.half", "public.leaf", "public.leaf_id_idx"]);
     assert.equal(relations.get("public.parent")?.relfilenode, 0);
     assert.deepEqual(names("public.base_table"), ["public.heir"]);
     assert.deepEqual(names("public.heir"), []);
-    assert.deepEqual(names("public.Ä b"), []);
+    assert.deepEqual(names("public.Ä b"), ["public.Ä b_pkey"]);
+    const toast = `pg_toast.pg_toast_${relations.get("public.worded")?.oid}`;
+    assert.deepEqual(names("public.worded"), [toast, `${toast}_index`, "public.worded_pkey"]);
+    assert.deepEqual(names("pg_catalog.pg_proc"), []);
     for (const absent of ["public.half", "public.leaf", "public.seen"]) {
       assert.equal(relations.has(absent), false, absent);
     }
