@@ -30,7 +30,7 @@ export async function runCommand<Arguments>(
       config: { ...defaultConfig({ cpuCount: 2 }), ...config },
       log,
       clock: systemClock,
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(600_000),
       workingDirectory: tmpdir(),
       write: async (text) => {
         stdout += text;

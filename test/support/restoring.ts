@@ -35,7 +35,7 @@ export async function restoreInto(
     codecJobs: 2,
     fsync: false,
     log: collectingLog(),
-    signal: AbortSignal.timeout(60_000),
+    signal: AbortSignal.timeout(600_000),
     onProgress: () => {},
     ...rest,
   });
