@@ -42,8 +42,21 @@ export async function compareWithStored(
   options: ReadStoredOptions,
 ): Promise<Comparison> {
   if (await isIdentical(storage, { stored, local }, options)) return { kind: "same" };
-  const first = await readBoth(storage, { stored, local }, options);
-  if (first.kind !== "cut-off") return judge(first, local);
+  const first = await readBothSoundly(storage, { stored, local }, options);
+  if (first.kind !== "cut-off") {
+    const verdict = judge(first, local);
+    if (verdict.kind !== "different") return verdict;
+    // A bit that was changed on its way is no collision: what is so in the store comes so again.
+    const again = await readBoth(storage, { stored, local }, options);
+    const isSteady = again.sides.stored.sha256 === first.sides.stored.sha256;
+    if (isSteady || again.kind === "cut-off") return verdict;
+    const second = judge(again, local);
+    if (second.kind !== "different") return second;
+    throw new DamagedError(
+      `object ${stored.key} in ${storage.name} came with other content when it was read again`,
+      { hint: "The way to the store changes bytes; nothing was overwritten. Try again." },
+    );
+  }
   if (first.isDifferent) return { kind: "different", ...first.sides };
 
   // An object is given up only on proof: the store says that these bytes are all of it, and a
@@ -162,6 +175,20 @@ async function readBoth(
         "Nothing was overwritten. Keep a copy of the object, then delete it: PostgreSQL still has " +
         "the file and hands it over again.",
     });
+  }
+}
+
+/** Damage is believed when it comes again. */
+async function readBothSoundly(
+  storage: Storage,
+  pair: { readonly stored: StoredWal; readonly local: LocalWal },
+  options: ReadStoredOptions,
+): Promise<BothRead> {
+  try {
+    return await readBoth(storage, pair, options);
+  } catch (error) {
+    if (!(error instanceof DamagedError)) throw error;
+    return await readBoth(storage, pair, options);
   }
 }
 

@@ -9,6 +9,7 @@ import { bytesSource, readAll } from "../io/bytes.ts";
 import { formatIdentity, parseIdentity } from "../layout/identity.ts";
 import { BACKUPS_FOLDER, identityKey, parseSentinelKey, WAL_FOLDER } from "../layout/keys.ts";
 import { parseSentinel } from "../layout/sentinel.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
 const IDENTITY_BYTES_MAX = 64 * 1024;
@@ -54,8 +55,9 @@ export async function readRepositoryIdentity(
   options: CallOptions,
 ): Promise<bigint | undefined> {
   try {
-    const text = await readText(storage, identityKey, { ...options, limit: IDENTITY_BYTES_MAX });
-    return parseIdentity(text);
+    return await readSoundly(storage, async (one) =>
+      parseIdentity(await readText(one, identityKey, { ...options, limit: IDENTITY_BYTES_MAX })),
+    );
   } catch (error) {
     if (error instanceof ObjectNotFoundError) return undefined;
     if (!(error instanceof FormatError)) throw error;

@@ -4,6 +4,7 @@ import { parseWalKey, WAL_FOLDER, walKey } from "../layout/keys.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import { parseTimelineHistory, switchPoint } from "../postgres/timeline-history.ts";
 import { formatHistoryName, parseWalFileName } from "../postgres/wal-file.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { HISTORY_BYTES_MAX } from "./local-wal.ts";
 import { readStoredWal, type StoredWal } from "./stored-wal.ts";
@@ -75,9 +76,11 @@ async function readSwitchPoint(
   { signal }: CallOptions,
 ): Promise<Lsn | undefined> {
   try {
-    const content = readStoredWal(storage, stored, { codecJobs: 1, signal });
-    const text = (await readAll(content, HISTORY_BYTES_MAX)).toString("utf8");
-    return switchPoint(parseTimelineHistory(text, newer), timeline);
+    return await readSoundly(storage, async (one) => {
+      const content = readStoredWal(one, stored, { codecJobs: 1, signal });
+      const text = (await readAll(content, HISTORY_BYTES_MAX)).toString("utf8");
+      return switchPoint(parseTimelineHistory(text, newer), timeline);
+    });
   } catch (error) {
     if (!(error instanceof FormatError) && !(error instanceof RangeError)) throw error;
     throw new DamagedError(

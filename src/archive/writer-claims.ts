@@ -11,6 +11,7 @@ import {
 import { bytesSource, readAll } from "../io/bytes.ts";
 import { writerKey } from "../layout/keys.ts";
 import { formatWriterClaim, parseWriterClaim, type WriterClaim } from "../layout/writer-claim.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { isSameWriter, showWriter, type Writer } from "./writer.ts";
 
@@ -24,8 +25,10 @@ export async function readWriterClaim(
 ): Promise<WriterClaim | undefined> {
   const key = writerKey(timeline);
   try {
-    const text = (await readAll(storage.get(key, { signal }), CLAIM_BYTES_MAX)).toString("utf8");
-    return parseWriterClaim(text);
+    return await readSoundly(storage, async (one) => {
+      const bytes = await readAll(one.get(key, { signal }), CLAIM_BYTES_MAX);
+      return parseWriterClaim(bytes.toString("utf8"));
+    });
   } catch (error) {
     if (error instanceof ObjectNotFoundError) return undefined;
     if (!(error instanceof FormatError) && !(error instanceof RangeError)) throw error;

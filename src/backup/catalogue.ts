@@ -115,7 +115,9 @@ export async function readCatalogueEntry(
   const problems: string[] = [];
   const [sentinel, metadata] = await Promise.all([
     readable(problems, () => readSoundly(storage, (one) => readSentinel(one, name, { signal }))),
-    hasMetadata ? readable(problems, () => readMetadata(storage, name, signal)) : undefined,
+    hasMetadata
+      ? readable(problems, () => readSoundly(storage, (one) => readMetadata(one, name, signal)))
+      : undefined,
   ]);
   const recordedNs = recordedTime(sentinel, metadata);
   return {

@@ -5,6 +5,7 @@ import { readAll } from "../io/bytes.ts";
 import { parseWalKey } from "../layout/keys.ts";
 import { parseTimelineHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
 /** A history file in the archive. */
@@ -44,8 +45,10 @@ async function readOne(
   const { name, extension } = parseWalKey(key) ?? { name: "", extension: "" };
   const timeline = parseWalFileName(name)?.timeline ?? 0;
   try {
-    const text = await readText(storage, { key, extension }, options);
-    return { timeline, key, history: parseTimelineHistory(text, timeline) };
+    const history = await readSoundly(storage, async (one) =>
+      parseTimelineHistory(await readText(one, { key, extension }, options), timeline),
+    );
+    return { timeline, key, history };
   } catch (error) {
     const isDocumentFault =
       error instanceof RangeError ||

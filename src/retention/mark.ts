@@ -6,6 +6,7 @@ import { formatJson, parseJson } from "../layout/json.ts";
 import { isJsonObject, type JsonValue } from "../layout/json-value.ts";
 import { metadataKey, sentinelKey } from "../layout/keys.ts";
 import { parseMetadata } from "../layout/metadata.ts";
+import { readSoundly } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 
 const METADATA_BYTES_MAX = 16 * 1024 * 1024;
@@ -94,10 +95,12 @@ async function readDocument(
 ): Promise<ReadonlyMap<string, JsonValue>> {
   const key = metadataKey(name);
   try {
-    const bytes = await readAll(storage.get(key, { signal }), METADATA_BYTES_MAX);
-    const document = parseJson(bytes.toString());
-    if (isJsonObject(document)) return document;
-    throw new FormatError("it is no JSON object");
+    return await readSoundly(storage, async (one) => {
+      const bytes = await readAll(one.get(key, { signal }), METADATA_BYTES_MAX);
+      const document = parseJson(bytes.toString());
+      if (isJsonObject(document)) return document;
+      throw new FormatError("it is no JSON object");
+    });
   } catch (error) {
     if (error instanceof ObjectNotFoundError) {
       throw new RefusedError(`backup ${name} has no metadata.json, which holds the mark`, {

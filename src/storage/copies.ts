@@ -24,8 +24,9 @@ export function isDamage(error: unknown): boolean {
 }
 
 /**
- * What `read` gives; where it rejects because of damage, what it gives of the first single copy
- * that is better. Rejects with the first error if none is.
+ * What `read` gives; where it rejects because of damage, what it gives when it is asked again (the
+ * bytes may have changed on their way), or of the first single copy that is better. Rejects with the
+ * first error if none is.
  */
 export async function readSoundly<T>(
   storage: Storage,
@@ -35,7 +36,7 @@ export async function readSoundly<T>(
     return await read(storage);
   } catch (error) {
     if (!isDamage(error)) throw error;
-    for (const copy of storage.copies ?? []) {
+    for (const copy of storage.copies ?? [storage]) {
       try {
         return await read(copy);
       } catch (another) {

@@ -38,6 +38,11 @@ export interface OpenedBody extends VersionedObject {
 export interface BodySum {
   /** "MD5", for messages. */
   readonly name: string;
+  /**
+   * Told when other bytes came twice the same: what the store tells is no sum then, and they are
+   * right. Absent where the store says that it is the sum.
+   */
+  readonly onRefuted?: () => void;
   update(chunk: Uint8Array): void;
   /** To be asked once, after all bytes. */
   isRight(): boolean;
@@ -54,22 +59,81 @@ export interface BodySource {
   bodyError(error: unknown): unknown;
 }
 
-/** The bytes of an object, counted against what the answer promised, and checked by their sum. */
+/** An object of this size is held back until its sum is right, and asked for again where it is not. */
+export const HELD_BYTES_MAX = 1024 * 1024;
+/** As often, and the line is too bad for one call. */
+const READS_MAX = 4;
+
+/**
+ * The bytes of an object, counted against what the answer promised, and checked by their sum. A
+ * small one, such as the documents of a repository, gives no byte that is not checked.
+ */
 export async function* readBody(
   source: BodySource,
   key: ObjectKey,
   options: GetOptions,
 ): ByteStream {
-  const { range, onOpened, ifVersion } = options;
-  const isEmptyRange = range !== undefined && range.end === range.start;
-  const opened = isEmptyRange ? undefined : await source.open(options);
-  const { sizeBytes, version } = opened ?? (await source.head(options));
-  if (ifVersion !== undefined && ifVersion !== version) {
-    opened?.body?.destroy();
-    throw changedWhileRead(key, source.name);
+  const seen = new Set<string>();
+  for (let reads = 1; ; reads++) {
+    const { range, onOpened, ifVersion } = options;
+    const isEmptyRange = range !== undefined && range.end === range.start;
+    const opened = isEmptyRange ? undefined : await source.open(options);
+    const { sizeBytes, version } = opened ?? (await source.head(options));
+    if (ifVersion !== undefined && ifVersion !== version) {
+      opened?.body?.destroy();
+      throw changedWhileRead(key, source.name);
+    }
+    const told = { sizeBytes, ...(version === undefined ? {} : { version }) };
+    if (opened?.sum === undefined || (opened.bodyBytes ?? Infinity) > HELD_BYTES_MAX) {
+      onOpened?.(told);
+      if (opened !== undefined) yield* checkedBody(source, key, opened, options);
+      return;
+    }
+    const bytes = await readSummed(source, key, { opened, seen }, options);
+    if (bytes !== undefined) {
+      onOpened?.(told);
+      if (bytes.length > 0) yield bytes;
+      return;
+    }
+    if (reads === READS_MAX) {
+      throw new StorageError(`object ${key} in ${source.name} came back changed ${reads} times`, {
+        isRetryable: true,
+        hint: "The way to the store changes bytes: use https, and look at proxies and memory.",
+      });
+    }
   }
-  onOpened?.({ sizeBytes, ...(version === undefined ? {} : { version }) });
-  if (opened !== undefined) yield* checkedBody(source, key, opened, options);
+}
+
+/**
+ * All bytes, undefined if they are not those of the sum. Rejects with StorageError if they have
+ * come like this before: then they are so in the store. `seen` holds what has.
+ */
+async function readSummed(
+  source: BodySource,
+  key: ObjectKey,
+  { opened, seen }: { readonly opened: OpenedBody; readonly seen: Set<string> },
+  options: CallOptions,
+): Promise<Uint8Array | undefined> {
+  const { sum, ...unsummed } = opened;
+  const chunks = await Array.fromAsync(checkedBody(source, key, unsummed, options));
+  const bytes = Buffer.concat(chunks);
+  sum?.update(bytes);
+  if (sum === undefined || sum.isRight()) return bytes;
+  const hash = createHash("md5").update(bytes).digest("hex");
+  if (!seen.has(hash)) {
+    seen.add(hash);
+    return undefined;
+  }
+  if (sum.onRefuted === undefined) throw wrongSum(source, key, sum);
+  sum.onRefuted();
+  return bytes;
+}
+
+function wrongSum(source: BodySource, key: ObjectKey, sum: BodySum): StorageError {
+  return new StorageError(`object ${key} in ${source.name} does not have its ${sum.name} sum`, {
+    isRetryable: false,
+    hint: "It was changed in the store or on its way: try again, then check it in the store.",
+  });
 }
 
 async function* checkedBody(
@@ -97,12 +161,7 @@ async function* checkedBody(
       { isRetryable: true },
     );
   }
-  if (sum?.isRight() === false) {
-    throw new StorageError(`object ${key} in ${source.name} does not have its ${sum.name} sum`, {
-      isRetryable: false,
-      hint: "It was changed in the store or on its way: try again, then check it in the store.",
-    });
-  }
+  if (sum?.isRight() === false) throw wrongSum(source, key, sum);
 }
 
 /** The MD5 sum that a store tells of an object. */

@@ -1,16 +1,20 @@
 import { Readable } from "node:stream";
 import { GetObjectCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
+import type { GetObjectCommandOutput } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError, StorageError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import {
+  HELD_BYTES_MAX,
   OBJECT_MARKS,
   formatRange,
   isOfObject,
+  md5Sum,
   readBody,
   totalBytes,
   versionByEtag,
 } from "./http-read.ts";
-import type { OpenedBody } from "./http-read.ts";
+import type { BodySum, OpenedBody } from "./http-read.ts";
+import { sumOfEtag } from "./object-sum.ts";
 import { isUnsatisfiableRange, readFailure, s3Error } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, GetOptions, ObjectInfo, ObjectKey } from "./storage.ts";
@@ -84,7 +88,10 @@ async function openObject(
     const body = Body instanceof Readable ? Body : undefined;
     const sizeBytes = totalBytes(options.range, ContentRange, bodyBytes);
     const isObject = isOfObject({ etag: version, "last-modified": LastModified });
-    if (isObject && sizeBytes !== undefined) return { sizeBytes, version, bodyBytes, body };
+    if (isObject && sizeBytes !== undefined) {
+      const sum = wanted === undefined ? smallSum(transport, answer) : undefined;
+      return { sizeBytes, version, bodyBytes, body, sum };
+    }
     body?.destroy();
     const missing = isObject ? `the length of ${wanted ?? "the object"}` : OBJECT_MARKS;
     throw transport.unclear("get", key, missing);
@@ -92,6 +99,20 @@ async function openObject(
     if (error instanceof StorageError && isUnsatisfiableRange(error.cause)) return undefined;
     throw error;
   }
+}
+
+/** Of an object that was put whole, if it is small: hashing would slow large ones down. */
+function smallSum(
+  transport: S3Transport,
+  { ETag, ContentLength = Infinity }: GetObjectCommandOutput,
+): BodySum | undefined {
+  const [kind, md5] = sumOfEtag(ETag)?.split(":") ?? [];
+  if (kind !== "md5" || md5 === undefined || !transport.areEtagsSums) return undefined;
+  if (ContentLength > HELD_BYTES_MAX) return undefined;
+  const onRefuted = () => {
+    transport.areEtagsSums = false;
+  };
+  return { ...md5Sum(md5, "hex"), onRefuted };
 }
 
 /** The answer to HEAD has no code: only GET tells a missing object from a missing bucket. */

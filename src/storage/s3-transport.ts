@@ -38,6 +38,8 @@ export class S3Transport {
   /** "s3://bucket", with a custom endpoint "s3://host:port/bucket": no two stores share a name. */
   readonly name: string;
   readonly bucket: string;
+  /** Until one of them was shown to be none: of encrypted objects, and of some servers' all. */
+  areEtagsSums = true;
   readonly #options: S3TransportOptions;
   #isBucketSeen = false;
 

@@ -5,9 +5,12 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import * as fc from "fast-check";
+import { compareWithStored } from "../../src/archive/comparison.ts";
+import { inspectLocalWal } from "../../src/archive/local-wal.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { ObjectExistsError, OperationError, StorageError } from "../../src/errors.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
+import { FaultyStorage } from "../support/faulty-storage.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { fail, hang } from "./recorded-storage.ts";
 import { flipBit, METHODS, openWorkbench, type Workbench } from "./workbench.ts";
@@ -18,6 +21,7 @@ const name = wal.segments.at(-1) ?? "";
 const content = walFile(wal, name);
 const { endOfRecords } = walkSegment(content, { name });
 const key = `wal_005/${name}.zst`;
+const { signal } = new AbortController();
 const HISTORY = Buffer.from("1\t0/A000000\tno recovery target specified\n");
 
 let bench: Workbench;
@@ -335,4 +339,27 @@ test("whatever state the object is in: a push that succeeds leaves the whole fil
     }),
     { numRuns: 60 },
   );
+});
+
+/** Compares the segment with `stored`, not compressed, of which some reads are changed on their way. */
+async function compared(stored: Uint8Array, corrupt: Readonly<Record<number, number>> = {}) {
+  const plain = { key: `wal_005/${name}`, extension: "" };
+  await bench.put(plain.key, stored);
+  const line = new FaultyStorage(bench.memory);
+  for (const [call, byte] of Object.entries(corrupt)) {
+    line.fault("get", Number(call), { kind: "corrupt", byte });
+  }
+  const path = await bench.file(name, content);
+  const local = await inspectLocalWal({ path, name }, { signal });
+  return await compareWithStored(line, { stored: plain, local }, { codecJobs: 1, signal });
+}
+
+test("a segment that came changed is no collision; one that is another is", async () => {
+  assert.equal((await compared(content, { 1: 9000 })).kind, "same");
+  assert.equal((await compared(content, { 1: 9000, 2: 9001 })).kind, "same");
+  await assert.rejects(compared(content, { 1: 9000, 2: 9001, 3: 9002 }), {
+    name: "DamagedError",
+    message: /came with other content when it was read again$/,
+  });
+  assert.equal((await compared(flipBit(content, 9000))).kind, "different");
 });

@@ -3,6 +3,7 @@ import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { compareKeys } from "../../src/storage/key.ts";
 import type { ListOptions, ObjectInfo, Storage } from "../../src/storage/storage.ts";
+import { patternBytes, patternSource } from "../support/bodies.ts";
 import type { FaultProxy } from "../support/fault-proxy.ts";
 
 export interface ListContractOptions {
@@ -73,6 +74,30 @@ export async function assertPagesAreNoObjects(storage: Storage, proxy: FaultProx
     afterPage(() => textOf(storage, "missing")),
     missing,
   );
+}
+
+/** Of bytes that changed on their way no small object gives any, and a large one ends in an error. */
+export async function assertChangesAreNoticed(
+  storage: Storage,
+  proxy: FaultProxy,
+  sumName: string,
+): Promise<void> {
+  await storage.put("small", patternSource(100_000), { signal });
+  await storage.put("large", patternSource(2_000_000), { signal });
+  const change = (times: number): void => {
+    let left = times;
+    proxy.rule = ({ method }) =>
+      method === "GET" && left-- > 0 ? { corruptByte: 50_000 } : undefined;
+  };
+  change(1);
+  const small = await readAll(storage.get("small", { signal }));
+  assert.ok(small.equals(patternBytes(100_000)), "asked for again");
+  const wrong = { name: "StorageError", message: new RegExp(`does not have its ${sumName} sum$`) };
+  change(1);
+  await assert.rejects(readAll(storage.get("large", { signal })), wrong);
+  change(Infinity);
+  await assert.rejects(readAll(storage.get("small", { signal })), wrong);
+  proxy.rule = () => undefined;
 }
 
 /** Segments that stores, URLs, XML and sorting tend to spoil. */

@@ -133,15 +133,53 @@ for (const [name, start] of Object.entries(starts)) {
     assert.ok(ranges.length >= 10, `${ranges.length} continuations`);
   });
 
+  faultTest("a small object that came changed is read again", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint);
+    await storage.put("a", patternSource(100_000), { signal });
+    proxy.requests.length = 0;
+    proxy.rule = first(1, isGet, { corruptByte: 50_000 });
+    const received = await readAll(storage.get("a", { signal }));
+    assert.ok(received.equals(patternBytes(100_000)));
+    assert.equal(proxy.requests.length, 2);
+  });
+
   faultTest(
-    "a get whose answer is wrong by one bit passes: its content is checked upstairs",
+    "one that comes changed in the same way is so in the store, or its ETag is no sum",
     async (proxy, target) => {
       const storage = await open(target, proxy.endpoint);
       await storage.put("a", patternSource(100_000), { signal });
+      proxy.requests.length = 0;
+      proxy.rule = () => ({ corruptByte: 50_000 });
+      const received = await readAll(storage.get("a", { signal }));
+      assert.equal(proxy.requests.length, 2);
+      assert.ok((await readAll(storage.get("a", { signal }))).equals(received));
+      assert.equal(proxy.requests.length, 3, "asked twice once only");
+      assert.ok(!received.equals(patternBytes(100_000)), "its reader sees it");
+    },
+  );
+
+  faultTest("a line that always changes something is named", async (proxy, target) => {
+    const storage = await open(target, proxy.endpoint, {
+      retryPolicy: { ...policy, attempts: 2 },
+    });
+    await storage.put("a", patternSource(100_000), { signal });
+    let position = 0;
+    proxy.rule = () => ({ corruptByte: position++ });
+    await assert.rejects(readAll(storage.get("a", { signal })), {
+      message: /object .* came back changed 4 times \(gave up after 2 attempts/,
+      hint: /use https/,
+    });
+  });
+
+  faultTest(
+    "a large one passes with a wrong bit: its content is checked upstairs",
+    async (proxy, target) => {
+      const storage = await open(target, proxy.endpoint);
+      await storage.put("a", patternSource(2 * MIB), { signal });
       proxy.rule = first(1, isGet, { corruptByte: 50_000 });
       const received = await readAll(storage.get("a", { signal }));
-      assert.equal(received.length, 100_000);
-      assert.ok(!received.equals(patternBytes(100_000)));
+      assert.equal(received.length, 2 * MIB);
+      assert.ok(!received.equals(patternBytes(2 * MIB)));
     },
   );
 
