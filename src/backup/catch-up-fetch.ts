@@ -1,9 +1,7 @@
-import { lstat, readFile, realpath } from "node:fs/promises";
+import { lstat } from "node:fs/promises";
 import { join } from "node:path";
 import { codecOf } from "../codec/table.ts";
-import { DamagedError, RefusedError, systemErrorCode, WrongClusterError } from "../errors.ts";
-import type { Log } from "../io/log.ts";
-import { localFileError } from "../io/system-error.ts";
+import { DamagedError, RefusedError, WrongClusterError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { parseBackupName } from "../layout/backup-name.ts";
 import { tarFolder } from "../layout/keys.ts";
@@ -11,52 +9,33 @@ import type { Sentinel } from "../layout/sentinel.ts";
 import { formatLsn, lsn } from "../postgres/lsn.ts";
 import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
 import type { Storage } from "../storage/storage.ts";
-import { BackgroundFlush } from "./background-flush.ts";
 import { type BackupDocuments, fileStates, readBackupDocuments } from "./backup-documents.ts";
 import {
-  makeTablespaceLinks,
-  planLinks,
-  putLabels,
-  removeSurplus,
-  requireStopped,
-} from "./catch-up-tree.ts";
-import {
-  inspectDestination,
-  inspectLocations,
-  removeLocationMarker,
-  removeStaleMarker,
-  takeDestination,
-} from "./restore-destination.ts";
-import { removeControlFile } from "./restore-existing.ts";
-import {
-  finishDestination,
-  fsyncTree,
-  putControlFile,
-  setDirectoryModes,
-} from "./restore-finish.ts";
+  type CatchUpCounts,
+  type CatchUpLinks,
+  type CatchUpOptions,
+  CatchUpTree,
+  noStandby,
+  readOptional,
+  resolveStandby,
+  takeStandby,
+} from "./catch-up-place.ts";
+import { planLinks, removeSurplus, requireStopped } from "./catch-up-tree.ts";
+import { inspectDestination, inspectLocations } from "./restore-destination.ts";
+import { finishDestination } from "./restore-finish.ts";
 import { CONTROL_PATH, type RestoreMarker } from "./restore-marker.ts";
 import { extractParts, requireComplete } from "./restore-parts.ts";
 import { LABEL_PATH, planRestore, type RestoreStep, TABLESPACE_MAP_PATH } from "./restore-plan.ts";
-import { RestoreTree } from "./restore-tree.ts";
 import { requireControlFile } from "./restored-control.ts";
-import type { TablespacePlan } from "./tablespace-plan.ts";
 
-export interface CatchUpOptions {
+export interface CatchUpFetchOptions extends CatchUpOptions {
   readonly downloadConcurrency: number;
   readonly codecJobs: number;
-  readonly fsync: boolean;
-  readonly log: Log;
-  readonly signal: AbortSignal;
-  readonly onProgress: (doneBytes: number) => void;
 }
 
-export interface CatchUpReport {
+export interface CatchUpReport extends CatchUpCounts {
   readonly destination: string;
   readonly writtenBytes: number;
-  /** What of that differed from what was there. */
-  readonly changedBytes: number;
-  /** Files that the cluster does not have any more. */
-  readonly removedCount: number;
 }
 
 /**
@@ -68,7 +47,7 @@ export async function fetchCatchUp(
   storage: Storage,
   backup: BackupName,
   destination: string,
-  options: CatchUpOptions,
+  options: CatchUpFetchOptions,
 ): Promise<CatchUpReport> {
   const { signal } = options;
   const zstd = codecOf("zstd");
@@ -77,18 +56,16 @@ export async function fetchCatchUp(
   for await (const { key } of storage.list(tarFolder(backup), { signal })) partKeys.push(key);
   const [step] = planRestore([{ documents, partKeys }]).steps;
   if (step === undefined) throw new RangeError("a plan has at least one step");
-  const place = await realpath(destination).catch((error: unknown) => {
-    throw localFileError("look at", destination, error);
-  });
+  const place = await resolveStandby(destination);
   const state = await inspect(place, documents);
   if (state === "finishing") {
     await finishDestination(place);
     return { destination: place, writtenBytes: 0, changedBytes: 0, removedCount: 0 };
   }
   await requireFiles(place, step, documents);
-  const { all: tablespaces, added } = await planLinks(place, documents.sentinel.spec, state);
-  await inspectLocations(added, state);
-  const parts = { step, documents, place, tablespaces, added };
+  const links = await planLinks(place, documents.sentinel.spec, state);
+  await inspectLocations(links.added, state);
+  const parts = { step, documents, place, links };
   return await new CatchUp(storage, parts, options).run(state);
 }
 
@@ -102,9 +79,7 @@ async function inspect(
     const state = await inspectDestination(place);
     if (state.kind === "finishing") return "finishing";
     if (state.kind === "ours" && state.marker.backup === name) return state.marker;
-    throw new RefusedError(`${place} is no data directory of a standby`, {
-      hint: "catchup-fetch needs the directory that is to be caught up. Nothing was changed.",
-    });
+    throw noStandby(place, "catchup-fetch");
   }
   const control = parsePgControl(bytes);
   await requireStopped(place, control);
@@ -172,57 +147,41 @@ interface Parts {
   readonly step: RestoreStep;
   readonly documents: BackupDocuments;
   readonly place: string;
-  readonly tablespaces: readonly TablespacePlan[];
-  /** Those that the standby does not have yet. */
-  readonly added: readonly TablespacePlan[];
+  readonly links: CatchUpLinks;
 }
 
 /** One run, from the marker to the last rename. */
 class CatchUp {
   readonly #storage: Storage;
   readonly #parts: Parts;
-  readonly #options: CatchUpOptions;
-  readonly #flush: BackgroundFlush | undefined;
-  readonly #tree: RestoreTree;
+  readonly #options: CatchUpFetchOptions;
+  readonly #place: CatchUpTree;
   #writtenBytes = 0;
 
-  constructor(storage: Storage, parts: Parts, options: CatchUpOptions) {
+  constructor(storage: Storage, parts: Parts, options: CatchUpFetchOptions) {
     this.#storage = storage;
     this.#parts = parts;
     this.#options = options;
-    this.#flush = options.fsync ? new BackgroundFlush(options.signal) : undefined;
-    this.#tree = new RestoreTree(parts.place, parts.tablespaces, {
-      flush: this.#flush,
-      isCompared: true,
-      isOnTop: true,
-    });
+    this.#place = new CatchUpTree(parts.place, parts.links, options);
   }
 
   async run(found: RestoreMarker | undefined): Promise<CatchUpReport> {
-    const { step, documents, place, tablespaces, added } = this.#parts;
-    const { log, signal, fsync } = this.#options;
+    const { step, documents, place, links } = this.#parts;
+    const { log, signal } = this.#options;
     const { specials } = await this.#extract(step.specialParts);
     const control = specials.get(CONTROL_PATH);
     if (control === undefined) throw this.#missing("pg_control");
     requireControlFile(step.backup, documents.sentinel, control.bytes);
-    if (found === undefined) await removeStaleMarker(place);
-    await takeDestination(place, step.backup, added, { signal, found });
-    await removeControlFile(place);
+    await takeStandby(place, step.backup, links.added, { signal, found });
     const result = await this.#extract(step.parts);
     requireComplete(step, result, log);
     const removedCount = await this.#removeSurplus();
-    await makeTablespaceLinks(this.#tree);
     const label = specials.get(LABEL_PATH) ?? result.specials.get(LABEL_PATH);
     if (label === undefined) throw this.#missing("backup_label");
     const map = specials.get(TABLESPACE_MAP_PATH) ?? result.specials.get(TABLESPACE_MAP_PATH);
-    await putLabels(this.#tree, label, map);
-    await setDirectoryModes(this.#tree);
-    await this.#flush?.drain();
-    if (fsync) await fsyncTree(this.#tree, signal);
-    await putControlFile(place, control, signal);
-    for (const { location } of added) await removeLocationMarker(location);
-    const { changedBytes } = this.#tree;
-    for (const { location } of tablespaces) log.debug("tablespace", { location });
+    await this.#place.finish(control, { label, map });
+    const { changedBytes } = this.#place.tree;
+    for (const { location } of links.all) log.debug("tablespace", { location });
     return { destination: place, writtenBytes: this.#writtenBytes, changedBytes, removedCount };
   }
 
@@ -231,7 +190,7 @@ class CatchUp {
     const jobs = Math.max(1, Math.min(downloadConcurrency, parts.length));
     const context = {
       storage: this.#storage,
-      tree: this.#tree,
+      tree: this.#place.tree,
       codecJobs: Math.max(1, Math.ceil(codecJobs / jobs)),
       kept: new Set<string>(),
       gaps: new Map(),
@@ -249,7 +208,7 @@ class CatchUp {
     const known = new Set([...fileStates(documents)].map(([path]) => path));
     if (known.size === 0) return 0;
     const own = new Set([...known].map((path) => path.split("/").slice(0, 3).join("/")));
-    const count = await removeSurplus(this.#tree, known, own);
+    const count = await removeSurplus(this.#place.tree, known, own);
     this.#options.log.debug("removed what the cluster does not have", { place, files: count });
     return count;
   }
@@ -258,14 +217,5 @@ class CatchUp {
     return new DamagedError(`no part of backup ${this.#parts.step.backup} holds ${what}`, {
       hint: "Take another catch-up backup.",
     });
-  }
-}
-
-async function readOptional(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    if (systemErrorCode(error) === "ENOENT") return undefined;
-    throw localFileError("read", path, error);
   }
 }

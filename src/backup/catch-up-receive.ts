@@ -1,11 +1,7 @@
-import { readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { DamagedError, FormatError, RefusedError, systemErrorCode } from "../errors.ts";
+import { DamagedError, FormatError } from "../errors.ts";
 import { counted, readAll } from "../io/bytes.ts";
-import type { Log } from "../io/log.ts";
-import { localFileError } from "../io/system-error.ts";
 import { parsePgControl } from "../postgres/pg-control.ts";
-import { BackgroundFlush } from "./background-flush.ts";
 import type { CatchUpLink } from "./catch-up-link.ts";
 import {
   type CatchUpEntry,
@@ -17,51 +13,30 @@ import {
   parseSummary,
   requireSameSummary,
 } from "./catch-up-messages.ts";
+import {
+  type CatchUpCounts,
+  type CatchUpLinks,
+  type CatchUpOptions,
+  CatchUpTree,
+  noStandby,
+  readOptional,
+  resolveStandby,
+  takeStandby,
+} from "./catch-up-place.ts";
 import { CatchUpState, removeState } from "./catch-up-state.ts";
 import { EntryReader } from "./catch-up-stream.ts";
-import {
-  makeTablespaceLinks,
-  planLinks,
-  putLabels,
-  removeSurplus,
-  requireStopped,
-} from "./catch-up-tree.ts";
+import { planLinks, removeSurplus, requireStopped } from "./catch-up-tree.ts";
 import { requireSpace } from "./free-space.ts";
 import { BaseFiles } from "./known-files.ts";
 import type { SpecialFile } from "./part-extract.ts";
-import {
-  inspectDestination,
-  inspectLocations,
-  removeLocationMarker,
-  removeStaleMarker,
-  takeDestination,
-} from "./restore-destination.ts";
-import { removeControlFile } from "./restore-existing.ts";
-import {
-  finishDestination,
-  fsyncTree,
-  putControlFile,
-  setDirectoryModes,
-} from "./restore-finish.ts";
+import { inspectDestination, inspectLocations } from "./restore-destination.ts";
+import { finishDestination } from "./restore-finish.ts";
 import { CONTROL_PATH, RESTORE_MARKER_PATH, type RestoreMarker } from "./restore-marker.ts";
 import { isSpecialPath, LABEL_PATH, TABLESPACE_MAP_PATH } from "./restore-plan.ts";
-import { RestoreTree } from "./restore-tree.ts";
-import type { TablespacePlan } from "./tablespace-plan.ts";
+import type { RestoreTree } from "./restore-tree.ts";
 
-export interface CatchUpReceiveOptions {
-  readonly fsync: boolean;
-  readonly log: Log;
-  readonly signal: AbortSignal;
-  /** Content that arrived. */
-  readonly onProgress: (doneBytes: number) => void;
-}
-
-export interface CatchUpReceived {
+export interface CatchUpReceived extends CatchUpCounts {
   readonly receivedBytes: number;
-  /** What of that differed from what was there. */
-  readonly changedBytes: number;
-  /** Files that the cluster does not have any more. */
-  readonly removedCount: number;
 }
 
 /** Stands in the marker in place of a backup's name. */
@@ -85,9 +60,7 @@ export interface CatchUpPlace {
  * RefusedError for what is no directory of a stopped standby.
  */
 export async function inspectCatchUpPlace(destination: string): Promise<CatchUpPlace | undefined> {
-  const directory = await realpath(destination).catch((error: unknown) => {
-    throw localFileError("look at", destination, error);
-  });
+  const directory = await resolveStandby(destination);
   const control = await readOptional(join(directory, CONTROL_PATH));
   if (control !== undefined) {
     await requireStopped(directory, parsePgControl(control));
@@ -104,18 +77,7 @@ export async function inspectCatchUpPlace(destination: string): Promise<CatchUpP
     const { control: before } = await CatchUpState.read(directory);
     return { directory, control: before, found: state.marker };
   }
-  throw new RefusedError(`${directory} is no data directory of a standby`, {
-    hint: "catchup-receive needs the directory that is to be caught up. Nothing was changed.",
-  });
-}
-
-async function readOptional(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    if (systemErrorCode(error) === "ENOENT") return undefined;
-    throw localFileError("read", path, error);
-  }
+  throw noStandby(directory, MARKER_NAME);
 }
 
 /**
@@ -125,7 +87,7 @@ async function readOptional(path: string): Promise<Buffer | undefined> {
 export async function receiveCatchUp(
   link: CatchUpLink,
   place: CatchUpPlace,
-  options: CatchUpReceiveOptions,
+  options: CatchUpOptions,
 ): Promise<CatchUpReceived> {
   try {
     const receiving = new Receiving(link, place, options);
@@ -136,20 +98,15 @@ export async function receiveCatchUp(
   }
 }
 
-interface Links {
-  readonly all: readonly TablespacePlan[];
-  readonly added: readonly TablespacePlan[];
-}
-
 class Receiving {
   readonly #link: CatchUpLink;
   readonly #place: CatchUpPlace;
-  readonly #options: CatchUpReceiveOptions;
+  readonly #options: CatchUpOptions;
   readonly #specials = new Map<string, SpecialFile>();
   readonly #tablespaceDirectories = new Set<string>();
   #receivedBytes = 0;
 
-  constructor(link: CatchUpLink, place: CatchUpPlace, options: CatchUpReceiveOptions) {
+  constructor(link: CatchUpLink, place: CatchUpPlace, options: CatchUpOptions) {
     this.#link = link;
     this.#place = place;
     this.#options = options;
@@ -157,7 +114,7 @@ class Receiving {
 
   async run(): Promise<CatchUpReceived> {
     const { directory, control, found } = this.#place;
-    const { signal, fsync } = this.#options;
+    const { signal } = this.#options;
     const state =
       found === undefined
         ? await CatchUpState.write(directory, control, signal)
@@ -167,18 +124,11 @@ class Receiving {
     await this.#link.send("files-end", new Uint8Array(0));
 
     const links = await this.#prepare(parseStart(await this.#link.expect("start")));
-    const flush = fsync ? new BackgroundFlush(signal) : undefined;
-    const options = { flush, isCompared: true, isOnTop: true };
-    const tree = new RestoreTree(directory, links.all, options);
+    const place = new CatchUpTree(directory, links, this.#options);
+    const { tree } = place;
     const { summary, removedCount } = await this.#receive(tree);
-
-    await makeTablespaceLinks(tree);
-    await putLabels(tree, this.#special(LABEL_PATH), this.#special(TABLESPACE_MAP_PATH));
-    await setDirectoryModes(tree);
-    await flush?.drain();
-    if (fsync) await fsyncTree(tree, signal);
-    await putControlFile(directory, this.#special(CONTROL_PATH), signal);
-    for (const { location } of links.added) await removeLocationMarker(location);
+    const labels = { label: this.#special(LABEL_PATH), map: this.#special(TABLESPACE_MAP_PATH) };
+    await place.finish(this.#special(CONTROL_PATH), labels);
     await removeState(directory);
     await this.#link.send("done", formatSummary(summary));
     const { changedBytes } = tree;
@@ -186,7 +136,7 @@ class Receiving {
   }
 
   /** From here on no server starts in the directory. */
-  async #prepare(start: CatchUpStart): Promise<Links> {
+  async #prepare(start: CatchUpStart): Promise<CatchUpLinks> {
     const { directory, found } = this.#place;
     const { signal } = this.#options;
     const tablespaces = start.tablespaces.map(({ oid, location }) => {
@@ -201,9 +151,7 @@ class Receiving {
         return { directory: location, sizeBytes: growth };
       }),
     ]);
-    if (found === undefined) await removeStaleMarker(directory);
-    await takeDestination(directory, MARKER_NAME, links.added, { signal, found });
-    await removeControlFile(directory);
+    await takeStandby(directory, MARKER_NAME, links.added, { signal, found });
     return links;
   }
 
