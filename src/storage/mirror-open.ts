@@ -6,7 +6,7 @@ import { sha256Hex } from "../io/runtime.ts";
 import { DeferredStorage } from "./deferred.ts";
 import type { StoreToOpen } from "./failover-open.ts";
 import { MirrorQueue } from "./mirror-queue.ts";
-import { MirroredStorage, type MirrorPolicy } from "./mirrored.ts";
+import { MirroredStorage, type MirrorPolicy, type Primary } from "./mirrored.ts";
 import type { StorageConfig } from "./open.ts";
 import { RetryingStorage } from "./retrying.ts";
 import type { Storage } from "./storage.ts";
@@ -52,8 +52,9 @@ export function openMirrored(
   storage.start();
   return storage;
 
-  function sidesOf(store: StoreToOpen): { storage: Storage; reading: Storage } {
-    return { storage: opened(store, retryPolicy), reading: opened(store, brisk) };
+  function sidesOf(store: StoreToOpen): Primary {
+    const reading = opened(store, brisk);
+    return { storage: opened(store, retryPolicy), reading, isAlone: true };
   }
 
   /** Some stores repeat their own requests, for as long as the policy says. */

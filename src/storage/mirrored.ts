@@ -1,4 +1,10 @@
-import { ObjectExistsError, ObjectNotFoundError, OperationError, StorageError } from "../errors.ts";
+import {
+  DeadlineError,
+  ObjectExistsError,
+  ObjectNotFoundError,
+  OperationError,
+  StorageError,
+} from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
@@ -27,6 +33,8 @@ export interface Primary {
   readonly storage: Storage;
   /** The same, that gives up soon: others may have what is asked for. Closed with the other. */
   readonly reading: Storage;
+  /** No other store takes its place when it is away. */
+  readonly isAlone?: boolean;
 }
 
 export interface Mirror {
@@ -66,6 +74,7 @@ export class MirroredStorage implements Storage {
   readonly #primary: Primary;
   readonly #copies: readonly Copy[];
   readonly #options: MirroredOptions;
+  #isPrimaryTold = false;
   readonly #lastFailures = new Map<number, { readonly atMs: number; readonly error: unknown }>();
 
   constructor(primary: Primary, mirrors: readonly Mirror[], options: MirroredOptions) {
@@ -153,6 +162,7 @@ export class MirroredStorage implements Storage {
     try {
       await this.#primary.storage.put(key, body, options);
     } catch (error) {
+      this.#tellOfPrimary(error, options);
       if (!(error instanceof ObjectExistsError)) await doubt(notes);
       // Its caller may take it for an acknowledgement: the mirrors must not lack the object.
       else await this.#follow("check", [key], await this.#exchange(notes, key, options), options);
@@ -167,6 +177,7 @@ export class MirroredStorage implements Storage {
     try {
       await this.#primary.storage.delete(keys, options);
     } catch (error) {
+      this.#tellOfPrimary(error, options);
       await doubt(notes);
       throw error;
     }
@@ -235,6 +246,21 @@ export class MirroredStorage implements Storage {
       });
     }
     this.#lastFailures.set(index, { atMs: this.#options.clock.monotonicMs(), error });
+  }
+
+  /** Once: nobody should have to find out that mirrors don't take what the first store does not. */
+  #tellOfPrimary(error: unknown, { signal }: CallOptions): void {
+    const isAway = isPassing(error) || signal.reason instanceof DeadlineError;
+    if (!isAway || this.#isPrimaryTold || this.#primary.isAlone !== true) return;
+    this.#isPrimaryTold = true;
+    this.#options.log.warning("the first store must take every object: its mirrors only follow", {
+      store: this.name,
+      reason: (error instanceof Error ? error : signal.reason).message,
+      hint:
+        "Until it answers, nothing is stored and WAL waits in pg_wal; wal-fetch and backup-fetch go " +
+        "on from the mirrors. If it stays away, add a storage to WALG_FAILOVER_STORAGES, or make a " +
+        "mirror the first store in the settings (docs/storage.md, Mirrors).",
+    });
   }
 
   /** Undefined in the place of a mirror whose note could not be written. */
