@@ -67,6 +67,8 @@ export interface AheadOptions extends Omit<FetchOptions, "checkRecords" | "usePa
   readonly onOpenRecord: (openRecord: OpenRecord | undefined) => void;
   /** Resolves when it may land: be decoded, checked and written. It is downloaded before. */
   readonly waitForTurn: (options: CallOptions) => Promise<void>;
+  /** Told when it is decoded, checked and written: another one may land while it is fsynced. */
+  readonly onLanded: () => void;
 }
 
 /** An object that looks damaged is read once more: the damage may have happened on the way. */
@@ -123,7 +125,10 @@ interface Wanted {
   /** Of the data directory that the file goes to. */
   readonly systemId: bigint | undefined;
   /** Absent for a file that was asked for. */
-  readonly ahead?: Pick<AheadOptions, "findOpenRecord" | "onOpenRecord" | "waitForTurn">;
+  readonly ahead?: Pick<
+    AheadOptions,
+    "findOpenRecord" | "onOpenRecord" | "waitForTurn" | "onLanded"
+  >;
 }
 
 class Fetch {
@@ -327,7 +332,11 @@ class Fetch {
           : ahead.findOpenRecord(header, isProof),
       onOpenRecord: (openRecord) => ahead?.onOpenRecord(openRecord),
     });
-    await writeFileDurably(path, checked, { signal });
+    await writeFileDurably(path, checked, {
+      signal,
+      // After a power cut nobody looks for what was fetched ahead.
+      ...(ahead === undefined ? {} : { isNameDurable: false, onWritten: ahead.onLanded }),
+    });
   }
 
   #damaged({ key }: StoredWal, cause: FormatError): DamagedError {

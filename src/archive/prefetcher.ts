@@ -278,6 +278,7 @@ class Prefetcher {
           this.#openRecords.before(name, header, { isProof, signal }),
         onOpenRecord: (openRecord) => this.#openRecords.note(name, openRecord),
         waitForTurn: (options) => this.#landings.turn(name, options),
+        onLanded: () => this.#landings.end(name),
       });
       const isAwaited = this.#waiting.has(name);
       this.#ready.add(name);

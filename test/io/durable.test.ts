@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readdirSync, statSync } from "node:fs";
 import { mkdir, mkdtemp, open, readFile, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -126,6 +127,52 @@ test("a refused write names the path and what is needed", async () => {
     message: /cannot create \/sys\/kernel\/walnut-test.*(\(EACCES\)|\(EROFS\)|\(EPERM\))$/,
     hint: /permission|for writing/,
   });
+});
+
+test("whoever waits for the content learns of it before the file has its name", async () => {
+  const directory = await makeDirectory("written");
+  const path = join(directory, "file");
+  const found: (readonly [string, number])[] = [];
+  await writeFileDurably(path, patternSource(3_000_000).open(), {
+    signal,
+    isNameDurable: false,
+    onWritten() {
+      for (const name of readdirSync(directory)) {
+        found.push([name, statSync(join(directory, name)).size]);
+      }
+    },
+  });
+  const [[name, sizeBytes] = ["", 0], ...others] = found;
+  assert.match(name, /^file\.tmp-/);
+  assert.equal(sizeBytes, 3_000_000);
+  assert.deepEqual(others, []);
+  assert.deepEqual(await readdir(directory), ["file"]);
+
+  const broken = (async function* () {
+    yield Buffer.from("x");
+    throw new Error("the body breaks");
+  })();
+  const options = { signal, onWritten: () => assert.fail("not all was written") };
+  await assert.rejects(writeFileDurably(path, broken, options), /the body breaks/);
+});
+
+test("no call writes so much that Linux looks for memory in large blocks", async () => {
+  const path = join(await makeDirectory("pieces"), "file");
+  const real = await open(path, "w");
+  const lengths: number[] = [];
+  const watched = new Proxy(real, {
+    get(target, name) {
+      if (name !== "write") return Reflect.get(target, name);
+      return (bytes: Uint8Array, offset: number, length: number) => {
+        lengths.push(length);
+        return target.write(bytes, offset, length);
+      };
+    },
+  });
+  await writeAll(watched, patternBytes(2_100_000));
+  await real.close();
+  assert.ok(Math.max(...lengths) <= 256 * 1024, lengths.join());
+  assert.ok((await readFile(path)).equals(patternBytes(2_100_000)));
 });
 
 test("short writes are continued, and a disk that takes nothing is an error", async () => {
