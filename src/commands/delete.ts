@@ -11,7 +11,7 @@ import {
   type PreparedRetention,
   type RetentionOptions,
 } from "../retention/retention.ts";
-import type { Storage, UnfinishedPut } from "../storage/storage.ts";
+import type { ObjectKey, Storage, UnfinishedPut } from "../storage/storage.ts";
 import type { Command, Context } from "./command.ts";
 import { usedStorages } from "./storage-choice.ts";
 import { DELETE_FLAGS, parseDeleteRequest } from "./delete-words.ts";
@@ -107,13 +107,22 @@ function sayKept({ plan, selection, holds }: PreparedRetention, log: Log): void 
     log.info("a backup is kept", { name: backup.name, why: reasons.join("; ") });
   }
   for (const { unfinished, isKept, mayBeRunning, reason } of plan.unfinished) {
-    if (isKept && mayBeRunning) {
+    if (isKept && (mayBeRunning || holds.pins.has(unfinished.name))) {
       log.info("a folder without sentinel is kept", { name: unfinished.name, why: reason });
     }
   }
-  if (holds.heldWal.size > 0) {
-    log.warning("the store holds WAL that would go", { count: holds.heldWal.size });
-  }
+  sayHeld("the store holds WAL that would go", holds.heldWal, log);
+  sayHeld("the store holds objects that would go", holds.heldKeys, log);
+}
+
+/** Objects that are named at most; `walnut expire` shows a reason for each run of WAL. */
+const HELD_NAMED = 10;
+
+function sayHeld(text: string, held: ReadonlyMap<ObjectKey, string>, log: Log): void {
+  if (held.size === 0) return;
+  const named = [...held].slice(0, HELD_NAMED);
+  const [[, why] = []] = named;
+  log.warning(text, { count: held.size, why, objects: named.map(([key]) => key).join(" ") });
 }
 
 interface Marking {

@@ -1,63 +1,149 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import type { Log } from "../io/log.ts";
 import { boundedParallel } from "../io/ordered.ts";
+import type { RateLimit } from "../io/rate-limit.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { sentinelKey } from "../layout/keys.ts";
-import type { CallOptions, ObjectHold, ObjectKey, Storage } from "../storage/storage.ts";
+import type { CallOptions, ObjectHold, ObjectKey, Storage, Upkeep } from "../storage/storage.ts";
 import type { RetentionPlan } from "./plan.ts";
 
 /** What a store holds on to, with the reason as it is shown. */
 export interface Holds {
+  /** Backups, and folders without sentinel. */
   readonly pins: ReadonlyMap<BackupName, string>;
   readonly heldWal: ReadonlyMap<ObjectKey, string>;
+  /** Of the other objects: notes, records, histories. */
+  readonly heldKeys: ReadonlyMap<ObjectKey, string>;
 }
 
-export const NO_HOLDS: Holds = { pins: new Map(), heldWal: new Map() };
+export const NO_HOLDS: Holds = { pins: new Map(), heldWal: new Map(), heldKeys: new Map() };
+
+export interface HoldOptions extends CallOptions {
+  readonly nowMs: number;
+  /** Of the questions; absent = as fast as the store answers. */
+  readonly rateLimit?: RateLimit | undefined;
+  readonly log: Log;
+}
 
 /** Requests at the same time. */
 const JOBS = 16;
+/** From here on they take so long that somebody wonders. */
+const MANY_KEYS = 20_000;
 
 /**
- * Asks the store about what a plan removes: of backups every object. A lock that ends with a bucket's default retention ends
- * for the youngest last: of the WAL, the newest is asked first, and the rest only if that is held.
+ * Asks the store about what a plan removes. Where a delete of what is held would only hide it, about
+ * every object: each may have a hold of its own. Where it is refused, about those of backups, which
+ * stay whole, and about WAL as long as the youngest is held: other refusals are the deleter's.
  */
 export async function findHolds(
   storage: Storage,
   plan: RetentionPlan,
-  options: CallOptions & { readonly nowMs: number },
+  options: HoldOptions,
 ): Promise<Holds> {
   const { upkeep } = storage;
   if (upkeep?.readHold === undefined) return NO_HOLDS;
-  const pins = new Map<BackupName, string>();
-  const heldWal = new Map<ObjectKey, string>();
-  const ask = async (key: ObjectKey, signal: AbortSignal): Promise<string | undefined> =>
-    formatHold(await upkeep.readHold?.(key, { signal }), options.nowMs);
-  const doomed = plan.backups.filter(({ isKept }) => !isKept).map(({ backup }) => backup);
-  await boundedParallel(
-    doomed,
-    JOBS,
-    async (backup, { signal }) => {
-      for (const key of askedKeys(backup)) {
-        const hold = await ask(key, signal);
-        if (hold !== undefined) pins.set(backup.name, hold);
-        if (hold !== undefined) return;
-      }
-    },
-    options,
-  );
-  const newest = newestRemoved(plan);
-  if (newest === undefined || (await ask(newest, options.signal)) === undefined) {
-    return { pins, heldWal };
+  const held = await upkeep.heldDelete?.(options);
+  if (held === "none") return NO_HOLDS;
+  const asking = new Asking(upkeep, options);
+  const pins = await asking.pins(plan);
+  const isRefused = held === "refused";
+  const newest = isRefused ? newestRemoved(plan) : undefined;
+  const isFree = isRefused && (newest === undefined || !(await asking.isHeld(newest)));
+  return {
+    pins,
+    heldWal: isFree ? new Map() : await asking.all(() => removedWal(plan)),
+    heldKeys: isRefused
+      ? new Map()
+      : await asking.all(() => [...plan.removedKeys, ...plan.lastKeys]),
+  };
+}
+
+/** The plan without what is held; of backups and WAL the plan knows itself. */
+export function sparing(plan: RetentionPlan, { pins, heldKeys }: Holds): RetentionPlan {
+  return {
+    ...plan,
+    unfinished: plan.unfinished.map((judged) => {
+      const reason = judged.isKept ? undefined : pins.get(judged.unfinished.name);
+      return reason === undefined ? judged : { ...judged, isKept: true, reason };
+    }),
+    removedKeys: plan.removedKeys.filter((key) => !heldKeys.has(key)),
+    lastKeys: plan.lastKeys.filter((key) => !heldKeys.has(key)),
+  };
+}
+
+class Asking {
+  readonly #upkeep: Upkeep;
+  readonly #options: HoldOptions;
+
+  constructor(upkeep: Upkeep, options: HoldOptions) {
+    this.#upkeep = upkeep;
+    this.#options = options;
   }
-  await boundedParallel(
-    removedWal(plan),
-    JOBS,
-    async (key, { signal }) => {
-      const hold = await ask(key, signal);
-      if (hold !== undefined) heldWal.set(key, hold);
-    },
-    options,
-  );
-  return { pins, heldWal };
+
+  async isHeld(key: ObjectKey): Promise<boolean> {
+    return (await this.#ask(key, this.#options.signal)) !== undefined;
+  }
+
+  /** One object that is held keeps its backup. */
+  async pins(plan: RetentionPlan): Promise<ReadonlyMap<BackupName, string>> {
+    const pins = new Map<BackupName, string>();
+    await boundedParallel(
+      removedFolders(plan),
+      JOBS,
+      async ({ name, keys }, { signal }) => {
+        for (const key of keys) {
+          const hold = await this.#ask(key, signal);
+          if (hold !== undefined) pins.set(name, hold);
+          if (hold !== undefined) return;
+        }
+      },
+      this.#options,
+    );
+    return pins;
+  }
+
+  /** Those that are held. */
+  async all(keysOf: () => Iterable<ObjectKey>): Promise<ReadonlyMap<ObjectKey, string>> {
+    this.#sayMany(keysOf());
+    const held = new Map<ObjectKey, string>();
+    await boundedParallel(
+      keysOf(),
+      JOBS,
+      async (key, { signal }) => {
+        const hold = await this.#ask(key, signal);
+        if (hold !== undefined) held.set(key, hold);
+      },
+      this.#options,
+    );
+    return held;
+  }
+
+  #sayMany(keys: Iterable<ObjectKey>): void {
+    let count = 0;
+    for (const _ of keys) count += 1;
+    if (count < MANY_KEYS) return;
+    this.#options.log.info("asking the store of each object whether it holds it", { count });
+  }
+
+  async #ask(key: ObjectKey, signal: AbortSignal): Promise<string | undefined> {
+    const { rateLimit, nowMs } = this.#options;
+    await rateLimit?.take(1, { signal });
+    return formatHold(await this.#upkeep.readHold?.(key, { signal }), nowMs);
+  }
+}
+
+interface RemovedFolder {
+  readonly name: BackupName;
+  readonly keys: Iterable<ObjectKey>;
+}
+
+function* removedFolders({ backups, unfinished }: RetentionPlan): Generator<RemovedFolder> {
+  for (const { backup, isKept } of backups) {
+    if (!isKept) yield { name: backup.name, keys: askedKeys(backup) };
+  }
+  for (const { unfinished: one, isKept } of unfinished) {
+    if (!isKept) yield { name: one.name, keys: one.folder.keys() };
+  }
 }
 
 /** The sentinel is the youngest; a legal hold may lie on any object. */

@@ -4,7 +4,7 @@ import { RateLimit } from "../io/rate-limit.ts";
 import { timeNsOf } from "../layout/time.ts";
 import type { Log } from "../io/log.ts";
 import type { Storage } from "../storage/storage.ts";
-import { findHolds, type Holds, NO_HOLDS } from "./holds.ts";
+import { findHolds, type Holds, NO_HOLDS, sparing } from "./holds.ts";
 import { planRetention, type RetentionPlan } from "./plan.ts";
 import { checkPlan } from "./plan-check.ts";
 import { applyPlan } from "./removal.ts";
@@ -53,7 +53,10 @@ export async function prepareRetention(
   const wished = makePlan({ ...parts, holds: NO_HOLDS }, options);
   const keepsVersions = await storage.upkeep?.keepsVersions?.({ signal });
   if (keepsVersions === true) sayVersions(storage, options.log);
-  const holds = await findHolds(storage, wished, { signal, nowMs: clock.now() });
+  const { log, deletesPerSecond } = options;
+  const rateLimit =
+    deletesPerSecond === undefined ? undefined : new RateLimit(deletesPerSecond, clock);
+  const holds = await findHolds(storage, wished, { signal, nowMs: clock.now(), rateLimit, log });
   const prepared = { ...parts, holds };
   const plan = makePlan(prepared, options);
   checkPlan(plan, options.minimumFulls);
@@ -99,12 +102,14 @@ function makePlan(
   { survey, selection, oldNotes, holds }: Omit<PreparedRetention, "plan">,
   { clock, abandonedAfterMs }: RetentionOptions,
 ): RetentionPlan {
-  return planRetention(survey, selection, {
+  const plan = planRetention(survey, selection, {
     nowNs: timeNsOf(clock.now()),
     abandonedAfterMs,
     removing: new Set(oldNotes.flatMap(({ backups }) => backups)),
-    ...holds,
+    pins: holds.pins,
+    heldWal: holds.heldWal,
   });
+  return sparing(plan, holds);
 }
 
 function warnOfProblems({ backups, histories, unknownKeys }: Catalogue, log: Log): void {

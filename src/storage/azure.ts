@@ -15,13 +15,14 @@ import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfBase64, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
-import { foundOrNothing, toHold } from "./presence.ts";
+import { foundOrNothing, isUntold, toHold } from "./presence.ts";
 import { createRepeat } from "./repeat.ts";
 import type { Repeat, RepeatOptions } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
   GetOptions,
+  HeldDelete,
   ListOptions,
   ObjectHold,
   ObjectInfo,
@@ -121,6 +122,7 @@ class AzureStorage implements Storage {
       async *listUnfinished() {},
       async removeUnfinished() {},
       readHold: (key, call) => this.#repeat(call.signal, () => readHold(transport, key, call)),
+      heldDelete: (call) => this.#repeat(call.signal, () => heldDelete(transport, call)),
     };
   }
 
@@ -174,6 +176,25 @@ class AzureStorage implements Storage {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#transport.destroy();
+  }
+}
+
+/** By the container's headers. With policies for versions, a delete leaves one behind. */
+async function heldDelete(
+  transport: AzureTransport,
+  options: CallOptions,
+): Promise<HeldDelete | undefined> {
+  const query = { restype: "container" };
+  const call = { verb: "ask for locks of", key: "", method: "HEAD", query } as const;
+  try {
+    const { headers } = await transport.sendForText(call, options);
+    if (headers["x-ms-immutable-storage-with-versioning-enabled"] === "true") return "hidden";
+    const marks = ["x-ms-has-immutability-policy", "x-ms-has-legal-hold"];
+    if (marks.some((name) => headers[name] === "true")) return "refused";
+    return marks.every((name) => headers[name] === "false") ? "none" : undefined;
+  } catch (error) {
+    if (isUntold(error)) return undefined;
+    throw error;
   }
 }
 

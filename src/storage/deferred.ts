@@ -73,6 +73,10 @@ export class DeferredStorage implements Storage {
         await (await open())?.removeUnfinished(put, options);
       },
       readHold: async (key, options) => await (await open())?.readHold?.(key, options),
+      heldDelete: async (options) => {
+        const upkeep = await open();
+        return upkeep?.readHold === undefined ? "none" : await upkeep.heldDelete?.(options);
+      },
       keepsVersions: async (options) => {
         const upkeep = await open();
         return upkeep?.keepsVersions === undefined ? false : await upkeep.keepsVersions(options);

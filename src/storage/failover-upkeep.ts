@@ -1,6 +1,9 @@
 import type { Members } from "./failover-members.ts";
-import type { Upkeep } from "./storage.ts";
+import type { HeldDelete, Upkeep } from "./storage.ts";
 import { anyKeepsVersions } from "./version-keeping.ts";
+
+/** The one that needs most care first. */
+const HELD_DELETES = ["hidden", undefined, "refused", "none"] as const;
 
 /** Of all stores; a put's id begins with the number of its store. */
 export function joinUpkeep({ all }: Members): Upkeep {
@@ -24,6 +27,15 @@ export function joinUpkeep({ all }: Members): Upkeep {
         if (hold !== undefined) return hold;
       }
       return undefined;
+    },
+    async heldDelete(options) {
+      const answers = new Set<HeldDelete | undefined>();
+      for (const { store } of all) {
+        const { upkeep } = store;
+        const isHolding = upkeep?.readHold !== undefined;
+        answers.add(isHolding ? await upkeep?.heldDelete?.(options) : "none");
+      }
+      return HELD_DELETES.find((answer) => answers.has(answer));
     },
     async keepsVersions(options) {
       const storages = all.map(({ store }) => store);

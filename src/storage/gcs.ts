@@ -20,6 +20,7 @@ import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
   GetOptions,
+  HeldDelete,
   ListOptions,
   ObjectHold,
   ObjectInfo,
@@ -79,6 +80,7 @@ class GcsStorage implements Storage {
       async *listUnfinished() {},
       async removeUnfinished() {},
       readHold: (key, call) => this.#repeat(call.signal, () => readHold(transport, key, call)),
+      heldDelete: (call) => this.#repeat(call.signal, () => heldDelete(transport, call)),
       keepsVersions: (call) => this.#repeat(call.signal, () => keepsVersions(transport, call)),
     };
   }
@@ -132,6 +134,16 @@ async function keepsVersions(
     if (isUntold(error)) return undefined;
     throw error;
   }
+}
+
+/** An object of any bucket may be held. */
+async function heldDelete(
+  transport: GcsTransport,
+  options: CallOptions,
+): Promise<HeldDelete | undefined> {
+  const isVersioned = await keepsVersions(transport, options);
+  if (isVersioned === undefined) return undefined;
+  return isVersioned ? "hidden" : "refused";
 }
 
 async function readHold(

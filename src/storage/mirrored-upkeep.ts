@@ -33,6 +33,7 @@ export function mirroredUpkeep(storages: readonly Storage[], log: Log): Upkeep |
       : {
           readHold: async (key, options): Promise<ObjectHold | undefined> =>
             await all[0]?.readHold?.(key, options),
+          heldDelete: async (options) => await all[0]?.heldDelete?.(options),
         }),
   };
 }

@@ -81,6 +81,9 @@ export class PrefixedStorage implements Storage {
       ...(upkeep.readHold === undefined
         ? {}
         : { readHold: async (key, options) => await upkeep.readHold?.(folder + key, options) }),
+      ...(upkeep.heldDelete === undefined
+        ? {}
+        : { heldDelete: async (options) => await upkeep.heldDelete?.(options) }),
       ...(upkeep.keepsVersions === undefined
         ? {}
         : { keepsVersions: async (options) => await upkeep.keepsVersions?.(options) }),

@@ -1,14 +1,16 @@
 import {
   AbortMultipartUploadCommand,
   GetBucketVersioningCommand,
+  GetObjectLockConfigurationCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
 } from "@aws-sdk/client-s3";
 import { ObjectNotFoundError } from "../errors.ts";
 import { foundOrNothing, isUntold, toHold } from "./presence.ts";
 import type { Repeat } from "./repeat.ts";
+import { isNotImplemented } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
-import type { CallOptions, ObjectKey, UnfinishedPut, Upkeep } from "./storage.ts";
+import type { CallOptions, HeldDelete, ObjectKey, UnfinishedPut, Upkeep } from "./storage.ts";
 
 interface Page {
   readonly puts: readonly UnfinishedPut[];
@@ -33,6 +35,7 @@ export function s3Upkeep(transport: S3Transport, repeat: Repeat): Upkeep {
       await repeat(options.signal, () => abortUpload(transport, put, options));
     },
     readHold: (key, options) => repeat(options.signal, () => readHold(transport, key, options)),
+    heldDelete: (options) => repeat(options.signal, () => heldDelete(transport, options)),
     keepsVersions: (options) => repeat(options.signal, () => keepsVersions(transport, options)),
   };
 }
@@ -97,6 +100,29 @@ async function keepsVersions(
     if (isUntold(error)) return undefined;
     throw error;
   }
+}
+
+/** Locks need versions, and a plain delete of a version that is locked puts a mark on top of it. */
+async function heldDelete(
+  transport: S3Transport,
+  options: CallOptions,
+): Promise<HeldDelete | undefined> {
+  const command = new GetObjectLockConfigurationCommand({ Bucket: transport.bucket });
+  try {
+    const answer = await transport.send("ask for locks", "", options, (http) =>
+      transport.client.send(command, http),
+    );
+    if (answer.ObjectLockConfiguration?.ObjectLockEnabled === "Enabled") return "hidden";
+  } catch (error) {
+    if (isNotImplemented(error) || isWithoutLocks(error)) return "none";
+    if (!isUntold(error)) throw error;
+  }
+  return (await keepsVersions(transport, options)) === false ? "none" : undefined;
+}
+
+function isWithoutLocks(error: unknown): boolean {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause instanceof Error && cause.name === "ObjectLockConfigurationNotFoundError";
 }
 
 async function readHold(transport: S3Transport, key: ObjectKey, options: CallOptions) {

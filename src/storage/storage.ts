@@ -130,6 +130,12 @@ export interface ObjectHold {
   readonly lockedUntil?: Date | undefined;
 }
 
+/**
+ * What happens where an object that is held is deleted: "refused", the delete fails; "hidden", it
+ * succeeds, and what the store keeps is seen no more; "none", nothing can be held.
+ */
+export type HeldDelete = "none" | "refused" | "hidden";
+
 /** What retention needs of a store, as far as the store can do it. Repeats failed requests. */
 export interface Upkeep {
   /** Unfinished puts of keys that begin with `prefix`. */
@@ -138,6 +144,8 @@ export interface Upkeep {
   removeUnfinished(put: UnfinishedPut, options: CallOptions): Promise<void>;
   /** Absent where objects can't be held. Undefined for an object that is not held, or not there. */
   readHold?(key: ObjectKey, options: CallOptions): Promise<ObjectHold | undefined>;
+  /** Undefined where the store does not tell. Absent: as if it did not. */
+  heldDelete?(options: CallOptions): Promise<HeldDelete | undefined>;
   /**
    * Whether what is removed stays in the store as an older version; undefined where it does not
    * tell us. Absent where there are no versions.

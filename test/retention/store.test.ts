@@ -3,70 +3,19 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { deleteCommand } from "../../src/commands/delete.ts";
 import { StorageError } from "../../src/errors.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { Deleter } from "../../src/retention/deleter.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
-import { openStorage } from "../../src/storage/open.ts";
 import { PrefixedStorage } from "../../src/storage/prefixed.ts";
-import type { Storage } from "../../src/storage/storage.ts";
-import { runCommand } from "../support/command-run.ts";
 import { FaultyStorage } from "../support/faulty-storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
-import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation, type S3Request } from "../support/s3-emulation.ts";
-import { objectsOf, segmentName, type World, type WorldBackup } from "./world.ts";
+import { backup, del, fill, openEmulated, world } from "./emulated.ts";
+import { objectsOf, segmentName } from "./world.ts";
 
 const signal = AbortSignal.timeout(60_000);
-const policy = { attempts: 4, baseMs: 1, capMs: 2, totalMs: 60_000 };
-
-function backup(segment: number): WorldBackup {
-  const startMs = Date.UTC(2026, 8, 1) + segment * 60_000;
-  return {
-    name: `base_${segmentName(1, segment)}`,
-    timeline: 1,
-    segment,
-    lastSegment: segment,
-    base: undefined,
-    startMs,
-    finishMs: startMs + 30_000,
-    isPermanent: false,
-    corruptPages: 0,
-    hasControl: true,
-    isSentinelThere: true,
-  };
-}
-
-/** Two backups; between them as many objects of WAL as wanted. */
-function world(expired: number): World {
-  const timeline = { id: 1, parent: 0, forkSegment: 1, holes: [], hasHistory: false };
-  return {
-    timelines: [{ ...timeline, endSegment: expired + 10 }],
-    backups: [backup(2), backup(expired + 1)],
-  };
-}
-
-async function openEmulated(emulation: S3Emulation): Promise<Storage> {
-  return await openStorage(s3Config(emulation, { prefix: "repo" }), {
-    signal,
-    requestTimeoutMs: 20_000,
-    uploadConcurrency: 4,
-    retryPolicy: policy,
-  });
-}
-
-async function fill(emulation: S3Emulation, objects: ReadonlyMap<string, string>): Promise<void> {
-  for (const [key, text] of objects) {
-    emulation.objects.set(`repo/${key}`, { bytes: Buffer.from(text), etag: '"x"' });
-  }
-}
-
-const del = (storage: Storage, ...words: readonly string[]) =>
-  runCommand(deleteCommand, storage, [...words, "--confirm"], {
-    removal: { abandonedAfterMs: 3_600_000 },
-  });
 
 /** Answers a batch as S3 does that fails for some of its keys. */
 function failingBatch(emulation: S3Emulation, isFailing: (key: string) => boolean) {
@@ -190,53 +139,7 @@ describe("deleter", () => {
   });
 });
 
-describe("what the store holds", () => {
-  test("locked and held objects stay, and it is said until when", async () => {
-    await using emulation = await S3Emulation.start();
-    await fill(emulation, objectsOf(world(50)));
-    const until = new Date(Date.now() + 86_400_000).toISOString();
-    const sentinel = `repo/basebackups_005/${backup(2).name}_backup_stop_sentinel.json`;
-    const locked = `repo/wal_005/${segmentName(1, 50)}.zst`;
-    emulation.intercept = ({ operation, key }) => {
-      if (operation !== "HeadObject") return undefined;
-      const lock = {
-        "x-amz-object-lock-mode": "COMPLIANCE",
-        "x-amz-object-lock-retain-until-date": until,
-      };
-      const hold = { "x-amz-object-lock-legal-hold": "ON" };
-      const headers = key === sentinel ? hold : key === locked ? lock : {};
-      return { status: 200, headers: { "content-length": "1", etag: '"x"', ...headers } };
-    };
-    await using storage = await openEmulated(emulation);
-    const { log } = await del(storage, "retain", "1");
-    assert.ok(emulation.objects.has(sentinel));
-    assert.ok(emulation.objects.has(locked));
-    assert.ok(!emulation.objects.has(`repo/wal_005/${segmentName(1, 49)}.zst`));
-    assert.ok(
-      log.some((line) => /a backup is kept.*legal hold/.test(line)),
-      log.join("\n"),
-    );
-    assert.ok(log.some((line) => /the store holds WAL that would go/.test(line)));
-  });
-
-  test("a legal hold on any object of a backup keeps it", async () => {
-    await using emulation = await S3Emulation.start();
-    await fill(emulation, objectsOf(world(50)));
-    const folder = `repo/basebackups_005/${backup(2).name}/`;
-    const objects = [...emulation.objects.keys()].filter((key) => key.startsWith(folder));
-    const held = objects[1];
-    assert.ok(held !== undefined && objects.length > 2);
-    emulation.intercept = ({ operation, key }) => {
-      if (operation !== "HeadObject") return undefined;
-      const hold = key === held ? { "x-amz-object-lock-legal-hold": "ON" } : {};
-      return { status: 200, headers: { "content-length": "1", etag: '"x"', ...hold } };
-    };
-    await using storage = await openEmulated(emulation);
-    const { log } = await del(storage, "retain", "1");
-    assert.ok(objects.every((key) => emulation.objects.has(key)));
-    assert.ok(log.some((line) => /a backup is kept.*legal hold/.test(line)));
-  });
-
+describe("what the store keeps", () => {
   test("of a bucket that keeps versions it is said that they stay", async () => {
     const answers = [
       { status: 200, body: statusText("<Status>Enabled</Status>"), isSaid: true },
