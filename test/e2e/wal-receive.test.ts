@@ -35,6 +35,7 @@ interface Setup extends AsyncDisposable {
 async function setUp(
   major: Major,
   settings: Readonly<Record<string, string>> = {},
+  storesOf: (cluster: Cluster) => Promise<Readonly<Record<string, string>>> = async () => ({}),
 ): Promise<Setup> {
   const cluster = await startCluster({
     major,
@@ -56,6 +57,7 @@ async function setUp(
   const walnut = await install(cluster, {
     WALG_FILE_PREFIX: repository,
     WALNUT_RECEIVE_PARTIAL_INTERVAL: "500ms",
+    ...(await storesOf(cluster)),
   });
   return {
     cluster,
@@ -152,6 +154,8 @@ async function recover(setup: Setup, until: "promoted" | "consistent" = "promote
   return recovered;
 }
 
+const hasMovedFrom = (slotLsn: string) =>
+  `SELECT count(*) > 0 FROM pg_replication_slots WHERE restart_lsn::text <> '${slotLsn}'`;
 const hasReached = (n: number) => `SELECT max(n) = ${n} FROM counted`;
 const COUNTED = "SELECT coalesce(max(n), 0)::text || ' ' || count(*)::text FROM counted";
 
@@ -174,6 +178,8 @@ test("killed at any moment, it has lost nothing that it acknowledged", async () 
       await using service = startReceiving(setup, ...(round % 2 === 0 ? ["--synchronous"] : []));
       // The program has to load first, or all kills would hit it there.
       if (round % 4 !== 0) await service.said(/receiving WAL/);
+      // In some rounds it is to have confirmed something; how fast it is, is not the matter.
+      if (round % 4 === 1) await cluster.waitFor(hasMovedFrom([...seen.confirmed].at(-1) ?? ""));
       await pause(random.next() * 700);
       await service.kill("SIGKILL");
       const slot = await cluster.value("SELECT max(restart_lsn) FROM pg_replication_slots");
@@ -203,25 +209,50 @@ test("killed at any moment, it has lost nothing that it acknowledged", async () 
   assert.equal(await recovered.value(COUNTED), before, seedNote);
 });
 
+/** Another storage that takes the first one's place, and a mirror of both. */
+async function severalStores(cluster: Cluster): Promise<Readonly<Record<string, string>>> {
+  const [spare, mirror] = [
+    await cluster.makeDirectory("spare"),
+    await cluster.makeDirectory("mirror"),
+  ];
+  return {
+    WALG_FAILOVER_STORAGES: JSON.stringify({ spare: { WALG_FILE_PREFIX: spare } }),
+    // Or the first storage would not be written to for a while after it came back.
+    WALG_FAILOVER_STORAGES_CHECK: "false",
+    WALNUT_MIRROR: JSON.stringify({ second: { WALG_FILE_PREFIX: mirror } }),
+    WALNUT_MIRROR_QUEUE_DIRECTORY: await cluster.makeDirectory("queue"),
+  };
+}
+
 for (const major of [13, 15, 18] as const) {
-  test(`PostgreSQL ${major}: no commit that returned is lost with the primary`, async () => {
-    await using setup = await setUp(major, { synchronous_standby_names: "walnut" });
-    const { cluster } = setup;
+  const isSpread = major === 15;
+  const about = isSpread ? ", nor with the first of several stores away" : "";
+  test(`PostgreSQL ${major}: no commit that returned is lost with the primary${about}`, async () => {
+    const settings = { synchronous_standby_names: "walnut" };
+    await using setup = await setUp(major, settings, isSpread ? severalStores : undefined);
+    const { cluster, repository, walnut } = setup;
     await using service = startReceiving(setup, "--synchronous");
     await service.said(/receiving WAL/);
     const commits = 20 + Math.floor(random.next() * 20);
     for (let n = 1; n <= commits; n += 1) {
       await cluster.query(`INSERT INTO counted VALUES (${n})`);
       if (n % 8 === 0) await cluster.query("INSERT INTO filler SELECT repeat('x', 600000)");
+      if (isSpread && n === 10) await rename(repository, `${repository}-away`);
     }
     // The postmaster first; what it had started follows at once, and nothing is written any more.
     const pidFile = await readFile(join(cluster.dataDirectory, "postmaster.pid"), "utf8");
     process.kill(Number(pidFile.split("\n")[0]), "SIGKILL");
     await cluster.exited();
     await service.kill("SIGKILL");
+    if (isSpread) await rename(`${repository}-away`, repository);
 
     await using recovered = await recover(setup);
     assert.equal(await recovered.value(COUNTED), `${commits} ${commits}`, seedNote);
+    if (isSpread) {
+      assert.ok((await readdir(join(cluster.directory, "spare", "wal_005"))).length > 0);
+      await walnut.mustRun("st", "sync");
+      await walnut.mustRun("st", "diff", "--content");
+    }
     assert.equal(
       await recovered.value("SELECT pg_walfile_name(pg_current_wal_lsn()) LIKE '00000002%'"),
       "true",
