@@ -115,6 +115,9 @@ for (const { what, note, segment = 0, before = 20, now = 20, wanted } of cases) 
   });
 }
 
+/** By the change map alone: not a byte of the file is read. */
+const onRead = async (): Promise<void> => assert.fail("the file was read");
+
 async function judge(file: {
   readonly changes: ChangedBlocks;
   readonly segment: number;
@@ -144,8 +147,6 @@ async function judge(file: {
   };
   using opened = openForReading(path);
   assert.ok(opened !== undefined);
-  // By the change map alone: not a byte of the file is read.
-  const onRead = async (): Promise<void> => assert.fail("the file was read");
   const hasher = await createHasher("xxh64");
   return await judged.judge(entry, opened, { hasher, buffer: Buffer.alloc(PAGE), onRead });
 }
