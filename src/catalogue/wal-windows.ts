@@ -4,13 +4,8 @@ import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-fil
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import type { SegmentRun } from "./segment-set.ts";
-import { segmentTimeline } from "./wal-integrity.ts";
+import { lineParts, type TimelineRun } from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
-
-/** Segments of one timeline's files. */
-export interface TimelineRun extends SegmentRun {
-  readonly timeline: number;
-}
 
 /** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
 export interface BackupReach {
@@ -113,24 +108,6 @@ function leastMissing(
     if (missingOnLine(view, history, needed).length === 0) return [];
   }
   return own;
-}
-
-/** A line of history, cut where another timeline's files take over. */
-function* lineParts(
-  { segmentBytes }: WalView,
-  history: TimelineHistory,
-  range: SegmentRun,
-): Generator<TimelineRun> {
-  let { first } = range;
-  while (first <= range.last) {
-    const timeline = segmentTimeline(history, first, segmentBytes);
-    const end = history.ancestors.find((ancestor) => ancestor.timeline === timeline)?.endLsn;
-    // The segment in which a timeline is left belongs to the next one.
-    const limit = end === undefined ? range.last : Number(end / BigInt(segmentBytes)) - 1;
-    const last = Math.max(first, Math.min(range.last, limit));
-    yield { timeline, first, last };
-    first = last + 1;
-  }
 }
 
 function missingOnLine(

@@ -1,11 +1,12 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { type SegmentSet, segmentSets } from "../catalogue/segment-set.ts";
 import { RefusedError } from "../errors.ts";
+import type { BackupName } from "../layout/backup-name.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { RetentionPlan } from "./plan.ts";
 import { isFull, isSound } from "./policy.ts";
 import type { Survey } from "./survey.ts";
-import { findFault } from "./wholeness.ts";
+import { byEnd, findFault, wayToNewest } from "./wholeness.ts";
 
 /** Violations that are named at most. */
 const MAX_SHOWN = 5;
@@ -100,12 +101,30 @@ function firstLost(
   return undefined;
 }
 
-function brokenPromise({ selection }: RetentionPlan, after: Survey): readonly string[] {
-  const { promise, replayFrom } = selection;
+function brokenPromise(plan: RetentionPlan, after: Survey): readonly string[] {
+  const { promise, replayFrom } = plan.selection;
   if (promise === undefined) return [];
   const { backup } = promise;
   if (!after.byName.has(backup)) return [`${backup}, which the promised time needs, would go`];
-  return replayFrom.has(backup) ? [] : [`the WAL behind ${backup} would not be kept`];
+  if (!replayFrom.has(backup)) return [`the WAL behind ${backup} would not be kept`];
+  return lostReach(plan, backup);
+}
+
+/** What is taken away behind the promise's start although no earlier replay gets where it does. */
+function lostReach(
+  { survey, selection, backups }: RetentionPlan,
+  start: BackupName,
+): readonly string[] {
+  const inOrder = backups.toSorted((one, other) => byEnd(one.backup, other.backup));
+  const from = inOrder.findIndex(({ backup }) => backup.name === start);
+  const reached = new Set<number | undefined>();
+  return inOrder.slice(from).flatMap(({ backup, isKept }) => {
+    const way = wayToNewest(survey, backup);
+    if (way === undefined || reached.has(way.hole?.segmentNumber)) return [];
+    if (isKept && selection.replayFrom.has(backup.name)) reached.add(way.hole?.segmentNumber);
+    const isLost = !isKept && isSound(survey, backup);
+    return isLost ? [`${backup.name}, the first behind missing WAL, would go`] : [];
+  });
 }
 
 function tooFew(plan: RetentionPlan, after: Survey, minimumFulls: number): readonly string[] {

@@ -4,7 +4,7 @@ import { parseWalKey } from "../layout/keys.ts";
 import type { ObjectKey } from "../storage/storage.ts";
 import { type ReplayStart, KeptWal } from "./kept-wal.ts";
 import { ownKeysOfNothing } from "./own-objects.ts";
-import { leadsToNewest } from "./policy.ts";
+import { isSound } from "./policy.ts";
 import { Reasons, type Selection } from "./selection.ts";
 import type { Survey } from "./survey.ts";
 import {
@@ -14,7 +14,7 @@ import {
   mergeStartOf,
 } from "./unfinished.ts";
 import { decideWal, type WalDecisions } from "./wal-decisions.ts";
-import { chainOf } from "./wholeness.ts";
+import { chainOf, wayToNewest } from "./wholeness.ts";
 
 /** What happens to one backup, and why. */
 export interface PlannedBackup {
@@ -141,15 +141,24 @@ function keepUnreadable(
 
 /**
  * The timeline that is written now must not lose the last backup that leads to it: the one that
- * stays for that alone, if the selection keeps none with all WAL behind it.
+ * stays for that alone, if the selection keeps none from which replay gets as far.
  */
 function findWayToNewest(
   survey: Survey,
   { replayFrom, scope }: Selection,
 ): CatalogueBackup | undefined {
   if (scope.isForced === true || scope.isBare === true) return undefined;
-  const leading = survey.catalogue.backups.filter((backup) => leadsToNewest(survey, backup));
-  return leading.some(({ name }) => replayFrom.has(name)) ? undefined : leading.at(-1);
+  const leading = survey.catalogue.backups.flatMap((backup) => {
+    const way = wayToNewest(survey, backup);
+    return way === undefined ? [] : [{ backup, endsAt: way.hole?.segmentNumber }];
+  });
+  const sound = leading.filter(({ backup }) => isSound(survey, backup));
+  const choice = sound.length > 0 ? sound : leading;
+  const last = choice.at(-1);
+  const isReplayed = choice.some(
+    ({ backup, endsAt }) => endsAt === last?.endsAt && replayFrom.has(backup.name),
+  );
+  return isReplayed ? undefined : last?.backup;
 }
 
 function wayReason({ timelines }: Survey): string {

@@ -1,10 +1,9 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { timeMsOf, type TimeNs } from "../layout/time.ts";
-import { isOnHistory } from "../postgres/timeline-history.ts";
-import { lsn } from "../postgres/lsn.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
 import { Reasons, type Selection, WHOLE_SCOPE } from "./selection.ts";
 import type { Survey } from "./survey.ts";
-import { chainOf, findFault, hasWalTowards } from "./wholeness.ts";
+import { byEnd, chainOf, findFault, wayToNewest, type WayToNewest } from "./wholeness.ts";
 
 /** What an administrator wants to keep: whatever any of the rules keeps stays. */
 export interface RetentionPolicy {
@@ -47,6 +46,7 @@ class PolicyRun {
   /** Those that count: the sound ones, unless there are none. */
   readonly #candidates: readonly CatalogueBackup[];
   readonly #times: ReadonlyMap<CatalogueBackup, TimeNs>;
+  readonly #ways = new Map<CatalogueBackup, WayToNewest | undefined>();
 
   constructor(survey: Survey, policy: RetentionPolicy, nowNs: TimeNs) {
     this.#survey = survey;
@@ -140,18 +140,49 @@ class PolicyRun {
     const backup = this.#startOf(fromNs);
     if (backup !== undefined) {
       this.#reasons.add(backup, `start of the last ${days} days of point-in-time recovery`);
+      this.#keepBehindHoles(backup);
     }
     return { fromNs, backup };
   }
 
   /**
    * With which a restore to that time begins, on the way to the newest timeline: the newest backup
-   * that was ready by then; where there is none, the oldest at all.
+   * that was ready by then; where there is none, the one that was ready first.
    */
   #startOf(timeNs: TimeNs): CatalogueBackup | undefined {
-    const leading = this.#candidates.filter((backup) => leadsToNewest(this.#survey, backup));
+    const leading = this.#leading();
     const ready = leading.filter((backup) => (this.#times.get(backup) ?? timeNs + 1n) <= timeNs);
-    return ready.at(-1) ?? leading[0];
+    return ready.at(-1) ?? firstToEnd(leading);
+  }
+
+  /** Those that lead to the newest timeline; if none does, nothing better is known than all. */
+  #leading(): readonly CatalogueBackup[] {
+    const leading = this.#candidates.filter((backup) => this.#way(backup) !== undefined);
+    return leading.length > 0 ? leading : this.#candidates;
+  }
+
+  #way(backup: CatalogueBackup): WayToNewest | undefined {
+    const known = this.#ways.get(backup);
+    if (known !== undefined || this.#ways.has(backup)) return known;
+    const way = wayToNewest(this.#survey, backup);
+    this.#ways.set(backup, way);
+    return way;
+  }
+
+  /** A replay ends where a segment is missing: what lies behind is reached from the next backup. */
+  #keepBehindHoles(start: CatalogueBackup): void {
+    const { segmentBytes } = this.#survey;
+    const leading = this.#leading();
+    let hole = this.#way(start)?.hole;
+    while (hole !== undefined) {
+      const { timeline, segmentNumber } = hole;
+      const behind = leading.filter((one) => (this.#way(one)?.first ?? 0) > segmentNumber);
+      const next = firstToEnd(behind);
+      if (next === undefined) return;
+      const name = formatSegmentName(timeline, BigInt(segmentNumber), segmentBytes);
+      this.#reasons.add(next, `first behind WAL segment ${name}, which is missing`);
+      hole = this.#way(next)?.hole;
+    }
   }
 
   #keepMinimum(): void {
@@ -205,17 +236,9 @@ export function isFull({ baseName }: CatalogueBackup): boolean {
   return baseName === undefined;
 }
 
-/** Whether the newest timeline of the repository can be reached from this backup. */
-export function leadsToNewest(survey: Survey, backup: CatalogueBackup): boolean {
-  const newest = survey.timelines.at(-1);
-  if (newest === undefined || newest === backup.timeline) return true;
-  const history = survey.histories.get(newest);
-  if (history === undefined) return true;
-  const { finishLsn, startLsn = 0n, timeline } = backup;
-  return (
-    isOnHistory(history, timeline, lsn(finishLsn ?? startLsn)) &&
-    hasWalTowards(survey, backup, history)
-  );
+/** The one from which the earliest position can be restored to: not always the first to begin. */
+function firstToEnd(backups: readonly CatalogueBackup[]): CatalogueBackup | undefined {
+  return backups.toSorted(byEnd)[0];
 }
 
 /**

@@ -1,7 +1,9 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import type { SegmentSet } from "../catalogue/segment-set.ts";
 import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
-import type { TimelineHistory } from "../postgres/timeline-history.ts";
+import { firstHoleOnLine, type LineHole } from "../catalogue/wal-line.ts";
+import { lsn } from "../postgres/lsn.ts";
+import { isOnHistory } from "../postgres/timeline-history.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Survey } from "./survey.ts";
 
@@ -62,6 +64,13 @@ function findMissingWal(survey: Survey, backup: CatalogueBackup): string | undef
   return missing === undefined ? undefined : `its WAL segment ${missing} is missing`;
 }
 
+/** Orders backups by where they can be consistent at the earliest. */
+export function byEnd(one: CatalogueBackup, other: CatalogueBackup): number {
+  const end = ({ finishLsn, startLsn = 0n }: CatalogueBackup): bigint => finishLsn ?? startLsn;
+  const difference = end(one) - end(other);
+  return difference < 0n ? -1 : difference > 0n ? 1 : 0;
+}
+
 /** Segments that a restore of the backup replays to be consistent, by number. */
 export interface OwnSegments {
   readonly first: number;
@@ -83,18 +92,30 @@ export function ownSegments(
 }
 
 /**
- * Whether the backup's own WAL is there on its timeline and on the way from there to a newer one:
- * what only a third timeline holds leads to that one alone.
+ * On the way to the newest timeline of the repository: undefined if a restore of this backup can't
+ * even begin it; else how far it gets. Where the newest timeline's history is not known, every
+ * backup may be on its way, as far as its own timeline goes.
  */
-export function hasWalTowards(
-  survey: Survey,
-  backup: CatalogueBackup,
-  { timeline, ancestors }: TimelineHistory,
-): boolean {
-  const range = ownSegments(survey, backup);
-  if (range === undefined) return true;
-  const way = new Set([timeline, ...ancestors.map((one) => one.timeline)]);
-  return missingOnAPath(survey, backup, range, way) === undefined;
+export function wayToNewest(survey: Survey, backup: CatalogueBackup): WayToNewest | undefined {
+  const { timeline, finishLsn, startLsn = 0n } = backup;
+  const newest = survey.timelines.at(-1) ?? timeline;
+  const known = survey.histories.get(newest);
+  const history = known ?? { timeline, ancestors: [] };
+  const isOn = known === undefined || isOnHistory(known, timeline, lsn(finishLsn ?? startLsn));
+  if (!isOn) return undefined;
+  const own = ownSegments(survey, backup);
+  const first = own?.first ?? survey.nameSegment(backup);
+  const hole = firstHoleOnLine(survey, history, first);
+  if (hole !== undefined && own !== undefined && hole.segmentNumber <= own.last) return undefined;
+  return { first, hole };
+}
+
+/** How far a replay gets on the way to the newest timeline. */
+export interface WayToNewest {
+  /** Segment in which it begins. */
+  readonly first: number;
+  /** Where it ends before the archive does. */
+  readonly hole: LineHole | undefined;
 }
 
 /** A backup of a standby may have followed its primary to another timeline while it was taken. */
@@ -102,13 +123,11 @@ function missingOnAPath(
   survey: Survey,
   backup: CatalogueBackup,
   { first, last }: OwnSegments,
-  way?: ReadonlySet<number>,
 ): string | undefined {
   const set = survey.sets.get(backup.timeline);
   const missing = firstMissing(set, first, last);
   if (missing === undefined) return undefined;
   for (const { timeline, history } of survey.descendants(backup.timeline)) {
-    if (way?.has(timeline) === false) continue;
     const leftLsn = history.ancestors.find((one) => one.timeline === backup.timeline)?.endLsn;
     const left = Number((leftLsn ?? 0n) / BigInt(survey.segmentBytes));
     if (left < first || left > missing) continue;

@@ -5,6 +5,7 @@ import {
   startLsnOf,
   type World,
   type WorldBackup,
+  type WorldTimeline,
 } from "./world.ts";
 
 /**
@@ -32,14 +33,24 @@ export class Reference {
 
   /** Parts of the whole chain, and WAL up to the end of the backup. */
   canRestore(backup: WorldBackup): boolean {
-    for (let one: WorldBackup | undefined = backup; one !== undefined;) {
-      if (!this.isListed(one.name) || !this.#hasParts(one)) return false;
-      if (one.base === undefined) break;
-      const base: string = one.base;
-      one = this.#world.backups.find(({ name }) => name === base);
-      if (one === undefined) return false;
-    }
-    return this.#canReplay(backup.timeline, backup.segment, backup.lastSegment);
+    return (
+      this.#chainOf(backup).every(
+        (one) => one !== undefined && this.isListed(one.name) && this.#hasParts(one),
+      ) && this.#canReplay(backup.timeline, backup.segment, backup.lastSegment)
+    );
+  }
+
+  /** No damaged pages in the whole chain. */
+  isClean(backup: WorldBackup): boolean {
+    return this.#chainOf(backup).every((one) => one?.corruptPages === 0);
+  }
+
+  /** The backup and its bases; undefined for one that there is not. */
+  #chainOf(backup: WorldBackup): readonly (WorldBackup | undefined)[] {
+    const { base } = backup;
+    if (base === undefined) return [backup];
+    const found = this.#world.backups.find(({ name }) => name === base);
+    return [backup, ...(found === undefined ? [undefined] : this.#chainOf(found))];
   }
 
   /**
@@ -62,6 +73,38 @@ export class Reference {
     };
     follow(backup.timeline, Number(startLsnOf(backup) / BigInt(SIZE)));
     return reached;
+  }
+
+  /**
+   * Segments behind the backup's end that replay comes to on the way to the newest timeline, whole
+   * and without a break from the backup's first on; undefined if it does not come to its end.
+   */
+  reachableOnLine(backup: WorldBackup): readonly string[] | undefined {
+    const line = this.#lineTo(this.#world.timelines.at(-1));
+    const at = line.findIndex(({ id }) => id === backup.timeline);
+    const left = line[at + 1]?.forkSegment ?? Infinity;
+    if (at < 0 || backup.lastSegment > left) return undefined;
+    const holders = (segment: number) =>
+      line.filter(({ id, forkSegment }) => forkSegment <= segment && this.#hasSegment(id, segment));
+    const isThere = (segment: number): boolean =>
+      holders(segment).at(-1) === line.findLast(({ forkSegment }) => forkSegment <= segment);
+    for (let segment = backup.segment; segment <= backup.lastSegment; segment += 1) {
+      // Up to the fork an older timeline's file does as well.
+      if (holders(segment).length === 0) return undefined;
+    }
+    const reached: string[] = [];
+    for (let segment = backup.lastSegment; isThere(segment); segment += 1) {
+      const timeline = holders(segment).at(-1)?.id ?? 0;
+      if (segment > backup.lastSegment) reached.push(segmentName(timeline, segment));
+    }
+    return reached;
+  }
+
+  /** From the first timeline to this one. */
+  #lineTo(timeline: WorldTimeline | undefined): readonly WorldTimeline[] {
+    if (timeline === undefined) return [];
+    const parent = this.#world.timelines.find(({ id }) => id === timeline.parent);
+    return [...this.#lineTo(parent), timeline];
   }
 
   #hasParts({ name, hasControl }: WorldBackup): boolean {

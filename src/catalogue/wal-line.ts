@@ -1,0 +1,66 @@
+import type { TimelineHistory } from "../postgres/timeline-history.ts";
+import type { SegmentRun } from "./segment-set.ts";
+import { segmentTimeline } from "./wal-integrity.ts";
+import type { WalView } from "./wal-view.ts";
+
+/** Segments of one timeline's files. */
+export interface TimelineRun extends SegmentRun {
+  readonly timeline: number;
+}
+
+/** A line of history, cut where another timeline's files take over. */
+export function* lineParts(
+  { segmentBytes }: Pick<WalView, "segmentBytes">,
+  history: TimelineHistory,
+  range: SegmentRun,
+): Generator<TimelineRun> {
+  let { first } = range;
+  while (first <= range.last) {
+    const timeline = segmentTimeline(history, first, segmentBytes);
+    const end = history.ancestors.find((ancestor) => ancestor.timeline === timeline)?.endLsn;
+    // The segment in which a timeline is left belongs to the next one.
+    const limit = end === undefined ? range.last : Number(end / BigInt(segmentBytes)) - 1;
+    const last = Math.max(first, Math.min(range.last, limit));
+    yield { timeline, first, last };
+    first = last + 1;
+  }
+}
+
+/** A missing segment with others behind it. */
+export interface LineHole {
+  readonly timeline: number;
+  readonly segmentNumber: number;
+}
+
+/**
+ * Where a replay from segment `first` on ends although the archive has more of the line; undefined
+ * where it goes to the archive's end, be that before `first`.
+ */
+export function firstHoleOnLine(
+  view: Pick<WalView, "segmentBytes" | "sets">,
+  history: TimelineHistory,
+  first: number,
+): LineHole | undefined {
+  const range = { first, last: lastOnLine(view, history) };
+  for (const { timeline, ...part } of lineParts(view, history, range)) {
+    const set = view.sets.get(timeline);
+    const missing = set === undefined ? part.first : set.firstMissing(part.first, part.last);
+    if (missing !== undefined) return { timeline, segmentNumber: missing };
+  }
+  return undefined;
+}
+
+/** Number of the last segment of the line that is there; -1 without any. */
+function lastOnLine(
+  { segmentBytes, sets }: Pick<WalView, "segmentBytes" | "sets">,
+  { timeline, ancestors }: TimelineHistory,
+): number {
+  const own = sets.get(timeline)?.runs.at(-1)?.last;
+  if (own !== undefined) return own;
+  for (const ancestor of ancestors.toReversed()) {
+    const left = Number(ancestor.endLsn / BigInt(segmentBytes));
+    const run = sets.get(ancestor.timeline)?.runs.findLast(({ first }) => first < left);
+    if (run !== undefined) return Math.min(run.last, left - 1);
+  }
+  return -1;
+}

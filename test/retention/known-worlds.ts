@@ -1,0 +1,64 @@
+import { NOW_MS, segmentName, type World } from "./world.ts";
+
+const DAY_MS = 86_400_000;
+
+const backupOf = (timeline: number, segment: number, startMs: number) => ({
+  name: `base_${segmentName(timeline, segment)}`,
+  timeline,
+  segment,
+  lastSegment: segment,
+  base: undefined,
+  startMs,
+  finishMs: startMs + 3_600_000,
+  isPermanent: false,
+  corruptPages: 0,
+  hasControl: true,
+  isSentinelThere: true,
+});
+const timelineOf = (id: number, parent: number, forkSegment: number, endSegment: number) => ({
+  id,
+  parent,
+  forkSegment,
+  endSegment,
+  holes: id === 1 ? [forkSegment] : [],
+  hasHistory: id > 1,
+});
+
+/** The oldest backup's own WAL is on timeline 3 only, from which no way leads to timeline 4. */
+export const SIBLING: World = {
+  timelines: [
+    timelineOf(1, 0, 250, 252),
+    timelineOf(2, 1, 251, 261),
+    timelineOf(3, 1, 250, 252),
+    timelineOf(4, 2, 252, 254),
+  ],
+  backups: [
+    backupOf(1, 250, NOW_MS - 39 * DAY_MS),
+    backupOf(2, 252, NOW_MS - 37.9 * DAY_MS),
+    backupOf(2, 253, NOW_MS - 37 * DAY_MS),
+  ],
+};
+
+/** One timeline with a hole within the promised days: what lies behind it needs another backup. */
+export const BROKEN: World = {
+  timelines: [{ ...timelineOf(1, 0, 250, 262), holes: [254] }],
+  backups: [
+    backupOf(1, 250, NOW_MS - 39 * DAY_MS),
+    backupOf(1, 256, NOW_MS - 36 * DAY_MS),
+    backupOf(1, 260, NOW_MS - 34 * DAY_MS),
+  ],
+};
+
+/** Holes where timelines fork: the first backup is on the way to timeline 4, but gets nowhere. */
+export const FORK_HOLES: World = {
+  timelines: [
+    timelineOf(1, 0, 250, 252),
+    { ...timelineOf(3, 1, 250, 257), holes: [250] },
+    { ...timelineOf(4, 3, 255, 267), holes: [255] },
+  ],
+  backups: [
+    backupOf(1, 250, NOW_MS - 39.5 * DAY_MS),
+    backupOf(4, 258, NOW_MS - 33.9 * DAY_MS),
+    backupOf(4, 265, NOW_MS - 30 * DAY_MS),
+  ],
+};
