@@ -1,6 +1,7 @@
 import type { Codec } from "../codec/codec.ts";
 import { DamagedError, FormatError, ObjectNotFoundError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
+import { collectGarbage } from "../io/runtime.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import {
   type FilesMetadataItem,
@@ -9,16 +10,22 @@ import {
 } from "../layout/files-metadata.ts";
 import { filesMetadataKey, manifestKey, sentinelKey } from "../layout/keys.ts";
 import {
-  type ManifestFile,
   type ManifestHeader,
   type ManifestLine,
   type ManifestPart,
-  type ManifestUnchanged,
   parseManifest,
 } from "../layout/manifest.ts";
 import { parseSentinel, type Sentinel } from "../layout/sentinel.ts";
 import type { Storage } from "../storage/storage.ts";
 import { parseEntryName } from "./extract-path.ts";
+import {
+  type ListedFile,
+  type ListedUnchanged,
+  ManifestFiles,
+  UnchangedFiles,
+} from "./manifest-table.ts";
+import { type ByPath, PathList, PathValues } from "./path-set.ts";
+import { PathTable } from "./path-table.ts";
 
 /** What the documents of one backup say. */
 export interface BackupDocuments {
@@ -34,9 +41,9 @@ export interface BackupDocuments {
 export interface ManifestIndex {
   readonly header: ManifestHeader;
   readonly parts: ReadonlyMap<string, ManifestPart>;
-  readonly files: ReadonlyMap<string, ManifestFile>;
+  readonly files: ByPath<ListedFile>;
   /** Files that are as they were in the base. */
-  readonly unchanged: ReadonlyMap<string, ManifestUnchanged>;
+  readonly unchanged: ByPath<ListedUnchanged>;
   /** Permission bits. */
   readonly directories: ReadonlyMap<string, number>;
   /** Targets. */
@@ -51,9 +58,9 @@ export type FileState = "here" | "incremented" | "skipped";
 /** files_metadata.json by path below the data directory. */
 export interface FilesIndex {
   /** Regular files, directories and links; not told apart. */
-  readonly states: ReadonlyMap<string, FileState>;
+  readonly states: ByPath<FileState>;
   /** Paths in each part, by the last component of its key. Empty for remote backups. */
-  readonly parts: ReadonlyMap<string, readonly string[]>;
+  readonly parts: ReadonlyMap<string, Iterable<string>>;
 }
 
 export interface ReadDocumentsOptions {
@@ -61,6 +68,17 @@ export interface ReadDocumentsOptions {
   readonly zstd: Codec;
   readonly signal: AbortSignal;
 }
+
+/** What the documents of several backups share, so that they need less memory. */
+export interface SharedDocuments {
+  /** One for all of them. */
+  readonly paths?: PathTable | undefined;
+  /** Those of the increment that has this backup as its base. */
+  readonly above?: BackupDocuments | undefined;
+}
+
+/** Each line of a manifest leaves about 1 kB of garbage. */
+const LINES_PER_COLLECTION = 32_768;
 
 /** A sentinel is a small document; a larger object is none. Version 1 sentinels hold file lists. */
 const MAX_SENTINEL_BYTES = 512 * 1024 * 1024;
@@ -72,16 +90,20 @@ const MAX_SENTINEL_BYTES = 512 * 1024 * 1024;
 export async function readBackupDocuments(
   storage: Storage,
   name: BackupName,
-  options: ReadDocumentsOptions,
+  { paths = new PathTable(), above, ...options }: ReadDocumentsOptions & SharedDocuments,
 ): Promise<BackupDocuments> {
   const { signal } = options;
   const sentinel = await readSentinel(storage, name, { signal });
-  const manifest = await readManifest(storage, name, options);
+  const manifest = await readManifest(storage, name, { ...options, paths, above });
   if (manifest !== undefined) {
     requireSameBackup(manifest, name, sentinel);
     return { name, sentinel, manifest };
   }
-  return { name, sentinel, files: await readFilesIndex(storage, name, sentinel, { signal }) };
+  return {
+    name,
+    sentinel,
+    files: await readFilesIndex(storage, name, sentinel, { paths, signal }),
+  };
 }
 
 /** Throws DamagedError if the object is there but is no sentinel. */
@@ -101,24 +123,31 @@ export async function readSentinel(
  * Our manifest line by line; rejects with ObjectNotFoundError when the backup has none, and with
  * FormatError for a damaged one.
  */
-export function readManifestLines(
+export async function* readManifestLines(
   storage: Storage,
   name: BackupName,
   { zstd, signal }: ReadDocumentsOptions,
 ): AsyncGenerator<ManifestLine> {
   const stored = storage.get(manifestKey(name), { signal });
-  return parseManifest(zstd.decompress(stored, { jobs: 1, signal }));
+  let count = 0;
+  for await (const line of parseManifest(zstd.decompress(stored, { jobs: 1, signal }))) {
+    yield line;
+    count += 1;
+    // The collector does not see how much a million small things take.
+    if (count % LINES_PER_COLLECTION === 0) collectGarbage();
+  }
+  if (count >= LINES_PER_COLLECTION) collectGarbage();
 }
 
 async function readManifest(
   storage: Storage,
   name: BackupName,
-  options: ReadDocumentsOptions,
+  options: ReadDocumentsOptions & SharedDocuments,
 ): Promise<ManifestIndex | undefined> {
   const key = manifestKey(name);
   return await undamaged(name, key, async () => {
     try {
-      return await indexManifest(readManifestLines(storage, name, options));
+      return await indexManifest(readManifestLines(storage, name, options), options);
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return undefined;
       throw error;
@@ -129,27 +158,30 @@ async function readManifest(
 /**
  * Collects the lines of our manifest. Throws FormatError for names that occur twice or lead away.
  */
-export async function indexManifest(lines: AsyncIterable<ManifestLine>): Promise<ManifestIndex> {
+export async function indexManifest(
+  lines: AsyncIterable<ManifestLine>,
+  shared: SharedDocuments = {},
+): Promise<ManifestIndex> {
   let header: ManifestHeader | undefined;
+  let files: FileTables | undefined;
   let sizeBytes = 0;
   const parts = new Map<string, ManifestPart>();
-  const files = new Map<string, ManifestFile>();
-  const unchanged = new Map<string, ManifestUnchanged>();
   const directories = new Map<string, number>();
   const links = new Map<string, string>();
   for await (const line of lines) {
     switch (line.kind) {
       case "header":
         header = line;
+        files = fileTables(line, shared);
         break;
       case "part":
         addOnce(parts, line.name, line);
         break;
       case "file":
-        addOnce(files, parseEntryName(line.name), line);
+        if (files !== undefined) addOnce(files.here, parseEntryName(line.name), line);
         break;
       case "unchanged":
-        addOnce(unchanged, parseEntryName(line.name), line);
+        if (files !== undefined) addOnce(files.unchanged, parseEntryName(line.name), line);
         break;
       case "database":
         break;
@@ -163,18 +195,48 @@ export async function indexManifest(lines: AsyncIterable<ManifestLine>): Promise
         sizeBytes = line.sizeBytes;
     }
   }
-  if (header === undefined) throw new FormatError("manifest has no header");
-  for (const { name, part } of files.values()) {
-    if (!parts.has(part)) throw new FormatError(`manifest puts ${name} into unknown part ${part}`);
+  if (header === undefined || files === undefined) {
+    throw new FormatError("manifest has no header");
   }
-  for (const path of unchanged.keys()) {
-    if (!files.has(path)) continue;
-    throw new FormatError(`manifest says of ${path} that it is unchanged and that it is here`);
-  }
-  return { header, parts, files, unchanged, directories, links, sizeBytes };
+  const { here, unchanged } = files;
+  requireConsistent(files, parts);
+  return { header, parts, files: here, unchanged, directories, links, sizeBytes };
 }
 
-function addOnce<T>(map: Map<string, T>, name: string, value: T): void {
+interface FileTables {
+  readonly here: ManifestFiles;
+  readonly unchanged: UnchangedFiles;
+}
+
+function fileTables({ hash }: ManifestHeader, shared: SharedDocuments): FileTables {
+  const table = shared.paths ?? new PathTable();
+  const above = shared.above?.manifest;
+  const isComparable =
+    shared.paths !== undefined &&
+    above?.header.hash === hash &&
+    above.unchanged instanceof UnchangedFiles;
+  const unchanged = new UnchangedFiles(table, hash, isComparable ? above.unchanged : undefined);
+  return { here: new ManifestFiles(table, hash), unchanged };
+}
+
+function requireConsistent(
+  { here, unchanged }: FileTables,
+  parts: ReadonlyMap<string, ManifestPart>,
+): void {
+  for (const [path, part] of here.parts) {
+    if (!parts.has(part)) throw new FormatError(`manifest puts ${path} into unknown part ${part}`);
+    if (!unchanged.has(path)) continue;
+    throw new FormatError(`manifest says of ${path} that it is unchanged and that it is here`);
+  }
+}
+
+/** A table that is filled; a Map is one, too. */
+interface Filling<T> {
+  has(name: string): boolean;
+  set(name: string, value: T): unknown;
+}
+
+function addOnce<T>(map: Filling<T>, name: string, value: T): void {
   if (map.has(name)) throw new FormatError(`manifest names ${JSON.stringify(name)} twice`);
   map.set(name, value);
 }
@@ -200,16 +262,17 @@ async function readFilesIndex(
   storage: Storage,
   name: BackupName,
   sentinel: Sentinel,
-  { signal }: { readonly signal: AbortSignal },
+  { paths, signal }: { readonly paths: PathTable; readonly signal: AbortSignal },
 ): Promise<FilesIndex | undefined> {
   if (sentinel.isFilesMetadataDisabled) return undefined;
   if (sentinel.embeddedFilesMetadata !== undefined) {
-    return await indexFiles(parseEmbeddedFilesMetadata(name, sentinel.embeddedFilesMetadata));
+    const items = parseEmbeddedFilesMetadata(name, sentinel.embeddedFilesMetadata);
+    return await indexFiles(items, paths);
   }
   const key = filesMetadataKey(name);
   return await undamaged(name, key, async () => {
     try {
-      return await indexFiles(parseFilesMetadata(name, storage.get(key, { signal })));
+      return await indexFiles(parseFilesMetadata(name, storage.get(key, { signal })), paths);
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return undefined;
       throw error;
@@ -235,17 +298,21 @@ export function* fileStates({
 /** Collects the file list; undefined if it names no file. Throws FormatError for wrong names. */
 export async function indexFiles(
   items: AsyncIterable<FilesMetadataItem> | Iterable<FilesMetadataItem>,
+  table: PathTable = new PathTable(),
 ): Promise<FilesIndex | undefined> {
-  const states = new Map<string, FileState>();
-  const parts = new Map<string, string[]>();
+  const states = new PathValues<FileState>(table);
+  const parts = new Map<string, PathList>();
+  let count = 0;
   for await (const item of items) {
+    count += 1;
+    if (count % LINES_PER_COLLECTION === 0) collectGarbage();
     if (item.kind === "file") {
       const state = item.isSkipped ? "skipped" : item.isIncremented ? "incremented" : "here";
       states.set(pathOf(item.name), state);
     } else if (item.kind === "member") {
-      const paths = parts.get(item.part);
-      if (paths === undefined) parts.set(item.part, [pathOf(item.name)]);
-      else paths.push(pathOf(item.name));
+      const paths = parts.get(item.part) ?? new PathList(table);
+      paths.push(pathOf(item.name));
+      parts.set(item.part, paths);
     }
   }
   return states.size === 0 ? undefined : { states, parts };

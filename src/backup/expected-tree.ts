@@ -1,5 +1,6 @@
 import type { HashAlgorithm } from "../io/hash.ts";
-import type { BackupDocuments } from "./backup-documents.ts";
+import type { BackupDocuments, ManifestIndex } from "./backup-documents.ts";
+import type { Paths } from "./path-set.ts";
 
 /** A file as it is to become, known before it is fetched. */
 export interface ExpectedFile {
@@ -14,14 +15,11 @@ export interface ExpectedFile {
 export interface ExpectedTree {
   readonly hash: HashAlgorithm;
   /**
-   * By path: the files that one backup holds whole. Those that are put together from increments
-   * have no hash of their own.
+   * What is to be at the path: a file that one backup holds whole; or one that is put together from
+   * increments, which has no hash of its own; undefined where there is to be no file.
    */
-  readonly files: ReadonlyMap<string, ExpectedFile>;
-  /** Paths of those that are put together. */
-  readonly patched: ReadonlySet<string>;
-  /** Permission bits by path. */
-  readonly directories: ReadonlyMap<string, number>;
+  find(path: string): ExpectedFile | "patched" | undefined;
+  readonly directories: Pick<Paths, "has">;
 }
 
 /**
@@ -30,26 +28,25 @@ export interface ExpectedTree {
  */
 export function expectedTree(chain: readonly BackupDocuments[]): ExpectedTree | undefined {
   const manifests = chain.flatMap(({ manifest }) => manifest ?? []);
-  const [newest, ...bases] = manifests;
+  const [newest] = manifests;
   if (newest === undefined || manifests.length < chain.length) return undefined;
-  const { hash } = newest.header;
-  const files = new Map<string, ExpectedFile>();
-  const patched = new Set<string>();
-  for (const [path, file] of newest.files) {
-    if (file.fullBytes === undefined) files.set(path, file);
-    else patched.add(path);
+  const { header, directories } = newest;
+  return { hash: header.hash, find: (path) => findExpected(manifests, path), directories };
+}
+
+/** From the newest backup to the first that holds more than "as before". */
+function findExpected(
+  manifests: readonly ManifestIndex[],
+  path: string,
+): ExpectedFile | "patched" | undefined {
+  const [newest] = manifests;
+  const mode = newest?.unchanged.get(path)?.mode;
+  for (const { header, files, unchanged } of manifests) {
+    if (unchanged.has(path)) continue;
+    const file = files.get(path);
+    if (file === undefined) return mode === undefined ? undefined : "patched";
+    if (file.fullBytes !== undefined || header.hash !== newest?.header.hash) return "patched";
+    return { sizeBytes: file.sizeBytes, hash: file.hash, mode: mode ?? file.mode };
   }
-  let open = new Map([...newest.unchanged].map(([path, { mode }]) => [path, mode]));
-  for (const { header, files: older, unchanged } of bases) {
-    const still = new Map<string, number>();
-    for (const [path, mode] of open) {
-      const file = older.get(path);
-      if (unchanged.has(path)) still.set(path, mode);
-      else if (file !== undefined && file.fullBytes === undefined && header.hash === hash) {
-        files.set(path, { sizeBytes: file.sizeBytes, hash: file.hash, mode });
-      } else patched.add(path);
-    }
-    open = still;
-  }
-  return { hash, files, patched, directories: newest.directories };
+  return undefined;
 }

@@ -4,7 +4,6 @@ import type { Codec } from "../codec/codec.ts";
 import { FormatError, ObjectNotFoundError, RefusedError, systemErrorCode } from "../errors.ts";
 import type { HashAlgorithm } from "../io/hash.ts";
 import type { Log } from "../io/log.ts";
-import { collectGarbage } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { parsePartKey, tarFolder } from "../layout/keys.ts";
@@ -92,9 +91,6 @@ function tellPassedOver({ passedOver }: Pick<ChosenBase, "passedOver">, log: Log
   }
 }
 
-/** Each leaves about 1 kB of garbage. */
-const LINES_PER_COLLECTION = 32_768;
-
 /** Why the base can't be used after all, as a clause, or what it holds. */
 async function loadBase(
   choice: ChosenBase,
@@ -104,7 +100,6 @@ async function loadBase(
   const files = await BaseFiles.create(server.hash);
   const databases = new Map<number, number>();
   const parts = new Map<string, number>();
-  let lineCount = 0;
   try {
     for await (const line of readManifestLines(options.storage, choice.name, options)) {
       if (line.kind === "header") {
@@ -115,13 +110,10 @@ async function loadBase(
         if (hasChecksums !== server.hasChecksums) return "was made before data checksums changed";
         if (line.hash !== server.hash) return `has hashes by ${line.hash}`;
       }
-      lineCount += 1;
-      if (lineCount % LINES_PER_COLLECTION === 0) collectGarbage();
       if (line.kind === "part") parts.set(line.name, line.sizeBytes);
       if (line.kind === "database") databases.set(line.oid, line.xmin);
       files.addLine(line);
     }
-    if (lineCount >= LINES_PER_COLLECTION) collectGarbage();
   } catch (error) {
     if (error instanceof ObjectNotFoundError) return "was not made by walnut";
     if (error instanceof FormatError) return `has a damaged manifest: ${error.message}`;

@@ -50,9 +50,11 @@ export class MergeFacts {
     const { name, manifest } = newest;
     const corrupt = new Map<string, number>();
     for (const { pages, files } of steps) {
-      for (const path of [...pages.increments, ...files.expected]) {
-        const count = pages.manifest?.files.get(path)?.corruptPages ?? 0;
-        if (count > 0) corrupt.set(path, (corrupt.get(path) ?? 0) + count);
+      for (const paths of [pages.increments, files.expected]) {
+        for (const path of paths) {
+          const count = pages.manifest?.files.get(path)?.corruptPages ?? 0;
+          if (count > 0) corrupt.set(path, (corrupt.get(path) ?? 0) + count);
+        }
       }
     }
     const times = new Map<string, bigint>();

@@ -8,6 +8,7 @@ import type { MergePages } from "./merge-pages.ts";
 import type { MergePlan } from "./merge-plan.ts";
 import { type MergedFile, MergeTarget } from "./merge-target.ts";
 import type { PageGaps } from "./page-gaps.ts";
+import { PathSet } from "./path-set.ts";
 import type { ExtractTarget } from "./part-extract.ts";
 import { extractParts, requireComplete, type StepResult } from "./restore-parts.ts";
 import type { RestoreStep } from "./restore-plan.ts";
@@ -75,7 +76,7 @@ async function giveAll(
 ): Promise<void> {
   const { plan, tablespaces, log } = input;
   const { manifest } = plan.newest;
-  const given = new Set<string>();
+  const given = new PathSet(plan.specialStep.paths);
   const directories = new Map([...pages.directories, ...(manifest?.directories ?? [])]);
   const links = new Map(manifest?.links ?? []);
   const tree = new MergeTarget({
@@ -158,10 +159,8 @@ async function extract(
 ): Promise<StepResult> {
   const isFirstPass = step.increments.size > 0;
   const jobs = isFirstPass ? PAGE_JOBS : 1;
-  const unchanged = plan.newest.manifest?.unchanged ?? new Map<string, { mode: number }>();
-  const modes = step.isNewest
-    ? new Map<string, number>()
-    : new Map([...unchanged].map(([path, { mode }]) => [path, mode] as const));
+  const unchanged = step.isNewest ? undefined : plan.newest.manifest?.unchanged;
+  const modes = { get: (path: string) => unchanged?.get(path)?.mode };
   const context = { storage, tree, codecJobs, kept: new Set<string>(), gaps, modes, onProgress };
   // What is on its way to the merged backup can't be taken back.
   return await extractParts(step, step.parts, context, {

@@ -1,8 +1,10 @@
 import { RefusedError } from "../errors.ts";
 import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
 import type { BackupDocuments } from "./backup-documents.ts";
+import { type Paths, PathSet } from "./path-set.ts";
 import {
   type ChainMember,
+  isAny,
   isSpecialPath,
   planRestore,
   type PlannedPart,
@@ -57,7 +59,8 @@ export function planMerge(chain: readonly ChainMember[]): MergePlan {
   });
   const specialStep = planned[0];
   if (specialStep === undefined) throw new RangeError("a plan has at least one step");
-  const patched = new Set(steps.flatMap(({ pages }) => [...pages.increments]));
+  const patched = new PathSet(specialStep.paths);
+  for (const { pages } of steps) patched.addAll(pages.increments);
   const patchedCount = patched.size;
   return { name, newest: documents, steps, specialStep, patchedCount, ...sizesOf(restore, steps) };
 }
@@ -91,11 +94,12 @@ function requireMergeable({ name, sentinel }: BackupDocuments): BackupName {
 }
 
 function mergeStep(member: ChainMember, step: RestoreStep): MergeStep {
-  const { increments } = step;
+  const { increments, paths } = step;
   const isIncrement = (path: string): boolean => increments.has(path);
   const isWhole = (path: string): boolean =>
     step.isWanted(path) && !isIncrement(path) && !isSpecialPath(path);
-  const expected = new Set([...step.expected].filter(isWhole));
+  const expected = new PathSet(paths);
+  for (const path of step.expected) if (isWhole(path)) expected.add(path);
   return {
     backup: step.backup,
     isPagesVerified: member.documents.sentinel.own?.isPagesVerified === true,
@@ -123,12 +127,15 @@ function mergeStep(member: ChainMember, step: RestoreStep): MergeStep {
 function partsWith(
   { documents }: ChainMember,
   { parts, manifest }: RestoreStep,
-  paths: ReadonlySet<string>,
+  paths: Paths,
 ): readonly PlannedPart[] {
   if (paths.size === 0) return [];
   if (manifest === undefined) {
     const listed = documents.files?.parts;
-    return parts.filter(({ name }) => listed?.get(name)?.some((path) => paths.has(path)) ?? true);
+    return parts.filter(({ name }) => {
+      const held = listed?.get(name);
+      return held === undefined || isAny(held, (path) => paths.has(path));
+    });
   }
   const needed = new Set<string>();
   for (const path of paths) {

@@ -3,8 +3,9 @@ import { codecByExtension } from "../codec/table.ts";
 import { DamagedError, FormatError, RefusedError } from "../errors.ts";
 import { type ByteStream, readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
-import type { ManifestFile } from "../layout/manifest.ts";
+import type { ListedFile } from "./manifest-table.ts";
 import type { PageGaps } from "./page-gaps.ts";
+import { type Paths, PathSet, type PathValues } from "./path-set.ts";
 import type { Storage } from "../storage/storage.ts";
 import { readTar, type TarEntry } from "../tar/read.ts";
 import { isTablespaceMarker, judgeLink, parseEntryName } from "./extract-path.ts";
@@ -24,7 +25,7 @@ export interface SpecialFile {
 /** What one part gave, told only when the part was read to its end and found right. */
 export interface PartResult {
   /** Paths of files that were written, patched or held back. */
-  readonly files: readonly string[];
+  readonly files: PathSet;
   readonly directories: readonly string[];
   readonly specials: ReadonlyMap<string, SpecialFile>;
   /** Targets by path; nothing is made yet. */
@@ -70,13 +71,13 @@ export interface ExtractContext {
   readonly tree: ExtractTarget;
   readonly codecJobs: number;
   /** Files that are there already: not written again. */
-  readonly kept: ReadonlySet<string>;
+  readonly kept: Paths;
   /** Which part of this backup gave a path; shared by all parts, so that none writes another's. */
-  readonly owners: Map<string, string>;
+  readonly owners: PathValues<string>;
   /** Files begun from newer backups, by path, with what is missing of them; not changed here. */
   readonly gaps: ReadonlyMap<string, PageGaps>;
   /** Permission bits of the newest backup, by path, for files that only older ones hold. */
-  readonly modes: ReadonlyMap<string, number>;
+  readonly modes: Pick<ReadonlyMap<string, number>, "get">;
   onProgress(bytes: number): void;
 }
 
@@ -117,14 +118,14 @@ class PartExtraction {
   readonly #part: PlannedPart;
   readonly #hashers: PartHashers;
   readonly #context: ExtractContext;
-  readonly #files: string[] = [];
+  readonly #files: PathSet;
   readonly #directories: string[] = [];
   readonly #specials = new Map<string, SpecialFile>();
   readonly #links = new Map<string, string>();
   readonly #hardLinks = new Map<string, string>();
   readonly #uselessLinks: string[] = [];
   readonly #gaps = new Map<string, PageGaps>();
-  readonly #seen = new Set<string>();
+  readonly #seen: PathSet;
   /** The entry that is being read, for messages. */
   #entryName: string | undefined;
   /** What is wrong with the part as it is stored, whatever entry was being read just then. */
@@ -135,6 +136,8 @@ class PartExtraction {
     this.#part = part;
     this.#hashers = hashers;
     this.#context = context;
+    this.#files = new PathSet(step.paths);
+    this.#seen = new PathSet(step.paths);
   }
 
   async run(signal: AbortSignal): Promise<PartResult> {
@@ -242,14 +245,14 @@ class PartExtraction {
     const listed = this.#listed(path, entry);
     if (isSpecialPath(path)) return await this.#holdBack(path, entry, listed);
     if (this.#context.kept.has(path)) {
-      this.#files.push(path);
+      this.#files.add(path);
       return;
     }
     const missing = this.#context.gaps.get(path);
     if (this.#step.increments.has(path)) await this.#addPages(path, entry, missing);
     else if (missing !== undefined) await this.#fillFile(path, entry, { missing, listed });
     else await this.#writeFile(path, entry, listed);
-    this.#files.push(path);
+    this.#files.add(path);
   }
 
   #modeOf(path: string, entry: TarEntry): number {
@@ -269,7 +272,7 @@ class PartExtraction {
   async #fillFile(
     path: string,
     entry: TarEntry,
-    { missing, listed }: { readonly missing: PageGaps; readonly listed?: ManifestFile | undefined },
+    { missing, listed }: { readonly missing: PageGaps; readonly listed?: ListedFile | undefined },
   ): Promise<void> {
     const { tree } = this.#context;
     await this.#hashed(listed, async (onChunk) => {
@@ -285,7 +288,7 @@ class PartExtraction {
     this.#gaps.set(path, gaps);
   }
 
-  async #writeFile(path: string, entry: TarEntry, listed?: ManifestFile): Promise<void> {
+  async #writeFile(path: string, entry: TarEntry, listed?: ListedFile): Promise<void> {
     const { tree } = this.#context;
     await this.#hashed(listed, async (onChunk) => {
       const content = { sizeBytes: entry.sizeBytes, content: entry.content() };
@@ -295,7 +298,7 @@ class PartExtraction {
 
   /** Runs what reads the entry's whole content, and compares that with what is promised. */
   async #hashed(
-    listed: ManifestFile | undefined,
+    listed: ListedFile | undefined,
     work: (onChunk: (chunk: Uint8Array) => void) => Promise<void>,
   ): Promise<void> {
     const { content: hasher } = this.#hashers;
@@ -312,7 +315,7 @@ class PartExtraction {
     if (listed !== undefined) requireHash(hasher.digest(), hasher.algorithm, listed);
   }
 
-  async #holdBack(path: string, entry: TarEntry, listed?: ManifestFile): Promise<void> {
+  async #holdBack(path: string, entry: TarEntry, listed?: ListedFile): Promise<void> {
     if (entry.sizeBytes > MAX_SPECIAL_BYTES) {
       throw new FormatError(`it has ${entry.sizeBytes} bytes, more than such a file can have`);
     }
@@ -322,11 +325,11 @@ class PartExtraction {
       requireHash(hasher.digestOf(bytes), hasher.algorithm, listed);
     }
     this.#specials.set(path, { bytes, mode: entry.mode });
-    this.#files.push(path);
+    this.#files.add(path);
   }
 
   /** What our manifest says about a file, if there is one; it must agree on everything. */
-  #listed(path: string, entry: TarEntry): ManifestFile | undefined {
+  #listed(path: string, entry: TarEntry): ListedFile | undefined {
     const { manifest } = this.#step;
     if (manifest === undefined) return undefined;
     const listed = manifest.files.get(path);
@@ -380,7 +383,7 @@ class PartExtraction {
   }
 }
 
-function requireHash(actual: string, algorithm: string, { hash }: ManifestFile): void {
+function requireHash(actual: string, algorithm: string, { hash }: ListedFile): void {
   if (actual === hash) return;
   throw new FormatError(`its ${algorithm} is ${actual}, the manifest says ${hash}`);
 }

@@ -16,7 +16,7 @@ interface Content {
 export function requireLink(
   increment: BackupDocuments,
   base: BackupDocuments,
-  needed: ReadonlySet<string>,
+  needed: Iterable<string>,
 ): void {
   const startLsn = increment.sentinel.base?.startLsn;
   const actual = base.sentinel.startLsn;

@@ -8,7 +8,9 @@ import {
   type BackupDocuments,
   readBackupDocuments,
   type ReadDocumentsOptions,
+  type SharedDocuments,
 } from "./backup-documents.ts";
+import { PathTable } from "./path-table.ts";
 import type { ChainMember } from "./restore-plan.ts";
 
 /** Longer chains are taken for circles. */
@@ -21,15 +23,17 @@ export async function readChain(
   { signal }: { readonly signal: AbortSignal },
 ): Promise<readonly ChainMember[]> {
   const zstd = codecOf("zstd");
+  const paths = new PathTable();
   const chain: ChainMember[] = [];
   let name: BackupName | undefined = backup;
   while (name !== undefined && name !== "") {
-    const documents = await readMember(storage, backup, name, { zstd, signal });
+    const above = chain.at(-1)?.documents;
+    const documents = await readMember(storage, backup, name, { zstd, paths, above, signal });
     const partKeys: ObjectKey[] = [];
     if (documents.manifest === undefined) {
       for await (const { key } of storage.list(tarFolder(name), { signal })) partKeys.push(key);
     }
-    chain.push({ documents, partKeys });
+    chain.push({ documents, partKeys, paths });
     if (chain.length > MAX_CHAIN_LENGTH) {
       throw new DamagedError(
         `the chain of backup ${backup} has more than ${MAX_CHAIN_LENGTH} bases`,
@@ -44,7 +48,7 @@ async function readMember(
   storage: Storage,
   backup: BackupName,
   name: BackupName,
-  options: ReadDocumentsOptions,
+  options: ReadDocumentsOptions & SharedDocuments,
 ): Promise<BackupDocuments> {
   try {
     return await readSoundly(storage, (one) => readBackupDocuments(one, name, options));

@@ -147,7 +147,7 @@ export async function setDirectoryModes(tree: RestoreTree): Promise<void> {
 
 /** Makes every file and directory of the tree durable; directories last, for their names. */
 export async function fsyncTree(tree: RestoreTree, signal: AbortSignal): Promise<void> {
-  await boundedParallel(tree.unflushedFiles, FSYNC_JOBS, fsyncPath, { signal });
+  await boundedParallel(tree.unflushedFiles(), FSYNC_JOBS, fsyncPath, { signal });
   await boundedParallel(tree.directories, FSYNC_JOBS, fsyncDirectory, { signal });
   await fsyncDirectory(dirname(tree.destination));
 }

@@ -10,6 +10,7 @@ import {
 } from "./part-extract.ts";
 import { attemptsFor, storageForAttempt } from "../storage/copies.ts";
 import type { PageGaps } from "./page-gaps.ts";
+import { PathSet, PathValues } from "./path-set.ts";
 import type { PlannedPart, RestoreStep } from "./restore-plan.ts";
 import { isSpecialPath } from "./restore-plan.ts";
 
@@ -22,13 +23,13 @@ const PART_ATTEMPTS = 3;
 /** What the parts of one backup gave. */
 export interface StepResult {
   /** Paths of files that were written, patched, kept or held back. */
-  readonly files: Set<string>;
+  readonly files: PathSet;
   readonly specials: Map<string, SpecialFile>;
   readonly links: Map<string, string>;
   readonly hardLinks: Map<string, string>;
   readonly uselessLinks: string[];
   /** All paths that an entry was for. */
-  readonly delivered: Set<string>;
+  readonly delivered: PathSet;
   /** What is missing now of the files that got pages. */
   readonly gaps: Map<string, PageGaps>;
 }
@@ -50,15 +51,15 @@ export async function extractParts(
   { jobs, attempts = PART_ATTEMPTS, log, signal }: StepOptions,
 ): Promise<StepResult> {
   const result: StepResult = {
-    files: new Set(context.kept),
+    files: new PathSet(step.paths, context.kept),
     specials: new Map(),
     links: new Map(),
     hardLinks: new Map(),
     uselessLinks: [],
-    delivered: new Set(),
+    delivered: new PathSet(step.paths),
     gaps: new Map(),
   };
-  const shared = { ...context, owners: new Map<string, string>() };
+  const shared = { ...context, owners: new PathValues<string>(step.paths) };
   const free: PartHashers[] = [];
   await boundedParallel(
     parts,
@@ -81,20 +82,20 @@ export async function extractParts(
         }
       });
       free.push(hashers);
-      for (const path of given.files) result.files.add(path);
+      result.files.addAll(given.files);
       for (const [path, special] of given.specials) result.specials.set(path, special);
       for (const [path, target] of given.links) result.links.set(path, target);
       for (const [path, target] of given.hardLinks) result.hardLinks.set(path, target);
       result.uselessLinks.push(...given.uselessLinks);
       for (const [path, gaps] of given.gaps) result.gaps.set(path, gaps);
-      for (const path of given.directories) result.delivered.add(path);
+      result.delivered.addAll(given.directories);
     },
     { signal },
   );
   for (const paths of [result.files, result.links.keys(), result.hardLinks.keys()]) {
-    for (const path of paths) result.delivered.add(path);
+    result.delivered.addAll(paths);
   }
-  for (const path of result.uselessLinks) result.delivered.add(path);
+  result.delivered.addAll(result.uselessLinks);
   return result;
 }
 
@@ -132,23 +133,30 @@ async function withRetries<T>(
   }
 }
 
+/** Names in a warning. */
+const SHOWN_FILES = 10;
+
 /** Throws DamagedError for wanted files that no part gave; warns of what may be missing rightly. */
 export function requireComplete(step: RestoreStep, result: StepResult, log: Log): void {
-  const missing = [...step.expected].filter(
-    (path) => !result.delivered.has(path) && !isSpecialPath(path),
-  );
-  const [first] = missing;
+  const firstMissing: string[] = [];
+  let count = 0;
+  for (const path of step.expected) {
+    if (result.delivered.has(path) || isSpecialPath(path)) continue;
+    count += 1;
+    if (count <= SHOWN_FILES) firstMissing.push(path);
+  }
+  const [first] = firstMissing;
   if (first === undefined) return;
   if (step.isNewest && step.manifest === undefined) {
     log.warning("files are listed but no part holds them: removed while the backup ran", {
       backup: step.backup,
-      count: missing.length,
-      files: missing.slice(0, 10).join(" "),
+      count,
+      files: firstMissing.join(" "),
     });
     return;
   }
   throw new DamagedError(
-    `backup ${step.backup} promises ${missing.length} files that no part of it holds: ${first}`,
+    `backup ${step.backup} promises ${count} files that no part of it holds: ${first}`,
     { hint: "Restore another backup." },
   );
 }

@@ -6,9 +6,12 @@ import type { ObjectKey } from "../storage/storage.ts";
 import {
   type BackupDocuments,
   type FilesIndex,
+  type FileState,
   fileStates,
   type ManifestIndex,
 } from "./backup-documents.ts";
+import { type Paths, PathSet } from "./path-set.ts";
+import { PathTable } from "./path-table.ts";
 import { requireLink } from "./restore-chain-link.ts";
 import { expectedTree, type ExpectedTree } from "./expected-tree.ts";
 import { CONTROL_PATH } from "./restore-marker.ts";
@@ -47,9 +50,11 @@ export interface RestoreStep {
    */
   isWanted(path: string): boolean;
   /** Wanted files that are increments here. */
-  readonly increments: ReadonlySet<string>;
+  readonly increments: Paths;
   /** Wanted files, as far as they are known, that this backup must give. */
-  readonly expected: ReadonlySet<string>;
+  readonly expected: Paths;
+  /** What paths of the chain are numbered by. */
+  readonly paths: PathTable;
   /** WAL-G's remote backups do not end their archives. */
   readonly isTrailerOptional: boolean;
   readonly manifest?: ManifestIndex | undefined;
@@ -73,6 +78,8 @@ export interface RestorePlan {
 export interface ChainMember {
   readonly documents: BackupDocuments;
   readonly partKeys: readonly ObjectKey[];
+  /** What the documents of the whole chain were read with. */
+  readonly paths?: PathTable | undefined;
 }
 
 export interface PlanOptions {
@@ -88,12 +95,14 @@ export function planRestore(chain: readonly ChainMember[], options: PlanOptions 
   const [newest] = chain;
   if (newest === undefined) throw new RangeError("a chain has at least one backup");
   const mask = options.mask ?? (() => true);
+  const paths = newest.paths ?? new PathTable();
   const steps: RestoreStep[] = [];
-  let needed: ReadonlySet<string> | undefined;
+  let needed: Paths | undefined;
   for (const [index, member] of chain.entries()) {
     const above = chain[index - 1];
-    if (above !== undefined) requireLink(above.documents, member.documents, needed ?? new Set());
-    const step = planStep(member, member === newest, needed ?? mask);
+    if (above !== undefined) requireLink(above.documents, member.documents, needed ?? []);
+    const isNewest = member === newest;
+    const step = planStep(member, needed ?? mask, { isNewest, paths });
     steps.unshift(step);
     needed = neededFromBase(member.documents, step);
   }
@@ -114,9 +123,13 @@ function isWaleBackup(name: BackupName): boolean {
   return isBackupName(name) && parseBackupName(name).offset !== undefined;
 }
 
-type Wanted = ReadonlySet<string> | ((path: string) => boolean);
+type Wanted = Paths | ((path: string) => boolean);
 
-function planStep(member: ChainMember, isNewest: boolean, wanted: Wanted): RestoreStep {
+function planStep(
+  member: ChainMember,
+  wanted: Wanted,
+  { isNewest, paths }: Pick<RestoreStep, "isNewest" | "paths">,
+): RestoreStep {
   const { documents } = member;
   const { name, sentinel, manifest, files } = documents;
   const accepts = typeof wanted === "function" ? wanted : (path: string) => wanted.has(path);
@@ -140,8 +153,9 @@ function planStep(member: ChainMember, isNewest: boolean, wanted: Wanted): Resto
     specialParts: isNewest ? parts.filter(isSpecialPart) : [],
     parts: parts.filter((part) => !isSpecialPart(part)),
     isWanted,
-    increments: pathsIn(documents, isWanted, ["incremented"]),
-    expected: expectedPaths(documents, wanted, isWanted),
+    increments: pathsIn(documents, { isWanted, paths }, ["incremented"]),
+    expected: expectedPaths(documents, wanted, { isWanted, paths }),
+    paths,
     isTrailerOptional: manifest === undefined && (sentinel.dataCatalogBytes ?? 0) === 0,
     manifest,
   };
@@ -154,33 +168,30 @@ export function isSpecialPart({ kind }: PlannedPart): boolean {
 
 function pathsIn(
   documents: BackupDocuments,
-  isWanted: (path: string) => boolean,
-  states: readonly string[],
-): ReadonlySet<string> {
-  const paths = new Set<string>();
+  { isWanted, paths }: Pick<RestoreStep, "isWanted" | "paths">,
+  states: readonly FileState[],
+): Paths {
+  const found = new PathSet(paths);
   for (const [path, state] of fileStates(documents)) {
-    if (states.includes(state) && isWanted(path)) paths.add(path);
+    if (states.includes(state) && isWanted(path)) found.add(path);
   }
-  return paths;
+  return found;
 }
 
 function expectedPaths(
   documents: BackupDocuments,
   wanted: Wanted,
-  isWanted: (path: string) => boolean,
-): ReadonlySet<string> {
+  step: Pick<RestoreStep, "isWanted" | "paths">,
+): Paths {
   const { manifest, files } = documents;
   if (manifest === undefined && files === undefined) {
     return typeof wanted === "function" ? new Set() : wanted;
   }
-  return pathsIn(documents, isWanted, ["here", "incremented"]);
+  return pathsIn(documents, step, ["here", "incremented"]);
 }
 
 /** What the next older backup has to give. */
-function neededFromBase(
-  documents: BackupDocuments,
-  step: RestoreStep,
-): ReadonlySet<string> | undefined {
+function neededFromBase(documents: BackupDocuments, step: RestoreStep): Paths | undefined {
   const { sentinel, files, manifest, name } = documents;
   const base = sentinel.base;
   if (base === undefined || base.name === "") return undefined;
@@ -190,7 +201,7 @@ function neededFromBase(
       { hint: `Restore its base: backup-fetch <destination> ${base.fullName ?? base.name}.` },
     );
   }
-  return pathsIn(documents, (path) => step.isWanted(path), ["incremented", "skipped"]);
+  return pathsIn(documents, step, ["incremented", "skipped"]);
 }
 
 function listParts({ documents }: ChainMember, manifest: ManifestIndex): PlannedPart[] {
@@ -235,7 +246,14 @@ function isUseful(
 ): boolean {
   if (part.kind === "control") return isWanted(CONTROL_PATH);
   if (manifest !== undefined) return true;
-  return files?.parts.get(part.name)?.some(isWanted) ?? true;
+  const paths = files?.parts.get(part.name);
+  return paths === undefined || isAny(paths, isWanted);
+}
+
+/** Whether `is` says yes to one of `paths`. */
+export function isAny(paths: Iterable<string>, is: (path: string) => boolean): boolean {
+  for (const path of paths) if (is(path)) return true;
+  return false;
 }
 
 /** Names of the parts that hold a wanted file; undefined where our manifest does not tell. */

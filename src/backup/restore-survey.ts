@@ -7,6 +7,8 @@ import { boundedParallel } from "../io/ordered.ts";
 import { localFileError } from "../io/system-error.ts";
 import { isTablespaceMarker } from "./extract-path.ts";
 import type { ExpectedFile, ExpectedTree } from "./expected-tree.ts";
+import { type Paths, PathSet } from "./path-set.ts";
+import type { PathTable } from "./path-table.ts";
 import { isSpecialPath } from "./restore-plan.ts";
 import { RESTORE_MARKER_PATH } from "./restore-marker.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
@@ -14,6 +16,8 @@ import type { TablespacePlan } from "./tablespace-plan.ts";
 const GLOBAL = dirname(RESTORE_MARKER_PATH);
 
 export interface SurveyOptions {
+  /** What the chain's paths are numbered by. */
+  readonly paths: PathTable;
   readonly signal: AbortSignal;
   readonly jobs: number;
   /**
@@ -42,20 +46,21 @@ export async function surveyDestination(
   tablespaces: readonly TablespacePlan[],
   expected: ExpectedTree,
   options: SurveyOptions,
-): Promise<ReadonlySet<string>> {
-  const candidates: Candidate[] = [];
-  const roots = [
+): Promise<Paths> {
+  const candidates = new PathSet(options.paths);
+  const roots: readonly Root[] = [
     { root: destination, prefix: "" },
     ...tablespaces.map(({ oid, location }) => ({ root: location, prefix: `pg_tblspc/${oid}/` })),
   ];
   for (const { root, prefix } of roots) {
     await new Weeding(expected, candidates, options.isServers).weed(root, prefix);
   }
-  const kept = new Set<string>();
+  const kept = new PathSet(options.paths);
+  const located = locatedFiles(candidates, roots, expected);
   const hashers: Hasher[] = [];
   const { signal } = options;
   await boundedParallel(
-    candidates,
+    located,
     options.jobs,
     async (candidate) => {
       const hasher = hashers.pop() ?? (await options.makeHasher());
@@ -68,6 +73,26 @@ export async function surveyDestination(
   return kept;
 }
 
+interface Root {
+  readonly root: string;
+  /** Of paths below it. */
+  readonly prefix: string;
+}
+
+function* locatedFiles(
+  paths: Iterable<string>,
+  roots: readonly Root[],
+  expected: ExpectedTree,
+): Generator<Candidate, void, undefined> {
+  for (const path of paths) {
+    const listed = expected.find(path);
+    // The data directory's own prefix is empty: it comes first, and takes what no other has.
+    const place = roots.findLast(({ prefix }) => path.startsWith(prefix));
+    if (listed === undefined || listed === "patched" || place === undefined) continue;
+    yield { path, absolute: join(place.root, path.slice(place.prefix.length)), listed };
+  }
+}
+
 /** Of a server's own logs nothing is in a backup; they may tell why it is restored. */
 const LOG_DIRECTORIES: ReadonlySet<string> = new Set(["log", "pg_log"]);
 /** Directories of tablespaces, one for each release that uses the location. */
@@ -76,10 +101,10 @@ const WAL_DIRECTORY = "pg_wal";
 
 class Weeding {
   readonly #expected: ExpectedTree;
-  readonly #candidates: Candidate[];
+  readonly #candidates: PathSet;
   readonly #isServers: boolean;
 
-  constructor(expected: ExpectedTree, candidates: Candidate[], isServers: boolean) {
+  constructor(expected: ExpectedTree, candidates: PathSet, isServers: boolean) {
     this.#expected = expected;
     this.#candidates = candidates;
     this.#isServers = isServers;
@@ -108,16 +133,15 @@ class Weeding {
   }
 
   async #look(entry: Dirent, path: string, absolute: string): Promise<boolean> {
-    const { files, directories, patched } = this.#expected;
-    const listed = files.get(path);
+    const { directories } = this.#expected;
+    const listed = this.#expected.find(path);
     if (entry.isFile()) {
-      if (listed !== undefined && !isSpecialPath(path)) {
-        this.#candidates.push({ path, absolute, listed });
-        return true;
-      }
-      return this.#isServers && patched.has(path);
+      if (listed === undefined || isSpecialPath(path)) return false;
+      if (listed === "patched") return this.#isServers;
+      this.#candidates.add(path);
+      return true;
     }
-    if (listed !== undefined || patched.has(path)) return false;
+    if (listed !== undefined) return false;
     // A pg_wal on a disk of its own stays there, empty.
     const isWalLink = this.#isServers && path === WAL_DIRECTORY && entry.isSymbolicLink();
     if (!entry.isDirectory() && !isWalLink) return false;

@@ -13,6 +13,8 @@ import {
 } from "./increment.ts";
 import type { PageGaps } from "./page-gaps.ts";
 import type { ExtractTarget } from "./part-extract.ts";
+import { PathSet } from "./path-set.ts";
+import { PathTable } from "./path-table.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
 
 /** Only we may look into the directories until all is there and they get their own modes. */
@@ -36,6 +38,8 @@ export interface RestoreTreeOptions {
   readonly isCompared?: boolean;
   /** Whether increments are put over the files that are there. */
   readonly isOnTop?: boolean;
+  /** What the chain's paths are numbered by; absent = a table of its own. */
+  readonly paths?: PathTable;
 }
 
 /**
@@ -46,7 +50,8 @@ export class RestoreTree implements ExtractTarget {
   readonly destination: string;
   readonly tablespaces: readonly TablespacePlan[];
   readonly #locations: ReadonlyMap<string, string>;
-  readonly #files = new Set<string>();
+  /** Paths below the data directory. */
+  readonly #files: PathSet;
   readonly #directories = new Set<string>();
   readonly #modes = new Map<string, number>();
   readonly #flush: BackgroundFlush | undefined;
@@ -56,8 +61,9 @@ export class RestoreTree implements ExtractTarget {
   constructor(
     destination: string,
     tablespaces: readonly TablespacePlan[],
-    { flush, isCompared, isOnTop = false }: RestoreTreeOptions,
+    { flush, isCompared, isOnTop = false, paths = new PathTable() }: RestoreTreeOptions,
   ) {
+    this.#files = new PathSet(paths);
     this.destination = destination;
     const writeAt = isCompared === true ? comparedWrite() : writeAll;
     this.#writing = {
@@ -91,8 +97,8 @@ export class RestoreTree implements ExtractTarget {
   }
 
   /** Absolute paths of the files written or kept that nobody has flushed yet. */
-  get unflushedFiles(): Iterable<string> {
-    return this.#files;
+  *unflushedFiles(): Generator<string, void, undefined> {
+    for (const path of this.#files) yield this.locate(path);
   }
 
   /** Content that had to be written. */
@@ -112,9 +118,8 @@ export class RestoreTree implements ExtractTarget {
 
   /** A file that is there from an earlier run and right. */
   keep(path: string): void {
-    const absolute = this.locate(path);
-    this.#files.add(absolute);
-    this.#makeDirectory(dirname(absolute));
+    this.#files.add(path);
+    this.#makeDirectory(dirname(this.locate(path)));
   }
 
   /** Makes a directory and those above it; it gets `mode` at the end. */
@@ -152,7 +157,7 @@ export class RestoreTree implements ExtractTarget {
           isOpen = false;
           await this.#flush.add(file, absolute);
         } else {
-          this.#files.add(absolute);
+          this.#files.add(path);
         }
       } finally {
         if (isOpen) closeSync(file);
@@ -177,7 +182,7 @@ export class RestoreTree implements ExtractTarget {
         ? beginWithIncrement(absolute, mode & MODE_MASK, entry, this.#writing)
         : fillFromIncrement(absolute, entry, missing, this.#writing);
     const gaps = await this.#onEntry("write", absolute, work);
-    this.#files.add(absolute);
+    this.#files.add(path);
     return gaps;
   }
 

@@ -33,6 +33,7 @@ import {
 } from "./restore-finish.ts";
 import { CONTROL_PATH } from "./restore-marker.ts";
 import type { RestoreOptions, RestoreReport } from "./restore-options.ts";
+import type { Paths } from "./path-set.ts";
 import { extractParts, requireComplete } from "./restore-parts.ts";
 import {
   isSpecialPath,
@@ -51,7 +52,10 @@ import { planTablespaces, rewriteTablespaceMap, type TablespacePlan } from "./ta
 
 export type { RestoreOptions, RestoreReport } from "./restore-options.ts";
 
-const NO_MODES: ReadonlyMap<string, number> = new Map();
+/** Permission bits by path. */
+type Modes = Pick<ReadonlyMap<string, number>, "get">;
+
+const NO_MODES: Modes = new Map();
 
 /** Each part that is decompressed holds some frames: a bound on memory, whatever is asked for. */
 const MAX_PARTS_AT_ONCE = 12;
@@ -106,8 +110,8 @@ class Restore {
   readonly #specials = new Map<string, SpecialFile>();
   /** Files begun from newer backups that need pages of older ones. */
   readonly #gaps = new Map<string, PageGaps>();
-  readonly #modes: ReadonlyMap<string, number>;
-  #kept: ReadonlySet<string> = new Set();
+  readonly #modes: Modes;
+  #kept: Paths = new Set();
   #keptBytes = 0;
   #writtenBytes = 0;
 
@@ -121,9 +125,9 @@ class Restore {
     this.#tree = new RestoreTree(options.place, options.locations, {
       flush: this.#flush,
       isCompared,
+      paths: this.#newestStep().paths,
     });
-    const unchanged = newest.manifest?.unchanged ?? new Map<string, { mode: number }>();
-    this.#modes = new Map([...unchanged].map(([path, { mode }]) => [path, mode]));
+    this.#modes = { get: (path) => newest.manifest?.unchanged.get(path)?.mode };
   }
 
   async run(): Promise<RestoreReport> {
@@ -218,6 +222,7 @@ class Restore {
         destination: place,
       });
       this.#kept = await surveyDestination(place, locations, expected, {
+        paths: this.#newestStep().paths,
         signal,
         jobs: this.#options.downloadConcurrency,
         isServers: delta !== undefined,

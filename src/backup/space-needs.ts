@@ -1,4 +1,6 @@
+import type { ManifestIndex } from "./backup-documents.ts";
 import type { SpaceNeed } from "./free-space.ts";
+import type { Paths } from "./path-set.ts";
 import type { RestorePlan } from "./restore-plan.ts";
 import type { RestoreTree } from "./restore-tree.ts";
 
@@ -9,7 +11,7 @@ import type { RestoreTree } from "./restore-tree.ts";
 export function spaceNeeds(
   { steps, sizeBytes }: RestorePlan,
   { destination, tablespaces }: RestoreTree,
-  kept: ReadonlySet<string>,
+  kept: Paths,
 ): readonly SpaceNeed[] {
   const newest = steps.at(-1);
   const manifest = newest?.manifest;
@@ -18,11 +20,7 @@ export function spaceNeeds(
     return isKnown ? [{ directory: destination, sizeBytes }] : [];
   }
   const needs = new Map<string, number>([[destination, 0]]);
-  const sizes = [
-    ...[...manifest.files].map(([path, file]) => [path, file.fullBytes ?? file.sizeBytes] as const),
-    ...[...manifest.unchanged].map(([path, file]) => [path, file.sizeBytes] as const),
-  ];
-  for (const [path, fileBytes] of sizes) {
+  for (const [path, fileBytes] of fileSizes(manifest)) {
     if (kept.has(path) || !newest.isWanted(path)) continue;
     const [, oid] = /^pg_tblspc\/([^/]+)\//.exec(path) ?? [];
     const location = tablespaces.find((tablespace) => tablespace.oid === oid)?.location;
@@ -30,4 +28,12 @@ export function spaceNeeds(
     needs.set(directory, (needs.get(directory) ?? 0) + fileBytes);
   }
   return [...needs].map(([directory, sizeBytes]) => ({ directory, sizeBytes }));
+}
+
+function* fileSizes({
+  files,
+  unchanged,
+}: ManifestIndex): Generator<readonly [path: string, sizeBytes: number], void, undefined> {
+  for (const [path, { sizeBytes, fullBytes }] of files) yield [path, fullBytes ?? sizeBytes];
+  for (const [path, { sizeBytes }] of unchanged) yield [path, sizeBytes];
 }

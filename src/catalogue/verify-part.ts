@@ -1,11 +1,11 @@
 import type { BackupDocuments } from "../backup/backup-documents.ts";
 import { parseEntryName } from "../backup/extract-path.ts";
+import type { ListedFile } from "../backup/manifest-table.ts";
 import { partCodec } from "../backup/part-extract.ts";
 import type { PlannedPart } from "../backup/restore-plan.ts";
 import { FormatError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
-import type { ManifestFile } from "../layout/manifest.ts";
 import { parseBackupLabel } from "../postgres/backup-label.ts";
 import { parsePgControl } from "../postgres/pg-control.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
@@ -16,7 +16,7 @@ import { TappedStorage } from "./tapped-storage.ts";
 export interface PartCheckOptions extends CallOptions {
   readonly codecJobs: number;
   /** Paths that the part has to hold; from `pathsByPart`. */
-  readonly wanted: readonly string[];
+  readonly wanted: Iterable<string>;
   /** Of the stored bytes (XXH64) and of the content (the manifest's algorithm). */
   readonly stored: Hasher;
   readonly content: Hasher;
@@ -43,7 +43,7 @@ export async function verifyPart(
 export function pathsByPart({
   manifest,
   files,
-}: BackupDocuments): ReadonlyMap<string, readonly string[]> {
+}: BackupDocuments): ReadonlyMap<string, Iterable<string>> {
   if (manifest === undefined) return files?.parts ?? new Map();
   const paths = new Map<string, string[]>();
   for (const [path, { part }] of manifest.files) {
@@ -139,7 +139,7 @@ class PartCheck {
   async #checkContent(
     path: string,
     entry: TarEntry,
-    listed: ManifestFile | undefined,
+    listed: ListedFile | undefined,
   ): Promise<void> {
     const { content: hasher } = this.#options;
     if (isSpecial(path) && entry.sizeBytes <= SPECIAL_BYTES_MAX) {
@@ -173,7 +173,7 @@ class PartCheck {
   }
 
   #requireAll(): void {
-    const missing = this.#options.wanted.filter((path) => !this.#seen.has(path));
+    const missing = [...this.#options.wanted].filter((path) => !this.#seen.has(path));
     if (missing.length === 0) return;
     throw new FormatError(`it lacks ${missing.length} files, the first is ${missing[0]}`);
   }

@@ -85,7 +85,7 @@ export async function verifyRepository(
 /** A backup whose documents were read. */
 interface CheckedBackup {
   readonly documents: BackupDocuments;
-  readonly paths: ReadonlyMap<string, readonly string[]>;
+  readonly paths: ReadonlyMap<string, Iterable<string>>;
 }
 
 class Verification {

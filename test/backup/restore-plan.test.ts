@@ -89,10 +89,10 @@ test("of older backups only what all newer ones lack is taken, and no special pa
       ["a", "b", "c"],
     ],
   );
-  assert.deepEqual([...(full?.expected ?? [])], ["a", "b"]);
-  assert.deepEqual([...(middle?.expected ?? [])], ["b", "c"]);
-  assert.deepEqual([...(newest?.expected ?? [])], ["b", "d"]);
-  assert.deepEqual([...(middle?.increments ?? [])], ["b"]);
+  assert.deepEqual([...(full?.expected ?? [])].toSorted(), ["a", "b"]);
+  assert.deepEqual([...(middle?.expected ?? [])].toSorted(), ["b", "c"]);
+  assert.deepEqual([...(newest?.expected ?? [])].toSorted(), ["b", "d"]);
+  assert.deepEqual([...(middle?.increments ?? [])].toSorted(), ["b"]);
   assert.deepEqual(full?.specialParts, []);
   assert.deepEqual(
     full.parts.map(({ name }) => name),
