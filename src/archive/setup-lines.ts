@@ -30,6 +30,12 @@ export interface RestoreSetup {
   readonly configFile: string | undefined;
 }
 
+/** `restore_command` that starts us for every file. */
+export function plainRestoreCommandLine(program: readonly string[]): string {
+  const walnut = escaped(program.map(shellWord).join(" "));
+  return confLine("restore_command", `exec ${walnut} wal-fetch "%f" "%p"`);
+}
+
 /**
  * `restore_command`: the shell itself renames a segment that was fetched ahead into its place, and
  * starts us only for others. docs/decisions/0041 tells why it may.
@@ -38,10 +44,8 @@ export function restoreCommandLine(
   program: readonly string[],
   { spool, renameProgram, configFile }: RestoreSetup,
 ): string {
+  if (spool?.isOnWalFileSystem !== true) return plainRestoreCommandLine(program);
   const walnut = escaped(program.map(shellWord).join(" "));
-  if (spool?.isOnWalFileSystem !== true) {
-    return confLine("restore_command", `exec ${walnut} wal-fetch "%f" "%p"`);
-  }
   const hash = sha256Hex(program.join("\0")).slice(0, 8);
   const recovery = `"$PPID"-${hash}`;
   const tests = ['[ "$f" -nt postmaster.pid ]'];

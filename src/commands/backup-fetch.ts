@@ -1,5 +1,6 @@
 import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
+import { plainRestoreCommandLine } from "../archive/setup-lines.ts";
 import { type BackupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
 import {
   parseRestoreOnly,
@@ -122,7 +123,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
       );
       progress.end();
       if (partial !== undefined) sayWhatIsMissing(partial, log);
-      await sayWhatIsNext(report, log);
+      await sayWhatIsNext(report, context);
     } finally {
       progress.end();
     }
@@ -250,7 +251,7 @@ function sayWhatIsMissing({ leftOut, reduced, unlisted, hasIndexes }: PartialRes
   }
 }
 
-async function sayWhatIsNext(report: RestoreReport, log: Log): Promise<void> {
+async function sayWhatIsNext(report: RestoreReport, { log, self }: Context): Promise<void> {
   const { backup, destination, tablespaces, keptBytes, writtenBytes, changedBytes } = report;
   log.info("backup restored", {
     backup,
@@ -275,6 +276,9 @@ async function sayWhatIsNext(report: RestoreReport, log: Log): Promise<void> {
     "before the server starts, tell it where the WAL is: write the setting into " +
       "postgresql.auto.conf and make an empty recovery.signal (for a standby standby.signal) there; " +
       "a copy that does not replace the server needs archive_mode = off, lest later recoveries follow it",
-    { setting: `restore_command = 'walnut wal-fetch "%f" "%p"'`, directory: destination },
+    {
+      setting: plainRestoreCommandLine(self?.words ?? ["walnut"]),
+      directory: destination,
+    },
   );
 }

@@ -1,4 +1,5 @@
-import { resolve } from "node:path";
+import { stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { callDaemon } from "../daemon/client.ts";
 import { DaemonServer } from "../daemon/server.ts";
 import { readService, ServiceNotifier } from "../daemon/service.ts";
@@ -50,6 +51,11 @@ export const daemon: Command<{ readonly socketPath: string }> = {
     const log = () => archive.log;
     const server = await DaemonServer.listen({ path, listenDescriptor, work: archive, log, clock });
     log().info("daemon listens", { socket: path, dataDirectory });
+    if (!(await isThere(join(dataDirectory, "pg_wal")))) {
+      log().warning("the data directory has no pg_wal: until it has, every push fails", {
+        hint: "Does PGDATA name the server's data directory, and is that mounted?",
+      });
+    }
     const parts = { path, server, archive, notifier, watchdogMs: service.watchdogMs };
     try {
       await supervise(parts, context);
@@ -62,6 +68,14 @@ export const daemon: Command<{ readonly socketPath: string }> = {
     }
   },
 };
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch {
+    return false;
+  }
+}
 
 interface Parts {
   readonly path: string;

@@ -15,7 +15,7 @@ import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
 import { sha256Hex } from "../io/runtime.ts";
 import { StorageTraffic } from "../storage/traffic.ts";
-import type { Context, Self } from "./command.ts";
+import type { Command, Context, Self, Words } from "./command.ts";
 import { createContext } from "./context.ts";
 import { errorExitCode } from "./exit-codes.ts";
 import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
@@ -132,7 +132,7 @@ async function runCommand(
   const found = await program.settings();
   const log = openLog(found, machine, terminal);
   state.log = log;
-  const args = command.parse(line.words);
+  const args = parsed(command, line.words);
   const config = command.needsConfig ? program.configure(found) : defaultConfig(machine);
   for (const [name, value] of found.beside.sdkVariables) machine.exportVariable(name, value);
   const isQuiet = entry.isFrequent === true || !command.needsConfig;
@@ -179,6 +179,16 @@ async function runCommand(
     await command.run(args, context);
   } finally {
     if (readOr(found, general.stats, false)) sayTraffic(traffic, { isText, terminal });
+  }
+}
+
+/** Who names the words wrongly is told how they should be, where there is no better advice. */
+function parsed<Arguments>(command: Command<Arguments>, words: Words): Arguments {
+  try {
+    return command.parse(words);
+  } catch (error) {
+    if (!(error instanceof UsageError) || error.hint !== undefined) throw error;
+    throw new UsageError(error.message, { hint: `Usage: walnut ${command.usage}`, cause: error });
   }
 }
 

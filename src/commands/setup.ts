@@ -1,7 +1,11 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { canRename, installRenameProgram } from "../archive/rename-program.ts";
-import { archiveCommandLine, restoreCommandLine } from "../archive/setup-lines.ts";
+import {
+  archiveCommandLine,
+  plainRestoreCommandLine,
+  restoreCommandLine,
+} from "../archive/setup-lines.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
@@ -61,10 +65,7 @@ export const setup: Command<Arguments> = {
 
 async function restoreLine(dataDirectory: string, { config, self, log }: Context): Promise<string> {
   const words = self?.words ?? [];
-  if (config.prefetch.aheadMax <= 1) {
-    const nothing = { spool: undefined, renameProgram: undefined, configFile: undefined };
-    return restoreCommandLine(words, nothing);
-  }
+  if (config.prefetch.aheadMax <= 1) return plainRestoreCommandLine(words);
   const spool = await prefetchSpool(dataDirectory, config);
   let renameProgram: string | undefined;
   try {

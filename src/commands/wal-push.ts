@@ -73,6 +73,9 @@ export const walPush: Command<Arguments> = {
   },
 };
 
+/** Every file costs a start of us then: a busy server may write WAL faster than that. */
+const NOTHING_AHEAD = "WAL is archived file by file, not ahead of the server, which is slow";
+
 /** Undefined when nobody but us is to know of this push. */
 async function lookAround(wal: Wal, { config, log }: Context): Promise<Surroundings | undefined> {
   const queue = queueOf(wal.path);
@@ -85,7 +88,7 @@ async function lookAround(wal: Wal, { config, log }: Context): Promise<Surroundi
     if (!(error instanceof RefusedError)) throw error;
     // To be fast is no reason to fail; to drop without a record would be one to lie.
     if (config.archiveQueue.dropAboveBytes !== undefined) throw error;
-    log.debug("nothing is archived ahead", { reason: error.message });
+    log.warning(NOTHING_AHEAD, { reason: error.message, hint: error.hint });
     return undefined;
   }
 }
@@ -113,7 +116,7 @@ async function pushQueued(
     try {
       self.startDetached([...words], `${spool.path}/drain.log`);
     } catch (error) {
-      log.debug("no drainer", { reason: String(error) });
+      log.warning(NOTHING_AHEAD, { reason: String(error) });
     }
   }
   const leftMs = Math.max(config.walTimeoutMs - (clock.monotonicMs() - startMs), 1000);
