@@ -66,9 +66,12 @@ function findMissingWal(survey: Survey, backup: CatalogueBackup): string | undef
 
 /** Orders backups by where they can be consistent at the earliest. */
 export function byEnd(one: CatalogueBackup, other: CatalogueBackup): number {
-  const end = ({ finishLsn, startLsn = 0n }: CatalogueBackup): bigint => finishLsn ?? startLsn;
-  const difference = end(one) - end(other);
+  const difference = endOf(one) - endOf(other);
   return difference < 0n ? -1 : difference > 0n ? 1 : 0;
+}
+
+function endOf({ finishLsn, startLsn = 0n }: CatalogueBackup): bigint {
+  return finishLsn ?? startLsn;
 }
 
 /** Segments that a restore of the backup replays to be consistent, by number. */
