@@ -56,7 +56,10 @@ export async function replayTable(
     await measure([...walnut.words, "wal-push", path], walnut.options);
     await measure([...pgBackRest.words, "archive-push", path], pgBackRest.options);
   }
-  const restorers = restorersOf(cluster, walnut, pgBackRest);
+  const restorers = [
+    ...restorersOf(cluster, walnut, pgBackRest),
+    ...(store === undefined ? [] : [plainDownload(store, name)]),
+  ];
   const replays = new Map<string, Replay[]>(restorers.map((one) => [one.name, []]));
   for (let round = 0; round < rounds; round += 1) {
     for (const one of restorers) replays.get(one.name)?.push(await replay(cluster, base, one));
@@ -88,6 +91,18 @@ function restorersOf(cluster: BenchCluster, walnut: Peer, pgBackRest: Peer): rea
     },
     { name: "cp of plain segments", command: () => `cp ${cluster.segmentDirectory}/%f "%p"` },
   ];
+}
+
+/** What store and network take by themselves, one segment after the other. */
+function plainDownload(store: SlowStore, prefix: string): Restorer {
+  const { accessKeyId, secretAccessKey, authorityFile, bucket, port } = store;
+  const url = `https://127.0.0.1:${port}/${bucket}/${prefix}/wal_005/%f.zst`;
+  const words = [
+    `curl -sf --cacert ${authorityFile} --user ${accessKeyId}:${secretAccessKey}`,
+    `--aws-sigv4 aws:amz:us-east-1:s3 -H "x-amz-content-sha256: UNSIGNED-PAYLOAD"`,
+    `${url} -o "%p.zst" && zstd -qdf --rm "%p.zst" -o "%p"`,
+  ];
+  return { name: "curl and zstd -d", command: () => words.join(" ") };
 }
 
 /** Full page images of pgbench's tables, and all of it in the folder of plain segments. */

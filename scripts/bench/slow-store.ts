@@ -45,6 +45,8 @@ export async function startSlowStore(home: string): Promise<SlowStore> {
       "--key",
       key,
       "--quiet",
+      // As the stores of this world do; without it each request pays for a TLS handshake.
+      "--keep-alive",
       "posix",
       join(directory, "objects"),
     ],
