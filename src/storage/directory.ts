@@ -16,6 +16,7 @@ import { directoryError, isMissing } from "./directory-errors.ts";
 import { listDirectory } from "./directory-list.ts";
 import { directoryUpkeep } from "./directory-upkeep.ts";
 import { formatTemporaryName, requireValidKey, requireValidRange } from "./key.ts";
+import { changedWhileRead } from "./request-errors.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -65,7 +66,7 @@ export class DirectoryStorage implements Storage {
     if (!stats.isFile()) throw new ObjectNotFoundError(key, this.name);
     const sizeBytes = Number(stats.size);
     const version = `${stats.ino}-${stats.size}-${stats.mtimeNs}`;
-    if (ifVersion !== undefined && ifVersion !== version) throw this.#changed(key);
+    if (ifVersion !== undefined && ifVersion !== version) throw changedWhileRead(key, this.name);
     onOpened?.({ sizeBytes, version });
 
     const end = Math.min(sizeBytes, range?.end ?? sizeBytes);
@@ -77,7 +78,7 @@ export class DirectoryStorage implements Storage {
       const { bytesRead } = await this.#onDisk("read", key, () =>
         handle.read(buffer, 0, wantedBytes, position),
       );
-      if (bytesRead === 0) throw this.#changed(key);
+      if (bytesRead === 0) throw changedWhileRead(key, this.name);
       position += bytesRead;
       yield buffer.subarray(0, bytesRead);
     }
@@ -185,12 +186,6 @@ export class DirectoryStorage implements Storage {
       }
       throw directoryError(action, this.#path(key), error);
     }
-  }
-
-  #changed(key: ObjectKey): StorageError {
-    return new StorageError(`object ${key} in ${this.name} was changed while it was read`, {
-      isRetryable: false,
-    });
   }
 }
 

@@ -4,6 +4,7 @@ import { deleteEverywhere, requireNowhere } from "./failover-all.ts";
 import { mergeLists, newestOf } from "./failover-list.ts";
 import { AwayErrors, type Member, type Members } from "./failover-members.ts";
 import { requireValidKey } from "./key.ts";
+import { ChangedObjectError } from "./request-errors.ts";
 import { foundOrNothing } from "./presence.ts";
 import type {
   CallOptions,
@@ -79,8 +80,7 @@ export class FailoverStorage implements Storage {
         return;
       } catch (error) {
         // Another store's object need not have the same bytes.
-        const isMissing = error instanceof ObjectNotFoundError;
-        if (state.isBegun || (options.ifVersion !== undefined && !isMissing)) throw error;
+        if (state.isBegun || error instanceof ChangedObjectError) throw error;
         await attempt.fail(error);
       }
     }

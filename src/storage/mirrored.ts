@@ -113,7 +113,7 @@ export class MirroredStorage implements Storage {
         if (reading.isComplete()) return;
       }
     }
-    throw verdict.error;
+    throw this.#unread(verdict.error, options);
   }
 
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
@@ -127,7 +127,7 @@ export class MirroredStorage implements Storage {
         this.#note(source, error, verdict);
       }
     }
-    throw verdict.error;
+    throw this.#unread(verdict.error, options);
   }
 
   async *list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
@@ -145,7 +145,7 @@ export class MirroredStorage implements Storage {
       const source = sources[place];
       failureCount += 1;
       const isVital = (place === 0 && !isLenient) || failureCount === sources.length;
-      if (source === undefined || isVital || !isPassing(error)) throw error;
+      if (source === undefined || isVital || !isPassing(error)) throw this.#unread(error, rest);
       this.#noteFailure(source, error);
       onUnanswered?.(error);
     };
@@ -248,9 +248,16 @@ export class MirroredStorage implements Storage {
     this.#lastFailures.set(index, { atMs: this.#options.clock.monotonicMs(), error });
   }
 
+  /** For who is about to put, and has to know first what is there. */
+  #unread(error: unknown, options: CallOptions): unknown {
+    if (!this.#options.isReader) this.#tellOfPrimary(error, options);
+    return error;
+  }
+
   /** Once: nobody should have to find out that mirrors don't take what the first store does not. */
   #tellOfPrimary(error: unknown, { signal }: CallOptions): void {
-    const isAway = isPassing(error) || signal.reason instanceof DeadlineError;
+    const isMissing = error instanceof ObjectNotFoundError;
+    const isAway = (isPassing(error) && !isMissing) || signal.reason instanceof DeadlineError;
     if (!isAway || this.#isPrimaryTold || this.#primary.isAlone !== true) return;
     this.#isPrimaryTold = true;
     this.#options.log.warning("the first store must take every object: its mirrors only follow", {

@@ -82,13 +82,18 @@ export function parseRetryAfter(value: unknown): number | undefined {
   return Number(value) * 1000;
 }
 
+/** A store answers, and has the object in another version than the one that was asked for. */
+export class ChangedObjectError extends StorageError {
+  override readonly name = "StorageError";
+}
+
 /** The object was written again between two requests for its bytes. */
 export function changedWhileRead(
   key: string,
   storage: string,
   details: { readonly cause?: unknown } = {},
-): StorageError {
-  return new StorageError(`object ${key} in ${storage} was changed while it was read`, {
+): ChangedObjectError {
+  return new ChangedObjectError(`object ${key} in ${storage} was changed while it was read`, {
     isRetryable: false,
     ...details,
   });

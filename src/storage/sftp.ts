@@ -12,6 +12,7 @@ import {
   requireValidRange,
   temporaryNameParts,
 } from "./key.ts";
+import { changedWhileRead } from "./request-errors.ts";
 import type { RepeatOptions } from "./repeat.ts";
 import type { SftpConfig } from "./sftp-config.ts";
 import { SftpConnection } from "./sftp-connection.ts";
@@ -111,7 +112,7 @@ class SftpStorage implements Storage {
       );
       if (!isRegular(mode)) throw new ObjectNotFoundError(key, this.name);
       const version = `${size}-${mtime}`;
-      if (ifVersion !== undefined && ifVersion !== version) throw this.#changed(key);
+      if (ifVersion !== undefined && ifVersion !== version) throw changedWhileRead(key, this.name);
       onOpened?.({ sizeBytes: size, version });
 
       const start = range?.start ?? 0;
@@ -125,7 +126,7 @@ class SftpStorage implements Storage {
       } catch (error) {
         throw sftpError("read", this.#path(key), error);
       }
-      if (position < end) throw this.#changed(key);
+      if (position < end) throw changedWhileRead(key, this.name);
     } finally {
       // Not waited for: the answer is of no interest to the reader.
       session.close(handle).catch(() => {});
@@ -348,11 +349,5 @@ class SftpStorage implements Storage {
 
   #path(key: ObjectKey): string {
     return posix.join(this.#root, key);
-  }
-
-  #changed(key: ObjectKey): StorageError {
-    return new StorageError(`object ${key} in ${this.name} was changed while it was read`, {
-      isRetryable: false,
-    });
   }
 }

@@ -18,6 +18,7 @@ import type { CallResult } from "../../src/daemon/client.ts";
 import { type DaemonOptions, type RunningDaemon, startDaemon } from "../support/daemon.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { needsTool } from "../support/tools.ts";
+import { writeWal } from "../support/wal-writer.ts";
 import { runWalnut, walnutCommand } from "../support/walnut.ts";
 import { until } from "../support/until.ts";
 
@@ -142,6 +143,72 @@ test("survives its store being away, and works again by itself", async () => {
   assert.deepEqual(await daemon.call(fetch), reply("N"));
 });
 
+/** Directories of their own. */
+function otherStores(...names: readonly string[]): Record<string, string> {
+  const paths = names.map((name) => join(directory.path, name));
+  for (const path of paths) mkdirSync(path, { recursive: true });
+  return Object.fromEntries(names.map((name, place) => [name, paths[place] ?? ""]));
+}
+
+const mirrored = (mirror = "", queue = "") => ({
+  WALNUT_MIRROR: JSON.stringify({ second: { WALG_FILE_PREFIX: mirror } }),
+  WALNUT_MIRROR_QUEUE_DIRECTORY: queue,
+});
+
+test("goes on with a store in the first one's place, and carries all into the mirror", async () => {
+  const { spare, mirror = "", queue } = otherStores("spare", "mirror", "queue");
+  const env = {
+    ...environment(),
+    ...mirrored(mirror, queue),
+    WALG_FAILOVER_STORAGES: JSON.stringify({ spare: { WALG_FILE_PREFIX: spare } }),
+    WALG_FAILOVER_STORAGES_CHECK: "false",
+  };
+  await using daemon = await start({ env });
+  const isMirrored = (name: string) =>
+    until(
+      `the mirror has ${name}`,
+      () => existsSync(join(mirror, "wal_005", `${name}.zst`)),
+      () => daemon.log(),
+    );
+  const [first = "", later = ""] = [6n, 7n].map((firstSegment) => {
+    const [segment] = writeWal({ firstSegment, records: [{ dataBytes: 100 }] }).segments;
+    writeFileSync(join(data, "pg_wal", segment?.name ?? ""), segment?.bytes ?? "");
+    return segment?.name;
+  });
+  for (const name of [HISTORY, first]) {
+    assert.deepEqual(await daemon.call({ kind: "push", name }), reply("O"));
+    await isMirrored(name);
+  }
+
+  renameSync(store, `${store}-away`);
+  const pushed = await daemon.call({ kind: "push", name: later });
+  assert.deepEqual(pushed, reply("O"), daemon.log());
+  assert.ok(existsSync(join(spare ?? "", "wal_005", `${later}.zst`)));
+  await isMirrored(later);
+  const fetch = { kind: "fetch", destination: "pg_wal/RECOVERYXLOG" } as const;
+  assert.deepEqual(await daemon.call({ ...fetch, name: HISTORY }), reply("O"), "of the mirror");
+  assert.deepEqual(await daemon.call({ ...fetch, name: SEGMENT }), reply("E"), "not proved");
+
+  renameSync(`${store}-away`, store);
+  assert.deepEqual(await daemon.call({ ...fetch, name: later }), reply("O"), "of the other store");
+});
+
+test("with a mirror alone it reads while its store is away, and says why it takes nothing", async () => {
+  const { mirror = "", queue } = otherStores("mirror", "queue");
+  await using daemon = await start({ env: { ...environment(), ...mirrored(mirror, queue) } });
+  assert.deepEqual(await daemon.call({ kind: "push", name: HISTORY }), reply("O"));
+  await until("mirrored", () => existsSync(join(mirror, "wal_005", `${HISTORY}.zst`)));
+  renameSync(store, `${store}-away`);
+  const later = "00000003.history";
+  writeFileSync(join(data, "pg_wal", later), `${HISTORY_TEXT}2\t0/4000000\tlater\n`);
+  assert.deepEqual(await daemon.call({ kind: "push", name: later }), reply("E"));
+  assert.match(daemon.log(), /its mirrors only follow.*WALG_FAILOVER_STORAGES/s);
+  const fetch = { kind: "fetch", name: HISTORY, destination: "pg_wal/RECOVERYHISTORY" } as const;
+  assert.deepEqual(await daemon.call(fetch), reply("O"));
+  renameSync(`${store}-away`, store);
+  assert.deepEqual(await daemon.call({ kind: "push", name: later }), reply("O"));
+});
+
 test("starts while its store is away", async () => {
   rmSync(store, { recursive: true });
   await using daemon = await start();
@@ -252,6 +319,16 @@ test("a second signal ends the daemon at once, by itself", async () => {
   daemon.kill("SIGTERM");
   assert.deepEqual(await daemon.ended(), { code: null, signal: "SIGTERM" });
   assert.equal((await answer).kind, "lost");
+});
+
+test("says when it starts that its data directory is none, and serves it once it is", async () => {
+  const wal = join(data, "pg_wal");
+  renameSync(wal, `${wal}-away`);
+  await using daemon = await start();
+  await daemon.logged(/WARNING: .* the data directory has no pg_wal.* hint="Does PGDATA/);
+  renameSync(`${wal}-away`, wal);
+  assert.deepEqual(await daemon.call({ kind: "push", name: HISTORY }), reply("O"));
+  assert.ok(stored(HISTORY));
 });
 
 test("refuses to start beside another one, without PGDATA and without a store", async () => {
