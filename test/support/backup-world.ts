@@ -95,19 +95,19 @@ class World implements BackupWorld {
       log: this.#log(),
       clock: clock ?? systemClock,
       onProgress: onProgress ?? (() => {}),
-      signal: signal ?? AbortSignal.timeout(120_000),
+      signal: signal ?? AbortSignal.timeout(600_000),
     };
     return { settings: { ...this.#settings(), ...settings }, world };
   }
 
   async sentinel(name: string): Promise<Sentinel> {
-    const signal = AbortSignal.timeout(120_000);
+    const signal = AbortSignal.timeout(600_000);
     const bytes = await readAll(this.storage.get(sentinelKey(name), { signal }));
     return parseSentinel(name, bytes.toString());
   }
 
   async keys(prefix = ""): Promise<string[]> {
-    const signal = AbortSignal.timeout(120_000);
+    const signal = AbortSignal.timeout(600_000);
     const keys: string[] = [];
     for await (const { key } of this.storage.list(prefix, { signal })) keys.push(key);
     return keys;

@@ -19,7 +19,7 @@ export interface MergeChange extends Partial<MergeSettings> {
 export async function mergeInto(
   storage: Storage,
   backup: string,
-  { signal = AbortSignal.timeout(120_000), ...settings }: MergeChange,
+  { signal = AbortSignal.timeout(600_000), ...settings }: MergeChange,
 ): Promise<MergedBackup> {
   const plan = planMerge(await readChain(storage, backup, { signal }));
   const world = { storage, log: silentLog, clock: systemClock, onProgress: () => {}, signal };
