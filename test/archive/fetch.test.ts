@@ -1,13 +1,10 @@
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
 import { lstat, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import * as fc from "fast-check";
-import { fetchWalAhead } from "../../src/archive/fetch.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { OperationError, StorageAccessError, StorageError } from "../../src/errors.ts";
-import { silentLog } from "../../src/io/log.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { fail, hang } from "./recorded-storage.ts";
@@ -390,25 +387,6 @@ test("nothing is under the final name while the content arrives (E06)", async ()
   await bench.fetch(name, destination);
   assert.equal(seen.length, 8);
   for (const names of seen) assert.match(names.join(), /^RECOVERYXLOG\.tmp-[0-9a-f]{16}$/);
-  await assertFetched();
-});
-
-test("a segment fetched ahead has landed when it is written, and not yet its name", async () => {
-  await put(key, await bench.compress("zstd", content));
-  const landed: string[][] = [];
-  await fetchWalAhead(bench.storage, name, destination, {
-    codecJobs: 2,
-    cacheDirectory: join(bench.directory, "cache"),
-    timeoutMs: 60_000,
-    log: silentLog,
-    signal: new AbortController().signal,
-    systemId: wal.systemId,
-    findOpenRecord: async () => undefined,
-    onOpenRecord: () => assert.deepEqual(landed, []),
-    waitForTurn: async () => {},
-    onLanded: () => landed.push(readdirSync(join(bench.directory, "pg_wal"))),
-  });
-  assert.match(landed.join(), /^RECOVERYXLOG\.tmp-[0-9a-f]{16}$/);
   await assertFetched();
 });
 

@@ -3,120 +3,45 @@ import { existsSync, readdirSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import { queueIn } from "../../src/archive/archive-status.ts";
-import { converse } from "../../src/archive/drain-client.ts";
 import { askPrefetcher } from "../../src/archive/prefetch-client.ts";
-import { prefetch, type PrefetchOptions } from "../../src/archive/prefetcher.ts";
-import { parsePrefetchAnswer, type PrefetchStatus } from "../../src/archive/prefetch-protocol.ts";
 import { putReadySegment } from "../../src/archive/ready-segment.ts";
-import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
+import type { Spool } from "../../src/archive/spool-directory.ts";
 import { StorageError } from "../../src/errors.ts";
-import { systemClock } from "../../src/io/clock.ts";
-import { silentLog } from "../../src/io/log.ts";
 import { parseSegmentName } from "../../src/postgres/wal-file.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
-import { fail, hang } from "./recorded-storage.ts";
-import { flipBit, openWorkbench, type Workbench } from "./workbench.ts";
 import { until } from "../support/until.ts";
+import { Prefetching, RECOVERY } from "./prefetching.ts";
+import { fail, hang } from "./recorded-storage.ts";
+import { flipBit, type Workbench } from "./workbench.ts";
 
 const wal = await recordWal({ segmentCount: 9 });
 const foreign = await recordWal({ segmentCount: 2 });
 const { segments, segmentBytes } = wal;
 const signal = AbortSignal.timeout(120_000);
 const options = { timeoutMs: 20_000, signal };
-const RECOVERY = "4711-0123abcd";
 
+let rig: Prefetching;
 let bench: Workbench;
 let data: string;
 let spool: Spool;
-let running: Promise<string> | undefined;
-let stop: AbortController;
 beforeEach(async () => {
-  bench = await openWorkbench();
-  data = join(bench.directory, "data");
-  await bench.file("data/global/pg_control", wal.control);
-  await bench.file("data/recovery.signal", Buffer.of());
-  await bench.file("data/postmaster.pid", Buffer.from(`${process.pid}\n${data}\n1700000000\n`));
-  await mkdir(join(data, "pg_wal"));
-  spool = await spoolDirectory({ dataDirectory: data, cacheDirectory: "/none" });
-  stop = new AbortController();
+  rig = await Prefetching.open(wal);
+  ({ bench, data, spool } = rig);
 });
-afterEach(async () => {
-  stop.abort(new Error("the test is over"));
-  await running?.catch(() => {});
-  running = undefined;
-  await bench[Symbol.asyncDispose]();
-});
+afterEach(() => rig[Symbol.asyncDispose]());
 
-const nameAt = (index: number) => segments[index] ?? "none";
+const nameAt = (index: number) => rig.nameAt(index);
+const contentOf = (name: string) => rig.contentOf(name);
+const store: Prefetching["store"] = (...words) => rig.store(...words);
+const fetchFirst = () => rig.fetchFirst();
+const start: Prefetching["start"] = (change) => rig.start(change);
+const found: Prefetching["found"] = (recovery) => rig.found(recovery);
+const untilFound = (names: readonly string[]) => rig.untilFound(names);
+const untilOpen = () => rig.untilOpen();
 
-async function store(names: readonly string[], method: "zstd" | "none" = "zstd"): Promise<void> {
-  for (const name of names) {
-    const extension = method === "zstd" ? ".zst" : "";
-    await bench.put(`wal_005/${name}${extension}`, await bench.compress(method, contentOf(name)));
-  }
-}
-
-/** Of a recorded segment, whatever its timeline. */
-function contentOf(name: string): Buffer {
-  return walFile(wal, `00000001${name.slice(8)}`);
-}
-
-/** What recovery has got before: it also tells which extension the archive has. */
-async function fetchFirst(): Promise<void> {
-  await bench.fetch(nameAt(0), join(data, "pg_wal", nameAt(0)));
-  bench.storage.takeCalls();
-}
-
-function start(change: Partial<PrefetchOptions> = {}): Promise<string> {
-  running = prefetch({
-    queue: queueIn(data),
-    spool,
-    openStorage: async () => bench.storage,
-    codecJobs: 2,
-    cacheDirectory: join(bench.directory, "cache"),
-    aheadMax: 4,
-    aheadBytesMax: 1024 ** 3,
-    timeoutMs: 10_000,
-    idleMs: 60_000,
-    inspectMs: 50,
-    settings: "s",
-    after: nameAt(0),
-    recovery: RECOVERY,
-    log: silentLog,
-    clock: systemClock,
-    signal: stop.signal,
-    ...change,
-  });
-  return running;
-}
-
-const take = (name: string, settings = "s") =>
-  askPrefetcher(spool, { kind: "take", name, settings, recovery: RECOVERY }, options);
-
-async function status(): Promise<PrefetchStatus | undefined> {
-  const question = { request: { kind: "status" }, parse: parsePrefetchAnswer };
-  const answer = await converse(spool.prefetchSocket, question, options);
-  return answer.kind === "status" ? answer.status : undefined;
-}
-
-/** What the shell of the recovery finds. */
-function found(recovery = RECOVERY): string[] {
-  const link = join(spool.prefetch, recovery);
-  if (!existsSync(link)) return [];
-  const names = readdirSync(link).filter((name) => !/\.tmp-|\.coming$/.test(name));
-  return names.toSorted();
-}
-
-const untilFound = (names: readonly string[]) =>
-  until(
-    names.join(),
-    () => found().join() === names.join(),
-    () => `but ${found().join()}`,
-  );
-
-const untilOpen = () => until("open", () => existsSync(join(spool.prefetch, RECOVERY)));
+const take: Prefetching["take"] = (...words) => rig.take(...words);
+const status = () => rig.status();
 
 /** Nothing is under way, and nothing will be begun. */
 const untilQuiet = () => until("quiet", async () => (await status())?.underWay === 0);
@@ -146,9 +71,7 @@ test("a limit in bytes counts, too, but one segment always may be there", async 
   start({ aheadBytesMax: 2 * segmentBytes });
   await untilFound([1, 2].map(nameAt));
   await untilQuiet();
-  stop.abort(new Error("enough"));
-  await running?.catch(() => {});
-  stop = new AbortController();
+  await rig.end();
   start({ aheadBytesMax: 1 });
   await untilFound([nameAt(1)]);
 });
@@ -299,9 +222,7 @@ test("it goes on along the real history, also when that is learned later", async
   assert.equal((await take(onTwo(3))).kind, "ready");
   await untilFound([3, 4, 5, 6].map(onTwo));
 
-  stop.abort(new Error("enough"));
-  await running?.catch(() => {});
-  stop = new AbortController();
+  await rig.end();
   start({ aheadMax: 5 });
   await untilFound([...[1, 2].map(nameAt), ...[3, 4, 5].map(onTwo)]);
 });
@@ -370,16 +291,9 @@ test("it ends when nothing is asked for, and there is one of it", async () => {
   await fetchFirst();
   const first = start({ idleMs: 1000 });
   await untilFound([1, 2].map(nameAt));
-  assert.equal(await startTwin(), "another one runs");
+  assert.equal(await start(), "another one runs");
   assert.equal(await first, "nothing was asked for");
 });
-
-function startTwin(): Promise<string> {
-  const first = running;
-  const twin = start();
-  running = first;
-  return twin;
-}
 
 test("a store that fails is tried again, and says nothing about the archive", async () => {
   await store(segments);
