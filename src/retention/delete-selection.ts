@@ -1,5 +1,5 @@
 import { type CatalogueBackup, compareBackups } from "../catalogue/catalogue.ts";
-import { RefusedError, UsageError } from "../errors.ts";
+import { FormatError, RefusedError, UsageError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { isJsonEqual, type JsonValue } from "../layout/json-value.ts";
 import { BACKUPS_FOLDER, sentinelKey } from "../layout/keys.ts";
@@ -133,7 +133,16 @@ function beforeTarget(
 
 /** A time, or undefined for the beginning of a name. */
 function timeOf(text: string): TimeNs | undefined {
-  return /^\d{4}-\d\d-\d\dT/.test(text) ? parseTime(text) : undefined;
+  if (!/^\d{4}-\d\d-\d\dT/.test(text)) return undefined;
+  try {
+    return parseTime(text);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new UsageError(error.message, {
+      hint: "Write 2026-11-21T14:03:00Z or ...+01:00. Nothing was removed.",
+      cause: error,
+    });
+  }
 }
 
 /** WAL-G's lists, from which users take times, show whole seconds. */

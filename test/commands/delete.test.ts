@@ -157,6 +157,10 @@ describe("delete before", () => {
     await assert.rejects(del(storage, "before", "base_nothing"), { name: "RefusedError" });
     const future = new Date(Date.now() + 24 * HOUR_MS).toISOString();
     await assert.rejects(del(storage, "before", future), { name: "UsageError" });
+    await assert.rejects(del(storage, "before", "2026-13-01T00:00:00Z"), {
+      name: "UsageError",
+      message: 'no such time: "2026-13-01T00:00:00Z"',
+    });
     await assert.rejects(del(storage, "before", "FULL", timeOf(30)), { name: "UsageError" });
   });
 
