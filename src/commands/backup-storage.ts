@@ -1,22 +1,27 @@
 import { DeadlineError, StorageAccessError, StorageError } from "../errors.ts";
+import { WAL_FOLDER } from "../layout/keys.ts";
+import { overlay } from "../storage/overlay.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
+import { createContext } from "./context.ts";
 
 /**
  * Makes a backup in the first storage that is alive. When that one dies meanwhile the backup is
  * lost, and is begun once more in the next one: a backup is whole in one storage.
  */
 export async function inBackupStorage<T>(
-  { config, log, openStorage }: Pick<Context, "config" | "log" | "openStorage">,
+  context: Context,
   work: (storage: Storage) => Promise<T>,
 ): Promise<T> {
+  const { config, log, openStorage } = context;
   const tried = new Set<string>();
   let storage = await openStorage("backup");
   for (;;) {
     try {
       await using current = storage;
       tried.add(current.name);
-      return await work(current);
+      await using wal = await openWalStorage(context);
+      return await work(wal === undefined ? current : withWalOf(current, wal));
     } catch (error) {
       if (config.failover === undefined || !isOfStore(error)) throw error;
       const next = await openStorage("backup").catch(() => undefined);
@@ -32,6 +37,26 @@ export async function inBackupStorage<T>(
       storage = next;
     }
   }
+}
+
+/**
+ * Where one storage was chosen for the backup: archive_command may use others, so that the WAL may
+ * arrive in any of them.
+ */
+async function openWalStorage(context: Context): Promise<Storage | undefined> {
+  const { targetStorage, ...config } = context.config;
+  if (targetStorage === undefined || config.failover === undefined) return undefined;
+  return await createContext({ ...context, config }).openStorage("alive");
+}
+
+/** Reads below the folder of the WAL are made in the other one. */
+function withWalOf(storage: Storage, wal: Storage): Storage {
+  const reading = (key: string): Storage => (key.startsWith(WAL_FOLDER) ? wal : storage);
+  return overlay(storage, {
+    get: (key, options) => reading(key).get(key, options),
+    stat: async (key, options) => await reading(key).stat(key, options),
+    list: (prefix, options) => reading(prefix).list(prefix, options),
+  });
 }
 
 function isOfStore(error: unknown): boolean {

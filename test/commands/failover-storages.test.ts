@@ -9,7 +9,7 @@ import { withStorage } from "../../src/commands/storage-choice.ts";
 import { readCommandLine } from "../../src/commands/words.ts";
 import { defaultConfig } from "../../src/config/load.ts";
 import { DatabaseError, StorageError } from "../../src/errors.ts";
-import { bytesSource } from "../../src/io/bytes.ts";
+import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { parseHealth } from "../../src/storage/failover-memory.ts";
 import type { Storage } from "../../src/storage/storage.ts";
@@ -136,6 +136,28 @@ describe("a backup", () => {
     assert.equal(log.lines.filter((line) => line.includes("begun once more")).length, 2);
     rmSync(join(scratch.path, "c"), { recursive: true });
     await assert.rejects(inBackupStorage(context, push), /no storage is alive: default, b, c/);
+  });
+
+  test("in the one that was chosen sees WAL in all, and writes nowhere else", async () => {
+    using scratch = scratchDirectory();
+    const { context, st, names } = bench(scratch.path);
+    writeFileSync(join(scratch.path, "file"), "content");
+    await st("put", "file", "wal_005/one");
+    await st("put", "file", "wal_005/two", "-t", "b");
+    await st("put", "file", "other/three");
+    const config = { ...context.config, targetStorage: "c" };
+    await inBackupStorage(createContext({ ...context, config }), async (storage) => {
+      const keys: string[] = [];
+      for (const folder of ["wal_005/", "other/"]) {
+        for await (const { key } of storage.list(folder, { signal })) keys.push(key);
+      }
+      assert.deepEqual(keys, ["wal_005/one", "wal_005/two"]);
+      assert.equal((await readAll(storage.get("wal_005/two", { signal }))).toString(), "content");
+      assert.equal((await storage.stat("wal_005/one", { signal })).sizeBytes, 7);
+      await storage.put("basebackups_005/x", bytesSource(Buffer.from("x")), { signal });
+      await storage.put("wal_005/four", bytesSource(Buffer.from("x")), { signal });
+    });
+    assert.deepEqual(["default", "b", "c"].map(names), [["one", "three"], ["two"], ["four", "x"]]);
   });
 
   test("is not begun once more for what no other storage helps against", async () => {
