@@ -18,12 +18,7 @@ import {
 import { parseSentinel, type Sentinel } from "../layout/sentinel.ts";
 import type { Storage } from "../storage/storage.ts";
 import { parseEntryName } from "./extract-path.ts";
-import {
-  type ListedFile,
-  type ListedUnchanged,
-  ManifestFiles,
-  UnchangedFiles,
-} from "./manifest-table.ts";
+import { ManifestFiles, UnchangedFiles } from "./manifest-table.ts";
 import { type ByPath, PathList, PathValues } from "./path-set.ts";
 import { PathTable } from "./path-table.ts";
 
@@ -41,9 +36,9 @@ export interface BackupDocuments {
 export interface ManifestIndex {
   readonly header: ManifestHeader;
   readonly parts: ReadonlyMap<string, ManifestPart>;
-  readonly files: ByPath<ListedFile>;
+  readonly files: ManifestFiles;
   /** Files that are as they were in the base. */
-  readonly unchanged: ByPath<ListedUnchanged>;
+  readonly unchanged: UnchangedFiles;
   /** Permission bits. */
   readonly directories: ReadonlyMap<string, number>;
   /** Targets. */
@@ -211,10 +206,7 @@ interface FileTables {
 function fileTables({ hash }: ManifestHeader, shared: SharedDocuments): FileTables {
   const table = shared.paths ?? new PathTable();
   const above = shared.above?.manifest;
-  const isComparable =
-    shared.paths !== undefined &&
-    above?.header.hash === hash &&
-    above.unchanged instanceof UnchangedFiles;
+  const isComparable = shared.paths !== undefined && above?.header.hash === hash;
   const unchanged = new UnchangedFiles(table, hash, isComparable ? above.unchanged : undefined);
   return { here: new ManifestFiles(table, hash), unchanged };
 }
@@ -289,8 +281,8 @@ export function* fileStates({
     yield* files?.states ?? [];
     return;
   }
-  for (const [path, { fullBytes }] of manifest.files) {
-    yield [path, fullBytes === undefined ? "here" : "incremented"];
+  for (const { path, isIncrement } of manifest.files.brief()) {
+    yield [path, isIncrement ? "incremented" : "here"];
   }
   for (const path of manifest.unchanged.keys()) yield [path, "skipped"];
 }

@@ -8,6 +8,15 @@ export type ListedFile = Omit<ManifestFile, "kind" | "name">;
 /** The same for one that is as it was in the base. */
 export type ListedUnchanged = Omit<ManifestUnchanged, "kind" | "name">;
 
+/** What most readers want of a file. */
+export interface BriefFile {
+  readonly path: string;
+  /** Of the whole file. */
+  readonly sizeBytes: number;
+  /** Whether the backup has changes of it only. */
+  readonly isIncrement: boolean;
+}
+
 const WORD_DIGITS = 8;
 const HASH_WORDS: Readonly<Record<ManifestHash, number>> = { xxh64: 2, sha256: 8 };
 const WORD_BITS = 32n;
@@ -66,7 +75,12 @@ class Rows {
     return row;
   }
 
+  sizeOf(row: number): number {
+    return this.#sizes.get(row);
+  }
+
   read(row: number): ListedUnchanged {
+    this.table.noteMade();
     const time =
       (BigInt(this.#times.get(2 * row)) << WORD_BITS) + BigInt(this.#times.get(2 * row + 1));
     return {
@@ -112,6 +126,15 @@ export class ManifestFiles implements ByPath<ListedFile> {
   get(path: string): ListedFile | undefined {
     const row = this.#rows.rowOf(path);
     return row < 0 ? undefined : this.#read(path, row);
+  }
+
+  /** Without what takes longer to tell. */
+  *brief(): Generator<BriefFile, void, undefined> {
+    for (let row = 0; row < this.#rows.count; row += 1) {
+      const full = this.#fullSizes.get(row);
+      const sizeBytes = full === 0 ? this.#rows.sizeOf(row) : full - 1;
+      yield { path: this.#rows.pathOf(row), sizeBytes, isIncrement: full !== 0 };
+    }
   }
 
   /** Part of each file. */

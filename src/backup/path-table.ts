@@ -1,3 +1,4 @@
+import { collectGarbage } from "../io/runtime.ts";
 import { Column } from "./typed-column.ts";
 
 const CHUNK_BITS = 20;
@@ -5,6 +6,8 @@ const CHUNK_BYTES = 1 << CHUNK_BITS;
 const BYTE_MASK = CHUNK_BYTES - 1;
 const MAX_BYTES = 2 ** 32 - 1;
 const FIRST_SLOTS = 4096;
+/** Things made of the table, a hundred bytes or so each, that may lie about. */
+const THINGS_PER_COLLECTION = 65_536;
 /** At most this share of the slots is in use. */
 const MAX_LOAD = 0.7;
 const FIRST_NAME_BYTES = 1024;
@@ -29,6 +32,7 @@ export class PathTable {
   #slots = new Uint32Array(FIRST_SLOTS);
   #count = 0;
   #endBytes = 0;
+  #madeCount = 0;
   /** The path that is looked for; used again and again. */
   #wanted = Buffer.allocUnsafeSlow(FIRST_NAME_BYTES);
 
@@ -58,6 +62,7 @@ export class PathTable {
 
   /** The path of a number; only of those that were given out. */
   pathOf(id: number): string {
+    this.noteMade();
     const [start, end] = [this.#startOf(id), this.#ends.get(id)];
     const chunk = this.#bytes[start >>> CHUNK_BITS];
     const at = start & BYTE_MASK;
@@ -67,6 +72,15 @@ export class PathTable {
     const bytes = Buffer.alloc(end - start);
     for (let index = 0; index < bytes.length; index += 1) bytes[index] = this.#byte(start + index);
     return bytes.toString();
+  }
+
+  /**
+   * To be called for each string and object that is made of what is packed here: the collector
+   * would let as much of them come together as of what lives.
+   */
+  noteMade(): void {
+    this.#madeCount += 1;
+    if (this.#madeCount % THINGS_PER_COLLECTION === 0) collectGarbage();
   }
 
   /** Puts the path's UTF-8 into `#wanted`; gives its length. */

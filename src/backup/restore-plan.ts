@@ -264,7 +264,7 @@ function neededParts(
   // Directories and links are entries, too, but the manifest lists them.
   if (manifest === undefined) return undefined;
   const names = new Set<string>();
-  for (const [path, { part }] of manifest.files) if (isWanted(path)) names.add(part);
+  for (const [path, part] of manifest.files.parts) if (isWanted(path)) names.add(part);
   return names;
 }
 
@@ -276,9 +276,7 @@ function sizeOf(
   if (newest?.manifest !== undefined) {
     let sizeBytes = 0;
     const { files, unchanged } = newest.manifest;
-    for (const [path, { sizeBytes: storedBytes, fullBytes }] of files) {
-      if (mask(path)) sizeBytes += fullBytes ?? storedBytes;
-    }
+    for (const file of files.brief()) if (mask(file.path)) sizeBytes += file.sizeBytes;
     for (const [path, file] of unchanged) if (mask(path)) sizeBytes += file.sizeBytes;
     return sizeBytes;
   }

@@ -34,6 +34,6 @@ function* fileSizes({
   files,
   unchanged,
 }: ManifestIndex): Generator<readonly [path: string, sizeBytes: number], void, undefined> {
-  for (const [path, { sizeBytes, fullBytes }] of files) yield [path, fullBytes ?? sizeBytes];
+  for (const { path, sizeBytes } of files.brief()) yield [path, sizeBytes];
   for (const [path, { sizeBytes }] of unchanged) yield [path, sizeBytes];
 }

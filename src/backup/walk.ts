@@ -279,7 +279,17 @@ function baseOf(name: string, stats: BigIntStats): WalkedBase {
 }
 
 function fileOf(path: string, name: string, stats: BigIntStats): WalkedFile {
-  return { kind: "file", path, sizeBytes: Number(stats.size), ...baseOf(name, stats) };
+  // One by one: a spread for each of a million files takes its time.
+  return {
+    kind: "file",
+    path,
+    sizeBytes: Number(stats.size),
+    name,
+    mode: Number(stats.mode & MODE_MASK),
+    mtimeNs: stats.mtimeNs,
+    uid: Number(stats.uid),
+    gid: Number(stats.gid),
+  };
 }
 
 function directoryOf(name: string, stats: BigIntStats): WalkedDirectory {
@@ -316,9 +326,11 @@ function followLink(
 function readNames(directory: string): string[] {
   const names = unlessMissing("list", directory, () => readdirSync(directory)) ?? [];
   if (names.some((name) => name.includes("\ufffd"))) requireUtf8Names(directory);
-  const sorted = names.toSorted().toReversed();
+  // In place: a million names take enough room once.
+  // oxlint-disable-next-line unicorn/no-array-sort, unicorn/no-array-reverse
+  names.sort().reverse();
   if (names.length >= NAMES_PER_COLLECTION) collectGarbage();
-  return sorted;
+  return names;
 }
 
 function requireUtf8Names(directory: string): void {

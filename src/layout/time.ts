@@ -33,12 +33,13 @@ export function formatTimeUtc(timeNs: TimeNs): string {
  * ("2026-08-21T20:00:11.482915337+02:00"; "Z" where the offset is 0).
  */
 export function formatTime(timeNs: TimeNs, offsetMinutes: number): string {
-  const localNs = timeNs + BigInt(offsetMinutes) * 60n * NS_PER_S;
-  const seconds = floorDivide(localNs, NS_PER_S);
-  const fractionNs = localNs - seconds * NS_PER_S;
-  const text = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
-  const fraction =
-    fractionNs === 0n ? "" : `.${fractionNs.toString().padStart(9, "0").replace(/0+$/, "")}`;
+  // With numbers as soon as they suffice: it is done for each file of a backup.
+  const fractionNs = Number(timeNs % NS_PER_S);
+  const borrowed = fractionNs < 0 ? 1 : 0;
+  const seconds = Number(timeNs / NS_PER_S) - borrowed + offsetMinutes * 60;
+  const text = new Date(seconds * 1000).toISOString().slice(0, 19);
+  const digits = String(fractionNs + borrowed * Number(NS_PER_S)).padStart(9, "0");
+  const fraction = fractionNs === 0 ? "" : `.${digits.replace(/0+$/, "")}`;
   return `${text}${fraction}${formatOffset(offsetMinutes)}`;
 }
 
