@@ -10,7 +10,7 @@ import { SEGMENT_HEADER_BYTES, type SegmentHeader } from "../postgres/wal-segmen
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { CommitScan, type CommitSummary, type PlacedEnd } from "./commit-scan.ts";
 import { HasherPool } from "./hasher-pool.ts";
-import { TappedStorage } from "./tapped-storage.ts";
+import { tappedStorage } from "./tapped-storage.ts";
 
 /** One object that holds a segment. */
 export interface SegmentObject {
@@ -130,7 +130,7 @@ class Reader {
   async open(object: SegmentObject): Promise<Load> {
     const { codecJobs, signal } = this.#options;
     const tap = new Tap(await this.#hashers.take("xxh64"));
-    const tapped = new TappedStorage(this.#storage, tap.onChunk);
+    const tapped = tappedStorage(this.#storage, tap.onChunk);
     const content = lazily(() => readStoredWal(tapped, object.stored, { codecJobs, signal }));
     return { object, content, tap };
   }

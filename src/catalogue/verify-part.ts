@@ -11,7 +11,7 @@ import { parsePgControl } from "../postgres/pg-control.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { readTar, type TarEntry } from "../tar/read.ts";
 import { faultText } from "./finding.ts";
-import { TappedStorage } from "./tapped-storage.ts";
+import { tappedStorage } from "./tapped-storage.ts";
 
 export interface PartCheckOptions extends CallOptions {
   readonly codecJobs: number;
@@ -77,7 +77,7 @@ class PartCheck {
     const { stored, signal, codecJobs, onBytes } = this.#options;
     const { manifest, sentinel } = this.#documents;
     let sizeBytes = 0;
-    const tapped = new TappedStorage(this.#storage, (chunk) => {
+    const tapped = tappedStorage(this.#storage, (chunk) => {
       sizeBytes += chunk.length;
       stored.update(chunk);
       onBytes(chunk.length);

@@ -13,7 +13,7 @@ import { carry, type MirrorPair } from "./mirror-catch-up.ts";
 import { AWAY_MS, MirrorFollower } from "./mirror-follower.ts";
 import type { MirrorQueue, NoteKind, OpenNote } from "./mirror-queue.ts";
 import { isPassing, MirroredReading, Verdict, versionIndex } from "./mirrored-reading.ts";
-import { MirrorView } from "./mirror-view.ts";
+import { mirrorView } from "./mirror-view.ts";
 import { mirroredUpkeep } from "./mirrored-upkeep.ts";
 import type {
   CallOptions,
@@ -85,7 +85,7 @@ export class MirroredStorage implements Storage {
       const pair = { primary: primary.reading, mirror: mirror.storage };
       return {
         mirror,
-        view: new MirrorView(mirror.storage, mirror.queue),
+        view: mirrorView(mirror.storage, mirror.queue),
         follower: new MirrorFollower(pair, mirror.queue, options),
       };
     });

@@ -2,7 +2,7 @@ import type { Storage } from "./storage.ts";
 
 /** Methods that a wrapper does in its own way. */
 type OwnMethods = Partial<
-  Pick<Storage, "get" | "put" | "stat" | "list" | "delete" | typeof Symbol.asyncDispose>
+  Pick<Storage, "get" | "put" | "stat" | "list" | "delete" | "copies" | typeof Symbol.asyncDispose>
 >;
 
 /** `inner` with some of its methods done in another way; all else, what it can besides too, is its. */
@@ -19,6 +19,9 @@ export function overlay(inner: Storage, own: OwnMethods): Storage {
     },
     get copies() {
       return inner.copies;
+    },
+    get primary() {
+      return inner.primary;
     },
     readableBytes: (key, storedBytes) =>
       inner.readableBytes === undefined ? storedBytes : inner.readableBytes(key, storedBytes),
