@@ -27,6 +27,8 @@ interface Placed extends Wanted {
   readonly store: 0 | 1 | "both";
 }
 
+const isWal = (line: string): boolean => line.includes(": wal_005/");
+
 /** Segments and what else there is go into both in turn. */
 class Stores {
   readonly #world = new FailoverWorld(2);
@@ -194,7 +196,6 @@ describe("delete from several storages", () => {
       const { log } = await stores.del("garbage", ...words);
       return log.filter((line) => line.startsWith("info: Object marked"));
     };
-    const isWal = (line: string): boolean => line.includes(": wal_005/");
     assert.ok((await marked("ARCHIVES")).every(isWal));
     const backups = await marked("BACKUPS");
     assert.ok(backups.length > 0 && !backups.some(isWal));
