@@ -63,6 +63,7 @@ export interface InfoWarning {
     | "archiver-failing"
     | "archiver-off"
     | "archive-behind"
+    | "left-behind"
     | "wrong-cluster"
     | "server-unreachable"
     | "nothing-restorable";
@@ -215,6 +216,13 @@ function warnOfServer(
   if (owner !== undefined && owner !== server.systemId) {
     const text = `the server is cluster ${server.systemId}, the repository of cluster ${owner}`;
     warnings.push({ code: "wrong-cluster", text });
+  }
+  const newest = [...view.sets.values()].at(-1)?.timeline ?? 0;
+  if (!server.isInRecovery && server.timeline < newest) {
+    const text =
+      `the server writes timeline ${server.timeline}, but another one was promoted to ` +
+      `${newest}: what this one writes is lost to it (docs/failover.md)`;
+    warnings.push({ code: "left-behind", text });
   }
   if (!server.isArchiving && !server.isInRecovery) {
     warnings.push({ code: "archiver-off", text: "the server has no archive_command in use" });

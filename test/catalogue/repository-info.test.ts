@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { readCatalogue } from "../../src/catalogue/catalogue.ts";
+import { summarizeRepository } from "../../src/catalogue/repository-info.ts";
+import { walView } from "../../src/catalogue/wal-view.ts";
 import { info } from "../../src/commands/info.ts";
 import { timeline } from "../../src/commands/timeline.ts";
 import { verify } from "../../src/commands/verify.ts";
@@ -7,6 +10,8 @@ import { walShow } from "../../src/commands/wal-show.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { gapKey, QUARANTINE_FOLDER } from "../../src/layout/keys.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
+import { timeNsOf } from "../../src/layout/time.ts";
+import { parseLsn } from "../../src/postgres/lsn.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { runCommand } from "../support/command-run.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -26,6 +31,38 @@ test("info tells of WAL-G's repository to when it goes", async () => {
   assert.equal(shown.restorable_to.lsn, "0/7013CA0");
   const { stdout: text } = await runCommand(info, storage, ["--offline"]);
   assert.match(text, /^restorable to\s+0\/7013CA0, 2026-11-21T04:53:30/m);
+});
+
+test("a primary on an older timeline than the archive's was left behind", async () => {
+  await using fixture = await unpackWalgFixture("timelines");
+  await using storage = new DirectoryStorage(fixture.repository, systemClock);
+  const signal = AbortSignal.timeout(60_000);
+  const catalogue = await readCatalogue(storage, { signal });
+  const view = walView(catalogue);
+  const server = {
+    systemId: catalogue.backups[0]?.systemId ?? 0n,
+    versionNumber: 180_000,
+    lsn: parseLsn("0/7013CA0"),
+    isArchiving: true,
+    lastFailedWal: undefined,
+    lastFailedAt: undefined,
+    isArchiverFailing: false,
+  };
+  const codesFor = (change: { timeline: number; isInRecovery: boolean }) =>
+    summarizeRepository({
+      catalogue,
+      view,
+      report: { ...view, storageName: "", systemId: undefined, timelines: [], plans: [] },
+      collisions: [],
+      server: { ...server, ...change },
+      nowNs: timeNsOf(systemClock.now()),
+    }).warnings.map(({ code }) => code);
+  const isLeft = (timeline: number, isInRecovery: boolean) =>
+    codesFor({ timeline, isInRecovery }).includes("left-behind");
+  assert.deepEqual(
+    [isLeft(1, false), isLeft(2, false), isLeft(3, false), isLeft(1, true)],
+    [true, false, false, false],
+  );
 });
 
 test("info warns of what somebody should look at", async () => {
