@@ -25,8 +25,8 @@ export function isDamage(error: unknown): boolean {
 
 /**
  * What `read` gives; where it rejects because of damage, what it gives when it is asked again (the
- * bytes may have changed on their way), or of the first single copy that is better. Rejects with the
- * first error if none is.
+ * bytes may have changed on their way), or of the first single copy that is better. Rejects with
+ * the first error if none is.
  */
 export async function readSoundly<T>(
   storage: Storage,

@@ -1,7 +1,7 @@
 /**
  * A mirror with the real program, both stores being S3 behind a bad line: what was acknowledged is
- * in the first store, and in the end in both, whatever was killed. A long run does it with backups of
- * a real server. Then the first store dies: nothing is stored, and what is stored is read.
+ * in the first store, and in the end in both, whatever was killed. A long run does it with backups
+ * of a real server. Then the first store dies: nothing is stored, and what is stored is read.
  */
 import assert from "node:assert/strict";
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
