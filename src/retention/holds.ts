@@ -33,7 +33,7 @@ const MANY_KEYS = 20_000;
 /**
  * Asks the store about what a plan removes. Where a delete of what is held would only hide it,
  * about every object: each may have a hold of its own. Where it is refused, about those of backups,
- * which stay whole, and about WAL as long as the youngest is held: other refusals are the deleter's.
+ * which stay whole, and about WAL as long as the youngest is held: all else the deleter is told.
  */
 export async function findHolds(
   storage: Storage,
