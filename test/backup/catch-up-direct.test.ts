@@ -170,7 +170,7 @@ describe("a primary that gives a standby what it lacks", () => {
     assert.equal(received.status, "fulfilled", inspectReason(received));
     assert.equal(sent.status, "fulfilled", inspectReason(sent));
     assert.ok(sent.value.dataBytes < 30_000_000, `${sent.value.dataBytes}`);
-    assert.ok(sent.value.unchangedCount > 300, `${sent.value.unchangedCount}`);
+    assert.ok(sent.value.unchangedCount > 100, `${sent.value.unchangedCount}`);
     assert.ok(received.value.removedCount > 0);
     assert.deepEqual(await leftovers(dataDirectory), []);
     assert.ok(existsSync(join(dataDirectory, "standby.signal")));

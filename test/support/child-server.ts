@@ -20,7 +20,8 @@ export interface ChildServerOptions {
   readonly cwd: string;
 }
 
-const START_TIMEOUT_MS = 30_000;
+/** Many times what any takes, even where the machine is slow and busy. */
+const START_TIMEOUT_MS = 120_000;
 const POLL_MS = 20;
 
 /** Starts a server that the kernel ends with us, however we end. */
