@@ -1,3 +1,4 @@
+import { RefusedError } from "../errors.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { Finding } from "./finding.ts";
@@ -5,12 +6,16 @@ import { countGivenUp } from "./timeline-report.ts";
 import type { TimelinePlan } from "./wal-windows.ts";
 import type { WalView } from "./wal-view.ts";
 
-/** What the names alone tell: bases and segments that are missing, and histories that are none. */
+/**
+ * What the names alone tell: bases and segments that are missing, and histories that are none.
+ * Throws RefusedError where there is no backup and no WAL: a wrong prefix looks like that.
+ */
 export function judgeNames(
   catalogue: Catalogue,
   plans: readonly TimelinePlan[],
   view: WalView,
 ): readonly Finding[] {
+  requireContent(catalogue);
   return [
     ...catalogue.histories.flatMap(({ key, problem }): readonly Finding[] =>
       problem === undefined ? [] : [{ kind: "damaged", subject: key, text: problem }],
@@ -18,6 +23,16 @@ export function judgeNames(
     ...missingBases(catalogue),
     ...plans.flatMap((plan) => [...missingWal(plan, view), ...holes(plan, catalogue, view)]),
   ];
+}
+
+function requireContent({ backups, wal, histories, storageName }: Catalogue): void {
+  if (backups.length > 0 || wal.count > 0 || histories.length > 0) return;
+  throw new RefusedError(`there is no backup and no WAL in ${storageName}`, {
+    hint:
+      "Are the store and its prefix the right ones? If they are, nothing was stored yet, or all of " +
+      "it is lost: `walnut st sync --restore` brings it back if a mirror has it, else take a base " +
+      "backup now.",
+  });
 }
 
 function missingBases({ backups }: Catalogue): readonly Finding[] {

@@ -74,7 +74,7 @@ export interface VerifyReport {
   readonly plans: readonly TimelinePlan[];
 }
 
-/** Checks a repository as far as the level says. A store that fails rejects; damage never does. */
+/** Checks a repository as the level says. A store that fails or is empty rejects, damage never. */
 export async function verifyRepository(
   storage: Storage,
   options: VerifyOptions,

@@ -42,8 +42,8 @@ export const verify: Command<VerifyArguments> = {
     "names, sizes and documents, and at the checksums that the store tells: what is not as it was " +
     "when walnut read it is read again, up to 1 GiB. All levels check that the WAL is there from every backup to " +
     "consistency, and onwards without a hole along the real history of timelines.\n\n" +
-    "Exit code 0: nothing was found. Damage, missing objects and holes have an exit code of their " +
-    "own. With WALNUT_MIRROR it is the first store that is checked; of what is wrong there it is " +
+    "Exit code 0: nothing wrong was found. Damage, missing objects and holes have an exit code of " +
+    "their own, and so has a place where there is no backup and no WAL. With WALNUT_MIRROR it is the first store that is checked; of what is wrong there it is " +
     "told which mirror has a good copy, and the command that repairs it. What was proved is " +
     "remembered in walnut_005/verified.json.",
   flags: [

@@ -110,6 +110,27 @@ describe("a quick verify", () => {
   });
 });
 
+describe("a place without backups and WAL", () => {
+  for (const flags of [["--quick"], [], ["--full"], ["--json"]]) {
+    test(`is not sound, and stays as it is: verify ${flags.join(" ")}`, async () => {
+      const storage = new MemoryStorage();
+      const refused = {
+        name: "RefusedError",
+        message: "there is no backup and no WAL in memory://test",
+        hint: /prefix/,
+      };
+      await assert.rejects(runCommand(verify, storage, flags), refused);
+      assert.deepEqual(storage.keys, []);
+      // What walnut itself noted is nothing that could be restored.
+      for (const key of ["walnut_005/cluster.json", "elsewhere/basebackups_005/x"]) {
+        await storage.put(key, bytesSource(Buffer.from("{}")), { signal });
+      }
+      await assert.rejects(runCommand(verify, storage, flags), refused);
+      assert.equal(storage.keys.length, 2);
+    });
+  }
+});
+
 function isPayload(key: string): boolean {
   return /tar_partitions|^wal_005\/[0-9A-F]{24}(\.\w+)?$/.test(key);
 }
