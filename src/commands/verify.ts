@@ -43,9 +43,10 @@ export const verify: Command<VerifyArguments> = {
     "when walnut read it is read again, up to 1 GiB. All levels check that the WAL is there from every backup to " +
     "consistency, and onwards without a hole along the real history of timelines.\n\n" +
     "Exit code 0: nothing wrong was found. Damage, missing objects and holes have an exit code of " +
-    "their own, and so has a place where there is no backup and no WAL. With WALNUT_MIRROR it is the first store that is checked; of what is wrong there it is " +
-    "told which mirror has a good copy, and the command that repairs it. What was proved is " +
-    "remembered in walnut_005/verified.json.",
+    "their own, and so has a place where there is no backup and no WAL. With WALNUT_MIRROR it is " +
+    "the first store that is checked; of what is wrong there it is told which mirror has a good " +
+    "copy, and the command that repairs it. What was proved is remembered in " +
+    "walnut_005/verified.json.",
   flags: [
     { name: "quick", text: "Look at names, sizes and documents only." },
     { name: "full", text: "Read everything." },
