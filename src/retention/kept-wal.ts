@@ -69,11 +69,6 @@ export class KeptWal {
     this.#keep(timeline, { first: 0, last: Infinity, reason });
   }
 
-  /** Whether anything of the timeline stays. */
-  touches(timeline: number): boolean {
-    return this.#byTimeline.has(timeline);
-  }
-
   /** What stays of a timeline: ascending, without overlaps. */
   segmentsOf(timeline: number): readonly KeptSegments[] {
     const sorted = (this.#byTimeline.get(timeline) ?? []).toSorted(

@@ -1,7 +1,6 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { type SegmentSet, segmentSets } from "../catalogue/segment-set.ts";
 import { RefusedError } from "../errors.ts";
-import type { BackupName } from "../layout/backup-name.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { RetentionPlan } from "./plan.ts";
 import { isFull, isSound } from "./policy.ts";
@@ -105,26 +104,31 @@ function brokenPromise(plan: RetentionPlan, after: Survey): readonly string[] {
   const { promise, replayFrom } = plan.selection;
   if (promise === undefined) return [];
   const { backup } = promise;
-  if (!after.byName.has(backup)) return [`${backup}, which the promised time needs, would go`];
+  const start = after.byName.get(backup);
+  if (start === undefined) return [`${backup}, which the promised time needs, would go`];
   if (!replayFrom.has(backup)) return [`the WAL behind ${backup} would not be kept`];
-  return lostReach(plan, backup);
+  return lostReach(plan, start);
 }
 
 /** What is taken away behind the promise's start although no earlier replay gets where it does. */
-function lostReach(
-  { survey, selection, backups }: RetentionPlan,
-  start: BackupName,
-): readonly string[] {
-  const inOrder = backups.toSorted((one, other) => byEnd(one.backup, other.backup));
-  const from = inOrder.findIndex(({ backup }) => backup.name === start);
-  const reached = new Set<number | undefined>();
-  return inOrder.slice(from).flatMap(({ backup, isKept }) => {
-    const way = wayToNewest(survey, backup);
-    if (way === undefined || reached.has(way.hole?.segmentNumber)) return [];
-    if (isKept && selection.replayFrom.has(backup.name)) reached.add(way.hole?.segmentNumber);
-    const isLost = !isKept && isSound(survey, backup);
-    return isLost ? [`${backup.name}, the first behind missing WAL, would go`] : [];
+function lostReach({ survey, selection, backups }: RetentionPlan, start: CatalogueBackup) {
+  // Nobody can tell what leads to a timeline without history, or where replay ends on the way.
+  if (!survey.histories.has(survey.timelines.at(-1) ?? 1)) return [];
+  const behind = backups.flatMap(({ backup, isKept }) => {
+    const way = byEnd(backup, start) < 0 ? undefined : wayToNewest(survey, backup);
+    return way === undefined ? [] : [{ backup, isKept, endsAt: way.hole?.segmentNumber }];
   });
+  const replayed = behind.filter(
+    ({ backup, isKept }) => isKept && selection.replayFrom.has(backup.name),
+  );
+  return behind
+    .filter(
+      ({ backup, isKept, endsAt }) =>
+        !isKept &&
+        isSound(survey, backup) &&
+        !replayed.some((one) => one.endsAt === endsAt && byEnd(one.backup, backup) <= 0),
+    )
+    .map(({ backup }) => `${backup.name}, the first behind missing WAL, would go`);
 }
 
 function tooFew(plan: RetentionPlan, after: Survey, minimumFulls: number): readonly string[] {

@@ -56,7 +56,7 @@ export function planRetention(
   rules: PlanRules,
 ): RetentionPlan {
   const unfinished = judgeAll(survey, selection, rules);
-  const way = selection.scope.hasWal ? findWayToNewest(survey, selection) : undefined;
+  const way = findWayToNewest(survey, selection);
   const reasons = keptBackups(survey, selection, { rules, unfinished, way });
   const backups = survey.catalogue.backups.map((backup) => {
     const all = reasons.get(backup.name) ?? [];
@@ -100,7 +100,13 @@ function judgeAll(
 interface PlanParts {
   readonly rules: PlanRules;
   readonly unfinished: readonly JudgedUnfinished[];
-  readonly way: CatalogueBackup | undefined;
+  readonly way: WayKept;
+}
+
+/** Whether anything leads to the newest timeline, and what stays for that alone. */
+interface WayKept {
+  readonly isLed: boolean;
+  readonly backup?: CatalogueBackup | undefined;
 }
 
 function keptBackups(
@@ -118,7 +124,7 @@ function keptBackups(
   }
   if (scope.isForced !== true) {
     keepUnreadable(survey, reasons, named);
-    if (way !== undefined) reasons.add(way, wayReason(survey));
+    if (way.backup !== undefined) reasons.add(way.backup, wayReason(survey));
     for (const judged of unfinished) if (judged.mayBeRunning) keepBases(survey, reasons, judged);
   }
   keepChains(survey, reasons);
@@ -143,11 +149,8 @@ function keepUnreadable(
  * The timeline that is written now must not lose the last backup that leads to it: the one that
  * stays for that alone, if the selection keeps none from which replay gets as far.
  */
-function findWayToNewest(
-  survey: Survey,
-  { replayFrom, scope }: Selection,
-): CatalogueBackup | undefined {
-  if (scope.isForced === true || scope.isBare === true) return undefined;
+function findWayToNewest(survey: Survey, { replayFrom, scope }: Selection): WayKept {
+  if (!scope.hasWal || scope.isForced === true || scope.isBare === true) return { isLed: true };
   const leading = survey.catalogue.backups.flatMap((backup) => {
     const way = wayToNewest(survey, backup);
     return way === undefined ? [] : [{ backup, endsAt: way.hole?.segmentNumber }];
@@ -158,7 +161,7 @@ function findWayToNewest(
   const isReplayed = choice.some(
     ({ backup, endsAt }) => endsAt === last?.endsAt && replayFrom.has(backup.name),
   );
-  return isReplayed ? undefined : last?.backup;
+  return { isLed: last !== undefined, backup: isReplayed ? undefined : last?.backup };
 }
 
 function wayReason({ timelines }: Survey): string {
@@ -202,7 +205,7 @@ function keepChains(survey: Survey, reasons: Reasons): void {
 
 function keptWal(
   survey: Survey,
-  { replayFrom, scope }: Selection,
+  { replayFrom }: Selection,
   {
     backups,
     unfinished,
@@ -213,7 +216,7 @@ function keptWal(
   for (const { backup, isKept } of backups) {
     if (!isKept) continue;
     const reason =
-      backup === way
+      backup === way.backup
         ? `WAL for point-in-time recovery since ${backup.name}`
         : replayFrom.get(backup.name);
     if (reason !== undefined) wal.keepFrom(startOf(survey, backup, reason));
@@ -226,8 +229,7 @@ function keptWal(
     wal.keepFrom({ timeline: one.timeline, segmentNumber, consistentLsn: 0n, reason });
   }
   const newest = survey.timelines.at(-1);
-  const isAnchored = scope.isForced !== true && scope.isBare !== true;
-  if (newest !== undefined && isAnchored && !wal.touches(newest)) {
+  if (newest !== undefined && !way.isLed) {
     wal.keepTimeline(newest, `timeline ${newest} is the newest, and has no backup yet`);
   }
   return wal;

@@ -152,13 +152,19 @@ class PolicyRun {
   #startOf(timeNs: TimeNs): CatalogueBackup | undefined {
     const leading = this.#leading();
     const ready = leading.filter((backup) => (this.#times.get(backup) ?? timeNs + 1n) <= timeNs);
-    return ready.at(-1) ?? firstToEnd(leading);
+    return ready.at(-1) ?? this.#firstToEnd(leading);
   }
 
   /** Those that lead to the newest timeline; if none does, nothing better is known than all. */
   #leading(): readonly CatalogueBackup[] {
     const leading = this.#candidates.filter((backup) => this.#way(backup) !== undefined);
     return leading.length > 0 ? leading : this.#candidates;
+  }
+
+  /** The one from which the earliest position can be restored to: not always the first to begin. */
+  #firstToEnd(backups: readonly CatalogueBackup[]): CatalogueBackup | undefined {
+    const timeOf = (backup: CatalogueBackup): number => Number(this.#times.get(backup) ?? 0n);
+    return backups.toSorted((one, other) => byEnd(one, other) || timeOf(one) - timeOf(other))[0];
   }
 
   #way(backup: CatalogueBackup): WayToNewest | undefined {
@@ -177,7 +183,7 @@ class PolicyRun {
     while (hole !== undefined) {
       const { timeline, segmentNumber } = hole;
       const behind = leading.filter((one) => (this.#way(one)?.first ?? 0) > segmentNumber);
-      const next = firstToEnd(behind);
+      const next = this.#firstToEnd(behind);
       if (next === undefined) return;
       const name = formatSegmentName(timeline, BigInt(segmentNumber), segmentBytes);
       this.#reasons.add(next, `first behind WAL segment ${name}, which is missing`);
@@ -234,11 +240,6 @@ export function isSound(survey: Survey, backup: CatalogueBackup): boolean {
 /** A catch-up backup has no base, and is none for a restore. */
 export function isFull({ baseName }: CatalogueBackup): boolean {
   return baseName === undefined;
-}
-
-/** The one from which the earliest position can be restored to: not always the first to begin. */
-function firstToEnd(backups: readonly CatalogueBackup[]): CatalogueBackup | undefined {
-  return backups.toSorted(byEnd)[0];
 }
 
 /**

@@ -95,9 +95,9 @@ export function ownSegments(
 }
 
 /**
- * On the way to the newest timeline of the repository: undefined if a restore of this backup can't
- * even begin it; else how far it gets. Where the newest timeline's history is not known, every
- * backup may be on its way, as far as its own timeline goes.
+ * On the way to the newest timeline of the repository: undefined if a restore of this backup does
+ * not come to its own end there; else how far it gets. Where the newest timeline's history is not
+ * known, every backup may be on its way, as far as its own timeline goes.
  */
 export function wayToNewest(survey: Survey, backup: CatalogueBackup): WayToNewest | undefined {
   const { timeline, finishLsn, startLsn = 0n } = backup;
@@ -109,8 +109,11 @@ export function wayToNewest(survey: Survey, backup: CatalogueBackup): WayToNewes
   const own = ownSegments(survey, backup);
   const first = own?.first ?? survey.nameSegment(backup);
   const hole = firstHoleOnLine(survey, history, first);
-  if (hole !== undefined && own !== undefined && hole.segmentNumber <= own.last) return undefined;
-  return { first, hole };
+  const isOwn = hole !== undefined && own !== undefined && hole.segmentNumber <= own.last;
+  // Up to where a timeline was left, its own file of that segment does as well.
+  const isElsewhere =
+    isOwn && survey.sets.get(timeline)?.firstMissing(first, own.last) === undefined;
+  return isOwn && !isElsewhere ? undefined : { first, hole };
 }
 
 /** How far a replay gets on the way to the newest timeline. */

@@ -85,7 +85,12 @@ export class Reference {
     const left = line[at + 1]?.forkSegment ?? Infinity;
     if (at < 0 || backup.lastSegment > left) return undefined;
     const holders = (segment: number) =>
-      line.filter(({ id, forkSegment }) => forkSegment <= segment && this.#hasSegment(id, segment));
+      line.filter(
+        ({ id, forkSegment }, index) =>
+          forkSegment <= segment &&
+          segment <= (line[index + 1]?.forkSegment ?? Infinity) &&
+          this.#hasSegment(id, segment),
+      );
     const isThere = (segment: number): boolean =>
       holders(segment).at(-1) === line.findLast(({ forkSegment }) => forkSegment <= segment);
     for (let segment = backup.segment; segment <= backup.lastSegment; segment += 1) {

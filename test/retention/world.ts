@@ -120,6 +120,7 @@ function makeBackups(
     if (backups.some((one) => one.name.slice(0, 29) === name.slice(0, 29))) continue;
     // Later positions are later times, by and large: clocks differ by some hours.
     const startMs = NOW_MS - (330 - segment - timeline.id) * 12 * HOUR_MS - roll.below(6) * HOUR_MS;
+    const finishMs = startMs + ((lastSegment - segment) * 12 + 1) * HOUR_MS;
     backups.push({
       name,
       timeline: timeline.id,
@@ -127,7 +128,7 @@ function makeBackups(
       lastSegment,
       base: base?.name,
       startMs,
-      finishMs: startMs + HOUR_MS,
+      finishMs,
       isPermanent: roll.isLucky(0.15),
       corruptPages: roll.isLucky(0.1) ? 3 : 0,
       hasControl: !roll.isLucky(0.05),
