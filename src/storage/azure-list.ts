@@ -1,5 +1,5 @@
 import type { AzureTransport } from "./azure-transport.ts";
-import { inByteOrder, requireOrder } from "./byte-order.ts";
+import { inByteOrder } from "./byte-order.ts";
 import { compareKeys } from "./key.ts";
 import { sumOfBase64, withSum } from "./object-sum.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
@@ -21,11 +21,8 @@ export async function* listBlobs(
   options: ListOptions,
 ): AsyncIterable<ObjectInfo> {
   const { startAfter, signal } = options;
-  let last = "";
   for await (const info of inByteOrder(readPages(transport, prefix, options))) {
     signal.throwIfAborted();
-    requireOrder(last, info.key, transport.name);
-    last = info.key;
     const isAfter = startAfter === undefined || compareKeys(info.key, startAfter) > 0;
     if (isAfter && !info.key.endsWith("/")) yield info;
   }

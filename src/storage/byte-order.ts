@@ -32,20 +32,46 @@ export async function* inByteOrder(objects: AsyncIterable<ObjectInfo>): AsyncIte
 }
 
 /**
- * Throws StorageError if a store lists `key` after `last` although it comes before it: what relies
- * on the order, like resuming behind the last key, would lose objects.
+ * Holds what a store lists to what was asked for, as what relies on it would lose objects. A key that
+ * is not so may have been changed on its way: asking again helps, unless it comes out the same.
  */
-export function requireOrder(
-  last: ObjectKey,
-  key: ObjectKey,
-  storageName: string,
-  hint?: string,
-): void {
-  if (compareKeys(key, last) >= 0) return;
-  throw new StorageError(
-    `${storageName} lists ${JSON.stringify(key)} after ${JSON.stringify(last)}: not in byte order`,
-    { isRetryable: false, ...(hint === undefined ? {} : { hint }) },
-  );
+export class ListCheck {
+  readonly #prefix: string;
+  readonly #storageName: string;
+  readonly #refused = new Set<string>();
+
+  constructor(prefix: string, storageName: string) {
+    this.#prefix = prefix;
+    this.#storageName = storageName;
+  }
+
+  /** Throws StorageError unless `key` begins with the prefix and comes after `last`, if any. */
+  require(key: ObjectKey, last: ObjectKey | undefined): void {
+    if (!key.startsWith(this.#prefix)) {
+      throw this.#refusal(
+        `${quoted(key)} where keys were asked for that begin with `,
+        this.#prefix,
+      );
+    }
+    if (last !== undefined && compareKeys(key, last) <= 0) {
+      throw this.#refusal(`${quoted(key)}, which is not in byte order, after `, last);
+    }
+  }
+
+  #refusal(text: string, key: string): StorageError {
+    const message = `${this.#storageName} lists ${text}${quoted(key)}`;
+    const isRetryable = !this.#refused.has(message);
+    this.#refused.add(message);
+    return new StorageError(message, { isRetryable, hint: ORDER_HINT });
+  }
+}
+
+const ORDER_HINT =
+  "A store that lists so can't be used; directory buckets (S3 Express) are such. One that did so " +
+  "once sent an answer that was changed on its way.";
+
+function quoted(key: string): string {
+  return JSON.stringify(key);
 }
 
 function sorted(objects: readonly ObjectInfo[]): readonly ObjectInfo[] {

@@ -1,7 +1,6 @@
 import { property } from "./gcs-errors.ts";
 import { readHead } from "./gcs-read.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
-import { requireOrder } from "./byte-order.ts";
 import { withSum } from "./object-sum.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
 
@@ -21,14 +20,11 @@ export async function* listObjects(
   options: ListOptions,
 ): AsyncIterable<ObjectInfo> {
   const { startAfter, signal } = options;
-  let last = "";
   let token: string | undefined;
   while (token !== "") {
     const page: Page = await readPage(transport, { prefix, token }, options);
     for (const info of page.objects) {
       signal.throwIfAborted();
-      requireOrder(last, info.key, transport.name);
-      last = info.key;
       // The store begins at this key, not behind it.
       if (info.key !== startAfter && !info.key.endsWith("/")) yield info;
     }

@@ -2,6 +2,7 @@ import { StorageError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { Retries, withRetry } from "../io/retry.ts";
 import type { RetryContext, RetryPolicy } from "../io/retry.ts";
+import { ListCheck } from "./byte-order.ts";
 import type {
   ByteRange,
   CallOptions,
@@ -20,7 +21,7 @@ import type {
  *
  * - A `get` that is cut goes on behind the last byte that arrived, if the object still has the
  *   version and size that it had; a `list` goes on behind the last key. Both count failures anew
- *   after each progress.
+ *   after each progress. Keys that were not asked for, or are not in byte order, are a failure.
  * - A `put` starts over if its body can be opened again. Repeated with `ifAbsent`, it may find its
  *   own object and reject with ObjectExistsError: the caller compares the content.
  */
@@ -66,14 +67,22 @@ export class RetryingStorage implements Storage {
 
   async *list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
     const retries = new Retries(this.#policy, this.#context);
+    const check = new ListCheck(prefix, this.name);
     let position = options;
     for (;;) {
+      // Only the key behind it shows that one is in its place.
+      let held: ObjectInfo | undefined;
       try {
         for await (const info of this.#inner.list(prefix, position)) {
-          retries.reset();
-          position = { ...options, startAfter: info.key };
-          yield info;
+          check.require(info.key, held?.key ?? position.startAfter);
+          if (held !== undefined) {
+            retries.reset();
+            position = { ...options, startAfter: held.key };
+            yield held;
+          }
+          held = info;
         }
+        if (held !== undefined) yield held;
         return;
       } catch (error) {
         await retries.afterFailure(error, options);

@@ -7,7 +7,6 @@ import {
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import { compareKeys } from "./key.ts";
-import { requireOrder } from "./byte-order.ts";
 import { isNotImplemented, isPassingFailure, isRefusal } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, ListOptions, ObjectInfo, ObjectKey } from "./storage.ts";
@@ -23,8 +22,6 @@ interface Position {
   readonly startAfter?: ObjectKey | undefined;
   readonly token?: string | undefined;
 }
-
-const ORDER_HINT = "Directory buckets (S3 Express) can't be used.";
 
 /** What was found out about a store's lists. */
 export interface ListMemory {
@@ -55,7 +52,6 @@ export async function* listObjects(
     }
     for (const info of page.objects) {
       options.signal.throwIfAborted();
-      requireOrder(last, info.key, transport.name, ORDER_HINT);
       last = info.key;
       if (!info.key.endsWith("/")) yield info;
     }

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import { StorageAccessError, StorageError } from "../../src/errors.ts";
 import { readAll } from "../../src/io/bytes.ts";
+import { overlay } from "../../src/storage/overlay.ts";
 import { RetryingStorage } from "../../src/storage/retrying.ts";
 import type { OpenedObject } from "../../src/storage/storage.ts";
 import { patternBytes, patternSource } from "../support/bodies.ts";
@@ -140,6 +141,70 @@ test("a list that is cut goes on behind the last key", async () => {
     faulty.fault("list", call, { kind: "fail-after", count: call % 3, error: cut });
   }
   assert.deepEqual(await keysOf(storage, "k", { startAfter: "k04" }), keys.slice(5));
+});
+
+test("a key that is changed on its way is asked for again, where its place can show it", async () => {
+  const keys = ["w/03", "w/05", "w/07", "w/09"];
+  const seen = { caught: 0, hidden: 0 };
+  const places = fc.record({
+    index: fc.nat(keys.length - 1),
+    at: fc.nat(3),
+    bit: fc.nat(6),
+    startAfter: fc.option(fc.constantFrom("w/03", "w/04"), { nil: undefined }),
+  });
+  await fc.assert(
+    fc.asyncProperty(places, async ({ index, at, bit, startAfter }) => {
+      const { memory } = open();
+      await putAll(memory, keys);
+      const wanted = keys.filter((key) => startAfter === undefined || key > startAfter);
+      const changed = Buffer.from(keys[index] ?? "");
+      changed.writeUInt8(changed.readUInt8(at) ^ (1 << bit), at);
+      let calls = 0;
+      const bad = overlay(memory, {
+        async *list(prefix, options) {
+          calls += 1;
+          for await (const info of memory.list(prefix, options)) {
+            const isHit = calls === 1 && info.key === keys[index];
+            yield isHit ? { ...info, key: changed.toString() } : info;
+          }
+        },
+      });
+      const clock = new SkippingClock();
+      const storage = new RetryingStorage(bad, policy, { clock, random: () => 0 });
+      const listed = await keysOf(storage, "w/", startAfter === undefined ? {} : { startAfter });
+      const hidden = wanted.map((key) => (key === keys[index] ? changed.toString() : key));
+      // In its place among the others it looks like any key.
+      const lower = startAfter ?? "w/";
+      const isHidden = hidden.every(
+        (key, place) => key.startsWith("w/") && key > (hidden[place - 1] ?? lower),
+      );
+      assert.deepEqual(listed, isHidden ? hidden : wanted);
+      assert.equal(calls, isHidden ? 1 : 2);
+      seen[isHidden ? "hidden" : "caught"] += 1;
+    }),
+    { numRuns: 200 },
+  );
+  assert.ok(seen.caught > 50 && seen.hidden > 0, JSON.stringify(seen));
+});
+
+test("keys that come out wrong again are the store's own: refused, in plain words", async () => {
+  const { memory } = open();
+  await putAll(memory, ["a/1", "b/1"]);
+  for (const [prefix, listed, message] of [
+    ["a/", "", /lists "b\/1" where keys were asked for that begin with "a\/"$/],
+    ["", "a/", /lists "a\/1", which is not in byte order, after "a\/1"$/],
+  ] as const) {
+    const clock = new SkippingClock();
+    const bad = overlay(memory, {
+      async *list(_prefix, options) {
+        yield* memory.list(listed, options);
+        yield* memory.list(listed, options);
+      },
+    });
+    const storage = new RetryingStorage(bad, policy, { clock, random: () => 0 });
+    await assert.rejects(keysOf(storage, prefix), { name: "StorageError", message });
+    assert.equal(clock.sleeps.length, 1);
+  }
 });
 
 test("a body that can be opened once is sent once", async () => {
