@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -103,9 +103,13 @@ async function fetch(place: Place, killAfterMs?: number): Promise<RunResult> {
   });
 }
 
-/** A server on what a killed restore left: it must not come up. */
+/**
+ * A server on what a killed restore left: it must not come up. The file that asks for recovery goes
+ * again: where the restore had made nothing but the directory, it would be somebody else's.
+ */
 async function requireNoServer(place: Place): Promise<void> {
   if (!existsSync(place.destination)) return;
+  const left = readdirSync(place.destination).toSorted();
   await using server = await restoreCluster(place.destination, {
     major: 15,
     signal: "recovery",
@@ -113,6 +117,8 @@ async function requireNoServer(place: Place): Promise<void> {
   });
   assert.equal(server.outcome, "exited", server.log());
   rmSync(join(place.destination, "postmaster.pid"), { force: true });
+  rmSync(join(place.destination, "recovery.signal"));
+  assert.deepEqual(readdirSync(place.destination).toSorted(), left);
 }
 
 async function requireServer(place: Place): Promise<void> {
@@ -142,6 +148,12 @@ for (const style of ["walnut", "walg"] as const) {
     while (kills < KILLS) {
       rmSync(place.destination, { recursive: true, force: true });
       rmSync(place.location, { recursive: true, force: true });
+      if (serverStarts === 0) {
+        // As if it was killed right after its first step.
+        mkdirSync(place.destination);
+        await requireNoServer(place);
+        serverStarts += 1;
+      }
       for (let inARow = 0; ; inARow += 1) {
         const isLeft = inARow >= KILLS_IN_A_ROW;
         const result = await fetch(place, isLeft ? undefined : random() * durationMs * 1.1);
