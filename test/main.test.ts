@@ -55,7 +55,7 @@ test("says on standard error what is wrong, and how to go on", async () => {
     [
       ["wal-push", "a", "--config=/no/such.json"],
       3,
-      "config file .* can't be read: ENOENT\nHINT: .*",
+      "config file /no/such\\.json does not exist\nHINT: .* --config or .*",
     ],
   ];
   for (const [words, expectedCode, message] of cases) {

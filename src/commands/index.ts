@@ -30,6 +30,8 @@ export interface CommandEntry {
   readonly exitCode?: ExitCodeRule;
   /** PostgreSQL runs it for every WAL file: what it logs without need fills the server's log. */
   readonly isFrequent?: boolean;
+  /** It works until it is stopped, so that a signal to stop is no failure. */
+  readonly isEndless?: boolean;
 }
 
 /** Every command, in the order of the help. */
@@ -50,7 +52,10 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   backfill: { load: async () => (await import("./backfill.ts")).backfillCommand },
   "wal-restore": { load: async () => (await import("./wal-restore.ts")).walRestore },
   "take-over": { load: async () => (await import("./take-over.ts")).takeOver },
-  "wal-receive": { load: async () => (await import("./wal-receive.ts")).walReceive },
+  "wal-receive": {
+    load: async () => (await import("./wal-receive.ts")).walReceive,
+    isEndless: true,
+  },
   daemon: { load: async () => (await import("./daemon.ts")).daemon },
   client: {
     load: async () => (await import("./client.ts")).client,

@@ -7,7 +7,7 @@ import { general } from "../config/general-settings.ts";
 import { defaultConfig, makeConfig, settingWarnings } from "../config/load.ts";
 import { OUR_PREFIX, type Setting, settingFlagNames } from "../config/setting.ts";
 import { SettingIndex } from "../config/settings.ts";
-import { ConfigError, OperationError, UsageError } from "../errors.ts";
+import { ConfigError, InterruptedError, OperationError, UsageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { startDetached } from "../io/detached.ts";
 import type { LogLevel } from "../io/log.ts";
@@ -97,7 +97,9 @@ export async function runProgram(machine: Machine): Promise<number> {
     return 0;
   } catch (error) {
     terminal.clear();
-    logFailure(state.log, error);
+    const isStop = error instanceof InterruptedError && machine.signal.aborted;
+    if (isStop && entry?.isEndless === true) state.log.info(error.message);
+    else logFailure(state.log, error);
     return (entry?.exitCode ?? errorExitCode)(error, {
       workingDirectory: machine.workingDirectory,
       positionals: state.positionals,

@@ -64,6 +64,16 @@ async function isFile(path: string): Promise<boolean> {
   }
 }
 
+const READ_HINTS: ReadonlyMap<string, string> = new Map([
+  [
+    "ENOENT",
+    "Correct the path in --config or WALNUT_CONFIG (WALG_CONFIG_PATH), or write the file. With none " +
+      "of these, the first of ~/.walnut.* and ~/.walg.* is read.",
+  ],
+  ["EACCES", "The user who runs walnut needs the right to read it, and to pass its directories."],
+  ["EISDIR", "Name a file: this is a directory."],
+]);
+
 async function readText(path: string): Promise<string> {
   try {
     const { size } = await stat(path);
@@ -74,8 +84,10 @@ async function readText(path: string): Promise<string> {
   } catch (cause) {
     const code = systemErrorCode(cause);
     if (code === undefined) throw cause;
-    throw new ConfigError(`config file ${path} can't be read: ${code}`, {
-      ...(code === "ENOENT" ? { hint: "Check the path; it is the one that was given." } : {}),
+    const text = code === "ENOENT" ? "does not exist" : `can't be read: ${code}`;
+    const hint = READ_HINTS.get(code);
+    throw new ConfigError(`config file ${path} ${text}`, {
+      ...(hint === undefined ? {} : { hint }),
       cause,
     });
   }

@@ -33,7 +33,8 @@ export async function* inByteOrder(objects: AsyncIterable<ObjectInfo>): AsyncIte
 
 /**
  * Holds what a store lists to what was asked for, as what relies on it would lose objects. A key
- * that is not so may have been changed on its way: asking again helps, unless it comes out the same.
+ * that is not so may have been changed on its way: asking again helps, unless the answer is the
+ * same.
  */
 export class ListCheck {
   readonly #prefix: string;

@@ -123,10 +123,15 @@ test("refuses a file that is not there, and a directory", async () => {
   const path = join(directory.path, "a.json");
   await assert.rejects(readConfigFile(path), {
     code: "config",
-    message: `config file ${path} can't be read: ENOENT`,
+    message: `config file ${path} does not exist`,
+    hint: /--config or WALNUT_CONFIG/,
   });
   mkdirSync(path);
-  await assert.rejects(readConfigFile(path), { code: "config", message: /EISDIR$/ });
+  await assert.rejects(readConfigFile(path), {
+    code: "config",
+    message: /EISDIR$/,
+    hint: /directory/,
+  });
 });
 
 test("finds the first file of the home directory", async () => {

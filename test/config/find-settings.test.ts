@@ -290,7 +290,7 @@ test("a named config file that is missing or broken is a problem; the rest is re
   const environment = { WALG_STORAGE_PREFIX: "x" };
   assert.deepEqual(await findWithFiles({}, { config: "absent.json" }, environment), {
     prefix: "x",
-    problems: ["config file ~/absent.json can't be read: ENOENT"],
+    problems: ["config file ~/absent.json does not exist"],
     file: undefined,
   });
   const { problems } = await findWithFiles({ ".walg.json": "{" }, {}, {});

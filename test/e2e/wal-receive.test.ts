@@ -73,6 +73,8 @@ interface Service extends AsyncDisposable {
   /** Resolves when it has logged this. */
   said(pattern: RegExp): Promise<void>;
   output(): string;
+  /** What it ended by, once it has. */
+  signalCode(): NodeJS.Signals | null;
 }
 
 /** Starts wal-receive as the server's user. */
@@ -89,13 +91,14 @@ function startReceiving({ cluster, walnut }: Setup, ...words: readonly string[])
   child.stderr?.setEncoding("utf8").on("data", (chunk: string) => (text.all += chunk));
   const kill = async (how: NodeJS.Signals): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return;
-    const exit = once(child, "exit");
+    const closed = once(child, "close");
     child.kill(how);
-    await exit;
+    await closed;
   };
   return {
     kill,
     output: () => text.all,
+    signalCode: () => child.signalCode,
     async said(pattern) {
       await until(
         `${pattern} is said`,
@@ -205,6 +208,9 @@ test("killed at any moment, it has lost nothing that it acknowledged", async () 
   const before = await cluster.value(COUNTED);
   await cluster.stop("immediate");
   await service.kill("SIGTERM");
+  // It is made to be stopped: that is no error, and its caller sees by what it ended.
+  assert.match(service.output(), /^INFO: \S+ \S+ stopped by SIGTERM$/m);
+  assert.equal(service.signalCode(), "SIGTERM");
   await using recovered = await recover(setup);
   assert.equal(await recovered.value(COUNTED), before, seedNote);
 });
