@@ -1,58 +1,29 @@
-import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { BACKUPS_FOLDER, CATCH_UP_FOLDER } from "../layout/keys.ts";
-import type {
-  CallOptions,
-  GetOptions,
-  ListOptions,
-  ObjectInfo,
-  ObjectKey,
-  PutOptions,
-  Storage,
-} from "../storage/storage.ts";
+import { overlay, wrappedCopies } from "../storage/overlay.ts";
+import type { Storage } from "../storage/storage.ts";
 
 /** A repository in which the catch-up backups stand where backups are; all else is as it is. */
-export class CatchUpStorage implements Storage {
-  readonly name: string;
-  readonly isWriteOnly?: boolean | undefined;
-  readonly #inner: Storage;
-
-  constructor(inner: Storage) {
-    this.name = inner.name;
-    this.isWriteOnly = inner.isWriteOnly;
-    this.#inner = inner;
-  }
-
-  get(key: ObjectKey, options: GetOptions): ByteStream {
-    return this.#inner.get(inside(key), options);
-  }
-
-  async put(key: ObjectKey, body: ByteSource, options: PutOptions): Promise<void> {
-    await this.#inner.put(inside(key), body, options);
-  }
-
-  async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
-    return { ...(await this.#inner.stat(inside(key), options)), key };
-  }
-
-  async *list(prefix: string, options: ListOptions): AsyncIterable<ObjectInfo> {
-    const { startAfter } = options;
-    const position = startAfter === undefined ? {} : { startAfter: inside(startAfter) };
-    for await (const info of this.#inner.list(inside(prefix), { ...options, ...position })) {
-      yield { ...info, key: outside(info.key) };
-    }
-  }
-
-  async delete(keys: readonly ObjectKey[], options: CallOptions): Promise<void> {
-    await this.#inner.delete(keys.map(inside), options);
-  }
-
-  get copies(): readonly Storage[] | undefined {
-    return this.#inner.copies?.map((copy) => new CatchUpStorage(copy));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#inner[Symbol.asyncDispose]();
-  }
+export function catchUpStorage(inner: Storage): Storage {
+  return overlay(inner, {
+    ...wrappedCopies(inner, catchUpStorage),
+    // Its keys would be those of the backups.
+    upkeep: undefined,
+    readableBytes: (key, storedBytes) =>
+      inner.readableBytes === undefined
+        ? storedBytes
+        : inner.readableBytes(inside(key), storedBytes),
+    get: (key, options) => inner.get(inside(key), options),
+    put: async (key, body, options) => await inner.put(inside(key), body, options),
+    stat: async (key, options) => ({ ...(await inner.stat(inside(key), options)), key }),
+    async *list(prefix, options) {
+      const { startAfter } = options;
+      const position = startAfter === undefined ? {} : { startAfter: inside(startAfter) };
+      for await (const info of inner.list(inside(prefix), { ...options, ...position })) {
+        yield { ...info, key: outside(info.key) };
+      }
+    },
+    delete: async (keys, options) => await inner.delete(keys.map(inside), options),
+  });
 }
 
 function inside(key: string): string {

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { fetchCatchUp } from "../backup/catch-up-fetch.ts";
-import { CatchUpStorage } from "../backup/catch-up-storage.ts";
+import { catchUpStorage } from "../backup/catch-up-storage.ts";
 import { findBackup, LATEST } from "../backup/catalogue.ts";
 import type { Command } from "./command.ts";
 import { formatBytes } from "./progress.ts";
@@ -32,7 +32,7 @@ export const catchUpFetch: Command<CatchUpFetchArguments> = {
 
   async run({ destination, backup: wanted }, context) {
     const { config, log, signal, progress } = context;
-    await using storage = new CatchUpStorage(await context.openStorage("alive"));
+    await using storage = catchUpStorage(await context.openStorage("alive"));
     const choice =
       wanted === LATEST ? ({ kind: "latest" } as const) : ({ kind: "name", name: wanted } as const);
     const backup = await findBackup(storage, choice, { signal });

@@ -1,4 +1,4 @@
-import { CatchUpStorage } from "../backup/catch-up-storage.ts";
+import { catchUpStorage } from "../backup/catch-up-storage.ts";
 import { backupList } from "./backup-list.ts";
 
 /** `walnut catchup-list`: backup-list of what catchup-push stored. */
@@ -10,7 +10,7 @@ export const catchUpList: typeof backupList = {
 
   async run(args, context) {
     const openStorage: typeof context.openStorage = async (use) =>
-      new CatchUpStorage(await context.openStorage(use));
+      catchUpStorage(await context.openStorage(use));
     await backupList.run(args, { ...context, openStorage });
   },
 };

@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { CatchUpStorage } from "../backup/catch-up-storage.ts";
+import { catchUpStorage } from "../backup/catch-up-storage.ts";
 import { pushBackup } from "../backup/push.ts";
 import { FormatError, UsageError } from "../errors.ts";
 import { type Lsn, lsn, parseLsn } from "../postgres/lsn.ts";
@@ -59,7 +59,7 @@ export const catchUpPush: Command<CatchUpPushArguments> = {
     };
     try {
       await inBackupStorage(context, async (whole) => {
-        const storage = new CatchUpStorage(whole);
+        const storage = catchUpStorage(whole);
         const pushed = await pushBackup(settings, { storage, log, clock, onProgress, signal });
         const elapsedMs = clock.monotonicMs() - startMs;
         sayWritten(log, pushed, { storage: storage.name, elapsedMs });

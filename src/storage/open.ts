@@ -6,7 +6,7 @@ import { STORAGE_RETRY_POLICY, systemRandom } from "../io/retry.ts";
 import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.ts";
 import type { AzureConfig } from "./azure-config.ts";
 import { countedStorage } from "./counted.ts";
-import { DeadlineStorage } from "./deadline.ts";
+import { deadlineStorage } from "./deadline.ts";
 import { DirectoryStorage } from "./directory.ts";
 import type { HealthRules } from "./failover-health.ts";
 import type { FailoverOpenOptions, StoreToOpen } from "./failover-open.ts";
@@ -132,7 +132,7 @@ export async function openStorage(config: StorageConfig, options: OpenOptions): 
 
   const all = { ...options, ...retry, log, retryPolicy, traffic };
   let storage = await openAll(config, all);
-  if (callTimeoutMs !== undefined) storage = new DeadlineStorage(storage, callTimeoutMs, clock);
+  if (callTimeoutMs !== undefined) storage = deadlineStorage(storage, callTimeoutMs, clock);
   return storage;
 }
 

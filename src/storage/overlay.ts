@@ -1,12 +1,10 @@
 import type { Storage } from "./storage.ts";
 
-/** Methods that a wrapper does in its own way. */
-type OwnMethods = Partial<
-  Pick<Storage, "get" | "put" | "stat" | "list" | "delete" | "copies" | typeof Symbol.asyncDispose>
->;
+/** What a wrapper does in its own way. */
+type Own = Partial<Omit<Storage, "name">>;
 
 /** `inner` with some of its methods done in another way; all else, what it can besides too, is its. */
-export function overlay(inner: Storage, own: OwnMethods): Storage {
+export function overlay(inner: Storage, own: Own): Storage {
   return {
     get name() {
       return inner.name;
@@ -38,4 +36,15 @@ export function overlay(inner: Storage, own: OwnMethods): Storage {
 /** A storage that is somebody else's: who disposes of it closes nothing. */
 export function borrowed(inner: Storage): Storage {
   return overlay(inner, { [Symbol.asyncDispose]: async () => {} });
+}
+
+/** For who wraps what may be several stores: each of them alone, wrapped in the same way. */
+export function wrappedCopies(
+  { copies, primary }: Storage,
+  wrap: (storage: Storage) => Storage,
+): Pick<Storage, "copies" | "primary"> {
+  return {
+    copies: copies?.map(wrap),
+    primary: primary === undefined ? undefined : wrap(primary),
+  };
 }

@@ -9,7 +9,7 @@ import { catchUpFetch } from "../../src/commands/catchup-fetch.ts";
 import { catchUpList } from "../../src/commands/catchup-list.ts";
 import { catchUpPush } from "../../src/commands/catchup-push.ts";
 import { fetchCatchUp } from "../../src/backup/catch-up-fetch.ts";
-import { CatchUpStorage } from "../../src/backup/catch-up-storage.ts";
+import { catchUpStorage } from "../../src/backup/catch-up-storage.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { parsePgControl } from "../../src/postgres/pg-control.ts";
 import { type CommandRun, runCommand } from "../support/command-run.ts";
@@ -157,7 +157,7 @@ describe("a standby that lags behind", () => {
     await writeFile(join(foreign, "16384"), "of another cluster");
     await writeFile(join(link, oid, release, "5", "99999"), "of a dropped table");
     const stopped = new AbortController();
-    const interrupted = fetchCatchUp(new CatchUpStorage(primary.storage), backup, dataDirectory, {
+    const interrupted = fetchCatchUp(catchUpStorage(primary.storage), backup, dataDirectory, {
       downloadConcurrency: 1,
       codecJobs: 1,
       fsync: false,

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readAll } from "../../src/io/bytes.ts";
-import { DeadlineStorage } from "../../src/storage/deadline.ts";
+import { deadlineStorage } from "../../src/storage/deadline.ts";
+import type { Storage } from "../../src/storage/storage.ts";
+import { overlay } from "../../src/storage/overlay.ts";
 import { stallingSource } from "../support/bodies.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { FaultyStorage } from "../support/faulty-storage.ts";
@@ -15,12 +17,10 @@ function open() {
   const memory = new MemoryStorage();
   const faulty = new FaultyStorage(memory);
   const clock = new FakeClock();
-  return { memory, faulty, clock, storage: new DeadlineStorage(faulty, 60_000, clock) };
+  return { memory, faulty, clock, storage: deadlineStorage(faulty, 60_000, clock) };
 }
 
-const calls: Readonly<
-  Record<StorageMethod, [(storage: DeadlineStorage) => Promise<unknown>, string]>
-> = {
+const calls: Readonly<Record<StorageMethod, [(storage: Storage) => Promise<unknown>, string]>> = {
   get: [(storage) => readAll(storage.get("a", { signal })), "get of a from memory://test"],
   put: [(storage) => storage.put("a", text("x"), { signal }), "put of a to memory://test"],
   stat: [(storage) => storage.stat("a", { signal }), "stat of a in memory://test"],
@@ -67,4 +67,25 @@ test("calls that end in time leave no timer behind", async () => {
   await putAll(memory, ["a"]);
   for (const method of methods) await calls[method][0](storage);
   await clock.advance(600_000);
+});
+
+test("what else the storage can, it can with a limit, too: copies as well", async () => {
+  const { memory, faulty, clock } = open();
+  const inner = overlay(memory, {
+    copies: [memory, faulty],
+    primary: faulty,
+    isWriteOnly: true,
+    readableBytes: (_key, storedBytes) => storedBytes - 7,
+  });
+  const storage = deadlineStorage(inner, 60_000, clock);
+  const { copies, primary, isWriteOnly, name } = storage;
+  assert.deepEqual([name, isWriteOnly, copies?.length], [memory.name, true, 2]);
+  assert.equal(storage.readableBytes?.("a", 10), 3);
+  for (const copy of [copies?.[1], primary]) {
+    assert.ok(copy !== undefined);
+    faulty.fault("stat", "every", { kind: "hang", isDeaf: true });
+    const stat = assert.rejects(copy.stat("a", { signal }), { name: "DeadlineError" });
+    await clock.advance(60_000);
+    await stat;
+  }
 });

@@ -6,7 +6,7 @@ import { RateLimit } from "../../src/io/rate-limit.ts";
 import { systemRandom } from "../../src/io/retry.ts";
 import { borrowed } from "../../src/storage/overlay.ts";
 import { countedStorage, noCounts } from "../../src/storage/counted.ts";
-import { DeadlineStorage } from "../../src/storage/deadline.ts";
+import { deadlineStorage } from "../../src/storage/deadline.ts";
 import { EncryptedStorage } from "../../src/storage/encrypted.ts";
 import { PrefixedStorage } from "../../src/storage/prefixed.ts";
 import { rateLimitedStorage } from "../../src/storage/rate-limited.ts";
@@ -30,7 +30,7 @@ const wrappers: Readonly<Record<string, (inner: Storage) => Storage>> = {
       { attempts: 3, baseMs: 1, capMs: 1, totalMs: 1000 },
       { clock: systemClock, random: systemRandom },
     ),
-  deadline: (inner) => new DeadlineStorage(inner, 30_000, systemClock),
+  deadline: (inner) => deadlineStorage(inner, 30_000, systemClock),
   "rate-limited": (inner) => rateLimitedStorage(inner, new RateLimit(1e9, systemClock)),
   borrowed: (inner) => borrowed(inner),
   counted: (inner) => countedStorage(inner, noCounts()),
