@@ -17,6 +17,7 @@ import { restoreInto, snapshot } from "../support/restoring.ts";
 import { chownTree } from "../support/server-user.ts";
 
 const MAJOR = 16;
+const IS_LONG = process.env["WALNUT_LONG"] !== undefined;
 const SPACES = ["one", "two", "three"] as const;
 const LINKS = ["pg_hba.conf", "pg_ident.conf"] as const;
 const increments = { maxSteps: 9, origin: "latest", ways: ["page-scan"] } as const;
@@ -33,6 +34,8 @@ test("three tablespaces, linked pg_wal and configuration: same places and mapped
   await cluster.query("CREATE TABLE later TABLESPACE two AS SELECT 1 AS id");
   const { name: increment, baseName } = await world.push({ increments, hasDatabaseNames: false });
   assert.equal(baseName, full);
+  // Of the increment all steps of the chain are restored, the full backup's the first.
+  const restored = IS_LONG ? [full, increment] : [increment];
   await cluster.query("INSERT INTO later VALUES (2)");
   await cluster.switchWal();
   await cluster.waitForArchiver();
@@ -40,10 +43,10 @@ test("three tablespaces, linked pg_wal and configuration: same places and mapped
 
   const outside = outsideOf(cluster);
   await cluster.query("CHECKPOINT");
-  for (const backup of [full, increment]) await restoreMapped(world, backup, wanted);
+  for (const backup of restored) await restoreMapped(world, backup, wanted);
   await cluster.stop();
   assert.ok(outside.every((path) => lstatSync(path).isDirectory()));
-  for (const backup of [full, increment]) {
+  for (const backup of restored) {
     const old = join(cluster.directory, `what was there before ${backup}`);
     mkdirSync(old);
     // A restored pg_wal is a directory in the data directory.
