@@ -1,9 +1,13 @@
+import { checkedWal } from "../archive/checked-wal.ts";
+import { listStoredWal, readStoredWal } from "../archive/stored-wal.ts";
 import { connectPostgres } from "../connection/connect.ts";
 import { readArchiverStatistics } from "../connection/server-facts.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
-import { OperationError, RefusedError } from "../errors.ts";
+import { OperationError, RefusedError, WrongClusterError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import { isDamage, readSoundly } from "../storage/copies.ts";
 import type { Storage } from "../storage/storage.ts";
 import {
   type ArchiverState,
@@ -68,6 +72,68 @@ export async function requireArrival(
   signal.throwIfAborted();
   if (missing === undefined) return;
   throw await notArrived(missing, storage, { archive, timeoutMs });
+}
+
+/** Between two attempts to read what is there, but not whole. */
+const READ_AGAIN_MS = 500;
+
+/**
+ * The same, and reads the last of them back: what arrived may be no WAL, of another cluster, or
+ * nothing that the configured keys open. What a plain copy is still writing may become whole within
+ * the same time. Where only the holder of another key can read, nobody can tell.
+ */
+export async function requireReadableArrival(
+  range: SegmentRange,
+  archive: WalArchive & { readonly systemId: bigint },
+  timeoutMs: number,
+): Promise<void> {
+  const { clock, signal, storage } = archive;
+  const startedMs = clock.monotonicMs();
+  await requireArrival(range, archive, timeoutMs);
+  if (storage.isWriteOnly === true) return;
+  const name = formatSegmentName(range.timeline, range.last, range.segmentBytes);
+  for (;;) {
+    try {
+      await readBack(name, archive);
+      return;
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      if (!isDamage(error) || clock.monotonicMs() - startedMs >= timeoutMs) {
+        throw notReadable(name, storage, error);
+      }
+    }
+    await clock.sleep(READ_AGAIN_MS, { signal });
+  }
+}
+
+async function readBack(
+  name: string,
+  { storage, systemId, signal }: WalArchive & { readonly systemId: bigint },
+): Promise<void> {
+  const options = { codecJobs: 1, signal };
+  const expectation = { name, systemId, mustCheckRecords: true };
+  await readSoundly(storage, async (one) => {
+    for (const stored of await listStoredWal(one, name, options)) {
+      const content = checkedWal(readStoredWal(one, stored, options), expectation);
+      for await (const _chunk of content) signal.throwIfAborted();
+    }
+  });
+}
+
+function isUnreadable(error: unknown): error is OperationError {
+  return isDamage(error) || error instanceof WrongClusterError || error instanceof RefusedError;
+}
+
+function notReadable(name: string, storage: Storage, cause: OperationError): RefusedError {
+  return new RefusedError(
+    `WAL segment ${name} has arrived in ${storage.name}, but can't be read back: ${cause.message}`,
+    {
+      hint:
+        "A restore needs it: is archive_command `walnut wal-push`, with the same keys as " +
+        "backup-push? Nothing was copied.",
+      cause,
+    },
+  );
 }
 
 async function notArrived(

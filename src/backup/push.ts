@@ -28,7 +28,7 @@ import { timeNsOf, type TimeNs } from "../layout/time.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { PageChecksums } from "../postgres/page-checksums.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
-import { requireArrival, type WalArchive } from "./arrival.ts";
+import { requireArrival, requireReadableArrival, type WalArchive } from "./arrival.ts";
 import { catchUpBase, catchUpReading } from "./catch-up-push.ts";
 import type { LoadedBase } from "./increment-origin.ts";
 import { markPermanent } from "./chain-permanence.ts";
@@ -134,7 +134,7 @@ function archiveOf(settings: PushSettings, world: PushWorld, dataDirectory: stri
 
 /**
  * Starts the backup and proves meanwhile that archiving works: the start switches to a new segment,
- * and the one that it leaves, in which we have just written, must arrive.
+ * and the one that it leaves, in which we have just written, must arrive and be readable.
  */
 async function startArchived(
   session: Session,
@@ -142,7 +142,7 @@ async function startArchived(
   settings: PushSettings,
   { clock, signal }: PushWorld,
 ): Promise<BackupStart> {
-  const { walSegmentBytes: segmentBytes, majorVersion } = facts;
+  const { walSegmentBytes: segmentBytes, majorVersion, systemId } = facts;
   const label = `walnut ${new Date(clock.now()).toISOString()}`;
   const { archiveCheckTimeoutMs: timeoutMs } = settings;
   if (facts.isInRecovery) {
@@ -157,7 +157,7 @@ async function startArchived(
       start = await startBackup(session, { majorVersion, label }, options);
     },
     (options: { readonly signal: AbortSignal }) =>
-      requireArrival(range, { ...archive, ...options }, timeoutMs),
+      requireReadableArrival(range, { ...archive, ...options, systemId }, timeoutMs),
   ];
   await boundedParallel(steps, steps.length, (step, options) => step(options), { signal });
   if (start === undefined) throw new Error("the backup has not started");

@@ -21,7 +21,7 @@ import { timeNsOf, type TimeNs } from "../layout/time.ts";
 import { formatBackupLabel, parseBackupLabel } from "../postgres/backup-label.ts";
 import { formatLsn, type Lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
-import { requireArrival, type WalArchive } from "./arrival.ts";
+import { requireArrival, requireReadableArrival, type WalArchive } from "./arrival.ts";
 import { markPermanent } from "./chain-permanence.ts";
 import { collectDatabaseNames } from "./database-names.ts";
 import { DocumentsSpool } from "./documents-spool.ts";
@@ -147,7 +147,8 @@ async function startArchived(
       if (message === undefined) return;
       const current = segmentOfEnd(message, segmentBytes);
       const range = { timeline: facts.timeline, first: current, last: current, segmentBytes };
-      await requireArrival(range, { ...archive, ...options }, timeoutMs);
+      const { systemId } = facts;
+      await requireReadableArrival(range, { ...archive, ...options, systemId }, timeoutMs);
     },
   ];
   await boundedParallel(steps, steps.length, (step, options) => step(options), world);

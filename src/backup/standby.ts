@@ -9,7 +9,7 @@ import type { Session } from "../connection/session.ts";
 import { RefusedError } from "../errors.ts";
 import { parseBackupLabel } from "../postgres/backup-label.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
-import { requireArrival, type WalArchive } from "./arrival.ts";
+import { requireReadableArrival, type WalArchive } from "./arrival.ts";
 
 /**
  * How long the last segment may take when nothing else was set: a standby can't end it, so it
@@ -64,7 +64,8 @@ export async function requireEarlierSegments(
   const first = segmentNumberOf(startLsn, segmentBytes);
   const last = segmentOfEnd(replayLsn, segmentBytes) - 1n;
   if (last >= first) {
-    await requireArrival({ timeline, first, last, segmentBytes }, archive, timeoutMs);
+    const range = { timeline, first, last, segmentBytes };
+    await requireReadableArrival(range, { ...archive, systemId: facts.systemId }, timeoutMs);
     return;
   }
   archive.log.info(

@@ -194,15 +194,16 @@ describe("a server that archives", () => {
     const old = await readControlFile(dataDirectory, reading);
     const storage = new HookedStorage(world().storage, {});
     const list = storage.list.bind(storage);
-    const state = { current: old };
+    const state = { current: old, isBack: false };
     // The segment of the start arrives when the server's checkpoint is there; then ours go back.
     storage.list = async function* (prefix, options) {
-      if (prefix.startsWith("wal_005/")) {
+      if (prefix.startsWith("wal_005/") && !state.isBack) {
         await until("a checkpoint", async () => {
           state.current = await readControlFile(dataDirectory, reading);
           return state.current.control.redoLsn !== old.control.redoLsn;
         });
         writeFileSync(path, old.bytes);
+        state.isBack = true;
       }
       yield* list(prefix, options);
     };
@@ -240,6 +241,25 @@ describe("a server that archives", () => {
       { message: /did not arrive in file:/, hint: /same repository\?$/ },
     );
   });
+
+  for (const [what, stored, message] of [
+    [
+      "something else than WAL",
+      `seq 300000 | head -c 1048576`,
+      /can't be read back: \w+ is no WAL segment: /,
+    ],
+    ["half of a segment", `head -c 500000 "%p"`, /can't be read back: WAL segment .* has 500000/],
+    ["a changed record", `tr w v < "%p"`, /can't be read back: .* wrong CRC/],
+  ] as const) {
+    test(`an archive_command that stores ${what} (P18)`, async () => {
+      await world().setArchiveCommand(`${stored} > "${world().repository}/wal_005/%f"`);
+      await assertRefused(
+        world(),
+        { archiveCheckTimeoutMs: 1500 },
+        { message, hint: /^A restore needs it: .* same keys as backup-push\?/ },
+      );
+    });
+  }
 
   test("no archive_command", async () => {
     await world().setArchiveCommand("");
