@@ -16,6 +16,9 @@ import type { EntryContent } from "./increment.ts";
 /** pg_control and the labels are held in memory until the end; none is ever near this size. */
 const MAX_SPECIAL_BYTES = 16 * 1024 * 1024;
 
+/** What the entry of a file leaves to the collector: header, streams, promises; see noteMade. */
+const THINGS_PER_FILE = 8;
+
 /** A file that is held back, as its part has it. */
 export interface SpecialFile {
   readonly bytes: Buffer;
@@ -242,6 +245,7 @@ class PartExtraction {
   }
 
   async #takeFile(path: string, entry: TarEntry): Promise<void> {
+    this.#step.paths.noteMade(THINGS_PER_FILE);
     const listed = this.#listed(path, entry);
     if (isSpecialPath(path)) return await this.#holdBack(path, entry, listed);
     if (this.#context.kept.has(path)) {

@@ -75,12 +75,15 @@ export class PathTable {
   }
 
   /**
-   * To be called for each string and object that is made of what is packed here: the collector
-   * would let as much of them come together as of what lives.
+   * To be called for each string and object that is made of what is packed here, and for what is
+   * made for one of its files, which is as much as `count` of them: the collector would let as much
+   * of them come together as of what lives.
    */
-  noteMade(): void {
-    this.#madeCount += 1;
-    if (this.#madeCount % THINGS_PER_COLLECTION === 0) collectGarbage();
+  noteMade(count = 1): void {
+    this.#madeCount += count;
+    if (this.#madeCount < THINGS_PER_COLLECTION) return;
+    this.#madeCount = 0;
+    collectGarbage();
   }
 
   /** Puts the path's UTF-8 into `#wanted`; gives its length. */

@@ -57,8 +57,13 @@ type Modes = Pick<ReadonlyMap<string, number>, "get">;
 
 const NO_MODES: Modes = new Map();
 
-/** Each part that is decompressed holds some frames: a bound on memory, whatever is asked for. */
-const MAX_PARTS_AT_ONCE = 12;
+/**
+ * What each part that is read holds of it: a chunk as it is stored, three frames and their contents
+ * (codec/zstd.ts). All parts together stay within the budget, whatever is asked for.
+ */
+const PART_BYTES = 16 * 1024 * 1024;
+const PARTS_BUDGET_BYTES = 96 * 1024 * 1024;
+const MAX_PARTS_AT_ONCE = PARTS_BUDGET_BYTES / PART_BYTES;
 
 /**
  * Restores `backup` into `destination`, which must be empty, absent, or the half-done work of a
