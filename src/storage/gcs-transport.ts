@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { StorageError } from "../errors.ts";
 import { gcsConnectionError, gcsError, parseJson, readGcsFailure } from "./gcs-errors.ts";
 import type { RequestAction } from "./request-errors.ts";
 import type {
@@ -10,13 +9,11 @@ import type {
   RestSender,
 } from "./rest-sender.ts";
 import { readText } from "./rest-sender.ts";
+import { type RestCall, RestTransport } from "./rest-transport.ts";
 import type { CallOptions, ObjectKey } from "./storage.ts";
 
 /** One request of the JSON API. */
-export interface GcsCall {
-  /** For messages: "cannot <verb> <key> in gs://bucket". */
-  readonly verb: string;
-  readonly key: string;
+export interface GcsCall extends RestCall {
   readonly method: RestRequest["method"];
   /** Below the endpoint, escaped. */
   readonly path: string;
@@ -51,7 +48,7 @@ const RANGE_NOT_SATISFIABLE = 416;
 const DEFAULT_ENDPOINT = "https://storage.googleapis.com";
 
 /** One bucket, and the way that every request to it is sent: once, failing with our errors. */
-export class GcsTransport {
+export class GcsTransport extends RestTransport<GcsCall> {
   /** "gs://bucket", with a custom endpoint "gs://host:port/bucket". */
   readonly name: string;
   /** "/storage/v1/b/bucket/o" */
@@ -63,6 +60,7 @@ export class GcsTransport {
   readonly #keyHeaders: Readonly<Record<string, string>>;
 
   constructor(options: GcsTransportOptions) {
+    super(options.sender);
     const { endpoint, bucket, encryptionKey } = options;
     this.#options = options;
     this.#origin = (endpoint ?? DEFAULT_ENDPOINT).replace(/\/+$/, "");
@@ -77,35 +75,7 @@ export class GcsTransport {
     return `${this.objectsPath}/${encodeURIComponent(key)}`;
   }
 
-  /** An answer that says yes; its body is the caller's to read or destroy. */
-  async send(call: GcsCall, options: RestOptions): Promise<RestResponse> {
-    options.signal.throwIfAborted();
-    try {
-      const response = await this.#exchange(call, options);
-      options.signal.throwIfAborted();
-      return response;
-    } catch (error) {
-      options.signal.throwIfAborted();
-      throw gcsConnectionError(error, this.#action(call));
-    }
-  }
-
-  /** The same with the whole body. */
-  async sendForText(
-    call: GcsCall,
-    options: RestOptions,
-  ): Promise<Omit<RestResponse, "body"> & { readonly text: string }> {
-    const response = await this.send(call, options);
-    try {
-      const { status, headers } = response;
-      return { status, headers, text: await readText(response) };
-    } catch (error) {
-      options.signal.throwIfAborted();
-      throw gcsConnectionError(error, this.#action(call));
-    }
-  }
-
-  /** The same for an answer that is a JSON object. */
+  /** Sends it for an answer that is a JSON object. */
   async sendForJson(call: GcsCall, options: RestOptions): Promise<object> {
     const { text } = await this.sendForText(call, options);
     const json = parseJson(text);
@@ -113,28 +83,11 @@ export class GcsTransport {
     return json;
   }
 
-  /** For an answer that says yes but lacks what a yes has: something else than GCS gave it. */
-  unclear({ verb, key }: Pick<GcsCall, "verb" | "key">, missing: string): StorageError {
-    return new StorageError(
-      `cannot ${verb} ${key} in ${this.name}: the answer says success without ${missing}`,
-      { isRetryable: true },
-    );
-  }
-
-  /** Our error for a body that broke. */
-  bodyError(error: unknown, call: Pick<GcsCall, "verb" | "key">): unknown {
-    return gcsConnectionError(error, this.#action(call));
-  }
-
-  destroy(): void {
-    this.#options.sender.destroy();
-  }
-
-  async #exchange(call: GcsCall, options: RestOptions): Promise<RestResponse> {
-    const { sender, tokens } = this.#options;
+  protected async exchange(call: GcsCall, options: RestOptions): Promise<RestResponse> {
+    const { tokens } = this.#options;
     for (let hasRenewed = false; ; hasRenewed = true) {
       const token = await tokens?.get(options);
-      const response = await sender.send(this.#request(call, token), options);
+      const response = await this.sender.send(this.#request(call, token), options);
       const { status } = response;
       if ((status >= 200 && status < 300) || call.expected?.includes(status) === true) {
         return response;
@@ -144,7 +97,7 @@ export class GcsTransport {
       const text = status === RANGE_NOT_SATISFIABLE ? "" : await readText(response);
       const failure = readGcsFailure(status, response.headers, text);
       if (status === 401 && !hasRenewed && tokens?.forget() === true) continue;
-      throw gcsError(failure, this.#action(call));
+      throw gcsError(failure, this.action(call));
     }
   }
 
@@ -166,8 +119,8 @@ export class GcsTransport {
     };
   }
 
-  #action({ verb, key }: Pick<GcsCall, "verb" | "key">): RequestAction {
-    return { verb, key, storage: this.name };
+  protected connectionError(error: unknown, action: RequestAction): unknown {
+    return gcsConnectionError(error, action);
   }
 }
 

@@ -10,14 +10,12 @@ import { HttpFailure, connectionError, formatFailure, parseRetryAfter } from "./
 import type { RequestAction } from "./request-errors.ts";
 import { readText } from "./rest-sender.ts";
 import type { RestOptions, RestRequest, RestResponse, RestSender } from "./rest-sender.ts";
+import { type RestCall, RestTransport } from "./rest-transport.ts";
 import type { CallOptions } from "./storage.ts";
 import type { SwiftAuth } from "./swift-auth.ts";
 
 /** One request to a container or to an object in it. */
-export interface SwiftCall {
-  /** For messages: "cannot <verb> <key> in swift://...". */
-  readonly verb: string;
-  readonly key: string;
+export interface SwiftCall extends RestCall {
   readonly method: RestRequest["method"];
   /** Our own container unless given. */
   readonly container?: string;
@@ -48,43 +46,17 @@ const QUOTA_HINT = "The quota of the account or the container, or the store itse
 const RATE_LIMITED = 498;
 
 /** One container, and the way that every request to it is sent: once, failing with our errors. */
-export class SwiftTransport {
+export class SwiftTransport extends RestTransport<SwiftCall> {
   readonly name: string;
   readonly container: string;
   readonly #options: SwiftTransportOptions;
   #isContainerSeen = false;
 
   constructor(options: SwiftTransportOptions) {
+    super(options.sender);
     this.#options = options;
     this.name = options.name;
     this.container = options.container;
-  }
-
-  /** An answer that says yes; its body is the caller's to read or destroy. */
-  async send(call: SwiftCall, options: RestOptions): Promise<RestResponse> {
-    options.signal.throwIfAborted();
-    try {
-      const response = await this.#exchange(call, options);
-      options.signal.throwIfAborted();
-      return response;
-    } catch (error) {
-      options.signal.throwIfAborted();
-      throw this.bodyError(error, call);
-    }
-  }
-
-  /** The same with the whole body. */
-  async sendForText(
-    call: SwiftCall,
-    options: RestOptions,
-  ): Promise<{ readonly headers: RestResponse["headers"]; readonly text: string }> {
-    const response = await this.send(call, options);
-    try {
-      return { headers: response.headers, text: await readText(response) };
-    } catch (error) {
-      options.signal.throwIfAborted();
-      throw this.bodyError(error, call);
-    }
   }
 
   /** A 404 is the object's only if the container is there: "not in the store" must be proved. */
@@ -104,28 +76,11 @@ export class SwiftTransport {
     }
   }
 
-  /** For an answer that says yes but lacks what a yes has: something else than Swift gave it. */
-  unclear({ verb, key }: Pick<SwiftCall, "verb" | "key">, missing: string): StorageError {
-    return new StorageError(
-      `cannot ${verb} ${key} in ${this.name}: the answer says success without ${missing}`,
-      { isRetryable: true },
-    );
-  }
-
-  /** Our error for a connection or body that broke. */
-  bodyError(error: unknown, call: Pick<SwiftCall, "verb" | "key">): unknown {
-    return connectionError(error, this.#action(call), HINTS);
-  }
-
-  destroy(): void {
-    this.#options.sender.destroy();
-  }
-
-  async #exchange(call: SwiftCall, options: RestOptions): Promise<RestResponse> {
-    const { sender, auth } = this.#options;
+  protected async exchange(call: SwiftCall, options: RestOptions): Promise<RestResponse> {
+    const { auth } = this.#options;
     for (let hasRenewed = false; ; hasRenewed = true) {
       const { token, storageUrl } = await auth.get(options);
-      const response = await sender.send(this.#request(call, token, storageUrl), options);
+      const response = await this.sender.send(this.#request(call, token, storageUrl), options);
       const isOurs = call.container === undefined;
       if (response.status >= 200 && response.status < 300) {
         if (isOurs) this.#isContainerSeen = true;
@@ -157,7 +112,7 @@ export class SwiftTransport {
     const text = /^\s*</.test(body) ? "" : body.trim().split("\n", 1).join();
     const retryAfterMs = parseRetryAfter(headers["retry-after"]);
     const failure = new HttpFailure({ status, code: "", text, retryAfterMs });
-    const action = this.#action(call);
+    const action = this.action(call);
     const details = { cause: failure };
     if (status === 404) return new ObjectNotFoundError(call.key, this.name, details);
     if (status === 412) return new ObjectExistsError(call.key, this.name, details);
@@ -177,8 +132,8 @@ export class SwiftTransport {
     });
   }
 
-  #action({ verb, key }: Pick<SwiftCall, "verb" | "key">): RequestAction {
-    return { verb, key, storage: this.name };
+  protected connectionError(error: unknown, action: RequestAction): unknown {
+    return connectionError(error, action, HINTS);
   }
 }
 
