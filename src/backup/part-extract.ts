@@ -17,7 +17,7 @@ import type { EntryContent } from "./increment.ts";
 const MAX_SPECIAL_BYTES = 16 * 1024 * 1024;
 
 /** What the entry of a file leaves to the collector: header, streams, promises; see noteMade. */
-const THINGS_PER_FILE = 8;
+const THINGS_PER_FILE = 16;
 
 /** A file that is held back, as its part has it. */
 export interface SpecialFile {

@@ -34,6 +34,7 @@ import {
 import { CONTROL_PATH } from "./restore-marker.ts";
 import type { RestoreOptions, RestoreReport } from "./restore-options.ts";
 import type { Paths } from "./path-set.ts";
+import { partsAtOnce } from "./parts-at-once.ts";
 import { extractParts, requireComplete } from "./restore-parts.ts";
 import {
   isSpecialPath,
@@ -56,14 +57,6 @@ export type { RestoreOptions, RestoreReport } from "./restore-options.ts";
 type Modes = Pick<ReadonlyMap<string, number>, "get">;
 
 const NO_MODES: Modes = new Map();
-
-/**
- * What each part that is read holds of it: a chunk as it is stored, three frames and their contents
- * (codec/zstd.ts). All parts together stay within the budget, whatever is asked for.
- */
-const PART_BYTES = 16 * 1024 * 1024;
-const PARTS_BUDGET_BYTES = 96 * 1024 * 1024;
-const MAX_PARTS_AT_ONCE = PARTS_BUDGET_BYTES / PART_BYTES;
 
 /**
  * Restores `backup` into `destination`, which must be empty, absent, or the half-done work of a
@@ -300,7 +293,10 @@ class Restore {
     parts: readonly PlannedPart[],
   ): ReturnType<typeof extractParts> {
     const { downloadConcurrency, codecJobs, log, signal } = this.#options;
-    const jobs = Math.max(1, Math.min(downloadConcurrency, MAX_PARTS_AT_ONCE, parts.length));
+    const jobs = Math.max(
+      1,
+      Math.min(downloadConcurrency, partsAtOnce(step.paths.count), parts.length),
+    );
     const context = {
       storage: this.#storage,
       tree: this.#tree,

@@ -53,8 +53,8 @@ export const general = {
   downloadConcurrency: defaulted(
     "DOWNLOAD_CONCURRENCY",
     integer(1, 1024),
-    "Tar parts that backup-fetch downloads at the same time; also the segments that may be fetched " +
-      "ahead of recovery, where 1 means none.",
+    "Tar parts that backup-fetch downloads at the same time (6 at most, 3 for a million files); " +
+      "also the segments that may be fetched ahead of recovery, where 1 means none.",
     { default: "10" },
   ),
   tarSizeThreshold: defaulted(
