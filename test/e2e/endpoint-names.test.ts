@@ -48,5 +48,8 @@ test("AZURE_ENDPOINT_SUFFIX is the cloud that is asked", async () => {
     WALNUT_WAL_TIMEOUT: "2s",
   });
   assert.notEqual(code, 0);
-  assert.match(stderr, /azure:\/\/ours\.blob\.own-cloud\.invalid\/container.*(ENOTFOUND|EAI_AGAIN)/s);
+  assert.match(
+    stderr,
+    /azure:\/\/ours\.blob\.own-cloud\.invalid\/container.*(ENOTFOUND|EAI_AGAIN)/s,
+  );
 });
