@@ -90,7 +90,7 @@ async function startWorld(stack: AsyncDisposableStack): Promise<World> {
     AWS_ACCESS_KEY_ID: server.accessKeyId,
     AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
     WALG_FAILOVER_STORAGES: JSON.stringify({ second: { WALG_FILE_PREFIX: second } }),
-    WALG_FAILOVER_STORAGES_CHECK_TIMEOUT: "20s",
+    WALG_FAILOVER_STORAGES_CHECK_TIMEOUT: "120s",
   });
   await chmod(walnut.configFile, 0o644);
   await cluster.configure({ archive_command: walnut.archiveCommand });
