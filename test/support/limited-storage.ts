@@ -103,8 +103,15 @@ export class LimitedStorage implements Storage {
 
   async *list(prefix: string, { startAfter = "" }: ListOptions): AsyncIterable<ObjectInfo> {
     const keys = this.objectKeys.filter((key) => key.startsWith(prefix) && key > startAfter);
-    for (const key of keys.toSorted()) yield { key, sizeBytes: 1, modifiedAt: new Date(0) };
-    if (!this.#series.prefix.startsWith(prefix)) return;
+    const singly = keys.toSorted();
+    const behind = singly.findIndex((key) => key > this.#series.prefix);
+    const count = behind < 0 ? singly.length : behind;
+    for (const key of singly.slice(0, count)) yield { key, sizeBytes: 1, modifiedAt: new Date(0) };
+    if (this.#series.prefix.startsWith(prefix)) yield* this.#listSeries(startAfter);
+    for (const key of singly.slice(count)) yield { key, sizeBytes: 1, modifiedAt: new Date(0) };
+  }
+
+  *#listSeries(startAfter: string): Iterable<ObjectInfo> {
     for (let number = 0; number < this.#series.count; number += 1) {
       if (!this.has(number)) continue;
       const key = this.#series.keyOf(number);
