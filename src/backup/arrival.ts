@@ -3,7 +3,7 @@ import { listStoredWal, readStoredWal } from "../archive/stored-wal.ts";
 import { connectPostgres } from "../connection/connect.ts";
 import { readArchiverStatistics } from "../connection/server-facts.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
-import { OperationError, RefusedError, WrongClusterError } from "../errors.ts";
+import { FormatError, OperationError, RefusedError, WrongClusterError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
@@ -113,7 +113,9 @@ async function readBack(
   const options = { codecJobs: 1, signal };
   const expectation = { name, systemId, mustCheckRecords: true };
   await readSoundly(storage, async (one) => {
-    for (const stored of await listStoredWal(one, name, options)) {
+    const all = await listStoredWal(one, name, options);
+    if (all.length === 0) throw new FormatError("it has gone again");
+    for (const stored of all) {
       const content = checkedWal(readStoredWal(one, stored, options), expectation);
       for await (const _chunk of content) signal.throwIfAborted();
     }

@@ -149,7 +149,7 @@ async function confirmStored(
         isRetryable: true,
         hint:
           "It was changed on its way: is the line without TLS?" +
-          (isGone ? "" : " Delete what has the wrong name: nobody needs it."),
+          (isGone ? "" : " What has that name may be somebody else's: look before you delete it."),
       },
     );
   }

@@ -88,6 +88,23 @@ faultTest(
   },
 );
 
+faultTest(
+  "a name that was changed in the answer takes nobody's object",
+  async ({ proxy, open }) => {
+    const storage = await open();
+    await storage.put("`", patternSource(10), { signal });
+    const told = '{"kind":"storage#object","name":"faults 1/';
+    // "a", behind a prefix whose number has one digit, becomes "`".
+    proxy.rule = first(1, isInsert, { corruptByte: told.length });
+    await storage.put("a", patternSource(1000), { signal });
+    assert.deepEqual(
+      proxy.requests.map(({ method }) => method),
+      ["POST", "POST", "DELETE", "POST"],
+    );
+    assert.deepEqual(await keysOf(storage, ""), ["`", "a"]);
+  },
+);
+
 faultTest("503 twice, then stored", async ({ proxy, open }) => {
   const storage = await open();
   proxy.rule = first(2, isInsert, busy);
