@@ -8,7 +8,7 @@ import {
   parseEmbeddedFilesMetadata,
   parseFilesMetadata,
 } from "../layout/files-metadata.ts";
-import { filesMetadataKey, manifestKey, sentinelKey } from "../layout/keys.ts";
+import { filesMetadataKey, manifestKey, metadataKey, sentinelKey } from "../layout/keys.ts";
 import {
   type ManifestHeader,
   type ManifestLine,
@@ -328,12 +328,22 @@ function manifestHint(name: BackupName): string {
   );
 }
 
-async function undamaged<T>(name: BackupName, key: string, read: () => Promise<T>): Promise<T> {
+/** Turns what a parser throws into a DamagedError that names the object. */
+export async function undamaged<T>(
+  name: BackupName,
+  key: string,
+  read: () => Promise<T>,
+): Promise<T> {
   try {
     return await read();
   } catch (error) {
     if (!(error instanceof FormatError || error instanceof RangeError)) throw error;
-    const hint = key === manifestKey(name) ? manifestHint(name) : "Restore another backup.";
+    const hint =
+      key === manifestKey(name)
+        ? manifestHint(name)
+        : key === metadataKey(name)
+          ? "A restore does not need it. While it can't be read, no retention removes the backup."
+          : "Restore another backup.";
     throw new DamagedError(`${key} is damaged: ${error.message}`, { hint, cause: error });
   }
 }

@@ -10,7 +10,7 @@ import type { Sentinel } from "../layout/sentinel.ts";
 import { type TimeNs, timeNsOf } from "../layout/time.ts";
 import { readSoundly } from "../storage/copies.ts";
 import type { ObjectInfo, Storage } from "../storage/storage.ts";
-import { readSentinel } from "./backup-documents.ts";
+import { readSentinel, undamaged } from "./backup-documents.ts";
 
 /** A backup as a list shows it. */
 export interface CatalogueEntry {
@@ -26,6 +26,8 @@ export interface CatalogueEntry {
   readonly metadata?: BackupMetadata | undefined;
   /** What could not be read, and why. */
   readonly problems: readonly string[];
+  /** Of these the refusal to let us read. */
+  readonly denied?: OperationError | undefined;
 }
 
 export interface CatalogueOptions {
@@ -63,7 +65,15 @@ export async function listBackups(
   })) {
     entries.push(entry);
   }
+  requireAccess(entries);
   return entries.toSorted(compareEntries);
+}
+
+/** One backup that we may not read hides no others; where it is all of them, so it is the store. */
+export function requireAccess(entries: readonly Pick<CatalogueEntry, "denied">[]): void {
+  const [first] = entries;
+  if (first?.denied === undefined || entries.some(({ denied }) => denied === undefined)) return;
+  throw first.denied;
 }
 
 function compareEntries(one: CatalogueEntry, other: CatalogueEntry): number {
@@ -87,7 +97,8 @@ async function* listSentinels(storage: Storage, signal: AbortSignal): AsyncGener
     let runLength = 0;
     for await (const info of storage.list(BACKUPS_FOLDER, options)) {
       const name = parseSentinelKey(info.key);
-      if (name !== undefined) yield { name, info };
+      // Whatever else ends like a sentinel is somebody's own: LATEST must not be it.
+      if (name !== undefined && isBackupName(name)) yield { name, info };
       const rest = info.key.slice(BACKUPS_FOLDER.length);
       const slash = rest.indexOf("/");
       const current = slash === -1 ? "" : rest.slice(0, slash);
@@ -112,13 +123,16 @@ export async function readCatalogueEntry(
     signal,
   }: CatalogueOptions & Pick<ObjectInfo, "modifiedAt" | "stores">,
 ): Promise<CatalogueEntry> {
-  const problems: string[] = [];
-  const [sentinel, metadata] = await Promise.all([
-    readable(problems, () => readSoundly(storage, (one) => readSentinel(one, name, { signal }))),
-    hasMetadata
-      ? readable(problems, () => readSoundly(storage, (one) => readMetadata(one, name, signal)))
-      : undefined,
+  const faults: OperationError[] = [];
+  const readOwnMetadata = (into: OperationError[]) =>
+    readable(into, () => readSoundly(storage, (one) => readMetadata(one, name, signal)));
+  const [sentinel, wanted] = await Promise.all([
+    readable(faults, () => readSoundly(storage, (one) => readSentinel(one, name, { signal }))),
+    hasMetadata ? readOwnMetadata(faults) : undefined,
   ]);
+  // It may record the time that the sentinel can't tell: a copy of it is not the newest backup.
+  const isTimeSought = sentinel === undefined && !hasMetadata;
+  const metadata = isTimeSought ? await readOwnMetadata([]) : wanted;
   const recordedNs = recordedTime(sentinel, metadata);
   return {
     name,
@@ -127,7 +141,8 @@ export async function readCatalogueEntry(
     ...(stores === undefined ? {} : { storageNames: stores }),
     sentinel,
     metadata,
-    problems,
+    problems: faults.map(({ message }) => message),
+    denied: faults.find(({ code }) => code === "access"),
   };
 }
 
@@ -146,26 +161,28 @@ function recordedTime(
   ].find((timeNs) => timeNs !== undefined && timeNs > NOTHING_RECORDED_NS);
 }
 
-/** Reads metadata.json of a backup. Throws ObjectNotFoundError and FormatError. */
+/** Reads metadata.json of a backup. Throws ObjectNotFoundError and DamagedError. */
 export async function readMetadata(
   storage: Storage,
   name: BackupName,
   signal: AbortSignal,
 ): Promise<BackupMetadata> {
-  const bytes = await readAll(storage.get(metadataKey(name), { signal }), MAX_METADATA_BYTES);
-  return parseMetadata(name, bytes.toString());
+  return await undamaged(name, metadataKey(name), async () => {
+    const bytes = await readAll(storage.get(metadataKey(name), { signal }), MAX_METADATA_BYTES);
+    return parseMetadata(name, bytes.toString());
+  });
 }
 
 /** What is wrong with one document must not hide the other backups; a dead store must. */
-async function readable<T>(problems: string[], read: () => Promise<T>): Promise<T | undefined> {
+async function readable<T>(
+  faults: OperationError[],
+  read: () => Promise<T>,
+): Promise<T | undefined> {
   try {
     return await read();
   } catch (error) {
-    const isDocumentFault =
-      error instanceof RangeError ||
-      (error instanceof OperationError && DOCUMENT_FAULTS.has(error.code));
-    if (!isDocumentFault) throw error;
-    problems.push(error.message);
+    if (!(error instanceof OperationError && DOCUMENT_FAULTS.has(error.code))) throw error;
+    faults.push(error);
     return undefined;
   }
 }
@@ -175,6 +192,8 @@ const DOCUMENT_FAULTS: ReadonlySet<string> = new Set([
   "truncated",
   "damaged",
   "not-found",
+  // It was listed, so it may be this one alone: a file's owner and mode, a store's rule for it.
+  "access",
 ]);
 
 /** Which backup is meant. */

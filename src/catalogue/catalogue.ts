@@ -1,6 +1,11 @@
-import { type CatalogueEntry, readCatalogueEntry } from "../backup/catalogue.ts";
+import { type CatalogueEntry, readCatalogueEntry, requireAccess } from "../backup/catalogue.ts";
 import { orderedJobs } from "../io/ordered.ts";
-import { type BackupName, isBackupName, parseBackupName } from "../layout/backup-name.ts";
+import {
+  type BackupName,
+  isBackupName,
+  isIncrementName,
+  parseBackupName,
+} from "../layout/backup-name.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import { BACKUPS_FOLDER, parseSentinelKey, parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
 import type { TimeNs } from "../layout/time.ts";
@@ -121,8 +126,8 @@ export function historiesByTimeline({
 }
 
 /**
- * Ascending by timeline, position in it (an increment before a full backup), and name: never by a
- * clock's time.
+ * Ascending by timeline, position in it (an increment before a full backup, which may have been
+ * merged from it), and name: never by a clock's time.
  */
 export function compareBackups(
   one: Pick<CatalogueBackup, "timeline" | "high" | "low" | "name">,
@@ -138,11 +143,6 @@ export function compareBackups(
 }
 
 type SentinelObject = ObjectInfo & { readonly name: BackupName };
-
-/** What was merged from an increment begins where that does, and needs nothing else. */
-function isIncrementName(name: BackupName): boolean {
-  return parseBackupName(name).baseSegment !== undefined;
-}
 
 interface ListedBackups {
   readonly sentinels: readonly SentinelObject[];
@@ -193,13 +193,14 @@ async function readBackups(
     const folder = folders.get(name);
     const hasMetadata = folder?.has("metadata.json") ?? false;
     const entry = await readCatalogueEntry(storage, name, { hasMetadata, modifiedAt, signal });
-    return toBackup(entry, { folder, hasMetadata });
+    return { backup: toBackup(entry, { folder, hasMetadata }), denied: entry.denied };
   };
-  const backups: CatalogueBackup[] = [];
-  for await (const backup of orderedJobs(iterate(sentinels), READ_JOBS, read, { signal })) {
-    backups.push(backup);
+  const results: Awaited<ReturnType<typeof read>>[] = [];
+  for await (const result of orderedJobs(iterate(sentinels), READ_JOBS, read, { signal })) {
+    results.push(result);
   }
-  return backups.toSorted(compareBackups);
+  requireAccess(results);
+  return results.map(({ backup }) => backup).toSorted(compareBackups);
 }
 
 async function* iterate<T>(items: readonly T[]): AsyncGenerator<T> {

@@ -1,4 +1,5 @@
 import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { type BackupsByName, chainOf, findChainFault } from "./chain.ts";
 import { RefusedError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { parseContentSumKey } from "../layout/content-sum.ts";
@@ -72,22 +73,36 @@ function chooseBackups(
 ): readonly CatalogueBackup[] {
   const byName = new Map(backups.map((backup) => [backup.name, backup]));
   const chosen = new Set<CatalogueBackup>();
-  const choose = (name: BackupName, isOf: BackupName, depth: number): void => {
+  for (const name of names ?? byName.keys()) {
     const backup = byName.get(name);
-    if (backup === undefined || depth > backups.length) {
-      throw new RefusedError(
-        name === isOf
-          ? `backup ${name} does not exist in ${storageName}`
-          : `base ${name} of backup ${isOf} does not exist in ${storageName}`,
-        { hint: "Nothing was copied. `walnut backup-list` shows what there is." },
-      );
+    if (backup === undefined) {
+      throw new RefusedError(`backup ${name} does not exist in ${storageName}`, {
+        hint: "Nothing was copied. `walnut backup-list` shows what there is.",
+      });
     }
-    const { baseName } = backup;
-    if (baseName !== undefined && baseName !== "") choose(baseName, isOf, depth + 1);
-    chosen.add(backup);
-  };
-  for (const name of names ?? byName.keys()) choose(name, name, 0);
+    requireWholeChain(backup, { byName, storageName });
+    for (const member of chainOf({ byName }, backup).toReversed()) {
+      if (typeof member !== "string") chosen.add(member);
+    }
+  }
   return [...chosen];
+}
+
+function requireWholeChain(
+  backup: CatalogueBackup,
+  { byName, storageName }: BackupsByName & Pick<Catalogue, "storageName">,
+): void {
+  const fault = findChainFault({ byName }, backup);
+  if (fault === undefined) return;
+  const why = backup.problems.length === 0 ? "" : ` (${backup.problems.join("; ")})`;
+  throw new RefusedError(
+    `backup ${backup.name} in ${storageName} could not be restored: ${fault}${why}`,
+    {
+      hint:
+        "Nothing was copied. Those that are whole can be copied one by one, with --backup-name; " +
+        "`walnut verify` says which they are.",
+    },
+  );
 }
 
 /** Objects of the segments from the backup's start to its end; none may be missing. */

@@ -1,7 +1,9 @@
+import type { BackupName } from "../layout/backup-name.ts";
 import type { TimeNs } from "../layout/time.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
 import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { isIncrement } from "./chain.ts";
 import { describeCollisions, type StoredCollision } from "./collisions.ts";
 import type { PlacedTime, TimelineReport } from "./timeline-report.ts";
 import type { WalView } from "./wal-view.ts";
@@ -138,15 +140,11 @@ function sizesOf({ backups, unfinished, wal }: Catalogue): RepositoryInfo["sizes
   let walBytes = 0;
   for (let row = 0; row < wal.count; row += 1) walBytes += wal.sizeAt(row);
   return {
-    full: sumFolders(backups.filter(isFull)),
-    increments: sumFolders(backups.filter((backup) => !isFull(backup))),
+    full: sumFolders(backups.filter((backup) => !isIncrement(backup))),
+    increments: sumFolders(backups.filter(isIncrement)),
     unfinished: sumFolders(unfinished),
     wal: { objects: wal.count, bytes: walBytes },
   };
-}
-
-function isFull({ baseName }: CatalogueBackup): boolean {
-  return baseName === undefined || baseName === "";
 }
 
 function sumFolders(backups: readonly Pick<CatalogueBackup, "folder">[]): KindSize {
@@ -167,13 +165,15 @@ function warnOfBackups(
     const hours = (nowNs - finishNs) / NS_PER_HOUR;
     warnings.push({ code: "old-backup", text: `the last backup is ${hours} hours old` });
   }
+  const unreadable = new Set<BackupName>();
   for (const { name, isReadable, problems } of catalogue.backups) {
-    if (isReadable) continue;
+    if (!isReadable) unreadable.add(name);
+    if (problems.length === 0) continue;
     warnings.push({ code: "unreadable-backup", text: `${name}: ${problems.join("; ")}` });
   }
   for (const { name, problem } of report.timelines.flatMap(({ backups }) => backups)) {
-    if (problem !== undefined)
-      warnings.push({ code: "broken-backup", text: `${name}: ${problem}` });
+    if (problem === undefined || unreadable.has(name)) continue;
+    warnings.push({ code: "broken-backup", text: `${name}: ${problem}` });
   }
   for (const { name } of catalogue.unfinished) {
     const text = `${name} is being taken, or was given up`;

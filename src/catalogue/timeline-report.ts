@@ -4,6 +4,7 @@ import { type Lsn, lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { findOwnFault, isIncrement } from "./chain.ts";
 import type { CommitFinder } from "./commit-finder.ts";
 import type { CommitPoint } from "./commit-scan.ts";
 import { planWindows, type RestoreWindow, type TimelinePlan, type WalHole } from "./wal-windows.ts";
@@ -18,7 +19,9 @@ export interface PlacedTime {
 /** A backup on a timeline. */
 export interface ReportedBackup {
   readonly name: BackupName;
-  /** Increments only. */
+  /** By its sentinel, or by its name where that can't be read. */
+  readonly isIncrement: boolean;
+  /** Increments only, where it is known. */
   readonly baseName: BackupName | undefined;
   readonly start: PlacedTime;
   readonly finish: PlacedTime;
@@ -129,8 +132,8 @@ async function reportTimeline(plan: TimelinePlan, place: Place): Promise<Reporte
   };
 }
 
-function problemOf({ missing, isChainWhole }: TimelinePlan["backups"][number]): string | undefined {
-  if (!isChainWhole) return "its base is missing";
+function problemOf({ missing, chainFault }: TimelinePlan["backups"][number]): string | undefined {
+  if (chainFault !== undefined) return chainFault;
   const count = missing.reduce((sum, run) => sum + runLength(run), 0);
   return count === 0 ? undefined : `${count} segments are missing that it needs`;
 }
@@ -143,13 +146,16 @@ function reportBackup(
   const isPlaced = startLsn !== undefined && finishLsn !== undefined;
   return {
     name,
+    isIncrement: isIncrement(backup),
     baseName: baseName === "" ? undefined : baseName,
     start: { lsn: lsn(startLsn ?? 0n), timeNs: startTimeNs },
     finish: { lsn: lsn(finishLsn ?? 0n), timeNs: finishTimeNs },
     isPermanent: backup.isPermanent,
     storedBytes: backup.compressedBytes,
     contentBytes: backup.uncompressedBytes,
-    problem: isPlaced ? problems.get(name) : "it does not say where it began and ended",
+    problem: isPlaced
+      ? problems.get(name)
+      : (findOwnFault(backup) ?? "it does not say where it began and ended"),
   };
 }
 

@@ -1,6 +1,8 @@
 import { RefusedError } from "../errors.ts";
+import { sentinelKey } from "../layout/keys.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Catalogue } from "./catalogue.ts";
+import { chainOf, CIRCLE } from "./chain.ts";
 import type { Finding } from "./finding.ts";
 import { countGivenUp } from "./timeline-report.ts";
 import type { TimelinePlan } from "./wal-windows.ts";
@@ -20,7 +22,7 @@ export function judgeNames(
     ...catalogue.histories.flatMap(({ key, problem }): readonly Finding[] =>
       problem === undefined ? [] : [{ kind: "damaged", subject: key, text: problem }],
     ),
-    ...missingBases(catalogue),
+    ...brokenChains(catalogue),
     ...plans.flatMap((plan) => [...missingWal(plan, view), ...holes(plan, catalogue, view)]),
   ];
 }
@@ -35,13 +37,17 @@ function requireContent({ backups, wal, histories, storageName }: Catalogue): vo
   });
 }
 
-function missingBases({ backups }: Catalogue): readonly Finding[] {
-  const names = new Set(backups.map(({ name }) => name));
-  return backups.flatMap(({ name, baseName }): readonly Finding[] => {
-    if (baseName === undefined || baseName === "" || names.has(baseName)) return [];
-    return [
-      { kind: "missing", subject: baseName, text: "it is the base of a backup", backup: name },
-    ];
+function brokenChains({ backups }: Catalogue): readonly Finding[] {
+  const byName = new Map(backups.map((backup) => [backup.name, backup]));
+  return backups.flatMap((backup): readonly Finding[] => {
+    const { name, baseName } = backup;
+    if (baseName === undefined || baseName === "") return [];
+    if (!byName.has(baseName)) {
+      const text = "it is the base of a backup";
+      return [{ kind: "missing", subject: baseName, text, backup: name }];
+    }
+    if (chainOf({ byName }, backup).at(-1) !== CIRCLE) return [];
+    return [{ kind: "damaged", subject: sentinelKey(name), text: CIRCLE }];
   });
 }
 

@@ -3,6 +3,7 @@ import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.
 import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-file.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
+import { type BackupsByName, findChainFault } from "./chain.ts";
 import type { SegmentRun } from "./segment-set.ts";
 import { lineParts, type TimelineRun } from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
@@ -15,8 +16,8 @@ export interface BackupReach {
   readonly finishLsn: Lsn;
   /** Segments that it needs to become consistent and the archive lacks. */
   readonly missing: readonly TimelineRun[];
-  /** The backup itself, and all its bases, are there as far as names tell. */
-  readonly isChainWhole: boolean;
+  /** What speaks against the backup itself or one of its bases, as far as a listing shows. */
+  readonly chainFault: string | undefined;
 }
 
 /** Positions of one timeline to which a restore can go: all of `[fromLsn, endLsn)`. */
@@ -63,9 +64,9 @@ export function planWindows(
   view: WalView,
   backups: readonly CatalogueBackup[],
 ): readonly TimelinePlan[] {
-  const names = new Set(backups.map(({ name }) => name));
-  const reaches = backups.flatMap((backup) => reachOf(view, backup, names) ?? []);
-  const timelines = new Set([...view.timelines, ...reaches.map(({ timeline }) => timeline)]);
+  const byName = new Map(backups.map((backup) => [backup.name, backup]));
+  const reaches = backups.flatMap((backup) => reachOf(view, backup, { byName }) ?? []);
+  const timelines = new Set([...view.timelines, ...backups.map(({ timeline }) => timeline)]);
   return [...timelines]
     .toSorted((one, other) => one - other)
     .map((timeline) => planTimeline(view, timeline, reaches));
@@ -73,9 +74,10 @@ export function planWindows(
 
 function reachOf(
   view: WalView,
-  { name, timeline, startLsn, finishLsn, baseName }: CatalogueBackup,
-  names: ReadonlySet<BackupName>,
+  backup: CatalogueBackup,
+  backups: BackupsByName,
 ): BackupReach | undefined {
+  const { name, timeline, startLsn, finishLsn } = backup;
   if (startLsn === undefined || finishLsn === undefined || finishLsn <= startLsn) return undefined;
   const { segmentBytes } = view;
   const needed = {
@@ -88,7 +90,7 @@ function reachOf(
     startLsn: lsn(startLsn),
     finishLsn: lsn(finishLsn),
     missing: leastMissing(view, { timeline, finishLsn: lsn(finishLsn) }, needed),
-    isChainWhole: baseName === undefined || baseName === "" || names.has(baseName),
+    chainFault: findChainFault(backups, backup),
   };
 }
 
@@ -173,7 +175,7 @@ function planTimelineWindows(line: Line): readonly RestoreWindow[] {
   const lastOwn = lastOwnSegment(line);
   const windows: RestoreWindow[] = [];
   for (const reach of onLine) {
-    if (!reach.isChainWhole) continue;
+    if (reach.chainFault !== undefined) continue;
     const first = Number(segmentNumberOf(reach.startLsn, segmentBytes));
     const last = Math.max(lastOwn, Number(segmentOfEnd(reach.finishLsn, segmentBytes)));
     const [hole] = missingOnLine(view, history, { first, last });

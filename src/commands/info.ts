@@ -1,5 +1,6 @@
 import { readCatalogue } from "../catalogue/catalogue.ts";
 import { readCollisions } from "../catalogue/collisions.ts";
+import { isIncrement } from "../catalogue/chain.ts";
 import { CommitFinder } from "../catalogue/commit-finder.ts";
 import {
   type KindSize,
@@ -238,7 +239,7 @@ function toJson(shown: Shown): string {
           ? null
           : jsonObject([
               ["name", lastBackup.name],
-              ["kind", (lastBackup.baseName ?? "") === "" ? "full" : "increment"],
+              ["kind", isIncrement(lastBackup) ? "increment" : "full"],
               ["finish_time", timeJson(lastBackup.finishTimeNs)],
               ["age_seconds", ageJson(lastBackup.finishTimeNs, nowNs)],
             ]),

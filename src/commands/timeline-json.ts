@@ -36,7 +36,7 @@ type Timeline = TimelineReport["timelines"][number];
 function backupJson(backup: Timeline["backups"][number]): JsonObject {
   return jsonObject([
     ["name", backup.name],
-    ["kind", backup.baseName === undefined ? "full" : "increment"],
+    ["kind", backup.isIncrement ? "increment" : "full"],
     ["base", backup.baseName],
     ["start", placeJson(backup.start)],
     ["finish", placeJson(backup.finish)],

@@ -110,7 +110,7 @@ function formatTimeline(one: ReportedTimeline): string {
   if (backups.length > 0) {
     const rows = backups.map((backup) => [
       `  ${backup.name}`,
-      backup.baseName === undefined ? "full" : "increment",
+      backup.isIncrement ? "increment" : "full",
       timeText(backup.finish.timeNs),
       formatLsn(backup.finish.lsn),
       backup.problem ?? (backup.isPermanent ? "permanent" : "ok"),

@@ -43,6 +43,11 @@ export function parseBackupName(name: string): BackupNameParts {
   };
 }
 
+/** Whether this is the name of an increment. What is no backup's name is none. */
+export function isIncrementName(name: string): boolean {
+  return BACKUP_NAME.exec(name)?.[2] !== undefined;
+}
+
 /** Whether `name` could be a backup's: as `parseBackupName`, without the error. */
 export function isBackupName(name: string): boolean {
   return BACKUP_NAME.test(name);

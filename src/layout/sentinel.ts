@@ -1,4 +1,5 @@
-import type { BackupName } from "./backup-name.ts";
+import { FormatError } from "../errors.ts";
+import { type BackupName, isIncrementName } from "./backup-name.ts";
 import { Fields } from "./fields.ts";
 import { formatJson, parseJson } from "./json.ts";
 import { type JsonObject, jsonObject, type JsonValue } from "./json-value.ts";
@@ -150,15 +151,23 @@ function time(value: TimeNs | undefined): string {
 
 /**
  * Reads what WAL-G of any release, WAL-E and we wrote: names in any case, unknown names ignored.
- * Throws FormatError, with the backup's name, where a value has the wrong type.
+ * Throws FormatError, with the backup's name, where a value has the wrong type, and where an
+ * increment's names no base: taken for a full backup it would be restored without its base, which
+ * retention would remove.
  */
 export function parseSentinel(backup: BackupName, text: string): Sentinel {
   const fields = new Fields(`sentinel of ${backup}`, parseJson(text));
   const spec = fields.object("Spec");
   const own = parseOwn(fields);
+  const base = parseBase(fields);
+  if (base === undefined && isIncrementName(backup)) {
+    throw new FormatError(
+      `sentinel of ${backup} names no base (DeltaFrom), as an increment's must`,
+    );
+  }
   return {
     startLsn: fields.uint64("LSN"),
-    base: parseBase(fields),
+    base,
     pgVersion: fields.integer("PgVersion"),
     finishLsn: fields.uint64("FinishLSN"),
     systemId: fields.uint64("SystemIdentifier"),

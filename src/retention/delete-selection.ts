@@ -1,4 +1,5 @@
 import { type CatalogueBackup, compareBackups } from "../catalogue/catalogue.ts";
+import { chainOf } from "../catalogue/chain.ts";
 import { FormatError, RefusedError, UsageError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { isJsonEqual, type JsonValue } from "../layout/json-value.ts";
@@ -7,7 +8,6 @@ import { parseTime, type TimeNs } from "../layout/time.ts";
 import { isFull, isSound } from "./policy.ts";
 import { Reasons, type Selection, WHOLE_SCOPE } from "./selection.ts";
 import type { Survey } from "./survey.ts";
-import { chainOf } from "./wholeness.ts";
 
 /** Which backup a name, a time or a count comes to. WAL-G's words. */
 export type FullModifier = "FULL" | "FIND_FULL";

@@ -46,7 +46,9 @@ function chainOf(
     chain.unshift(next);
     const entry = byName.get(next);
     if (entry === undefined) throw brokenChain(name, `its base ${next} does not exist`);
-    if (entry.sentinel === undefined) throw brokenChain(name, `${next} has no readable sentinel`);
+    if (entry.sentinel === undefined) {
+      throw brokenChain(name, `${next} has no readable sentinel: ${entry.problems.join("; ")}`);
+    }
     next = entry.sentinel.base?.name;
   }
   return chain;

@@ -1,4 +1,5 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { chainOf } from "../catalogue/chain.ts";
 import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
 import { parseWalKey } from "../layout/keys.ts";
 import type { ObjectKey } from "../storage/storage.ts";
@@ -14,7 +15,7 @@ import {
   mergeStartOf,
 } from "./unfinished.ts";
 import { decideWal, type WalDecisions } from "./wal-decisions.ts";
-import { chainOf, wayToNewest } from "./wholeness.ts";
+import { wayToNewest } from "./wholeness.ts";
 
 /** What happens to one backup, and why. */
 export interface PlannedBackup {

@@ -1,9 +1,10 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { chainOf } from "../catalogue/chain.ts";
 import { timeMsOf, type TimeNs } from "../layout/time.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import { Reasons, type Selection, WHOLE_SCOPE } from "./selection.ts";
 import type { Survey } from "./survey.ts";
-import { byEnd, chainOf, findFault, wayToNewest, type WayToNewest } from "./wholeness.ts";
+import { byEnd, findFault, wayToNewest, type WayToNewest } from "./wholeness.ts";
 
 /** What an administrator wants to keep: whatever any of the rules keeps stays. */
 export interface RetentionPolicy {

@@ -1,4 +1,5 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { chainOf } from "../catalogue/chain.ts";
 import { RefusedError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import { type BackupName, isBackupName, parseBackupName } from "../layout/backup-name.ts";
@@ -10,7 +11,6 @@ import { checkPlan } from "./plan-check.ts";
 import type { RetentionPlan } from "./plan.ts";
 import { Deleter, type DeleterOptions, incompleteError } from "./deleter.ts";
 import { type RemovalNote, writeRemovalNote } from "./removal-note.ts";
-import { chainOf } from "./wholeness.ts";
 
 export interface RemovalOptions extends DeleterOptions {
   readonly log: Log;

@@ -1,59 +1,18 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { findChainFault } from "../catalogue/chain.ts";
 import type { SegmentSet } from "../catalogue/segment-set.ts";
-import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
 import { firstHoleOnLine, type LineHole } from "../catalogue/wal-line.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { isOnHistory } from "../postgres/timeline-history.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Survey } from "./survey.ts";
 
-/** Bases after which a chain is taken for a circle. */
-const MAX_CHAIN_LENGTH = 10_000;
-
 /**
  * Why the backup could not be restored, as far as a listing shows; undefined if nothing speaks
  * against it. What its objects hold is not looked at.
  */
 export function findFault(survey: Survey, backup: CatalogueBackup): string | undefined {
-  for (const member of chainOf(survey, backup)) {
-    if (typeof member === "string") return member;
-    const fault = findOwnFault(survey, member);
-    if (fault !== undefined) return member === backup ? fault : `its base ${member.name}: ${fault}`;
-  }
-  return findMissingWal(survey, backup);
-}
-
-/** The backup, its base, and so on; a text in the place of what is missing. */
-export function chainOf(
-  { byName }: Pick<Survey, "byName">,
-  backup: CatalogueBackup,
-): readonly (CatalogueBackup | string)[] {
-  const chain: (CatalogueBackup | string)[] = [backup];
-  const seen = new Set<BackupName>([backup.name]);
-  let baseName = backup.baseName;
-  while (baseName !== undefined && baseName !== "") {
-    const base = byName.get(baseName);
-    if (base === undefined) return [...chain, `its base ${baseName} is missing`];
-    if (seen.has(baseName) || chain.length > MAX_CHAIN_LENGTH) {
-      return [...chain, `its chain of bases is a circle`];
-    }
-    seen.add(baseName);
-    chain.push(base);
-    baseName = base.baseName;
-  }
-  return chain;
-}
-
-function findOwnFault(_survey: Survey, backup: CatalogueBackup): string | undefined {
-  if (!backup.isReadable) return "its sentinel can't be read";
-  const { folder } = backup;
-  if (folder === undefined) return "it has no objects but its sentinel";
-  // WAL-E's backups have pg_control in an ordinary part.
-  if (parseBackupName(backup.name).offset !== undefined) return undefined;
-  for (const relativeKey of folder.relativeKeys()) {
-    if (/^tar_partitions\/[^/]*pg_control\.tar/.test(relativeKey)) return undefined;
-  }
-  return "its pg_control.tar is missing";
+  return findChainFault(survey, backup) ?? findMissingWal(survey, backup);
 }
 
 /** What of a backup's own WAL is missing, with a name. */

@@ -110,7 +110,7 @@ test("documents that are missing or no documents hide nothing else", async () =>
   assert.match(entries[0]?.problems[0] ?? "", /metadata\.json does not exist/);
   assert.match(
     entries[1]?.problems[0] ?? "",
-    /^start_time of metadata\.json of .* is not a string$/,
+    /metadata\.json is damaged: start_time of metadata\.json of .* is not a string$/,
   );
   assert.match(
     entries[2]?.problems[0] ?? "",

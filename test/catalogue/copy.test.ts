@@ -121,7 +121,9 @@ describe("copy", () => {
     const source = await storageOf(objectsOf(world()));
     await source.delete([sentinelKey(FULL)], { signal });
     await assert.rejects(copy(source, new MemoryStorage(), { names: [INCREMENT] }), {
-      message: new RegExp(`^base ${FULL} of backup ${INCREMENT} does not exist`),
+      message: new RegExp(
+        `^backup ${INCREMENT} .* could not be restored: its base ${FULL} is missing`,
+      ),
     });
   });
 

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
+import { BackupFolders } from "../../src/catalogue/backup-folders.ts";
 import type { CatalogueBackup } from "../../src/catalogue/catalogue.ts";
 import { type SegmentRun, SegmentSet } from "../../src/catalogue/segment-set.ts";
 import type { WalView } from "../../src/catalogue/wal-view.ts";
 import { planWindows } from "../../src/catalogue/wal-windows.ts";
+import { tarFolder } from "../../src/layout/keys.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import type { TimelineHistory } from "../../src/postgres/timeline-history.ts";
 import { formatSegmentName } from "../../src/postgres/wal-file.ts";
@@ -93,8 +95,12 @@ function toBackup(
   const { timeline, ancestors } = lines[line % lines.length] ?? { timeline: 1, ancestors: [] };
   const fork = Math.floor(Number(ancestors.at(-1)?.endLsn ?? 0n) / MIB);
   const start = Math.max(first, fork);
+  const name = `base_${formatSegmentName(timeline, BigInt(start), MIB)}`;
+  const folders = new BackupFolders();
+  folders.add(`${tarFolder(name)}pg_control.tar.lz4`, 1);
   return {
-    name: `base_${formatSegmentName(timeline, BigInt(start), MIB)}`,
+    name,
+    folder: folders.get(name),
     timeline,
     high: 0,
     low: start,

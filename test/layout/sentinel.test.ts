@@ -6,7 +6,7 @@ import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
 import { formatSentinel, parseSentinel, type Sentinel } from "../../src/layout/sentinel.ts";
 import { parseTablespaceSpec } from "../../src/layout/tablespace-spec.ts";
 
-const backup = "base_000000010000000000000005_D_000000010000000000000003";
+const backup = "base_000000010000000000000005";
 
 /** Written by WAL-G 3.0.9 from a server 15. */
 const full =
@@ -157,6 +157,17 @@ const wrong = [
   ],
   ['{"Files":[]}', /Files .* is not an object/],
 ] as const;
+
+test("refuses an increment's that names no base: it would be taken for a full backup", () => {
+  const increment = `${backup}_D_000000010000000000000003`;
+  for (const text of ["{}", '{"LSN":1}', '{"DeltaFrom":null}']) {
+    assert.throws(() => parseSentinel(increment, text), {
+      name: "FormatError",
+      message: /^sentinel of base_.*_D_.* names no base/,
+    });
+    assert.equal(parseSentinel(backup, text).base, undefined);
+  }
+});
 
 for (const [text, message] of wrong) {
   test(`refuses the sentinel ${text}`, () => {

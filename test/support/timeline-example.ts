@@ -30,6 +30,7 @@ function backup(
   const start = place(segment + 0.1);
   return {
     name: `base_${nameOf(segment)}${suffix}`,
+    isIncrement: base !== undefined,
     baseName: base,
     start,
     finish: place(segment + 0.5),
