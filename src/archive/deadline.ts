@@ -1,5 +1,6 @@
 import { DeadlineError, OperationError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
+import { TimeUp } from "../io/retry.ts";
 
 export interface DeadlineOptions {
   /** In all, from the call on. */
@@ -27,9 +28,11 @@ export async function withinDeadline<T>(
   { timeoutMs, signal: callersSignal }: DeadlineOptions,
   work: (scope: DeadlineScope) => Promise<T>,
 ): Promise<T> {
-  const timer = AbortSignal.timeout(timeoutMs);
-  const signal = AbortSignal.any([callersSignal, timer]);
+  const timeUp = new TimeUp();
+  const ended = new AbortController();
+  const signal = AbortSignal.any([callersSignal, ended.signal]);
   signal.throwIfAborted();
+  const timer = setTimeout(() => ended.abort(timeUp), timeoutMs);
 
   let step = "the start";
   const begin = (next: string): void => {
@@ -38,15 +41,27 @@ export async function withinDeadline<T>(
   try {
     return await endedOrAbandoned(work({ signal, begin }), signal);
   } catch (error) {
-    if (!timer.aborted || callersSignal.aborted || error instanceof OperationError) throw error;
-    throw new DeadlineError(`${step} did not finish within ${timeoutMs} ms`, {
-      cause: error,
-      hint:
-        "The store or the network does not answer in time. PostgreSQL calls again by itself; " +
-        "if the time is too short for a healthy store, raise WALNUT_WAL_TIMEOUT.",
-    });
+    const isTimeUp = ended.signal.aborted && !callersSignal.aborted;
+    if (!isTimeUp || error instanceof OperationError) throw error;
+    throw deadlineError(`${step} did not finish within ${timeoutMs} ms`, timeUp);
+  } finally {
+    clearTimeout(timer);
   }
 }
+
+/** What failed until the end says more than that the time was short. */
+function deadlineError(what: string, { lastFailure }: TimeUp): DeadlineError {
+  if (lastFailure === undefined) return new DeadlineError(what, { hint: SILENCE_HINT });
+  const { message, hint } = lastFailure;
+  return new DeadlineError(`${what}, because of failures; the last one: ${message}`, {
+    hint: hint === undefined ? SILENCE_HINT : `${hint} PostgreSQL calls again by itself.`,
+    cause: lastFailure,
+  });
+}
+
+const SILENCE_HINT =
+  "The store or the network does not answer in time. PostgreSQL calls again by itself; " +
+  "if the time is too short for a healthy store, raise WALNUT_WAL_TIMEOUT.";
 
 async function endedOrAbandoned<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   try {

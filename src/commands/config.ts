@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { FoundSettings } from "../config/found-settings.ts";
-import { type Setting, preferredName } from "../config/setting.ts";
+import { type Setting, isSecretText, preferredName } from "../config/setting.ts";
 import { allSettings } from "../config/settings.ts";
 import { StorageError, UsageError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
@@ -87,7 +87,7 @@ function effectiveSettings(found: FoundSettings): readonly EffectiveSetting[] {
     return [
       {
         name: origin?.name ?? preferredName(setting),
-        value: setting.type.isSecret ? "***" : mask(text),
+        value: isSecretText(setting.type, text) ? "***" : mask(text),
         origin: origin?.source ?? "default",
         ...(note === undefined ? {} : { note }),
       },

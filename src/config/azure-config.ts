@@ -6,7 +6,7 @@ import { azure } from "./azure-settings.ts";
 import { readConfigFile } from "./config-file.ts";
 import type { FoundSettings } from "./found-settings.ts";
 import { settingNames } from "./setting.ts";
-import { defined, parseStoreUrl } from "./store-url.ts";
+import { ENDPOINT_FORM, defined, isHttpUrl, parseStoreUrl } from "./store-url.ts";
 
 interface Cloud {
   readonly suffix: string;
@@ -73,9 +73,10 @@ function readEndpoint(
 ): string {
   const whole = parts.get("blobendpoint");
   if (whole !== undefined) {
-    if (!/^https?:\/\/[^/?#\s]+(\/[^?#\s]*)?$/.test(whole)) {
+    if (!isHttpUrl(whole)) {
       throw new ConfigError(
-        `${found.describe(azure.connectionString)} has a BlobEndpoint that is no URL`,
+        `${found.describe(azure.connectionString)} has a BlobEndpoint that is no URL: ${whole}`,
+        { hint: ENDPOINT_FORM },
       );
     }
     return whole.replace(/\/+$/, "");

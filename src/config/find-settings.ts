@@ -5,7 +5,13 @@ import { failover } from "./failover-settings.ts";
 import { general } from "./general-settings.ts";
 import { mirror } from "./mirror-settings.ts";
 import { nearestWord } from "./nearest.ts";
-import { OUR_PREFIX, type Setting, settingFlagNames, settingNames } from "./setting.ts";
+import {
+  OUR_PREFIX,
+  type Setting,
+  isSecretText,
+  settingFlagNames,
+  settingNames,
+} from "./setting.ts";
 import { SettingIndex } from "./settings.ts";
 import { storeMapSecrets } from "./store-map.ts";
 
@@ -135,7 +141,7 @@ class Collector {
         if (OUR_PREFIX.test(name)) this.problems.push(unknownSetting(name, title, this.#index));
         continue;
       }
-      if (setting.type.isSecret) this.secrets.push(text);
+      if (isSecretText(setting.type, text)) this.secrets.push(text);
       if (setting === failover.storages || setting === mirror.stores) {
         this.secrets.push(...storeMapSecrets(text, this.#index));
       }

@@ -1,5 +1,5 @@
 import { ConfigError, FormatError } from "../errors.ts";
-import { type DefaultedSetting, type Setting, preferredName } from "./setting.ts";
+import { type DefaultedSetting, type Setting, isSecretText, preferredName } from "./setting.ts";
 
 /** Where the value of a setting was found. */
 export interface Found {
@@ -69,7 +69,7 @@ export function parseFound<T>(setting: Setting<T>, { name, source, text }: Found
     return setting.type.parse(text);
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
-    const shown = setting.type.isSecret ? "" : ` = ${JSON.stringify(text)}`;
+    const shown = isSecretText(setting.type, text) ? "" : ` = ${JSON.stringify(text)}`;
     throw new ConfigError(`${name}${shown} from ${source} ${error.message}`, {
       hint: `It takes ${setting.type.text}.`,
       cause: error,

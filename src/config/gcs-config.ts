@@ -2,7 +2,7 @@ import { ConfigError } from "../errors.ts";
 import type { GcsConfig } from "../storage/gcs-config.ts";
 import type { FoundSettings } from "./found-settings.ts";
 import { gcs } from "./gcs-settings.ts";
-import { defined, parseStoreUrl } from "./store-url.ts";
+import { ENDPOINT_FORM, defined, isHttpUrl, parseStoreUrl } from "./store-url.ts";
 
 const KEY_BYTES = 32;
 
@@ -14,10 +14,10 @@ export function readGcsConfig(found: FoundSettings): GcsConfig {
     emulator === undefined
       ? found.get(gcs.endpoint)
       : emulator.replace(/^(?!https?:\/\/)/, "http://");
-  if (endpoint !== undefined && !/^https?:\/\/[^/?#\s]+\/?$/.test(endpoint)) {
+  if (endpoint !== undefined && !isOrigin(endpoint)) {
     const setting = emulator === undefined ? gcs.endpoint : gcs.emulatorHost;
     throw new ConfigError(`${found.describe(setting)} is no endpoint: ${endpoint}`, {
-      hint: "It has the form https://host or https://host:port.",
+      hint: ENDPOINT_FORM,
     });
   }
   const encryptionKey = found.get(gcs.encryptionKey);
@@ -41,4 +41,8 @@ export function readGcsConfig(found: FoundSettings): GcsConfig {
     ...defined("encryptionKey", encryptionKey),
     chunkBytes: found.get(gcs.maxChunkSize),
   };
+}
+
+function isOrigin(endpoint: string): boolean {
+  return /^https?:\/\/[^/]+\/?$/.test(endpoint) && isHttpUrl(endpoint);
 }

@@ -6,10 +6,17 @@ export interface SettingType<T> {
   readonly text: string;
   /** Never shown, not even in errors. */
   readonly isSecret: boolean;
+  /** Whether a text that should be no secret looks like one, put here by mistake. */
+  readonly looksSecret?: (text: string) => boolean;
   /** As a flag it may stand without a value. */
   readonly isSwitch: boolean;
   /** Throws FormatError with the reason, without the text itself. */
   parse(text: string): T;
+}
+
+/** Whether this text of a setting must never be shown. */
+export function isSecretText(type: SettingType<unknown>, text: string): boolean {
+  return type.isSecret || type.looksSecret?.(text) === true;
 }
 
 /**

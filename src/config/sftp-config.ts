@@ -2,7 +2,7 @@ import { ConfigError } from "../errors.ts";
 import type { SftpConfig } from "../storage/sftp-config.ts";
 import { type FoundSettings, parseFound } from "./found-settings.ts";
 import { sftp } from "./sftp-settings.ts";
-import { decodePath, defined } from "./store-url.ts";
+import { decodePath, defined, escapeHint } from "./store-url.ts";
 import { integer } from "./value-types.ts";
 
 const DEFAULT_PORT = 22;
@@ -16,7 +16,10 @@ export function readSftpConfig(found: FoundSettings): SftpConfig {
   const [, user, host, urlPort, path = ""] = match ?? [];
   if (host === undefined) {
     throw new ConfigError(`${found.describe(sftp.prefix)} is no URL of a store: ${url}`, {
-      hint: "It has the form ssh://user@host:port/path; only host and path are needed.",
+      // "user@" after "://" would be taken for a secret, and masked.
+      hint:
+        "It has the form ssh://host/path; user and port go into SSH_USERNAME and SSH_PORT." +
+        escapeHint(url),
     });
   }
   if (user?.includes(":") === true) {
@@ -27,7 +30,7 @@ export function readSftpConfig(found: FoundSettings): SftpConfig {
   const username = found.get(sftp.username) ?? (user === undefined ? undefined : decodePath(user));
   if (username === undefined) {
     throw new ConfigError(`${found.describe(sftp.prefix)} needs a user to log in`, {
-      hint: "Set SSH_USERNAME, or write it into the URL: ssh://user@host/path.",
+      hint: "Set SSH_USERNAME.",
     });
   }
   return {

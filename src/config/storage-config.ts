@@ -17,7 +17,7 @@ import { readRequestHeaders } from "./request-headers.ts";
 import { storage } from "./storage-settings.ts";
 import { readSwiftConfig } from "./swift-config.ts";
 import { swift } from "./swift-settings.ts";
-import { cleanFolder, defined, parseStoreUrl } from "./store-url.ts";
+import { cleanFolder, defined, parseStoreUrl, readEndpoint } from "./store-url.ts";
 
 /** The configured store, or undefined if there is none. Throws ConfigError. */
 export function readStorageConfig(found: FoundSettings): StorageConfig | undefined {
@@ -91,7 +91,7 @@ function readS3(found: FoundSettings): S3Config {
     kind: "s3",
     bucket,
     prefix: folder,
-    ...defined("endpoint", found.get(storage.endpoint)),
+    ...defined("endpoint", readEndpoint(found, storage.endpoint)),
     ...defined("region", found.get(storage.region)),
     ...defined("accessKeyId", found.get(storage.accessKeyId)),
     ...defined("secretAccessKey", found.get(storage.secretAccessKey)),

@@ -3,7 +3,7 @@ import type { StorageConfig } from "../storage/open.ts";
 import { ALL_STORAGES, DEFAULT_STORAGE } from "./failover-settings.ts";
 import { type Found, FoundSettings } from "./found-settings.ts";
 import { parseJsonObject } from "./json-file.ts";
-import { OUR_PREFIX, type Setting } from "./setting.ts";
+import { OUR_PREFIX, type Setting, isSecretText } from "./setting.ts";
 import { SettingIndex } from "./settings.ts";
 import { isStorePrefix, isStoreSetting, readStorageConfig } from "./storage-config.ts";
 
@@ -41,9 +41,10 @@ export function readStoreMap(
 export function storeMapSecrets(text: string, index: SettingIndex): readonly string[] {
   try {
     return [...parseJsonObject(text).values()].flatMap((settings) =>
-      [...parseJsonObject(settings)].flatMap(([key, value]) =>
-        index.byName(key.toUpperCase())?.type.isSecret === true ? [value] : [],
-      ),
+      [...parseJsonObject(settings)].flatMap(([key, value]) => {
+        const type = index.byName(key.toUpperCase())?.type;
+        return type !== undefined && isSecretText(type, value) ? [value] : [];
+      }),
     );
   } catch (error) {
     // Whoever reads the setting says what is wrong with it.

@@ -13,10 +13,38 @@ export function parseStoreUrl(
   const match = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([^/?#@\s]+)(\/[^?#]*)?$/.exec(url);
   if (match?.[1] === undefined) {
     throw new ConfigError(`${found.describe(setting)} is no URL of a store: ${url}`, {
-      hint: "It has the form s3://bucket/folder.",
+      hint: `It has the form s3://bucket/folder.${escapeHint(url)}`,
     });
   }
   return { bucket: match[1], folder: cleanFolder(decodePath(match[2] ?? "")) };
+}
+
+/** What else there is to say of a URL that is refused, with a blank before it. */
+export function escapeHint(url: string): string {
+  return /[?#]/.test(url) ? " A ? in its path is written %3F, and a # is written %23." : "";
+}
+
+/**
+ * The URL of a server, without "/" at its end. As in Go's SDK of AWS, one without a scheme is
+ * https. Throws ConfigError.
+ */
+export function readEndpoint(found: FoundSettings, setting: Setting<string>): string | undefined {
+  const text = found.get(setting);
+  if (text === undefined) return undefined;
+  const url = text.includes("://") ? text : `https://${text}`;
+  if (!isHttpUrl(url)) {
+    throw new ConfigError(`${found.describe(setting)} is no URL of a server: ${text}`, {
+      hint: ENDPOINT_FORM,
+    });
+  }
+  return url.replace(/\/+$/, "");
+}
+
+export const ENDPOINT_FORM = "It has the form https://host or https://host:port.";
+
+/** Whether it can be asked: scheme, host, perhaps a port and a path. */
+export function isHttpUrl(url: string): boolean {
+  return /^https?:\/\/[^/?#\s]+(\/[^?#\s]*)?$/.test(url) && URL.canParse(url);
 }
 
 /** Go's URLs are decoded; a path that can't be decoded is taken as it is. */

@@ -13,8 +13,24 @@ export const text: SettingType<string> = {
 /** A text that is never shown. */
 export const secret: SettingType<string> = { ...text, name: "secret", isSecret: true };
 
-/** A path of a local file or directory. */
-export const path: SettingType<string> = { ...text, name: "path", text: "a path" };
+/** A path of a local file or directory. Keys are pasted here by mistake: those are not shown. */
+export const path: SettingType<string> = {
+  ...text,
+  name: "path",
+  text: "a path",
+  looksSecret: isContent,
+  parse(value) {
+    if (isContent(value)) throw new FormatError("holds what belongs into a file, not its path");
+    return value;
+  },
+};
+
+/** PEM, JSON, several lines, or 32 bytes in hex or base64. */
+function isContent(value: string): boolean {
+  return (
+    /^\s*\{|-----BEGIN |[\r\n]/.test(value) || /^([0-9A-Fa-f]{64}|[A-Za-z0-9+/]{43}=)$/.test(value)
+  );
+}
 
 /**
  * Exactly what Go's ParseBool takes: other words are refused, so that "yes" does not mean no.

@@ -57,12 +57,26 @@ export function retryDelayMs(
   return Math.max(random() * limitMs, retryAfterMs);
 }
 
+/**
+ * Why work is aborted whose time is up. Whoever was repeating something then notes what had failed,
+ * because that is the reason why the time did not do.
+ */
+export class TimeUp extends Error {
+  lastFailure: StorageError | undefined;
+
+  constructor() {
+    super("the time is up");
+    this.name = "TimeUp";
+  }
+}
+
 /** Counts the failures of one call and decides after each whether it is tried again. */
 export class Retries {
   readonly #policy: RetryPolicy;
   readonly #context: RetryContext;
   #failures = 0;
   #firstFailureMs = 0;
+  #lastFailure: StorageError | undefined;
 
   constructor(policy: RetryPolicy, context: RetryContext) {
     this.#policy = policy;
@@ -81,7 +95,17 @@ export class Retries {
    * that a retrying caller of this one does not multiply the attempts.
    */
   async afterFailure(error: unknown, { signal }: { readonly signal: AbortSignal }): Promise<void> {
-    signal.throwIfAborted();
+    if (error instanceof StorageError) this.#lastFailure = error;
+    try {
+      signal.throwIfAborted();
+      await this.#pause(error, signal);
+    } catch (reason) {
+      if (reason instanceof TimeUp) reason.lastFailure ??= this.#lastFailure;
+      throw reason;
+    }
+  }
+
+  async #pause(error: unknown, signal: AbortSignal): Promise<void> {
     if (!(error instanceof StorageError) || !error.isRetryable) throw error;
 
     const { clock, random, onRetry } = this.#context;

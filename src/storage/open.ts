@@ -258,6 +258,8 @@ function retryListener(log: Log, traffic: StorageTraffic): (event: RetryEvent) =
   return ({ error, failures, delayMs }) => {
     traffic.countRetry(delayMs);
     const fields = { error: error.message, failures, delayMs: Math.round(delayMs) };
-    log.warning("storage request failed and will be repeated", fields);
+    // The call may go on like this for long: who reads must not wait for its end to be told.
+    const hint = failures === 1 && error.hint !== undefined ? { hint: error.hint } : {};
+    log.warning("storage request failed and will be repeated", { ...fields, ...hint });
   };
 }

@@ -18,8 +18,24 @@ export interface ConnectionHints {
   readonly certificate: string;
 }
 
-/** TLS says no: another attempt gets the same certificate. */
-const CERTIFICATE_CODES = /^(CERT_|ERR_TLS_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_SSL_)/;
+/** TLS says no: another attempt gets the same answer. */
+const TLS_CODES = /^(CERT_|ERR_TLS_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_SSL_)/;
+/** Those that no other authority helps against. */
+const TLS_HINTS: readonly (readonly [RegExp, string])[] = [
+  [
+    /WRONG_VERSION_NUMBER|HTTP_REQUEST|PACKET_LENGTH_TOO_LONG/,
+    "What listens there does not speak TLS: the endpoint begins with http://, or has another port.",
+  ],
+  [
+    /ALTNAME_INVALID/,
+    "The certificate is for another name: use a name that stands in it, or give the server one for this.",
+  ],
+  [/HAS_EXPIRED/, "The server's certificate has expired, or the clock of this machine is wrong."],
+  [
+    /NOT_YET_VALID/,
+    "The clock of this machine is behind, or the certificate counts from later on.",
+  ],
+];
 
 /**
  * Our error for a connection that could not be made or broke; ours, and what is neither, come back
@@ -32,16 +48,20 @@ export function connectionError(
 ): unknown {
   if (error instanceof OperationError) return error;
   const code = systemErrorCode(error) ?? "";
-  const isCertificate = CERTIFICATE_CODES.test(code);
-  if (!isCertificate && !isNetworkCode(error, code)) return error;
+  const isTls = TLS_CODES.test(code);
+  if (!isTls && !isNetworkCode(error, code)) return error;
 
   const what = `cannot ${verb} ${key} in ${storage}: ${systemErrorText(error)}`;
-  const hint = isCertificate ? hints.certificate : hints.endpoint;
+  const hint = isTls ? tlsHint(`${code} ${systemErrorText(error)}`, hints) : hints.endpoint;
   return new StorageError(what, {
-    isRetryable: !isCertificate,
-    ...(isCertificate || code === "ENOTFOUND" || code === "ECONNREFUSED" ? { hint } : {}),
+    isRetryable: !isTls,
+    ...(isTls || code === "ENOTFOUND" || code === "ECONNREFUSED" ? { hint } : {}),
     cause: error,
   });
+}
+
+function tlsHint(reason: string, { certificate }: ConnectionHints): string {
+  return TLS_HINTS.find(([pattern]) => pattern.test(reason))?.[1] ?? certificate;
 }
 
 /** A connection that failed or broke, in the words of either runtime. */

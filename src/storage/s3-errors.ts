@@ -28,6 +28,7 @@ const REFUSED_HINT = "The store does not say why. Check the credentials, and wha
 const REGION_HINT = "The bucket is in another region or behind another endpoint: set AWS_REGION.";
 const ENDPOINT_HINT = "Check AWS_ENDPOINT: scheme, host, port, and that it speaks S3.";
 const CLOCK_HINT = "The clock of this machine differs from the store's: run NTP.";
+const FULL_HINT = "The store has no room left: add some, or raise the bucket's quota.";
 const CONNECTION_HINTS = {
   endpoint: ENDPOINT_HINT,
   certificate:
@@ -47,6 +48,8 @@ const ACCESS_HINTS: ReadonlyMap<string, string> = new Map([
   ["ExpiredTokenException", EXPIRED_HINT],
   ["TokenRefreshRequired", EXPIRED_HINT],
   ["InvalidClientTokenId", KEY_HINT],
+  // versitygw's, with 404.
+  ["XAdminUserNotFound", KEY_HINT],
 ]);
 
 /** Failures that pass, whatever the status says. S3 sends some of them with 200 or 400. */
@@ -168,6 +171,7 @@ export function isUnsatisfiableRange(error: unknown): boolean {
 function failureHint({ code, status }: S3Failure, { storage }: RequestAction): string | undefined {
   if (code === "NoSuchBucket") return `Create the bucket of ${storage}, or correct its name.`;
   if (code === "RequestTimeTooSkewed") return CLOCK_HINT;
+  if (status === 507 || /StorageFull|QuotaExceeded/.test(code)) return FULL_HINT;
   if (REGION_CODES.has(code) || (status !== undefined && status >= 300 && status < 400)) {
     return REGION_HINT;
   }

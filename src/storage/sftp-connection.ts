@@ -189,8 +189,13 @@ async function logIn(
     },
   });
   await ready.catch((error: unknown) => {
-    throw connectionError(name, error);
+    throw connectionError(name, error, `${config.username} by ${waysOf(login)}`);
   });
+}
+
+/** "publickey and password". */
+function waysOf({ methods }: SftpLogin): string {
+  return [...new Set(methods.map(({ type }) => type))].join(" and ");
 }
 
 function withAgent(error: Error, agentError: unknown): Error {

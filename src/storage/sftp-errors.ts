@@ -59,13 +59,13 @@ const ALGORITHM_HINT =
   "The server and walnut have no such algorithm in common: the server is too old, or hardened too far.";
 const NETWORK_HINT = "Check the host and port, and that an SSH server listens there.";
 
-/** What the store throws when a connection can't be made, or broke. */
-export function connectionError(name: string, error: unknown): OperationError {
+/** What the store throws when a connection can't be made, or broke. `who` tries to log in. */
+export function connectionError(name: string, error: unknown, who = "walnut"): OperationError {
   if (error instanceof OperationError) return error;
   const level = error instanceof Error && "level" in error ? error.level : undefined;
   const text = error instanceof Error ? systemErrorText(error) : String(error);
   if (level === "client-authentication" || level === "agent") {
-    return new StorageAccessError(`${name} refuses the login: ${lowerCase(text)}`, {
+    return new StorageAccessError(`${name} refuses the login of ${who}: ${lowerCase(text)}`, {
       hint: LOGIN_HINT,
       cause: error,
     });

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { withinDeadline } from "../../src/archive/deadline.ts";
 import { InterruptedError, StorageError } from "../../src/errors.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { withRetry } from "../../src/io/retry.ts";
 import { pause } from "../support/until.ts";
 
 const never = new Promise<never>(() => {});
@@ -27,6 +29,42 @@ test("what takes too long ends with the name of its step", async () => {
   await assert.rejects(work, {
     name: "DeadlineError",
     message: "storing X in memory://test did not finish within 20 ms",
+  });
+});
+
+test("what failed until the time was up is told, with its way out", async () => {
+  const failure = new StorageError("cannot put X: 507", { isRetryable: true, hint: "Add room." });
+  const policy = { attempts: 100, baseMs: 1, capMs: 1, totalMs: 60_000 };
+  const failing = async () => {
+    throw failure;
+  };
+  const work = withinDeadline({ timeoutMs: 20, signal: alive() }, async ({ signal, begin }) => {
+    begin("storing X");
+    // What a caller wraps its signal with passes the reason on.
+    const inner = AbortSignal.any([signal, alive()]);
+    await withRetry(failing, policy, { clock: systemClock, random: Math.random, signal: inner });
+  });
+  await assert.rejects(work, {
+    name: "DeadlineError",
+    message:
+      "storing X did not finish within 20 ms, because of failures; the last one: cannot put X: 507",
+    hint: "Add room. PostgreSQL calls again by itself.",
+  });
+});
+
+test("silence after a failure that was repeated is told as that failure", async () => {
+  let calls = 0;
+  const work = withinDeadline({ timeoutMs: 30, signal: alive() }, async ({ signal }) => {
+    const policy = { attempts: 9, baseMs: 1, capMs: 1, totalMs: 60_000 };
+    const attempt = async () => {
+      if (++calls > 1) await untilAbort(signal);
+      throw new StorageError("reset", { isRetryable: true });
+    };
+    await withRetry(attempt, policy, { clock: systemClock, random: () => 0, signal });
+  });
+  await assert.rejects(work, {
+    message: /^the start did not finish .* the last one: reset$/,
+    hint: /does not answer in time/,
   });
 });
 

@@ -91,7 +91,7 @@ const bad: readonly (readonly [Environment, RegExp])[] = [
   [{ ...prefix, AZURE_STORAGE_CONNECTION_STRING: "nonsense" }, /is no connection string$/],
   [
     { ...prefix, AZURE_STORAGE_CONNECTION_STRING: "BlobEndpoint=x" },
-    /BlobEndpoint that is no URL$/,
+    /BlobEndpoint that is no URL: /,
   ],
 ];
 

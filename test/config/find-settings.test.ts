@@ -232,6 +232,23 @@ test("refuses a text that its type does not take, and does not show secrets", as
   assert.equal(hints[0], "It takes a whole number from 1 to 1024.");
 });
 
+test("a key where its path belongs is refused, and shown nowhere", async () => {
+  const texts = [
+    '{"type": "service_account", "private_key": "geheim"}',
+    "-----BEGIN OPENSSH PRIVATE KEY-----\ngeheim",
+    "geheim\nmehr",
+    "ab".repeat(32),
+    Buffer.alloc(32, 7).toString("base64"),
+  ];
+  for (const text of texts) {
+    const { found, problems } = await find({ env: { SSH_PRIVATE_KEY_PATH: text } });
+    assert.deepEqual(problems, [
+      "SSH_PRIVATE_KEY_PATH from the environment holds what belongs into a file, not its path",
+    ]);
+    assert.deepEqual(found.beside.secrets, [text]);
+  }
+});
+
 test("collects every secret, also one that is overridden or in another's place", async () => {
   const { found } = await find({
     flags: { "aws-secret-access-key": "one-1" },

@@ -60,6 +60,7 @@ for (const [environment, expected] of good) {
 const bad: readonly (readonly [Environment, RegExp])[] = [
   [{ WALG_GS_PREFIX: "gs:b" }, /is no URL of a store/],
   [{ ...prefix, STORAGE_EMULATOR_HOST: "http://x/y/z" }, /^STORAGE_EMULATOR_HOST .* no endpoint/],
+  [{ ...prefix, STORAGE_EMULATOR_HOST: "http://[::1" }, /^STORAGE_EMULATOR_HOST .* no endpoint/],
   [
     { ...prefix, WALNUT_GCS_ENDPOINT: "storage" },
     /^WALNUT_GCS_ENDPOINT .* is no endpoint: storage$/,

@@ -30,6 +30,14 @@ const good: readonly (readonly [Environment, unknown])[] = [
   [{ WALG_S3_PREFIX: "S3A://b//x//y/" }, { ...plainS3, bucket: "b", prefix: "x/y" }],
   [{ WALG_S3_PREFIX: "s3://my_Bucket/a%20b" }, { ...plainS3, bucket: "my_Bucket", prefix: "a b" }],
   [{ WALG_S3_PREFIX: "s3://b/100%" }, { ...plainS3, bucket: "b", prefix: "100%" }],
+  ...[
+    ["s3:9000", "https://s3:9000"],
+    ["http://s3:9000/", "http://s3:9000"],
+    ["https://[::1]:9000/s3/", "https://[::1]:9000/s3"],
+  ].map(([AWS_ENDPOINT = "", endpoint]): [Environment, object] => [
+    { WALG_S3_PREFIX: "s3://b/p", AWS_ENDPOINT },
+    { ...plainS3, bucket: "b", prefix: "p", endpoint },
+  ]),
   [
     {
       WALG_S3_PREFIX: "s3://b/p",
@@ -110,6 +118,12 @@ const bad: readonly (readonly [Environment, RegExp])[] = [
     { ...s3, WALG_GS_PREFIX: "gs://b" },
     /^two stores are configured: WALG_S3_PREFIX .*WALG_GS_PREFIX/,
   ],
+  ...["http://[::1", "ftp://s3", "http://s3:99999", "http://", "s3 3"].map(
+    (AWS_ENDPOINT): [Environment, RegExp] => [
+      { ...s3, AWS_ENDPOINT },
+      /^AWS_ENDPOINT from the environment is no URL of a server: /,
+    ],
+  ),
   [{ ...s3, AWS_ACCESS_KEY_ID: "a" }, /^AWS_ACCESS_KEY_ID from .* has no AWS_SECRET_ACCESS_KEY$/],
   [
     { ...s3, AWS_SECRET_ACCESS_KEY: "a" },

@@ -253,6 +253,35 @@ test("a CA file that can't be read is named", async () => {
   );
 });
 
+test("a CA file that holds something else is named", async () => {
+  const caFile = join(scratch, "other.pem");
+  const target = { endpoint: "https://127.0.0.1:1", bucket: "b", accessKeyId: "a" };
+  const config = s3Config({ ...target, secretAccessKey: "s" }, { caFile });
+  const options = { signal, requestTimeoutMs: 1000, uploadConcurrency: 1 };
+  const damaged = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+  for (const [content, what] of [
+    ["", "holds no certificate"],
+    ["-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n", "holds no certificate"],
+    [damaged, "holds a damaged certificate"],
+  ] as const) {
+    await writeFile(caFile, content);
+    const message = `${caFile} ${what} in PEM`;
+    await assert.rejects(openStorage(config, options), { name: "ConfigError", message });
+  }
+});
+
+test("a port without TLS is said, and not tried again", async () => {
+  await using server = await S3Emulation.start();
+  const endpoint = server.endpoint.replace("http:", "https:");
+  const options = { signal, requestTimeoutMs: 5000, uploadConcurrency: 1 };
+  await using storage = await openStorage({ ...s3Config(server), endpoint }, options);
+  await assert.rejects(storage.stat("a", { signal }), {
+    name: "StorageError",
+    isRetryable: false,
+    hint: /does not speak TLS/,
+  });
+});
+
 test("a certificate that is not trusted is said, and not tried again", async () => {
   const made = await makeCertificates(scratch);
   if (made === undefined) return;
@@ -280,6 +309,12 @@ test("a certificate that is not trusted is said, and not tried again", async () 
   });
   const trusting = await openStorage(s3Config(target, { caFile: made.authorityFile }), options);
   await assert.rejects(trusting.stat("a", { signal }), { name: "ObjectNotFoundError" });
+  const renamed = { ...target, endpoint: `https://localhost:${address.port}` };
+  const misled = await openStorage(s3Config(renamed, { caFile: made.authorityFile }), options);
+  await assert.rejects(misled.stat("a", { signal }), {
+    isRetryable: false,
+    hint: /^The certificate is for another name/,
+  });
   server.close();
   server.closeAllConnections();
 });

@@ -111,6 +111,19 @@ const rows: readonly Row[] = [
     isRetryable: true,
   },
   {
+    answer: s3(507, "XMinioStorageFull"),
+    name: "StorageError",
+    message: /507 XMinioStorageFull/,
+    hint: /no room left/,
+    isRetryable: true,
+  },
+  {
+    answer: s3(404, "XAdminUserNotFound"),
+    name: "StorageAccessError",
+    message: /XAdminUserNotFound/,
+    hint: /AWS_ACCESS_KEY_ID/,
+  },
+  {
     answer: s3(500, "InternalError"),
     name: "StorageError",
     message: /500 InternalError/,
