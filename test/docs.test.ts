@@ -2,32 +2,15 @@ import { test } from "node:test";
 import assert from "node:assert/strict";
 import { existsSync, globSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { commandEntry, commands, type Program } from "../src/commands/index.ts";
-import { findCommand, readCommandLine, type SettingFlags } from "../src/commands/words.ts";
-import { FoundSettings } from "../src/config/found-settings.ts";
-import { defaultConfig } from "../src/config/load.ts";
+import { commands } from "../src/commands/index.ts";
 import { SettingIndex } from "../src/config/settings.ts";
+import { commandLineProblem, listedProgram } from "./support/command-lines.ts";
 
 const root = join(import.meta.dirname, "..");
 const pages = ["README.md", "CHANGELOG.md", "docs/**/*.md", "src/**/*.md"]
   .flatMap((pattern) => globSync(pattern, { cwd: root }))
   .map((path) => ({ path, lines: readFileSync(join(root, path), "utf8").split("\n") }));
-
 const index = new SettingIndex();
-const settingFlags: SettingFlags = {
-  find(flag) {
-    const setting = index.byFlag(flag);
-    return setting === undefined ? undefined : { isSwitch: setting.type.isSwitch };
-  },
-  names: () => index.flags(),
-};
-const program: Program = {
-  commands,
-  versionText: "",
-  settings: () => Promise.resolve(new FoundSettings(new Map())),
-  configure: () => defaultConfig({ cpuCount: 1 }),
-  configureFile: () => Promise.resolve(defaultConfig({ cpuCount: 1 })),
-};
 
 /** A piece of documentation that must be true, and where it stands. */
 interface Claim {
@@ -60,25 +43,6 @@ function walnutCall(text: string): string | undefined {
   return call?.[1]?.replace(/ +#.*/, "").trim();
 }
 
-function shellWords(text: string): readonly string[] {
-  return [...text.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
-}
-
-async function problemOf(call: string, isWhole: boolean): Promise<string | undefined> {
-  const { name, rest } = findCommand(shellWords(call), settingFlags, (word) => word in commands);
-  const entry = commandEntry(name);
-  if (entry === undefined) return `there is no command ${name}`;
-  const command = await entry.load(program);
-  try {
-    const { words } = readCommandLine(rest, settingFlags, command.flags);
-    if (isWhole) command.parse(words);
-    return undefined;
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    return !isWhole && message.endsWith(" needs a value") ? undefined : message;
-  }
-}
-
 test("every command line of the documentation is one that the program takes", async () => {
   const wrong: string[] = [];
   let count = 0;
@@ -88,8 +52,7 @@ test("every command line of the documentation is one that the program takes", as
     const call = walnutCall(text);
     if (call === undefined || call === "") continue;
     count++;
-    // The client reads its words by itself, before all else.
-    const problem = await problemOf(call, !call.startsWith("client "));
+    const problem = await commandLineProblem(call, { isWhole: true });
     if (problem !== undefined) wrong.push(`${place}: walnut ${call}: ${problem}`);
   }
   assert.ok(count > 20, `${count} lines`);
@@ -104,7 +67,7 @@ test("every command that a text names exists, with the flags that it gives it", 
     const call = named ?? /^walnut +(\w.*)/.exec(text)?.[1];
     if (call === undefined || NO_COMMANDS.has(call)) continue;
     count++;
-    const problem = await problemOf(call.replaceAll(/[[\]]/g, ""), false);
+    const problem = await commandLineProblem(call.replaceAll(/[[\]]/g, ""), { isWhole: false });
     if (problem !== undefined) wrong.push(`${place}: ${text}: ${problem}`);
   }
   assert.ok(count > 150, `${count} calls`);
@@ -120,7 +83,7 @@ const FOREIGN_LINE = /\b(gpg|pg_rewind|npm run|bun build)\b|--compile/;
 test("every flag that the documentation names exists", async () => {
   const known = new Set(["help", "version"]);
   for (const entry of Object.values(commands)) {
-    for (const { name } of (await entry.load(program)).flags) known.add(name);
+    for (const { name } of (await entry.load(listedProgram)).flags) known.add(name);
   }
   const wrong: string[] = [];
   let count = 0;

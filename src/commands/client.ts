@@ -48,12 +48,12 @@ export const client: Command<never> = {
   flags: [
     {
       name: "timeout",
-      value: "duration",
+      value: "<duration>",
       text: "How long to wait for the answer; 60s unless set.",
     },
     {
       name: "connection-timeout",
-      value: "duration",
+      value: "<duration>",
       text: "How long to wait for a daemon that is being started; 5s unless set.",
     },
     {

@@ -47,16 +47,16 @@ export const findCommand: Command<FindArguments> = {
     "--time finds the first commit at or after a time, --lsn at or after a position.\n\n" +
     "The answer ends with commands for a shell that restore to just before the last commit found.",
   flags: [
-    { name: "time", value: "time", text: 'As "2026-11-21T14:03:00Z", or with another offset.' },
-    { name: "xid", value: "n", text: "A transaction, or one of its subtransactions." },
-    { name: "lsn", value: "lsn", text: "A position in the WAL." },
-    { name: "relation", value: "name", text: "A table, index or other relation." },
+    { name: "time", value: "<time>", text: 'As "2026-11-21T14:03:00Z", or with another offset.' },
+    { name: "xid", value: "<n>", text: "A transaction, or one of its subtransactions." },
+    { name: "lsn", value: "<lsn>", text: "A position in the WAL." },
+    { name: "relation", value: "<name>", text: "A table, index or other relation." },
     {
       name: "timeline",
-      value: "n",
+      value: "<n>",
       text: "Look on the way to this timeline; the newest unless set.",
     },
-    { name: "to", value: "directory", text: "Where the printed commands restore to." },
+    { name: "to", value: "<directory>", text: "Where the printed commands restore to." },
     { name: "json", text: "One JSON object; see docs/verify.md." },
   ],
   needsConfig: true,

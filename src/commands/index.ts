@@ -34,7 +34,7 @@ export interface CommandEntry {
   readonly isEndless?: boolean;
 }
 
-/** Every command, in the order of the help. */
+/** Every command; guide.ts has the order of the help. */
 export const commands: Readonly<Record<string, CommandEntry>> = {
   "wal-push": {
     load: async () => (await import("./wal-push.ts")).walPush,

@@ -127,7 +127,7 @@ async function runCommand(
   const line = readCommandLine(rest, settingFlags(index), command.flags);
   state.positionals = line.words.positionals;
   for (const [name, value] of line.settings) flags.set(name, value);
-  if (line.isHelp) return await machine.writeOutput(formatCommandHelp(command));
+  if (line.isHelp) return await machine.writeOutput(await formatCommandHelp(command));
 
   // As we were started: variables that we set ourselves must not outlive the file they come from.
   const environment = { ...machine.environment };

@@ -35,7 +35,7 @@ export const timeline: Command<TimelineArguments> = {
     "--html writes one page with a picture, which needs nothing from the network.",
   flags: [
     { name: "json", text: "One JSON object; see docs/verify.md." },
-    { name: "html", value: "file", text: "Write a page with an interactive picture." },
+    { name: "html", value: "<file>", text: "Write a page with an interactive picture." },
   ],
   needsConfig: true,
 

@@ -52,7 +52,7 @@ export const verify: Command<VerifyArguments> = {
     { name: "full", text: "Read everything." },
     {
       name: "budget",
-      value: "n",
+      value: "<n>",
       text: "How much a sample reads: 500MiB, 20GiB; or for how long it begins more: 30m, 2h.",
     },
     { name: "json", text: "One JSON object; see docs/verify.md." },

@@ -29,7 +29,7 @@ export const walDrain: Command<Arguments> = {
     "Ends after 15 seconds without work, and with the server. It runs once a data directory; " +
     "--status asks the one that runs.",
   flags: [
-    { name: "except", value: "wal-file", text: "Leave this file to the wal-push that has it." },
+    { name: "except", value: "<wal-file>", text: "Leave this file to the wal-push that has it." },
     { name: "status", text: "Print as JSON what the running one does." },
   ],
   needsConfig: true,

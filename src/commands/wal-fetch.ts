@@ -30,7 +30,7 @@ export const walFetch: Command<WalFetchArguments> = {
     "with zeros: recovery gets every commit that was stored. WALNUT_FETCH_PARTIAL=false prevents it.\n\n" +
     "During a recovery a second process fetches the segments that come next, so that the calls for " +
     "them return at once: WALG_DOWNLOAD_CONCURRENCY=1 turns that off.",
-  flags: [{ name: "recovery", value: "name", text: "The recovery, as setup's line names it." }],
+  flags: [{ name: "recovery", value: "<name>", text: "The recovery, as setup's line names it." }],
   needsConfig: true,
 
   parse(words) {

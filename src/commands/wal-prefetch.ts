@@ -27,8 +27,8 @@ export const walPrefetch: Command<Arguments> = {
     "Ends with the recovery, with the server, and after five minutes in which nothing was asked " +
     "for. It runs once a data directory; --status asks the one that runs.",
   flags: [
-    { name: "after", value: "segment", text: "The segment that recovery has got last." },
-    { name: "recovery", value: "name", text: "The recovery, as setup's line names it." },
+    { name: "after", value: "<segment>", text: "The segment that recovery has got last." },
+    { name: "recovery", value: "<name>", text: "The recovery, as setup's line names it." },
     { name: "status", text: "Print as JSON what the running one does." },
   ],
   needsConfig: true,

@@ -38,7 +38,7 @@ export const walPush: Command<Arguments> = {
     "While several files wait, a second process archives them ahead, so that the calls for them " +
     "return at once: TOTAL_BG_UPLOADED_LIMIT=0 turns that off.",
   flags: [
-    { name: "archiver", value: "pid", text: "The archiver process, as setup's line names it." },
+    { name: "archiver", value: "<pid>", text: "The archiver process, as setup's line names it." },
   ],
   needsConfig: true,
 

@@ -52,9 +52,13 @@ export const walVerify: Command<WalVerifyArguments> = {
     "for it. Only names are looked at: `walnut verify` reads what the objects hold.",
   flags: [
     { name: "json", text: "One JSON object." },
-    { name: "timeline", value: "n", text: "The server's timeline; needs --lsn." },
-    { name: "lsn", value: "lsn", text: "The server's position; with --timeline it is not asked." },
-    { name: "backup-name", value: "name", text: "Check from this backup on, or LATEST." },
+    { name: "timeline", value: "<n>", text: "The server's timeline; needs --lsn." },
+    {
+      name: "lsn",
+      value: "<lsn>",
+      text: "The server's position; with --timeline it is not asked.",
+    },
+    { name: "backup-name", value: "<name>", text: "Check from this backup on, or LATEST." },
   ],
   needsConfig: true,
 
