@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import type { RetentionConfig } from "../config/config.ts";
 import { ConfigError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
-import { timeNsOf } from "../layout/time.ts";
 import { isPolicyGiven, selectByPolicy } from "../retention/policy.ts";
 import { formatPlanJson, formatPlanTable } from "../retention/plan-text.ts";
 import { removedKeys } from "../retention/removal.ts";
@@ -36,15 +35,14 @@ export const expire: Command<ExpireArguments> = {
   },
 
   async run({ isConfirmed, isJson }, context) {
-    const { log, clock, config } = context;
+    const { log, config } = context;
     requirePolicy(config.retention);
     await using storage = await context.openStorage();
     const { minimumFulls } = config.retention;
     const options = { ...context, ...config.removal, minimumFulls };
-    const nowNs = timeNsOf(clock.now());
     const prepared = await prepareRetention(
       storage,
-      (survey) =>
+      (survey, nowNs) =>
         survey.catalogue.backups.length === 0
           ? undefined
           : selectByPolicy(survey, config.retention, nowNs),

@@ -1,7 +1,7 @@
 import { type Catalogue, readCatalogue } from "../catalogue/catalogue.ts";
 import type { Clock } from "../io/clock.ts";
 import { RateLimit } from "../io/rate-limit.ts";
-import { timeNsOf } from "../layout/time.ts";
+import { type TimeNs, timeNsOf } from "../layout/time.ts";
 import type { Log } from "../io/log.ts";
 import type { Storage } from "../storage/storage.ts";
 import { findHolds, type Holds, NO_HOLDS, sparing } from "./holds.ts";
@@ -10,6 +10,7 @@ import { checkPlan } from "./plan-check.ts";
 import { applyPlan } from "./removal.ts";
 import { readRemovalNotes, type RemovalNote, removalKey } from "./removal-note.ts";
 import type { Selection } from "./selection.ts";
+import { soberNow } from "./sober-clock.ts";
 import { type Survey, surveyOf } from "./survey.ts";
 
 export interface RetentionOptions {
@@ -31,6 +32,8 @@ export interface PreparedRetention {
   readonly oldNotes: readonly RemovalNote[];
   readonly selection: Selection;
   readonly holds: Holds;
+  /** From when ages are counted: see `soberNow`. */
+  readonly nowNs: TimeNs;
 }
 
 /**
@@ -39,17 +42,18 @@ export interface PreparedRetention {
  */
 export async function prepareRetention(
   storage: Storage,
-  select: (survey: Survey) => Selection | undefined,
+  select: (survey: Survey, nowNs: TimeNs) => Selection | undefined,
   options: RetentionOptions,
 ): Promise<PreparedRetention | undefined> {
   const { clock, signal } = options;
   const catalogue = await readCatalogue(storage, { signal });
   warnOfProblems(catalogue, options.log);
   const survey = surveyOf(catalogue);
-  const selection = select(survey);
+  const nowNs = await soberNow(storage, survey, options);
+  const selection = select(survey, nowNs);
   if (selection === undefined) return undefined;
   const oldNotes = await readRemovalNotes(storage, catalogue.ownKeys, { signal });
-  const parts = { survey, selection, oldNotes };
+  const parts = { survey, selection, oldNotes, nowNs };
   const wished = makePlan({ ...parts, holds: NO_HOLDS }, options);
   const keepsVersions = await storage.upkeep?.keepsVersions?.({ signal });
   if (keepsVersions === true) sayVersions(storage, options.log);
@@ -99,11 +103,12 @@ function sayVersions({ name }: Storage, log: Log): void {
 }
 
 function makePlan(
-  { survey, selection, oldNotes, holds }: Omit<PreparedRetention, "plan">,
+  { survey, selection, oldNotes, holds, nowNs }: Omit<PreparedRetention, "plan">,
   { clock, abandonedAfterMs }: RetentionOptions,
 ): RetentionPlan {
   const plan = planRetention(survey, selection, {
-    nowNs: timeNsOf(clock.now()),
+    nowNs,
+    clockNs: timeNsOf(clock.now()),
     abandonedAfterMs,
     removing: new Set(oldNotes.flatMap(({ backups }) => backups)),
     pins: holds.pins,

@@ -8,7 +8,10 @@ const NS_PER_MS = 1_000_000n;
 
 /** What decides about folders without sentinel. */
 export interface AbandonRules {
+  /** From when ages of backups are counted: see `soberNow`. */
   readonly nowNs: TimeNs;
+  /** By this machine's clock, as merges put it into their claims. */
+  readonly clockNs: TimeNs;
   /** How long ago a later backup must have begun. */
   readonly abandonedAfterMs: number;
   /** Backups whose removal an earlier run decided. */
@@ -35,9 +38,10 @@ export function judgeUnfinished(
 ): JudgedUnfinished {
   const { backups } = survey.catalogue;
   const remove = (reason: string) => ({ unfinished, isKept: false, mayBeRunning: false, reason });
-  const limitNs = rules.nowNs - BigInt(Math.ceil(rules.abandonedAfterMs)) * NS_PER_MS;
+  const abandonedNs = BigInt(Math.ceil(rules.abandonedAfterMs)) * NS_PER_MS;
+  const limitNs = rules.nowNs - abandonedNs;
   const mergeStartNs = mergeStartOf(unfinished);
-  if (mergeStartNs !== undefined && mergeStartNs > limitNs) {
+  if (mergeStartNs !== undefined && mergeStartNs > rules.clockNs - abandonedNs) {
     const reason = "a chain may be being merged into it right now";
     return { unfinished, isKept: true, mayBeRunning: true, reason };
   }
