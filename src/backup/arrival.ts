@@ -77,6 +77,12 @@ export async function requireArrival(
 /** Between two attempts to read what is there, but not whole. */
 const READ_AGAIN_MS = 500;
 
+interface ReadableArrival extends WalArchive {
+  readonly systemId: bigint;
+  /** Told when all have arrived; the reading begins. */
+  readonly onArrived?: () => void;
+}
+
 /**
  * The same, and reads the last of them back: what arrived may be no WAL, of another cluster, or
  * nothing that the configured keys open. What a plain copy is still writing may become whole within
@@ -84,12 +90,13 @@ const READ_AGAIN_MS = 500;
  */
 export async function requireReadableArrival(
   range: SegmentRange,
-  archive: WalArchive & { readonly systemId: bigint },
+  archive: ReadableArrival,
   timeoutMs: number,
 ): Promise<void> {
   const { clock, signal, storage } = archive;
   const startedMs = clock.monotonicMs();
   await requireArrival(range, archive, timeoutMs);
+  archive.onArrived?.();
   if (storage.isWriteOnly === true) return;
   const name = formatSegmentName(range.timeline, range.last, range.segmentBytes);
   for (;;) {
@@ -132,7 +139,7 @@ function notReadable(name: string, storage: Storage, cause: OperationError): Ref
     {
       hint:
         "A restore needs it: is archive_command `walnut wal-push`, with the same keys as " +
-        "backup-push? Nothing was copied.",
+        "backup-push?",
       cause,
     },
   );

@@ -12,8 +12,7 @@ import type { DataDirectoryWalk } from "./walk.ts";
 
 /** Finds the newest full backup of which parts may be copied; undefined unless that was asked for. */
 export async function findCopySource(
-  session: Parameters<typeof findPushBase>[0],
-  place: Parameters<typeof findPushBase>[1],
+  server: Parameters<typeof findPushBase>[0],
   settings: PushSettings,
   world: PushWorld,
 ): Promise<LoadedBase | undefined> {
@@ -25,7 +24,7 @@ export async function findCopySource(
     from: undefined,
     fullReason: undefined,
   };
-  return await findPushBase(session, place, { ...settings, increments }, world);
+  return await findPushBase(server, { ...settings, increments }, world);
 }
 
 export interface ComposedBackup {

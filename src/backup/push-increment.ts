@@ -14,8 +14,8 @@ import type { IncrementBase } from "../layout/sentinel.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import type { Storage } from "../storage/storage.ts";
 import { type ChangeWay, findChanges, type FindChangesOptions } from "./change-sources.ts";
-import type { BaseRequest } from "./increment-choice.ts";
-import { findBase, type LoadedBase, readLocalHistory } from "./increment-origin.ts";
+import type { BaseRequest, BaseServer } from "./increment-choice.ts";
+import { findBase, type LoadedBase, type NewBackup, readLocalHistory } from "./increment-origin.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import { FileJudge } from "./file-judge.ts";
 import type { PageVerifier } from "./page-verifier.ts";
@@ -40,27 +40,34 @@ export interface IncrementSettings {
   readonly zstd: Codec;
 }
 
-/**
- * Chooses and reads the base, before anything is changed; undefined for a full backup. Rejects with
- * RefusedError for a named base that can't be used.
- */
-export async function findPushBase(
+/** What a base has to fit; read before the backup starts. */
+export async function readBaseServer(
   session: Session,
   { facts, dataDirectory }: { readonly facts: ServerFacts; readonly dataDirectory: string },
-  settings: IncrementSettings,
+  { hash }: Pick<IncrementSettings, "hash">,
   world: World,
-): Promise<LoadedBase | undefined> {
-  const { hasFilesMetadata, increments, isPermanent, zstd } = settings;
+): Promise<BaseServer & NewBackup> {
   const position = await readWalPosition(session, world);
-  const server = {
+  return {
     systemId: facts.systemId,
     majorVersion: facts.majorVersion,
     history: await readLocalHistory(join(dataDirectory, "pg_wal"), position.timeline),
     // A standby's backup begins earlier than where it stands.
     currentLsn: facts.isInRecovery ? await readRestartpoint(session, world) : position.lsn,
     hasChecksums: facts.hasDataChecksums,
-    hash: settings.hash,
+    hash,
   };
+}
+
+/**
+ * Chooses and reads the base; undefined for a full backup. Asks only the store. Rejects with
+ * RefusedError for a named base that can't be used.
+ */
+export async function findPushBase(
+  server: BaseServer & NewBackup,
+  { hasFilesMetadata, increments, isPermanent, zstd }: IncrementSettings,
+  world: World,
+): Promise<LoadedBase | undefined> {
   const fullReason = hasFilesMetadata
     ? increments.fullReason
     : "without files_metadata.json WAL-G could not read an increment";

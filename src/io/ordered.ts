@@ -73,6 +73,23 @@ export async function boundedParallel<T>(
   throw failure.signal.aborted ? failure.signal.reason : signal.reason;
 }
 
+/** Runs both at the same time and gives what they give; ends as `boundedParallel` does. */
+export async function both<A, B>(
+  one: (options: JobOptions) => Promise<A>,
+  other: (options: JobOptions) => Promise<B>,
+  options: JobOptions,
+): Promise<readonly [A, B]> {
+  let first: { readonly value: A } | undefined;
+  let second: { readonly value: B } | undefined;
+  const jobs = [
+    async (inner: JobOptions) => void (first = { value: await one(inner) }),
+    async (inner: JobOptions) => void (second = { value: await other(inner) }),
+  ];
+  await boundedParallel(jobs, jobs.length, (job, inner) => job(inner), options);
+  if (first === undefined || second === undefined) throw new Error("a job gave nothing");
+  return [first.value, second.value];
+}
+
 /** So many may hold it at the same time; the others wait in the order of their asking. */
 export class Semaphore {
   #free: number;

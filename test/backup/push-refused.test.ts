@@ -195,9 +195,9 @@ describe("a server that archives", () => {
     const storage = new HookedStorage(world().storage, {});
     const list = storage.list.bind(storage);
     const state = { current: old, isBack: false };
-    // The segment of the start arrives when the server's checkpoint is there; then ours go back.
+    // Whether its name is free is asked when the server has made its checkpoint; then ours go back.
     storage.list = async function* (prefix, options) {
-      if (prefix.startsWith("wal_005/") && !state.isBack) {
+      if (prefix.startsWith("basebackups_005/base_") && !state.isBack) {
         await until("a checkpoint", async () => {
           state.current = await readControlFile(dataDirectory, reading);
           return state.current.control.redoLsn !== old.control.redoLsn;

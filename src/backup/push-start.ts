@@ -1,0 +1,120 @@
+import { type BackupStart, startBackup, writeWalMessage } from "../connection/backup-session.ts";
+import type { ServerFacts } from "../connection/server-facts.ts";
+import type { Session } from "../connection/session.ts";
+import { BackgroundJob } from "../io/background-job.ts";
+import { both } from "../io/ordered.ts";
+import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
+import { segmentOfEnd } from "../postgres/wal-file.ts";
+import { requireReadableArrival, type WalArchive } from "./arrival.ts";
+import type { LoadedBase } from "./increment-origin.ts";
+import { requireCheckpoint, requireNewName } from "./preflight.ts";
+import { findCopySource } from "./push-composition.ts";
+import { findPushBase, readBaseServer } from "./push-increment.ts";
+import type { PushSettings, PushWorld } from "./push-settings.ts";
+import { startOnStandby } from "./standby.ts";
+
+/** What is known before the start. */
+export interface Place {
+  readonly facts: ServerFacts;
+  /** Symlinks resolved. */
+  readonly dataDirectory: string;
+  readonly archive: WalArchive;
+}
+
+/** A backup that the server has begun. */
+export interface Begun {
+  readonly name: BackupName;
+  readonly base: LoadedBase | undefined;
+  /** A backup whose parts may be copied. */
+  readonly copySource: LoadedBase | undefined;
+  readonly start: BackupStart;
+}
+
+type Bases = Pick<Begun, "base" | "copySource">;
+
+/** That archiving works: segments arrive in the repository, and the last of them can be read. */
+export interface ArchiveProof {
+  readonly arrived: Promise<void>;
+  /** Both; of a standby `startBesideBase` proves it. */
+  readonly job: BackgroundJob<void>;
+}
+
+/**
+ * Begins the proof: what has just been written arrives as soon as the start of the backup switches
+ * to a new segment. It fails with a RefusedError.
+ */
+export async function beginProof(
+  session: Session,
+  { facts, archive }: Place,
+  { archiveCheckTimeoutMs: timeoutMs }: PushSettings,
+  world: PushWorld,
+): Promise<ArchiveProof> {
+  const { isInRecovery, timeline, systemId, walSegmentBytes: segmentBytes } = facts;
+  const message = isInRecovery ? undefined : await writeWalMessage(session, world);
+  const arrived = Promise.withResolvers<void>();
+  const prove = async (options: CallOptions): Promise<void> => {
+    if (message !== undefined) {
+      const current = segmentOfEnd(message, segmentBytes);
+      const range = { timeline, first: current, last: current, segmentBytes };
+      const told = { ...archive, ...options, systemId, onArrived: arrived.resolve };
+      await requireReadableArrival(range, told, timeoutMs);
+    }
+    arrived.resolve();
+  };
+  return { arrived: arrived.promise, job: new BackgroundJob(prove, world) };
+}
+
+/**
+ * Has the server start the backup, and reads meanwhile what it is to be based on. A base that was
+ * asked for by name comes first: when it can't be used, the server was asked for nothing.
+ */
+export async function startBesideBase(
+  session: Session,
+  place: Place,
+  settings: PushSettings,
+  world: PushWorld,
+): Promise<Begun> {
+  const { dataDirectory } = place;
+  const server = await readBaseServer(session, place, settings, world);
+  const load = async (options: CallOptions): Promise<Bases> => {
+    const inner = { ...world, ...options };
+    const base = await findPushBase(server, settings, inner);
+    return { base, copySource: await findCopySource(server, settings, inner) };
+  };
+  const named = settings.increments.from === undefined ? undefined : await load(world);
+  const [start, bases] = await both(
+    (options) => startOf(session, place, settings, { ...world, ...options }),
+    async (options) => named ?? (await load(options)),
+    world,
+  );
+  const name = nameOf(start, bases.base);
+  await requireNewName(world.storage, name, world);
+  await requireCheckpoint(dataDirectory, start, world);
+  world.log.info("backup started", {
+    backup: name,
+    server: session.address,
+    storage: world.storage.name,
+  });
+  return { name, start, ...bases };
+}
+
+interface CallOptions {
+  readonly signal: AbortSignal;
+}
+
+async function startOf(
+  session: Session,
+  { facts, archive }: Place,
+  { archiveCheckTimeoutMs: timeoutMs }: PushSettings,
+  { clock, signal }: PushWorld,
+): Promise<BackupStart> {
+  const label = `walnut ${new Date(clock.now()).toISOString()}`;
+  const { majorVersion } = facts;
+  if (!facts.isInRecovery) return await startBackup(session, { majorVersion, label }, { signal });
+  return await startOnStandby(session, { facts, archive }, { label, timeoutMs }, { signal });
+}
+
+function nameOf({ segment }: BackupStart, base: LoadedBase | undefined): BackupName {
+  if (base === undefined) return formatBackupName({ segment });
+  return formatBackupName({ segment, baseSegment: parseBackupName(base.choice.name).segment });
+}
