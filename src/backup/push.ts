@@ -1,36 +1,25 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  type BackupStart,
-  type BackupStop,
-  lockBackup,
-  startBackup,
-  stopBackup,
-  writeWalMessage,
-} from "../connection/backup-session.ts";
+import { type BackupStop, lockBackup, stopBackup } from "../connection/backup-session.ts";
 import { connectPostgres } from "../connection/connect.ts";
-import {
-  estimateClusterBytes,
-  readServerFacts,
-  type ServerFacts,
-} from "../connection/server-facts.ts";
+import { estimateClusterBytes, readServerFacts } from "../connection/server-facts.ts";
 import type { Session } from "../connection/session.ts";
 import { SessionWatch } from "../connection/session-watch.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
 import { OperationError } from "../errors.ts";
+import { untilAborted } from "../io/abort.ts";
+import { BackgroundJob } from "../io/background-job.ts";
 import { createHasher } from "../io/hash.ts";
-import { boundedParallel } from "../io/ordered.ts";
+import { both } from "../io/ordered.ts";
 import { RateLimit } from "../io/rate-limit.ts";
 import { localFileError } from "../io/system-error.ts";
-import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
 import type { OwnRecord } from "../layout/sentinel.ts";
 import { timeNsOf, type TimeNs } from "../layout/time.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { PageChecksums } from "../postgres/page-checksums.ts";
 import { parseSegmentName, segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
-import { requireArrival, requireReadableArrival, type WalArchive } from "./arrival.ts";
+import { requireArrival, type WalArchive } from "./arrival.ts";
 import { catchUpBase, catchUpReading } from "./catch-up-push.ts";
-import type { LoadedBase } from "./increment-origin.ts";
 import { markPermanent } from "./chain-permanence.ts";
 import { readControlFile } from "./control-file.ts";
 import { collectDatabaseNames } from "./database-names.ts";
@@ -46,25 +35,25 @@ import { PageVerifier } from "./page-verifier.ts";
 import { PartUpload } from "./part-upload.ts";
 import {
   requireArchiver,
-  requireCheckpoint,
   requireDataDirectory,
-  requireNewName,
   requireOwnProcess,
   requireRepository,
   statsDirectoryOf,
   tablespaceDirectoryOf,
 } from "./preflight.ts";
-import { composeParts, findCopySource } from "./push-composition.ts";
-import { baseRecord, findPushBase, prepareReading, type Reading } from "./push-increment.ts";
+import { composeParts } from "./push-composition.ts";
+import { baseRecord, prepareReading, type Reading } from "./push-increment.ts";
 import { PushProgress } from "./push-progress.ts";
 import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
-import type { SegmentRange } from "./segment-wait.ts";
 import {
-  lastSegmentTimeoutMs,
-  requireSameTimeline,
-  standbyArchive,
-  startOnStandby,
-} from "./standby.ts";
+  type ArchiveProof,
+  type Begun,
+  beginProof,
+  type Place,
+  startBesideBase,
+} from "./push-start.ts";
+import type { SegmentRange } from "./segment-wait.ts";
+import { lastSegmentTimeoutMs, requireSameTimeline, standbyArchive } from "./standby.ts";
 import { DataDirectoryWalk } from "./walk.ts";
 
 export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
@@ -75,7 +64,7 @@ export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
  * PUSH.md.
  */
 export async function pushBackup(settings: PushSettings, world: PushWorld): Promise<PushedBackup> {
-  const { storage, log, clock, signal } = world;
+  const { storage, clock, signal } = world;
   await using session = await connectPostgres(settings.connection, { signal });
   requireOwnProcess(session);
   const facts = await readServerFacts(session, { signal });
@@ -84,43 +73,19 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   await lockBackup(session, { signal });
   const { serverName } = settings;
   await requireRepository(storage, facts, { dataDirectory, serverName }, { signal });
-  const found = { facts, dataDirectory };
-  const base = await findPushBase(session, found, settings, world);
-  const copySource = await findCopySource(session, found, settings, world);
-
   const startTimeNs = timeNsOf(clock.now());
   const archive = standbyArchive(archiveOf(settings, world, dataDirectory), facts);
   const place = { facts, dataDirectory, archive };
-  const start = await startArchived(session, place, settings, world);
-  await requireCheckpoint(dataDirectory, start, world);
-  const name = nameOf(start, base);
-  await requireNewName(storage, name, { signal });
-  log.info("backup started", { backup: name, server: session.address, storage: storage.name });
-
-  const running = { ...place, name, base, copySource, start, startTimeNs };
-  return await copyCluster(session, running, settings, world);
-}
-
-function nameOf({ segment }: BackupStart, base: LoadedBase | undefined): BackupName {
-  if (base === undefined) return formatBackupName({ segment });
-  return formatBackupName({ segment, baseSegment: parseBackupName(base.choice.name).segment });
-}
-
-/** What is known before the start. */
-interface Place {
-  readonly facts: ServerFacts;
-  /** Symlinks resolved. */
-  readonly dataDirectory: string;
-  readonly archive: WalArchive;
+  const proof = await beginProof(session, place, settings, world);
+  await using job = proof.job;
+  const proved = { ...world, signal: AbortSignal.any([signal, job.failed]) };
+  const begun = await startBesideBase(session, place, settings, proved);
+  return await copyCluster(session, { ...place, ...begun, proof, startTimeNs }, settings, proved);
 }
 
 /** A backup on its way. */
-interface Running extends Place {
-  readonly name: BackupName;
-  readonly base: LoadedBase | undefined;
-  /** A backup whose parts may be copied. */
-  readonly copySource: LoadedBase | undefined;
-  readonly start: BackupStart;
+interface Running extends Place, Begun {
+  readonly proof: ArchiveProof;
   readonly startTimeNs: TimeNs;
 }
 
@@ -130,38 +95,6 @@ function archiveOf(settings: PushSettings, world: PushWorld, dataDirectory: stri
     connection: settings.connection,
     walDirectory: join(dataDirectory, "pg_wal"),
   };
-}
-
-/**
- * Starts the backup and proves meanwhile that archiving works: the start switches to a new segment,
- * and the one that it leaves, in which we have just written, must arrive and be readable.
- */
-async function startArchived(
-  session: Session,
-  { facts, archive }: Place,
-  settings: PushSettings,
-  { clock, signal }: PushWorld,
-): Promise<BackupStart> {
-  const { walSegmentBytes: segmentBytes, majorVersion, systemId } = facts;
-  const label = `walnut ${new Date(clock.now()).toISOString()}`;
-  const { archiveCheckTimeoutMs: timeoutMs } = settings;
-  if (facts.isInRecovery) {
-    return await startOnStandby(session, { facts, archive }, { label, timeoutMs }, { signal });
-  }
-  const message = await writeWalMessage(session, { signal });
-  const current = segmentOfEnd(message, segmentBytes);
-  const range = { timeline: facts.timeline, first: current, last: current, segmentBytes };
-  let start: BackupStart | undefined;
-  const steps = [
-    async (options: { readonly signal: AbortSignal }) => {
-      start = await startBackup(session, { majorVersion, label }, options);
-    },
-    (options: { readonly signal: AbortSignal }) =>
-      requireReadableArrival(range, { ...archive, ...options, systemId }, timeoutMs),
-  ];
-  await boundedParallel(steps, steps.length, (step, options) => step(options), { signal });
-  if (start === undefined) throw new Error("the backup has not started");
-  return start;
 }
 
 async function copyCluster(
@@ -175,20 +108,26 @@ async function copyCluster(
     directory: settings.spoolDirectory,
     hasFilesMetadata: settings.hasFilesMetadata,
   });
+  // What is made or rewritten after this moment is wholly in the WAL of the backup.
+  await using names = new BackgroundJob(async (options) => {
+    if (!settings.hasFilesMetadata || !settings.hasDatabaseNames) return;
+    await collectDatabaseNames(documents, { ...settings, log: world.log, ...options });
+  }, world);
   const verifier = await makeVerifier(running, settings, world);
   const { base, copySource, start, facts, archive } = running;
   const parts = { base, copySource, documents, verifier, startLsn: start.startLsn };
   const { codecJobs, increments, notesDirectory } = settings;
   const walDirectory = join(running.dataDirectory, "pg_wal");
   const places = { walDirectory, notesDirectory };
-  const sources = { ...archive, ...facts, ...places, codecJobs, ways: increments.ways };
+  const { signal } = world;
+  const sources = { ...archive, ...facts, ...places, codecJobs, ways: increments.ways, signal };
   const found = await prepareReading(session, parts, sources);
   const reading = catchUpReading(found, settings.catchUpFrom);
-  const context = { documents, reading, world };
-  const description = await withParts(running, settings, context, async (copy) => {
-    const finished = await copyAll(session, copy, settings);
-    return await writeDocuments(documents, finished, { ...world, zstd: settings.zstd });
-  });
+  await untilAborted(running.proof.arrived, signal);
+  const context = { documents, reading, names, world };
+  const description = await withParts(running, settings, context, (copy) =>
+    copyAll(session, copy, settings),
+  );
   // A permanent increment is worth nothing without its bases.
   if (settings.isPermanent) await markPermanent(running.base?.choice.chain ?? [], world);
   await writeSentinel(description, world);
@@ -234,6 +173,8 @@ function verificationOf({ reading: { verifier } }: Copy, { stopLsn }: BackupStop
 interface CopyContext {
   readonly documents: DocumentsSpool;
   readonly reading: Reading;
+  /** Of the tables, on their way into the documents. */
+  readonly names: BackgroundJob<void>;
   readonly world: PushWorld;
 }
 
@@ -248,9 +189,10 @@ interface Copy extends Running, CopyContext {
 async function withParts<T>(
   running: Running,
   settings: PushSettings,
-  { documents, reading, world }: CopyContext,
+  context: CopyContext,
   work: (copy: Copy) => Promise<T>,
 ): Promise<T> {
+  const { documents, reading, world } = context;
   const { storage, clock } = world;
   const lost = new AbortController();
   const progress = new PushProgress(world.onProgress);
@@ -268,7 +210,7 @@ async function withParts<T>(
   });
   void estimateTotal(settings.connection, progress, world);
   try {
-    return await work({ ...running, documents, reading, upload, world, lost });
+    return await work({ ...running, ...context, upload, lost });
   } catch (error) {
     await upload.settle();
     await removeObjects(running.name, error, world);
@@ -276,14 +218,14 @@ async function withParts<T>(
   }
 }
 
-/** Everything up to the last segment; the backup lacks only its documents then. */
+/** Everything but the sentinel. The documents are stored while the last segment is on its way. */
 async function copyAll(
   session: Session,
   copy: Copy,
   settings: PushSettings,
 ): Promise<BackupDescription> {
   const { facts, documents, upload, world } = copy;
-  const { log, clock } = world;
+  const { log } = world;
   const walk = new DataDirectoryWalk({
     dataDirectory: copy.dataDirectory,
     majorVersion: facts.majorVersion,
@@ -294,27 +236,37 @@ async function copyAll(
   const stop = await readAll(session, copy, { walk, settings });
   log.info("all files are read", { backup: copy.name, files: documents.fileCount });
 
-  const steps = [
-    () => upload.finish(),
-    (options: CallOptions) =>
-      requireArrival(
-        neededRange(copy, stop),
-        { ...copy.archive, ...options },
-        lastSegmentTimeoutMs(facts, settings.stopTimeoutMs),
-      ),
-    async (options: CallOptions) => {
-      if (!settings.hasFilesMetadata || !settings.hasDatabaseNames) return;
-      await collectDatabaseNames(documents, { ...settings, log, ...options });
-    },
-  ];
-  await boundedParallel(steps, steps.length, (step, options) => step(options), world);
+  const describe = async (options: CallOptions): Promise<BackupDescription> => {
+    await upload.finish();
+    await copy.names.result(options);
+    const description = describeCopy(copy, { stop, walk, settings });
+    const { zstd } = settings;
+    return await writeDocuments(documents, description, { ...world, ...options, zstd });
+  };
+  const arrive = async (options: CallOptions): Promise<void> => {
+    const timeoutMs = lastSegmentTimeoutMs(facts, settings.stopTimeoutMs);
+    await requireArrival(neededRange(copy, stop), { ...copy.archive, ...options }, timeoutMs);
+    await copy.proof.job.result(options);
+  };
+  const [description] = await both(describe, arrive, world);
+  return description;
+}
+
+interface CopyEnd {
+  readonly stop: BackupStop;
+  readonly walk: DataDirectoryWalk;
+  readonly settings: PushSettings;
+}
+
+function describeCopy(copy: Copy, { stop, walk, settings }: CopyEnd): BackupDescription {
+  const { facts, documents, upload, world } = copy;
   return {
     ...settings,
     name: copy.name,
     startLsn: copy.start.startLsn,
     stopLsn: stop.stopLsn,
     startTimeNs: copy.startTimeNs,
-    finishTimeNs: timeNsOf(clock.now()),
+    finishTimeNs: timeNsOf(world.clock.now()),
     systemId: facts.systemId,
     versionNumber: facts.versionNumber,
     dataDirectory: copy.dataDirectory,
