@@ -9,6 +9,8 @@ export interface RestoreOptions {
   readonly mask?: ((path: string) => boolean) | undefined;
   /** Parts that are read at the same time. */
   readonly downloadConcurrency: number;
+  /** Of the machine; present where somebody asked for that concurrency: see parts-at-once.ts. */
+  readonly memoryBytes?: number | undefined;
   /** Decompression jobs in all. */
   readonly codecJobs: number;
   /**

@@ -292,11 +292,17 @@ class Restore {
     step: RestoreStep,
     parts: readonly PlannedPart[],
   ): ReturnType<typeof extractParts> {
-    const { downloadConcurrency, codecJobs, log, signal } = this.#options;
-    const jobs = Math.max(
-      1,
-      Math.min(downloadConcurrency, partsAtOnce(step.paths.count), parts.length),
-    );
+    const { downloadConcurrency: count, memoryBytes, codecJobs, log, signal } = this.#options;
+    const most = partsAtOnce(step.paths.count, { count, memoryBytes });
+    if (memoryBytes !== undefined && most < Math.min(count, parts.length)) {
+      log.info("fewer parts are read at once than were asked for: more might not fit into memory", {
+        asked: count,
+        parts: most,
+        files: step.paths.count,
+        memory: `${Math.floor(memoryBytes / 1024 ** 2)} MiB`,
+      });
+    }
+    const jobs = Math.max(1, Math.min(most, parts.length));
     const context = {
       storage: this.#storage,
       tree: this.#tree,

@@ -17,6 +17,7 @@ import {
   type TablespaceMapping,
 } from "../backup/tablespace-plan.ts";
 import { FormatError, RefusedError, UsageError } from "../errors.ts";
+import { machineMemoryBytes } from "../io/machine-memory.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { Log } from "../io/log.ts";
 import { parseJson } from "../layout/json.ts";
@@ -114,6 +115,7 @@ export const backupFetch: Command<BackupFetchArguments> = {
           mask: both(args.mask, partial),
           delta: args.delta,
           downloadConcurrency: config.downloadConcurrency,
+          ...(config.isDownloadConcurrencyAsked ? { memoryBytes: await machineMemoryBytes() } : {}),
           codecJobs: config.codecJobs,
           fsync: config.fsync,
           log,

@@ -120,6 +120,8 @@ export interface Config {
   /** Tar parts packed at the same time. */
   readonly uploadDiskConcurrency: number;
   readonly downloadConcurrency: number;
+  /** Whether somebody has set that, rather than nobody. */
+  readonly isDownloadConcurrencyAsked: boolean;
   /** Jobs of compression and decompression: the number of cores unless set. */
   readonly codecJobs: number;
   /** A tar part is closed once it holds more content than this. */

@@ -53,8 +53,9 @@ export const general = {
   downloadConcurrency: defaulted(
     "DOWNLOAD_CONCURRENCY",
     integer(1, 1024),
-    "Tar parts that backup-fetch downloads at the same time (6 at most, 3 for a million files); " +
-      "also the segments that may be fetched ahead of recovery, where 1 means none.",
+    "Tar parts that backup-fetch downloads at the same time; unless it is set, 6 at most, 3 for a " +
+      "million files; what is set counts as far as a quarter of the memory has 16 MiB for each. " +
+      "Also the segments that may be fetched ahead of recovery, where 1 means none.",
     { default: "10" },
   ),
   tarSizeThreshold: defaulted(

@@ -97,6 +97,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       ? TURBO_DISK_CONCURRENCY
       : found.get(general.uploadDiskConcurrency),
     downloadConcurrency: found.get(general.downloadConcurrency),
+    isDownloadConcurrencyAsked: found.origin(general.downloadConcurrency) !== undefined,
     codecJobs: found.get(general.codecJobs) ?? surroundings.cpuCount,
     tarSizeThresholdBytes: found.get(general.tarSizeThreshold),
     ...(isTurbo ? {} : defined("networkRateLimitBytesPerSecond", found.get(networkRateLimit))),
