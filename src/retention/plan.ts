@@ -68,14 +68,16 @@ export function planRetention(
   const wal = decideWal(survey, { kept, isAsked: hasWal, held: rules.heldWal });
   // A timeline's number must not come again while anything of it is left.
   const isAllGone = isForced === true && ![...backups, ...unfinished].some((one) => one.isKept);
+  const removedKeys = hasWal ? removedNotes(survey, wal, kept) : [];
+  const named = new Set(removedKeys);
   return {
     survey,
     selection,
     backups,
     unfinished,
     wal,
-    removedKeys: hasWal ? removedNotes(survey, wal, kept) : [],
-    lastKeys: isAllGone ? keysOfNothing(survey) : [],
+    removedKeys,
+    lastKeys: isAllGone ? keysOfNothing(survey).filter((key) => !named.has(key)) : [],
   };
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { deleteCommand } from "../../src/commands/delete.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
-import { metadataKey, sentinelKey } from "../../src/layout/keys.ts";
+import { COMMIT_INDEX_FOLDER, metadataKey, sentinelKey } from "../../src/layout/keys.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { runCommand } from "../support/command-run.ts";
 import type { MemoryStorage } from "../support/memory-storage.ts";
@@ -243,6 +243,17 @@ describe("delete everything", () => {
     await del(storage, "everything", "FORCE", "--confirm");
     assert.deepEqual(storage.keys, ["somebody/else", "wal_005/notes.txt"]);
     await del(storage, "everything", "FORCE", "--confirm");
+  });
+
+  test("names each object once, those of ours that speak of removed WAL, too", async () => {
+    const storage = await repository({ segment: 10 });
+    const signal = AbortSignal.timeout(120_000);
+    const index = `${COMMIT_INDEX_FOLDER}${segmentName(1, 0)}.json`;
+    await storage.put(index, bytesSource(Buffer.from("{}")), { signal });
+    const { log } = await del(storage, "everything", "FORCE");
+    const marked = log.filter((line) => line.startsWith("info: Object marked for deletion: "));
+    assert.ok(marked.some((line) => line.includes(index)));
+    assert.equal(new Set(marked).size, marked.length);
   });
 
   test("the folder of a backup that may be running stays without FORCE", async () => {
