@@ -74,8 +74,8 @@ test("every command that a text names exists, with the flags that it gives it", 
   assert.deepEqual(wrong, []);
 });
 
-/** What a backup says its increment was made from; a greeting between two walnuts. */
-const NO_COMMANDS = new Set(["wal-summaries", "wal-deltas", "catch-up 1"]);
+/** What a backup says its increment was made from; a greeting between two walnuts; a program. */
+const NO_COMMANDS = new Set(["wal-summaries", "wal-deltas", "catch-up 1", "wal-g"]);
 
 /** Lines about other programs, whose flags are theirs. */
 const FOREIGN_LINE = /\b(gpg|pg_rewind|npm run|bun build)\b|--compile/;
