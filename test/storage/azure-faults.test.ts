@@ -8,9 +8,18 @@ import { openStorage } from "../../src/storage/open.ts";
 import type { OpenOptions } from "../../src/storage/open.ts";
 import { azureConfig, makeSas, startAzurite } from "../support/azurite.ts";
 import type { Azurite } from "../support/azurite.ts";
-import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
-import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
-import type { FaultRule } from "../support/fault-proxy.ts";
+import { patternBytes, patternSource } from "../support/bodies.ts";
+import { FaultProxy, TcpFaultProxy, first } from "../support/fault-proxy.ts";
+import {
+  assertBusyIsRepeated,
+  assertDeafnessEnds,
+  assertGetGoesOn,
+  assertLostAnswerIsOurs,
+  assertResetsAreRepeated,
+  assertRunLosesNothing,
+  assertSilenceEnds,
+  assertStored,
+} from "./contract-faults.ts";
 import {
   assertChangesAreNoticed,
   assertPagesAreNoObjects,
@@ -55,16 +64,6 @@ function faultTest(
   });
 }
 
-/** Breaks the first `times` requests that `matches`. */
-function first(
-  times: number,
-  matches: (method: string, url: string) => boolean,
-  fault: ReturnType<FaultRule>,
-): FaultRule {
-  let left = times;
-  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
-}
-
 const isPut = (method: string) => method === "PUT";
 const isGet = (method: string, url: string) => method === "GET" && !url.includes("comp=");
 const isCommit = (method: string, url: string) => method === "PUT" && url.includes("blocklist");
@@ -72,29 +71,18 @@ const isList = (_: string, url: string) => url.includes("comp=list");
 const busy = { answer: { status: 503, headers: { "x-ms-error-code": "ServerBusy" } } };
 
 faultTest("503 twice, then stored", async ({ proxy, open }) => {
-  const storage = await open();
-  proxy.rule = first(2, isPut, busy);
-  await storage.put("a", patternSource(2 * MIB), { signal });
-  assert.equal(proxy.requests.filter(({ method }) => method === "PUT").length, 3);
-  assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(2 * MIB)));
+  const parts = { storage: await open(), proxy };
+  await assertBusyIsRepeated(parts, { matches: isPut, busy, method: "PUT" });
 });
 
 faultTest("connections reset in the middle of bodies, then stored", async ({ proxy, open }) => {
-  const storage = await open();
-  for (const sizeBytes of [3 * MIB, 20 * MIB]) {
-    proxy.rule = first(2, isPut, { resetAfterBytes: MIB });
-    await storage.put("a", patternSource(sizeBytes), { signal });
-    const stored = await sha256(storage.get("a", { signal }));
-    assert.equal(stored, await sha256(patternSource(sizeBytes).open()));
-  }
+  const parts = { storage: await open(), proxy };
+  const sizes = [3 * MIB, 20 * MIB];
+  await assertResetsAreRepeated(parts, { matches: isPut, times: 2, sizes });
 });
 
 faultTest("a lost answer to a create-only put: the object is ours", async ({ proxy, open }) => {
-  const storage = await open();
-  proxy.rule = first(1, isPut, { loseAnswer: true });
-  const put = storage.put("a", text("mine"), { signal, ifAbsent: true });
-  await assert.rejects(put, { name: "ObjectExistsError" });
-  assert.equal(await textOf(storage, "a"), "mine");
+  await assertLostAnswerIsOurs({ storage: await open(), proxy }, isPut);
 });
 
 faultTest("lost answers to every step of an upload in blocks", async ({ proxy, open }) => {
@@ -105,8 +93,7 @@ faultTest("lost answers to every step of an upload in blocks", async ({ proxy, o
       const isStep = (method: string, url: string) => method === "PUT" && url.includes(step);
       proxy.rule = first(1, isStep, { loseAnswer: true });
       await storage.put(key, patternSource(20 * MIB), { signal, ifAbsent });
-      const stored = await sha256(storage.get(key, { signal }));
-      assert.equal(stored, await sha256(patternSource(20 * MIB).open()), key);
+      await assertStored(storage, key, 20 * MIB);
     }
   }
 });
@@ -144,12 +131,7 @@ faultTest("Microsoft's client reads what we wrote, and we what it wrote", async 
 });
 
 faultTest("a get that is cut many times is continued byte for byte", async ({ proxy, open }) => {
-  const storage = await open();
-  await storage.put("a", patternSource(6 * MIB), { signal });
-  proxy.rule = first(10, isGet, { truncateAfterBytes: 600_000 });
-  assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(6 * MIB)));
-  const ranges = proxy.requests.filter(({ headers }) => headers.range !== undefined);
-  assert.ok(ranges.length >= 5, `${ranges.length} continuations`);
+  const ranges = await assertGetGoesOn({ storage: await open(), proxy }, isGet);
   assert.ok(ranges.every(({ headers }) => headers["if-match"] !== undefined));
 });
 
@@ -167,30 +149,12 @@ faultTest("a page that says 200 is no object", async ({ proxy, open }) => {
 
 faultTest("an endpoint that never answers ends in time", async ({ proxy, open }) => {
   const storage = await open({ requestTimeoutMs: 200, callTimeoutMs: 1000 });
-  proxy.rule = () => ({ hang: true });
-  const calls = [
-    () => storage.put("a", text("x"), { signal, ifAbsent: true }),
-    () => storage.stat("a", { signal }),
-    () => textOf(storage, "a"),
-    () => keysOf(storage, ""),
-    () => storage.delete(["a", "b"], { signal }),
-  ];
-  for (const call of calls) {
-    await assert.rejects(call(), { name: "DeadlineError", message: /did not end within 1 s$/ });
-  }
-  assert.ok(proxy.requests.length >= 10, "each call tried several times");
+  await assertSilenceEnds({ storage, proxy });
 });
 
 faultTest("30 % ServerBusy on a run of 60 objects loses none", async ({ proxy, open }) => {
-  const storage = await open();
-  // A fixed sequence that looks random: the same requests fail on each run.
-  proxy.rule = ({ number }) => ((number * 7919) % 100 < 30 ? busy : undefined);
-  const keys = Array.from({ length: 60 }, (_, index) => `run/${String(index).padStart(3, "0")}`);
-  for (const key of keys) await storage.put(key, text(key), { signal, ifAbsent: true });
-  assert.deepEqual(await keysOf(storage, "run/"), keys);
-  for (const key of keys) assert.equal(await textOf(storage, key), key);
-  await storage.delete(keys, { signal });
-  assert.deepEqual(await keysOf(storage, "run/"), []);
+  const parts = { storage: await open(), proxy };
+  await assertRunLosesNothing(parts, 60, (dice) => (dice < 30 ? busy : undefined));
 });
 
 faultTest("a list that was cut, or is none, is no empty container", async ({ proxy, open }) => {
@@ -277,9 +241,5 @@ test("an endpoint that takes connections and never reads ends in time", async ()
   const endpoint = `http://127.0.0.1:${proxy.port}/a`;
   const options = { signal, requestTimeoutMs: 300, callTimeoutMs: 1500, uploadConcurrency: 2 };
   const storage = await openStorage(azureConfig({ ...target, endpoint }), options);
-  for (const sizeBytes of [6 * MIB, 40 * MIB]) {
-    await assert.rejects(storage.put("a", patternSource(sizeBytes), { signal }), {
-      name: "DeadlineError",
-    });
-  }
+  await assertDeafnessEnds(storage, [6 * MIB, 40 * MIB]);
 });

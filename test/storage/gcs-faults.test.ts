@@ -1,15 +1,23 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, test } from "node:test";
-import { readAll } from "../../src/io/bytes.ts";
 import type { RetryPolicy } from "../../src/io/retry.ts";
 import type { GcsConfig } from "../../src/storage/gcs-config.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import type { OpenOptions } from "../../src/storage/open.ts";
-import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
-import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
-import type { FaultRule } from "../support/fault-proxy.ts";
+import { patternSource, sha256 } from "../support/bodies.ts";
+import { FaultProxy, TcpFaultProxy, first } from "../support/fault-proxy.ts";
 import { GcsEmulation, errorJson, gcsConfig } from "../support/gcs-emulation.ts";
+import {
+  assertBusyIsRepeated,
+  assertDeafnessEnds,
+  assertGetGoesOn,
+  assertLostAnswerIsOurs,
+  assertResetsAreRepeated,
+  assertRunLosesNothing,
+  assertSilenceEnds,
+  assertStored,
+} from "./contract-faults.ts";
 import {
   assertChangesAreNoticed,
   assertPagesAreNoObjects,
@@ -54,16 +62,6 @@ function faultTest(
   });
 }
 
-/** Breaks the first `times` requests that `matches`. */
-function first(
-  times: number,
-  matches: (method: string, url: string) => boolean,
-  fault: ReturnType<FaultRule>,
-): FaultRule {
-  let left = times;
-  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
-}
-
 const isInsert = (method: string, url: string) => method === "POST" && url.includes("=multipart");
 const isBegin = (method: string, url: string) => method === "POST" && url.includes("=resumable");
 const isChunk = (method: string) => method === "PUT";
@@ -106,29 +104,18 @@ faultTest(
 );
 
 faultTest("503 twice, then stored", async ({ proxy, open }) => {
-  const storage = await open();
-  proxy.rule = first(2, isInsert, busy);
-  await storage.put("a", patternSource(2 * MIB), { signal });
-  assert.equal(proxy.requests.filter(({ method }) => method === "POST").length, 3);
-  assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(2 * MIB)));
+  const parts = { storage: await open(), proxy };
+  await assertBusyIsRepeated(parts, { matches: isInsert, busy, method: "POST" });
 });
 
 faultTest("connections reset in the middle of bodies, then stored", async ({ proxy, open }) => {
-  const storage = await open();
-  for (const sizeBytes of [3 * MIB, 13 * MIB]) {
-    proxy.rule = first(3, isUpload, { resetAfterBytes: MIB });
-    await storage.put("a", patternSource(sizeBytes), { signal });
-    const stored = await sha256(storage.get("a", { signal }));
-    assert.equal(stored, await sha256(patternSource(sizeBytes).open()));
-  }
+  const parts = { storage: await open(), proxy };
+  const sizes = [3 * MIB, 13 * MIB];
+  await assertResetsAreRepeated(parts, { matches: isUpload, times: 3, sizes });
 });
 
 faultTest("a lost answer to a create-only put: the object is ours", async ({ proxy, open }) => {
-  const storage = await open();
-  proxy.rule = first(1, isInsert, { loseAnswer: true });
-  const put = storage.put("a", text("mine"), { signal, ifAbsent: true });
-  await assert.rejects(put, { name: "ObjectExistsError" });
-  assert.equal(await textOf(storage, "a"), "mine");
+  await assertLostAnswerIsOurs({ storage: await open(), proxy }, isInsert);
 });
 
 faultTest("lost answers to every step of an upload in chunks (P22)", async ({ proxy, open }) => {
@@ -143,19 +130,13 @@ faultTest("lost answers to every step of an upload in chunks (P22)", async ({ pr
         return seen === lost ? { loseAnswer: true } : undefined;
       };
       await storage.put(key, patternSource(sizeBytes), { signal, ifAbsent: true });
-      const stored = await sha256(storage.get(key, { signal }));
-      assert.equal(stored, await sha256(patternSource(sizeBytes).open()), key);
+      await assertStored(storage, key, sizeBytes);
     }
   }
 });
 
 faultTest("a get that is cut many times is continued byte for byte", async ({ proxy, open }) => {
-  const storage = await open();
-  await storage.put("a", patternSource(6 * MIB), { signal });
-  proxy.rule = first(10, isGet, { truncateAfterBytes: 600_000 });
-  assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(6 * MIB)));
-  const ranges = proxy.requests.filter(({ headers }) => headers.range !== undefined);
-  assert.ok(ranges.length >= 5, `${ranges.length} continuations`);
+  const ranges = await assertGetGoesOn({ storage: await open(), proxy }, isGet);
   assert.ok(ranges.every(({ url }) => url.includes("ifGenerationMatch=")));
 });
 
@@ -170,38 +151,17 @@ faultTest("a page that says 200 is no object", async ({ proxy, open }) => {
 
 faultTest("an endpoint that never answers ends in time", async ({ proxy, open }) => {
   const storage = await open({ requestTimeoutMs: 200, callTimeoutMs: 1000 });
-  proxy.rule = () => ({ hang: true });
-  const calls = [
-    () => storage.put("a", text("x"), { signal, ifAbsent: true }),
-    () => storage.put("a", patternSource(9 * MIB), { signal }),
-    () => storage.stat("a", { signal }),
-    () => textOf(storage, "a"),
-    () => keysOf(storage, ""),
-    () => storage.delete(["a", "b"], { signal }),
-  ];
-  for (const call of calls) {
-    await assert.rejects(call(), { name: "DeadlineError", message: /did not end within 1 s$/ });
-  }
-  assert.ok(proxy.requests.length >= 12, "each call tried several times");
+  const large = () => storage.put("a", patternSource(9 * MIB), { signal });
+  await assertSilenceEnds({ storage, proxy }, [large]);
 });
 
 faultTest("30 % failures on a run of 60 objects lose none", async ({ proxy, open }) => {
-  const storage = await open();
-  const limited = {
-    answer: { status: 403, body: errorJson(403, "rateLimitExceeded", "Slow down") },
-  };
-  // A fixed sequence that looks random: the same requests fail on each run.
-  proxy.rule = ({ number }) => {
-    const dice = (number * 7919) % 100;
+  const body = errorJson(403, "rateLimitExceeded", "Slow down");
+  const limited = { answer: { status: 403, body } };
+  await assertRunLosesNothing({ storage: await open(), proxy }, 60, (dice) => {
     if (dice < 15) return busy;
     return dice < 30 ? limited : undefined;
-  };
-  const keys = Array.from({ length: 60 }, (_, index) => `run/${String(index).padStart(3, "0")}`);
-  for (const key of keys) await storage.put(key, text(key), { signal, ifAbsent: true });
-  assert.deepEqual(await keysOf(storage, "run/"), keys);
-  for (const key of keys) assert.equal(await textOf(storage, key), key);
-  await storage.delete(keys, { signal });
-  assert.deepEqual(await keysOf(storage, "run/"), []);
+  });
 });
 
 faultTest("a list that was cut, or is none, is no empty bucket", async ({ proxy, open }) => {
@@ -291,8 +251,7 @@ test("gcs: objects of a customer's key are read with it only", async () => {
   await storage.put("a", text("secret"), { signal });
   await storage.put("b", patternSource(9 * MIB), { signal });
   assert.equal(await textOf(storage, "a"), "secret");
-  const stored = await sha256(storage.get("b", { signal }));
-  assert.equal(stored, await sha256(patternSource(9 * MIB).open()));
+  await assertStored(storage, "b", 9 * MIB);
   const keyless = await openStorage(config, common);
   await assert.rejects(textOf(keyless, "a"), {
     name: "StorageError",
@@ -306,9 +265,5 @@ test("gcs: an endpoint that takes connections and never reads ends in time", asy
   const endpoint = `http://127.0.0.1:${proxy.port}`;
   const options = { ...common, requestTimeoutMs: 300, callTimeoutMs: 1500 };
   const storage = await openStorage(gcsConfig({ bucket: "b", endpoint }), options);
-  for (const sizeBytes of [6 * MIB, 40 * MIB]) {
-    await assert.rejects(storage.put("a", patternSource(sizeBytes), { signal }), {
-      name: "DeadlineError",
-    });
-  }
+  await assertDeafnessEnds(storage, [6 * MIB, 40 * MIB]);
 });

@@ -5,13 +5,21 @@ import { systemClock } from "../../src/io/clock.ts";
 import type { RetryPolicy } from "../../src/io/retry.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import type { OpenOptions } from "../../src/storage/open.ts";
-import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
-import { FaultProxy, TcpFaultProxy } from "../support/fault-proxy.ts";
-import type { FaultRule } from "../support/fault-proxy.ts";
+import { patternBytes, patternSource } from "../support/bodies.ts";
+import { FaultProxy, TcpFaultProxy, first } from "../support/fault-proxy.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation, errorDocument } from "../support/s3-emulation.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
-import { assertPagesAreNoObjects, keysOf, text, textOf } from "./contract-lists.ts";
+import {
+  assertBusyIsRepeated,
+  assertDeafnessEnds,
+  assertGetGoesOn,
+  assertResetsAreRepeated,
+  assertRunLosesNothing,
+  assertSilenceEnds,
+  assertStored,
+} from "./contract-faults.ts";
+import { assertPagesAreNoObjects, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -51,16 +59,6 @@ async function open(target: Target, endpoint: string, options: Partial<OpenOptio
   });
 }
 
-/** Breaks the first `times` requests that `matches`. */
-function first(
-  times: number,
-  matches: (method: string, url: string) => boolean,
-  fault: ReturnType<FaultRule>,
-): FaultRule {
-  let left = times;
-  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
-}
-
 const isPut = (method: string) => method === "PUT";
 const isGet = (method: string, url: string) => method === "GET" && !url.includes("list-type");
 const isCompletion = (method: string, url: string) => method === "POST" && url.includes("uploadId");
@@ -82,20 +80,14 @@ for (const [name, start] of Object.entries(starts)) {
 
   faultTest("503 twice, then stored", async (proxy, target) => {
     const storage = await open(target, proxy.endpoint);
-    proxy.rule = first(2, isPut, slowDown);
-    await storage.put("a", patternSource(2 * MIB), { signal });
-    assert.equal(proxy.requests.filter(({ method }) => method === "PUT").length, 3);
-    assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(2 * MIB)));
+    const what = { matches: isPut, busy: slowDown, method: "PUT" };
+    await assertBusyIsRepeated({ storage, proxy }, what);
   });
 
   faultTest("connections reset in the middle of bodies, then stored", async (proxy, target) => {
     const storage = await open(target, proxy.endpoint);
-    proxy.rule = first(3, isPut, { resetAfterBytes: MIB });
-    for (const sizeBytes of [3 * MIB, 45 * MIB]) {
-      await storage.put("a", patternSource(sizeBytes), { signal });
-      const stored = await sha256(storage.get("a", { signal }));
-      assert.equal(stored, await sha256(patternSource(sizeBytes).open()));
-    }
+    const sizes = [3 * MIB, 45 * MIB];
+    await assertResetsAreRepeated({ storage, proxy }, { matches: isPut, times: 3, sizes });
   });
 
   faultTest(
@@ -119,18 +111,12 @@ for (const [name, start] of Object.entries(starts)) {
         method !== "GET" && url.includes(step) && (step !== "uploadId" || method === "POST");
       proxy.rule = first(1, matches, { loseAnswer: true });
       await storage.put(`lost ${step}`, patternSource(45 * MIB), { signal });
-      const stored = await sha256(storage.get(`lost ${step}`, { signal }));
-      assert.equal(stored, await sha256(patternSource(45 * MIB).open()), step);
+      await assertStored(storage, `lost ${step}`, 45 * MIB);
     }
   });
 
   faultTest("a get that is cut many times is continued byte for byte", async (proxy, target) => {
-    const storage = await open(target, proxy.endpoint);
-    await storage.put("a", patternSource(9 * MIB), { signal });
-    proxy.rule = first(20, isGet, { truncateAfterBytes: 700_000 });
-    assert.ok((await readAll(storage.get("a", { signal }))).equals(patternBytes(9 * MIB)));
-    const ranges = proxy.requests.filter(({ headers }) => headers.range !== undefined);
-    assert.ok(ranges.length >= 10, `${ranges.length} continuations`);
+    await assertGetGoesOn({ storage: await open(target, proxy.endpoint), proxy }, isGet);
   });
 
   faultTest("a small object that came changed is read again", async (proxy, target) => {
@@ -190,18 +176,7 @@ for (const [name, start] of Object.entries(starts)) {
         requestTimeoutMs: 200,
         callTimeoutMs: 1000,
       });
-      proxy.rule = () => ({ hang: true });
-      const calls = [
-        () => storage.put("a", text("x"), { signal, ifAbsent: true }),
-        () => storage.stat("a", { signal }),
-        () => textOf(storage, "a"),
-        () => keysOf(storage, ""),
-        () => storage.delete(["a", "b"], { signal }),
-      ];
-      for (const call of calls) {
-        await assert.rejects(call(), { name: "DeadlineError", message: /did not end within 1 s$/ });
-      }
-      assert.ok(proxy.requests.length >= 10, "each call tried several times");
+      await assertSilenceEnds({ storage, proxy });
     },
   );
 
@@ -214,14 +189,9 @@ for (const [name, start] of Object.entries(starts)) {
 
   faultTest("30 % SlowDown on a run of 100 objects loses none", async (proxy, target) => {
     const storage = await open(target, proxy.endpoint);
-    // A fixed sequence that looks random: the same requests fail on each run.
-    proxy.rule = ({ number }) => ((number * 7919) % 100 < 30 ? slowDown : undefined);
-    const keys = Array.from({ length: 100 }, (_, index) => `run/${String(index).padStart(3, "0")}`);
-    for (const key of keys) await storage.put(key, text(key), { signal, ifAbsent: true });
-    assert.deepEqual(await keysOf(storage, "run/"), keys);
-    for (const key of keys) assert.equal(await textOf(storage, key), key);
-    await storage.delete(keys, { signal });
-    assert.deepEqual(await keysOf(storage, "run/"), []);
+    await assertRunLosesNothing({ storage, proxy }, 100, (dice) =>
+      dice < 30 ? slowDown : undefined,
+    );
     const answered = proxy.requests.length;
     assert.ok(answered > 240, `${answered} requests for 202 calls`);
   });
@@ -258,10 +228,5 @@ test("an endpoint that takes connections and never reads ends in time", async ()
   const target = { bucket: "b", accessKeyId: "a", secretAccessKey: "s", endpoint: "" };
   const options = { requestTimeoutMs: 300, callTimeoutMs: 1500, clock: systemClock };
   const storage = await open(target, `http://127.0.0.1:${proxy.port}`, options);
-  await assert.rejects(storage.put("a", patternSource(60 * MIB), { signal }), {
-    name: "DeadlineError",
-  });
-  await assert.rejects(storage.put("a", patternSource(16 * MIB), { signal }), {
-    name: "DeadlineError",
-  });
+  await assertDeafnessEnds(storage, [60 * MIB, 16 * MIB]);
 });

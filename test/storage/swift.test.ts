@@ -7,12 +7,12 @@ import type { Storage } from "../../src/storage/storage.ts";
 import type { SwiftConfig } from "../../src/storage/swift-config.ts";
 import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
 import { FakeKeystone } from "../support/fake-keystone.ts";
-import { FaultProxy } from "../support/fault-proxy.ts";
-import type { FaultRule } from "../support/fault-proxy.ts";
+import { FaultProxy, first } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
 import type { S3Server } from "../support/s3-server.ts";
 import { swiftConfig } from "../support/swift-config.ts";
+import { assertStored } from "./contract-faults.ts";
 import {
   assertChangesAreNoticed,
   assertPagesAreNoObjects,
@@ -138,16 +138,6 @@ test("an identity service that never answers ends in time", async () => {
   await assert.rejects(storage.stat("a", { signal }), { name: "DeadlineError" });
 });
 
-/** Breaks the first `times` requests that `matches`. */
-function first(
-  times: number,
-  matches: (method: string, url: string) => boolean,
-  fault: ReturnType<FaultRule>,
-): FaultRule {
-  let left = times;
-  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
-}
-
 const isObject = (verb: string) => (method: string, url: string) =>
   method === verb && url.includes("/faults");
 const isManifest = (method: string, url: string) =>
@@ -180,10 +170,7 @@ function describeFaults(): void {
     proxy.rule = first(2, isObject("PUT"), { answer: { status: 503 } });
     await storage.put("b", text("b"), { signal, ifAbsent: true });
     proxy.rule = () => undefined;
-    assert.equal(
-      await sha256(storage.get("a", { signal })),
-      await sha256(patternSource(12 * MIB).open()),
-    );
+    await assertStored(storage, "a", 12 * MIB);
     assert.deepEqual(await keysOf(storage, ""), ["a", "b"]);
   });
 

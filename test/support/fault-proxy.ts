@@ -307,6 +307,16 @@ export class TcpFaultProxy implements AsyncDisposable {
   }
 }
 
+/** Breaks the first `times` requests that `matches`. */
+export function first(
+  times: number,
+  matches: (method: string, url: string) => boolean,
+  fault: ReturnType<FaultRule>,
+): FaultRule {
+  let left = times;
+  return ({ method, url }) => (matches(method, url) && left-- > 0 ? fault : undefined);
+}
+
 function flipAt(bytes: Uint8Array, index: number): void {
   const byte = bytes[index];
   if (byte !== undefined) bytes[index] = byte ^ 1;
