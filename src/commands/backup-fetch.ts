@@ -274,13 +274,11 @@ async function sayWhatIsNext(report: RestoreReport, { log, self }: Context): Pro
       command: `chown -R postgres: ${places.join(" ")}`,
     });
   }
+  // As the message itself, it can be pasted: a field would have its quotes escaped.
   log.info(
-    "before the server starts, tell it where the WAL is: write the setting into " +
-      "postgresql.auto.conf and make an empty recovery.signal (for a standby standby.signal) there; " +
-      "a copy that does not replace the server needs archive_mode = off, lest later recoveries follow it",
-    {
-      setting: plainRestoreCommandLine(self?.words ?? ["walnut"]),
-      directory: destination,
-    },
+    `before the server starts, write the next line into ${destination}/postgresql.auto.conf, and ` +
+      "make an empty recovery.signal (for a standby standby.signal) there; a copy that does not " +
+      "replace the server needs archive_mode = off, lest later recoveries follow it",
   );
+  log.info(plainRestoreCommandLine(self?.words ?? ["walnut"]));
 }

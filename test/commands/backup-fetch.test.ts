@@ -39,7 +39,8 @@ test("LATEST is the newest by its own record, and what comes next is said", asyn
   assert.equal(stdout, "");
   assert.equal(log[0], `info: LATEST backup is: '${NEWER}'`);
   assert.ok(log[1]?.startsWith(`info: backup restored {"backup":"${NEWER}"`), log.join("\n"));
-  assert.match(log.at(-1) ?? "", /recovery\.signal.*restore_command = 'exec walnut wal-fetch/);
+  assert.match(log.at(-2) ?? "", /data\/postgresql\.auto\.conf, .*recovery\.signal.*archive_mode/);
+  assert.equal(log.at(-1), `info: restore_command = 'exec walnut wal-fetch "%f" "%p"'`);
   assert.equal(existsSync(join(destination, "global/pg_control")), true);
 });
 
