@@ -11,6 +11,7 @@ import { readDatabaseIdentities } from "../connection/database-identities.ts";
 import { connectReplication, type ReplicationSession } from "../connection/replication.ts";
 import { readServerFacts, type ServerFacts } from "../connection/server-facts.ts";
 import { type Session, textColumn } from "../connection/session.ts";
+import { SessionWatch } from "../connection/session-watch.ts";
 import { DatabaseError, RefusedError } from "../errors.ts";
 import { createHasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
@@ -84,6 +85,15 @@ export async function pushRemoteBackup(
   const directoryMode = await readDirectoryMode(session, world);
   const remote = { session, replication, facts, directoryMode, archive, documents };
   const running = await startArchived(remote, base, settings, world);
+  // It holds the lock and has nothing else to do for hours: routers forget such connections.
+  const intervalMs = settings.aliveCheckIntervalMs;
+  await using watch = new SessionWatch(session, { ...world, intervalMs });
+  watch.signal.addEventListener("abort", () => {
+    const reason = watch.signal.reason instanceof Error ? watch.signal.reason.message : "";
+    world.log.warning("another backup of this cluster could begin: this one's lock is lost", {
+      reason,
+    });
+  });
   return await pushStarted(running, settings, world);
 }
 

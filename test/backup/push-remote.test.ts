@@ -3,8 +3,10 @@ import { open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
+import { sentinelKey } from "../../src/layout/keys.ts";
 import { formatLsn, lsn } from "../../src/postgres/lsn.ts";
 import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
+import { ForgetfulRelay } from "../support/forgetful-relay.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
 import { type Cluster, restoreCluster } from "../support/postgres.ts";
 import { chownTree } from "../support/server-user.ts";
@@ -81,6 +83,45 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
       });
       assert.ok(isCut);
       assert.deepEqual(await world().keys("basebackups_005/"), before);
+    });
+
+    test("the session beside it is not forgotten on the way, and the backup outlives it (P19)", async () => {
+      const { cluster } = world();
+      await using relay = await ForgetfulRelay.start(cluster.port);
+      const user = "postgres";
+      const connection = {
+        host: "127.0.0.1",
+        port: relay.port,
+        user,
+        database: user,
+        applicationName: "walnut-test",
+      };
+      const entered = Promise.withResolvers<void>();
+      const gate = Promise.withResolvers<void>();
+      const storage = new HookedStorage(world().storage, {
+        beforePut: async (key) => {
+          if (!key.includes("part_001")) return;
+          entered.resolve();
+          await gate.promise;
+        },
+      });
+      const pushing = world().pushRemote({ connection, storage, aliveCheckIntervalMs: 20 });
+      pushing.catch(() => {});
+      await Promise.race([entered.promise, pushing]);
+      await relay.connectionsLeft(2);
+      for (let count = 0; count < 5; count += 1) await relay.clientSpeaks();
+      await cluster.query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE application_name = 'walnut-test' AND backend_type = 'client backend'`,
+      );
+      await relay.connectionsLeft(1);
+      gate.resolve();
+      const { name } = await pushing;
+      assert.ok((await world().keys()).includes(sentinelKey(name)));
+      assert.match(
+        world().logged.join("\n"),
+        /warning: another backup of this cluster could begin/,
+      );
     });
 
     test("where the server can't make an increment it becomes a full backup, said so", async () => {
