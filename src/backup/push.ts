@@ -208,7 +208,9 @@ async function withParts<T>(
     onContent: (sizeBytes) => progress.add(sizeBytes),
     signal: AbortSignal.any([world.signal, lost.signal]),
   });
-  void estimateTotal(settings.connection, progress, world);
+  // Where the source tells which blocks changed, nobody reads the rest.
+  const isAllRead = reading.judge === undefined || reading.changeSource === "page-scan";
+  if (isAllRead) void estimateTotal(settings.connection, progress, world);
   try {
     return await work({ ...running, ...context, upload, lost });
   } catch (error) {
