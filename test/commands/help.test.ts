@@ -46,6 +46,7 @@ test("every command is called what the table calls it and has a help", async () 
     for (const flag of command.flags) {
       assert.ok(help.includes(`--${flag.name}`), flag.name);
       assert.match(flag.text, /^[A-Z].*\.$/, `${name} --${flag.name}`);
+      assert.match(flag.value ?? "<none>", /^<.+>$/, `${name} --${flag.name}`);
     }
   }
 });
