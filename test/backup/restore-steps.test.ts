@@ -8,19 +8,23 @@ import { scratchDirectory } from "../support/scratch-directory.ts";
 
 const isLong = process.env["WALNUT_LONG"] === "1";
 const PROGRAM = join(import.meta.dirname, "../support/stepwise-restore-program.ts");
+/** Of test/support/restore-scenarios.ts; each takes 10 to 30 s with every step. */
+const SCENARIOS = isLong
+  ? ["into no directory", "of WAL-G's", "a chain", "over a data directory"]
+  : ["into no directory"];
+const STRIDE = isLong ? 1 : 11;
 
-test("a restore goes on wherever it was killed: at every step that changes a file system", async () => {
-  using scratch = scratchDirectory();
-  const [count, stride] = isLong ? [4, 1] : [1, 11];
-  const words = [PROGRAM, scratch.path, String(count), String(stride)];
-  const child = spawn(process.execPath, words, { stdio: ["ignore", "pipe", "pipe"] });
-  const output = Promise.all([text(child.stdout), text(child.stderr)]);
-  await once(child, "close");
-  const [lines, complaint] = await output;
-  assert.equal(child.exitCode, 0, complaint.slice(0, 2000));
-  const found = [...lines.matchAll(/: (\d+) kills in (\d+) steps/g)];
-  assert.equal(found.length, count, lines);
-  for (const [line, kills, steps] of found) {
-    assert.ok(Number(steps) > 20 && Number(kills) >= Number(steps) - 2, line);
-  }
-});
+for (const [number, name] of SCENARIOS.entries()) {
+  test(`a restore ${name} goes on wherever it was killed: at every step that changes a file system`, async () => {
+    using scratch = scratchDirectory();
+    const words = [PROGRAM, scratch.path, String(number), String(STRIDE)];
+    const child = spawn(process.execPath, words, { stdio: ["ignore", "pipe", "pipe"] });
+    const output = Promise.all([text(child.stdout), text(child.stderr)]);
+    await once(child, "close");
+    const [lines, complaint] = await output;
+    assert.equal(child.exitCode, 0, complaint.slice(0, 2000));
+    const found = /: (\d+) kills in (\d+) steps/.exec(lines);
+    const [kills, steps] = [Number(found?.[1]), Number(found?.[2])];
+    assert.ok(lines.includes(name) && steps > 20 && kills >= steps - 2, lines);
+  });
+}

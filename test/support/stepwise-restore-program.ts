@@ -1,9 +1,9 @@
 /**
- * usage: stepwise-restore-program.ts DIRECTORY COUNT STRIDE
+ * usage: stepwise-restore-program.ts DIRECTORY NUMBER STRIDE
  *
- * Kills restores of the first COUNT scenarios at each of their steps, and again at every STRIDE-th
- * of what goes on. Prints a line for each scenario: its name and how many kills there were; ends
- * with an error at the first destination that does not become what it should.
+ * Kills the restore of the scenario of this number, from 0 on, at each of its steps, and again at
+ * every STRIDE-th of what goes on. Prints a line: its name and how many kills there were; ends with
+ * an error at the first destination that does not become what it should.
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
@@ -15,8 +15,8 @@ hookFiles();
 const { makeScenarios } = await import("./restore-scenarios.ts");
 const { snapshot } = await import("./restoring.ts");
 
-const [root = "", countText = "", strideText = ""] = process.argv.slice(2);
-const [count, stride] = [Number(countText), Number(strideText)];
+const [root = "", numberText = "", strideText = ""] = process.argv.slice(2);
+const [number, stride] = [Number(numberText), Number(strideText)];
 
 /** All that is there. The marker in a location may stay when the data directory is whole. */
 function stateOf(directory: string): readonly string[] {
@@ -25,7 +25,7 @@ function stateOf(directory: string): readonly string[] {
     .map(([path, what]) => `${path} ${createHash("sha256").update(what).digest("hex")}`);
 }
 
-for (const { name, prepare, restore } of (await makeScenarios(root)).slice(0, count)) {
+for (const { name, prepare, restore } of (await makeScenarios(root)).slice(number, number + 1)) {
   const directory = join(root, "here");
   const begin = async (): Promise<void> => {
     rmSync(directory, { recursive: true, force: true });
