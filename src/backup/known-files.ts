@@ -1,6 +1,7 @@
 import { createHasher, type HashAlgorithm, type Hasher } from "../io/hash.ts";
 import { free } from "../io/freed.ts";
 import type { ManifestLine } from "../layout/manifest.ts";
+import { Column } from "./typed-column.ts";
 
 /** A file as the base knows it. */
 export interface BaseFile {
@@ -10,22 +11,21 @@ export interface BaseFile {
   readonly hash?: string | undefined;
 }
 
-const FIRST_CAPACITY = 4096;
-const NAME_WORDS = 2;
+const FIRST_SLOTS = 4096;
 const FIRST_NAME_BYTES = 1024;
 /** Of one UTF-16 unit. */
 const MAX_UTF8_BYTES = 3;
 /** Of 32 bits. */
 const HASH_WORDS: Readonly<Record<HashAlgorithm, number>> = { xxh64: 2, sha256: 8 };
 const WORD_DIGITS = 8;
-/** At most this share of the table is in use. */
+const WORD = 2 ** 32;
+/** At most this share of the slots is in use. */
 const MAX_LOAD = 0.7;
-const GROWTH = 1.5;
-/** What `#sizes` holds for a name that is there twice: it is known as none. */
-const AMBIGUOUS = -1;
+/** What is known of a name; of one that is there twice it is nothing. */
+const STATE = { size: 0, sizeAndHash: 1, ambiguous: 2 } as const;
 
 /**
- * The files of a base by name, in about 50 bytes each (100 with sha256): a cluster may have
+ * The files of a base by name, in about 30 bytes each (55 with sha256): a cluster may have
  * millions. Names are told apart by 64 bits of hash; where two of the base agree in them, neither
  * is found.
  */
@@ -35,16 +35,19 @@ export class BaseFiles {
   /** Used again and again: the collector does not see how much a million small buffers take. */
   #name = Buffer.allocUnsafeSlow(FIRST_NAME_BYTES);
   #count = 0;
-  /** High and low word of the name's hash; both 0 = free. */
-  #keys = new Uint32Array(FIRST_CAPACITY * NAME_WORDS);
-  #sizes = new Float64Array(FIRST_CAPACITY);
-  #hashes: Uint32Array;
-  #hasHash = new Uint8Array(FIRST_CAPACITY);
+  /** By the name's hash: the row's number and 1; 0 = free. */
+  #slots = new Uint32Array(FIRST_SLOTS);
+  readonly #highNames = new Column(Uint32Array);
+  readonly #lowNames = new Column(Uint32Array);
+  readonly #lowSizes = new Column(Uint32Array);
+  /** Of files of 4 GiB and more. */
+  readonly #highSizes = new Column(Uint32Array);
+  readonly #hashes = new Column(Uint32Array);
+  readonly #states = new Column(Uint8Array);
 
   private constructor(names: Hasher, hashWords: number) {
     this.#names = names;
     this.#hashWords = hashWords;
-    this.#hashes = new Uint32Array(FIRST_CAPACITY * hashWords);
   }
 
   /** `hash` is the algorithm of the files' hashes. */
@@ -61,93 +64,84 @@ export class BaseFiles {
   }
 
   add(name: string, { sizeBytes, hash }: BaseFile): void {
-    if (this.#count >= this.#sizes.length * MAX_LOAD) this.#grow();
     const key = this.#keyOf(name);
-    const slot = this.#slotOf(key.high, key.low);
-    if (this.#isUsed(slot)) {
-      this.#sizes[slot] = AMBIGUOUS;
+    const slot = this.#slotOf(key);
+    const known = this.#slots[slot] ?? 0;
+    if (known > 0) {
+      this.#states.set(known - 1, STATE.ambiguous);
       return;
     }
+    const row = this.#count;
     this.#count += 1;
-    this.#keys[slot * NAME_WORDS] = key.high;
-    this.#keys[slot * NAME_WORDS + 1] = key.low;
-    this.#sizes[slot] = sizeBytes;
-    if (hash === undefined) return;
-    for (let word = 0; word < this.#hashWords; word += 1) {
+    this.#slots[slot] = this.#count;
+    this.#highNames.set(row, key.high);
+    this.#lowNames.set(row, key.low);
+    this.#lowSizes.set(row, sizeBytes % WORD);
+    if (sizeBytes >= WORD) this.#highSizes.set(row, Math.floor(sizeBytes / WORD));
+    this.#states.set(row, hash === undefined ? STATE.size : STATE.sizeAndHash);
+    for (let word = 0; hash !== undefined && word < this.#hashWords; word += 1) {
       const digits = hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS);
-      this.#hashes[slot * this.#hashWords + word] = Number.parseInt(digits, 16);
+      this.#hashes.set(row * this.#hashWords + word, Number.parseInt(digits, 16));
     }
-    this.#hasHash[slot] = 1;
+    if (this.#count > this.#slots.length * MAX_LOAD) this.#grow();
   }
 
   find(name: string): BaseFile | undefined {
-    const key = this.#keyOf(name);
-    const slot = this.#slotOf(key.high, key.low);
-    const sizeBytes = this.#sizes[slot] ?? AMBIGUOUS;
-    if (!this.#isUsed(slot) || sizeBytes === AMBIGUOUS) return undefined;
-    if (this.#hasHash[slot] !== 1) return { sizeBytes };
-    const at = slot * this.#hashWords;
+    const row = (this.#slots[this.#slotOf(this.#keyOf(name))] ?? 0) - 1;
+    const state = row < 0 ? STATE.ambiguous : this.#states.get(row);
+    if (state === STATE.ambiguous) return undefined;
+    const sizeBytes = this.#highSizes.get(row) * WORD + this.#lowSizes.get(row);
+    if (state === STATE.size) return { sizeBytes };
     let hash = "";
     for (let word = 0; word < this.#hashWords; word += 1) {
-      hash += (this.#hashes[at + word] ?? 0).toString(16).padStart(WORD_DIGITS, "0");
+      const digits = this.#hashes.get(row * this.#hashWords + word).toString(16);
+      hash += digits.padStart(WORD_DIGITS, "0");
     }
     return { sizeBytes, hash };
   }
 
   /** Whether the name was added, or another one that has the same hash. */
   knows(name: string): boolean {
-    const key = this.#keyOf(name);
-    return this.#isUsed(this.#slotOf(key.high, key.low));
+    return this.#slots[this.#slotOf(this.#keyOf(name))] !== 0;
   }
 
-  #keyOf(name: string): { readonly high: number; readonly low: number } {
+  #keyOf(name: string): Key {
     if (name.length * MAX_UTF8_BYTES > this.#name.length) {
       this.#name = Buffer.allocUnsafeSlow(name.length * MAX_UTF8_BYTES);
     }
     const sizeBytes = this.#name.write(name);
     const digest = this.#names.digestOf(this.#name.subarray(0, sizeBytes));
-    const high = Number.parseInt(digest.slice(0, 8), 16);
-    // 0 and 0 would be a free slot.
-    return { high, low: Number.parseInt(digest.slice(8), 16) || 1 };
-  }
-
-  #isUsed(slot: number): boolean {
-    return this.#keys[slot * NAME_WORDS + 1] !== 0;
+    return {
+      high: Number.parseInt(digest.slice(0, WORD_DIGITS), 16),
+      low: Number.parseInt(digest.slice(WORD_DIGITS), 16),
+    };
   }
 
   /** Where the key is, or would be. */
-  #slotOf(high: number, low: number): number {
-    const capacity = this.#sizes.length;
-    let slot = low % capacity;
-    for (;;) {
-      const isHere =
-        this.#keys[slot * NAME_WORDS + 1] === low && this.#keys[slot * NAME_WORDS] === high;
-      if (isHere || !this.#isUsed(slot)) return slot;
-      slot = (slot + 1) % capacity;
+  #slotOf({ high, low }: Key): number {
+    const mask = this.#slots.length - 1;
+    for (let slot = low & mask; ; slot = (slot + 1) & mask) {
+      const row = (this.#slots[slot] ?? 0) - 1;
+      if (row < 0) return slot;
+      if (this.#lowNames.get(row) === low && this.#highNames.get(row) === high) return slot;
     }
   }
 
   #grow(): void {
-    const [keys, sizes, hashes, hasHash] = [this.#keys, this.#sizes, this.#hashes, this.#hasHash];
-    const width = this.#hashWords;
-    const capacity = Math.ceil(sizes.length * GROWTH);
-    this.#keys = new Uint32Array(capacity * NAME_WORDS);
-    this.#sizes = new Float64Array(capacity);
-    this.#hashes = new Uint32Array(capacity * width);
-    this.#hasHash = new Uint8Array(capacity);
-    // Without iterators and views: a million of those would fill the heap.
-    for (let old = 0; old < sizes.length; old += 1) {
-      const [high, low] = [keys[old * NAME_WORDS] ?? 0, keys[old * NAME_WORDS + 1] ?? 0];
-      if (low === 0) continue;
-      const slot = this.#slotOf(high, low);
-      this.#keys[slot * NAME_WORDS] = high;
-      this.#keys[slot * NAME_WORDS + 1] = low;
-      this.#sizes[slot] = sizes[old] ?? AMBIGUOUS;
-      for (let word = 0; word < width; word += 1) {
-        this.#hashes[slot * width + word] = hashes[old * width + word] ?? 0;
-      }
-      this.#hasHash[slot] = hasHash[old] ?? 0;
+    const slots = new Uint32Array(this.#slots.length * 2);
+    const mask = slots.length - 1;
+    for (let row = 0; row < this.#count; row += 1) {
+      let slot = this.#lowNames.get(row) & mask;
+      while (slots[slot] !== 0) slot = (slot + 1) & mask;
+      slots[slot] = row + 1;
     }
-    for (const { buffer } of [keys, sizes, hashes, hasHash]) free(new Uint8Array(buffer));
+    free(new Uint8Array(this.#slots.buffer));
+    this.#slots = slots;
   }
+}
+
+/** Hash of a name, in two words. */
+interface Key {
+  readonly high: number;
+  readonly low: number;
 }

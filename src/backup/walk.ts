@@ -14,6 +14,7 @@ import { localFileError } from "../io/system-error.ts";
 import type { Tablespace } from "../layout/tablespace-spec.ts";
 import { parseRelationPath, unloggedRelations } from "../postgres/relation-file.ts";
 import { CONTROL_FILE, type Fate, fateOf, isClusterData, neededInEmptied } from "./exclusion.ts";
+import { PackedNames } from "./packed-names.ts";
 
 interface WalkedBase {
   /** Of the tar entry: "/", "/base/5/1259", "/pg_tblspc/16385/PG_15_202209061". */
@@ -64,7 +65,7 @@ interface Frame {
   /** What the names are relative to the data directory: "", "base/5/". */
   readonly prefix: string;
   /** Still to be visited, the next one last: a name is given up as soon as it was visited. */
-  readonly names: string[];
+  readonly names: PackedNames;
   readonly unlogged: ReadonlySet<string>;
 }
 
@@ -245,7 +246,10 @@ export class DataDirectoryWalk implements Iterable<Walked> {
           }),
         )
       : NO_NAMES;
-    return { directory, prefix, names, unlogged };
+    const isLarge = names.length >= NAMES_PER_COLLECTION;
+    const packed = new PackedNames(names);
+    if (isLarge) collectGarbage();
+    return { directory, prefix, names: packed, unlogged };
   }
 }
 
@@ -328,9 +332,7 @@ function readNames(directory: string): string[] {
   if (names.some((name) => name.includes("\ufffd"))) requireUtf8Names(directory);
   // In place: a million names take enough room once.
   // oxlint-disable-next-line unicorn/no-array-sort, unicorn/no-array-reverse
-  names.sort().reverse();
-  if (names.length >= NAMES_PER_COLLECTION) collectGarbage();
-  return names;
+  return names.sort().reverse();
 }
 
 function requireUtf8Names(directory: string): void {

@@ -21,6 +21,14 @@ for (const hash of ["xxh64", "sha256"] as const) {
   });
 }
 
+test("sizes on both sides of 4 GiB come back", async () => {
+  const files = await BaseFiles.create("xxh64");
+  const sizes = [0, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 8192, 2 ** 40 + 1, Number.MAX_SAFE_INTEGER];
+  for (const sizeBytes of sizes) files.add(`/${sizeBytes}`, { sizeBytes });
+  for (const sizeBytes of sizes) assert.deepEqual(files.find(`/${sizeBytes}`), { sizeBytes });
+  assert.deepEqual([files.knows("/0"), files.knows("/1")], [true, false]);
+});
+
 test("a name that is there twice is not found: nothing is certain of it", async () => {
   const files = await BaseFiles.create("xxh64");
   files.add("/a", { sizeBytes: 1 });
