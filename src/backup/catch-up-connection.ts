@@ -22,8 +22,8 @@ export interface HostPort {
   readonly port: number;
 }
 
-/** Connections that wait for those before them to prove themselves. */
-const BACKLOG = 8;
+/** Connections that may prove themselves at the same time: one that says nothing holds up no other. */
+const MAX_UNPROVED = 8;
 
 /** Connects to a walnut that waits. Rejects with RefusedError when none does. */
 export async function connectCatchUp(
@@ -50,8 +50,9 @@ export async function connectCatchUp(
 export class CatchUpListener implements AsyncDisposable {
   readonly #server: Server;
   readonly #options: CatchUpConnectionOptions;
-  readonly #waiting: Socket[] = [];
-  #arrived = Promise.withResolvers<void>();
+  readonly #unproved = new Set<Socket>();
+  readonly #proved = Promise.withResolvers<CatchUpLink>();
+  #isOver = false;
 
   /** Port 0: one that is free. Rejects with LocalFileError for an address that can't be had. */
   static async open(
@@ -76,7 +77,8 @@ export class CatchUpListener implements AsyncDisposable {
   private constructor(server: Server, options: CatchUpConnectionOptions) {
     this.#server = server;
     this.#options = options;
-    server.on("connection", (socket) => this.#accept(socket));
+    this.#proved.promise.catch(() => {});
+    server.on("connection", (socket) => void this.#prove(socket));
   }
 
   get port(): number {
@@ -86,25 +88,12 @@ export class CatchUpListener implements AsyncDisposable {
 
   /** The first connection whose other end knows the secret; others are told of in the log. */
   async accept(): Promise<CatchUpLink> {
-    const { log, signal } = this.#options;
-    for (;;) {
-      const socket = this.#waiting.shift();
-      if (socket === undefined) {
-        await untilAborted(this.#arrived.promise, signal);
-        continue;
-      }
-      const from = socket.remoteAddress;
-      try {
-        return await CatchUpLink.open(socket, { ...this.#options, role: "receiver" });
-      } catch (error) {
-        if (signal.aborted || !(error instanceof OperationError)) throw error;
-        log.warning("a connection was refused", { from, reason: error.message });
-      }
-    }
+    return await untilAborted(this.#proved.promise, this.#options.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#waiting) socket.destroy();
+    this.#isOver = true;
+    for (const socket of this.#unproved) socket.destroy();
     if (!this.#server.listening) return;
     const closed = once(this.#server, "close");
     this.#server.close();
@@ -112,15 +101,29 @@ export class CatchUpListener implements AsyncDisposable {
     await Promise.race([closed, Promise.resolve()]);
   }
 
-  #accept(socket: Socket): void {
+  async #prove(socket: Socket): Promise<void> {
     socket.on("error", () => socket.destroy());
-    if (this.#waiting.length >= BACKLOG) {
+    if (this.#isOver || this.#unproved.size >= MAX_UNPROVED) {
       socket.destroy();
       return;
     }
-    this.#waiting.push(socket);
-    this.#arrived.resolve();
-    this.#arrived = Promise.withResolvers();
+    const from = socket.remoteAddress;
+    this.#unproved.add(socket);
+    try {
+      const link = await CatchUpLink.open(socket, { ...this.#options, role: "receiver" });
+      if (this.#isOver) {
+        await link[Symbol.asyncDispose]();
+        return;
+      }
+      this.#isOver = true;
+      this.#proved.resolve(link);
+    } catch (error) {
+      if (this.#isOver || this.#options.signal.aborted) return;
+      if (!(error instanceof OperationError)) this.#proved.reject(error);
+      else this.#options.log.warning("a connection was refused", { from, reason: error.message });
+    } finally {
+      this.#unproved.delete(socket);
+    }
   }
 }
 
