@@ -14,6 +14,7 @@ import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
 import { until } from "../support/until.ts";
+import { listen } from "../support/listening.ts";
 
 const signal = AbortSignal.timeout(600_000);
 
@@ -332,12 +333,9 @@ async function poolerBefore(serverPort: number): Promise<AsyncDisposable & { por
     });
     far.on("end", () => near.end());
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
+  const port = await listen(server);
   return {
-    port: address.port,
+    port,
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
       server.close();

@@ -13,6 +13,9 @@ import type { StorageConfig } from "../../src/storage/open.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { until } from "../support/until.ts";
+import { s3Config } from "../support/s3-config.ts";
+
+const ACCOUNT = { bucket: "bucket", accessKeyId: "id", secretAccessKey: "secret" };
 
 const HISTORY = "00000002.history";
 const { signal } = new AbortController();
@@ -37,20 +40,7 @@ afterEach(async () => {
 
 const stores = (): Readonly<Record<"silent" | "good", StorageConfig>> => ({
   good: { kind: "directory", path: join(directory.path, "store") },
-  silent: {
-    kind: "s3",
-    bucket: "bucket",
-    prefix: "",
-    endpoint: `http://127.0.0.1:${silent.port}`,
-    region: "us-east-1",
-    accessKeyId: "id",
-    secretAccessKey: "secret",
-    isPathStyle: true,
-    isDualStack: false,
-    maxPartBytes: 2 ** 23,
-    useListObjectsV1: false,
-    deleteBatchSize: 1000,
-  },
+  silent: s3Config({ ...ACCOUNT, endpoint: `http://127.0.0.1:${silent.port}` }),
 });
 
 function contextWith(storage: StorageConfig): Context {

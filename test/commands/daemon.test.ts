@@ -18,6 +18,9 @@ import { collectingLog } from "../support/restoring.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { needsTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
+import { s3Config } from "../support/s3-config.ts";
+
+const ACCOUNT = { bucket: "bucket", accessKeyId: "id", secretAccessKey: "secret" };
 
 const WATCHDOG_MS = 200;
 const NAME = "00000002.history";
@@ -51,20 +54,7 @@ for (const suite of suites) {
       ...defaultConfig({ cpuCount: 2 }),
       dataDirectory: data,
       cacheDirectory: join(directory.path, "cache"),
-      storage: {
-        kind: "s3",
-        bucket: "bucket",
-        prefix: "",
-        endpoint: `http://127.0.0.1:${silent.port}`,
-        region: "us-east-1",
-        accessKeyId: "id",
-        secretAccessKey: "secret",
-        isPathStyle: true,
-        isDualStack: false,
-        maxPartBytes: 2 ** 23,
-        useListObjectsV1: false,
-        deleteBatchSize: 1000,
-      } as const,
+      storage: s3Config({ ...ACCOUNT, endpoint: `http://127.0.0.1:${silent.port}` }),
     };
     const running = daemon.run(
       { socketPath },

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { compareKeys } from "../../src/storage/key.ts";
@@ -213,4 +215,20 @@ export function describeLists(
     await storage.delete(keys, { signal });
     assert.deepEqual(await keysOf(storage, ""), ["man", "many0"]);
   });
+}
+
+/** A file that a put left half-written in a directory of files is told and removed, no more. */
+export async function assertHalfWrittenIsTold(storage: Storage, directory: string): Promise<void> {
+  await storage.put("a/b", text("x"), { signal });
+  const name = "c.zst.tmp.20261121T064500Z-0123456789abcdef";
+  await writeFile(join(directory, "a", name), "half");
+  assert.deepEqual(await keysOf(storage, ""), ["a/b"]);
+  const { upkeep } = storage;
+  assert.ok(upkeep !== undefined);
+  const found = await Array.fromAsync(upkeep.listUnfinished("a/", { signal }));
+  const startedAt = new Date("2026-11-21T06:45:00Z");
+  assert.deepEqual(found, [{ key: "a/c.zst", id: name, startedAt }]);
+  assert.deepEqual(await Array.fromAsync(upkeep.listUnfinished("b/", { signal })), []);
+  for (const put of [...found, ...found]) await upkeep.removeUnfinished(put, { signal });
+  assert.deepEqual(await readdir(join(directory, "a")), ["b"]);
 }

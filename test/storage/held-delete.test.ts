@@ -1,6 +1,5 @@
 /** What each store says happens to a delete of an object that it holds. */
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import http from "node:http";
 import { test } from "node:test";
 import { DeferredStorage } from "../../src/storage/deferred.ts";
@@ -11,6 +10,7 @@ import { azureConfig } from "../support/azurite.ts";
 import { FailoverWorld } from "../support/failover-world.ts";
 import { gcsConfig } from "../support/gcs-emulation.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
+import { closeHttp, listen } from "../support/listening.ts";
 
 const { signal } = new AbortController();
 const options = {
@@ -32,16 +32,11 @@ async function saying({ status, headers = {}, body = "" }: Answer) {
     response.writeHead(status, headers);
     response.end(body);
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
+  const port = await listen(server);
   return {
-    endpoint: `http://127.0.0.1:${address.port}`,
+    endpoint: `http://127.0.0.1:${port}`,
     async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, "close");
+      await closeHttp(server);
     },
   };
 }

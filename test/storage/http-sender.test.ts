@@ -14,6 +14,7 @@ import { makeCertificates } from "../support/certificates.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { pause } from "../support/until.ts";
+import { listen } from "../support/listening.ts";
 
 const TIMEOUT_MS = 1200;
 const MIB = 1024 * 1024;
@@ -54,12 +55,9 @@ function makeServer(
 async function serve(server: net.Server): Promise<{ port: number } & AsyncDisposable> {
   const sockets = new Set<net.Socket>();
   server.on("connection", (socket: net.Socket) => sockets.add(socket));
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
+  const port = await listen(server);
   return {
-    port: address.port,
+    port,
     async [Symbol.asyncDispose]() {
       const closed = once(server, "close");
       server.close();

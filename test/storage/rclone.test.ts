@@ -13,7 +13,7 @@ import type { Storage } from "../../src/storage/storage.ts";
 import { patternSource, sha256 } from "../support/bodies.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { isRcloneAvailable, localRemote } from "../support/rclone.ts";
-import { keysOf, text, textOf } from "./contract-lists.ts";
+import { assertHalfWrittenIsTold, keysOf, text, textOf } from "./contract-lists.ts";
 import { until } from "../support/until.ts";
 
 const signal = new AbortController().signal;
@@ -196,17 +196,7 @@ function describeFiles(): void {
 
   rcloneTest("half-written files are told, and removed", async ({ store }) => {
     await using storage = await open(localRemote(store));
-    await storage.put("a/b", text("x"), { signal });
-    const name = "c.zst.tmp.20261121T064500Z-0123456789abcdef";
-    await writeFile(join(store, "a", name), "half");
-    assert.deepEqual(await keysOf(storage, ""), ["a/b"]);
-    const { upkeep } = storage;
-    assert.ok(upkeep !== undefined);
-    const found = await Array.fromAsync(upkeep.listUnfinished("a/", { signal }));
-    const startedAt = new Date("2026-11-21T06:45:00Z");
-    assert.deepEqual(found, [{ key: "a/c.zst", id: name, startedAt }]);
-    for (const put of [...found, ...found]) await upkeep.removeUnfinished(put, { signal });
-    assert.deepEqual(await readdir(join(store, "a")), ["b"]);
+    await assertHalfWrittenIsTold(storage, store);
   });
 
   rcloneTest("an object of the same length replaces the old one", async ({ store }) => {

@@ -13,6 +13,7 @@ import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation, errorDocument } from "../support/s3-emulation.ts";
 import { text } from "./contract-lists.ts";
+import { listen } from "../support/listening.ts";
 
 const signal = new AbortController().signal;
 const scratch = await mkdtemp(join(tmpdir(), "walnut-s3-client-"));
@@ -92,12 +93,9 @@ async function startCredentialServer(): Promise<
       );
     });
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
+  const port = await listen(server);
   return {
-    url: `http://127.0.0.1:${address.port}`,
+    url: `http://127.0.0.1:${port}`,
     asked,
     async [Symbol.asyncDispose]() {
       server.close();

@@ -21,7 +21,7 @@ import {
   startSshServer,
 } from "../support/ssh-server.ts";
 import type { SshServer } from "../support/ssh-server.ts";
-import { keysOf, text, textOf } from "./contract-lists.ts";
+import { assertHalfWrittenIsTold, keysOf, text, textOf } from "./contract-lists.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
@@ -197,18 +197,7 @@ function describeFiles(): void {
 
   sshTest("half-written files are told, and removed", async (server, path) => {
     await using storage = await open(server.config(path));
-    await storage.put("a/b", text("x"), { signal });
-    const name = "c.zst.tmp.20261121T064500Z-0123456789abcdef";
-    await writeFile(join(path, "a", name), "half");
-    assert.deepEqual(await keysOf(storage, ""), ["a/b"]);
-    const { upkeep } = storage;
-    assert.ok(upkeep !== undefined);
-    const found = await Array.fromAsync(upkeep.listUnfinished("a/", { signal }));
-    const startedAt = new Date("2026-11-21T06:45:00Z");
-    assert.deepEqual(found, [{ key: "a/c.zst", id: name, startedAt }]);
-    assert.deepEqual(await Array.fromAsync(upkeep.listUnfinished("b/", { signal })), []);
-    for (const put of [...found, ...found]) await upkeep.removeUnfinished(put, { signal });
-    assert.deepEqual(await readdir(join(path, "a")), ["b"]);
+    await assertHalfWrittenIsTold(storage, path);
   });
 
   sshTest("a directory that may not be written is a refusal", async (server, path) => {

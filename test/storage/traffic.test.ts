@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import http from "node:http";
 import { test } from "node:test";
 import { formatTraffic, formatTrafficJson } from "../../src/commands/traffic-text.ts";
@@ -8,6 +7,7 @@ import { HttpSender } from "../../src/storage/http-sender.ts";
 import { StorageTraffic } from "../../src/storage/traffic.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { until } from "../support/until.ts";
+import { closeHttp, listen } from "../support/listening.ts";
 
 const { signal } = new AbortController();
 const options = { abortSignal: signal };
@@ -20,17 +20,11 @@ async function serve(
     request.resume();
     request.on("end", () => answer(request, response));
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
+  const port = await listen(server);
   return {
-    port: address.port,
+    port,
     async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      const closed = once(server, "close");
-      server.close();
-      await closed;
+      await closeHttp(server);
     },
   };
 }

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import http from "node:http";
+import { listen, portOf } from "./listening.ts";
 
 /** What the server says to a login; undefined: a token. */
 export interface LoginAnswer {
@@ -33,15 +33,12 @@ export class FakeKeystone implements AsyncDisposable {
 
   static async start(): Promise<FakeKeystone> {
     const fake = new FakeKeystone();
-    fake.#server.listen(0, "127.0.0.1");
-    await once(fake.#server, "listening");
+    await listen(fake.#server);
     return fake;
   }
 
   get url(): string {
-    const address = this.#server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    return `http://127.0.0.1:${address.port}`;
+    return `http://127.0.0.1:${portOf(this.#server)}`;
   }
 
   /** From now on no token is good that was given before. */

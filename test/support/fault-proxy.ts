@@ -2,6 +2,7 @@ import { once } from "node:events";
 import http from "node:http";
 import net from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import { listen, portOf } from "./listening.ts";
 
 /** What the proxy knows of a request when it chooses a fault for it. */
 export interface ProxiedRequest {
@@ -66,8 +67,7 @@ export class FaultProxy implements AsyncDisposable {
   /** `target` is the server's origin, "http://127.0.0.1:9000". */
   static async start(target: string): Promise<FaultProxy> {
     const proxy = new FaultProxy(target);
-    proxy.#server.listen(0, "127.0.0.1");
-    await once(proxy.#server, "listening");
+    await listen(proxy.#server);
     return proxy;
   }
 
@@ -236,8 +236,7 @@ export class TcpFaultProxy implements AsyncDisposable {
 
   static async start(target: { host: string; port: number }): Promise<TcpFaultProxy> {
     const proxy = new TcpFaultProxy(target);
-    proxy.#server.listen(0, "127.0.0.1");
-    await once(proxy.#server, "listening");
+    await listen(proxy.#server);
     return proxy;
   }
 
@@ -320,10 +319,4 @@ export function first(
 function flipAt(bytes: Uint8Array, index: number): void {
   const byte = bytes[index];
   if (byte !== undefined) bytes[index] = byte ^ 1;
-}
-
-function portOf(server: net.Server): number {
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("the proxy has no port");
-  return address.port;
 }

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import http from "node:http";
 import { createCrc32c } from "../../src/io/crc32c.ts";
 import type { GcsConfig } from "../../src/storage/gcs-config.ts";
 import { compareKeys } from "../../src/storage/key.ts";
+import { closeHttp, listen, portOf } from "./listening.ts";
 
 /** In what the emulated store differs from a bucket without special settings. */
 export interface GcsQuirks {
@@ -77,15 +77,12 @@ export class GcsEmulation implements AsyncDisposable {
 
   static async start(quirks: GcsQuirks = {}): Promise<GcsEmulation> {
     const emulation = new GcsEmulation(quirks);
-    emulation.#server.listen(0, "127.0.0.1");
-    await once(emulation.#server, "listening");
+    await listen(emulation.#server);
     return emulation;
   }
 
   get endpoint(): string {
-    const address = this.#server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    return `http://127.0.0.1:${address.port}`;
+    return `http://127.0.0.1:${portOf(this.#server)}`;
   }
 
   count(operation: string): number {
@@ -93,10 +90,7 @@ export class GcsEmulation implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const closed = once(this.#server, "close");
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await closed;
+    await closeHttp(this.#server);
   }
 
   async #handle(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {

@@ -4,6 +4,7 @@ import { createServer } from "node:net";
 import { basename, join } from "node:path";
 import { systemErrorCode } from "../../src/errors.ts";
 import { reachable } from "./reachable.ts";
+import { listen } from "./listening.ts";
 
 export const MAJORS = [13, 14, 15, 16, 17, 18] as const;
 const CACHE = join(import.meta.dirname, "..", "..", ".cache");
@@ -12,13 +13,10 @@ export type Major = (typeof MAJORS)[number];
 /** A port of 127.0.0.1 that nobody listened on a moment ago. */
 export async function freePort(): Promise<number> {
   const probe = createServer();
-  probe.listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const address = probe.address();
+  const port = await listen(probe);
   probe.close();
   await once(probe, "close");
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
+  return port;
 }
 
 /** "initdb", "postgres" or "pg_ctl" of a release, with the links that npm leaves out. */

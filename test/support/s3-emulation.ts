@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import http from "node:http";
 import { compareKeys } from "../../src/storage/key.ts";
+import { closeHttp, listen, portOf } from "./listening.ts";
 
 /** In what the emulated store differs from AWS; each is found among real ones. */
 export interface S3Quirks {
@@ -87,15 +87,12 @@ export class S3Emulation implements AsyncDisposable {
 
   static async start(quirks: S3Quirks = {}): Promise<S3Emulation> {
     const emulation = new S3Emulation(quirks);
-    emulation.#server.listen(0, "127.0.0.1");
-    await once(emulation.#server, "listening");
+    await listen(emulation.#server);
     return emulation;
   }
 
   get endpoint(): string {
-    const address = this.#server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    return `http://127.0.0.1:${address.port}`;
+    return `http://127.0.0.1:${portOf(this.#server)}`;
   }
 
   /** How many requests of an operation there were. */
@@ -104,10 +101,7 @@ export class S3Emulation implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const closed = once(this.#server, "close");
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await closed;
+    await closeHttp(this.#server);
   }
 
   async #handle(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {

@@ -3,6 +3,7 @@ import http from "node:http";
 import https from "node:https";
 import type { Server } from "node:net";
 import type { Certificates } from "./certificates.ts";
+import { listen, portOf } from "./listening.ts";
 
 export interface TokenRequest {
   readonly method: string;
@@ -45,16 +46,13 @@ export class TokenServer implements AsyncDisposable {
     certificates?: Certificates,
   ): Promise<TokenServer> {
     const server = new TokenServer(answer, certificates);
-    server.#server.listen(0, "127.0.0.1");
-    await once(server.#server, "listening");
+    await listen(server.#server);
     return server;
   }
 
   /** "127.0.0.1:40123" */
   get host(): string {
-    const address = this.#server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    return `127.0.0.1:${address.port}`;
+    return `127.0.0.1:${portOf(this.#server)}`;
   }
 
   get origin(): string {
