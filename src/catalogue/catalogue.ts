@@ -15,6 +15,7 @@ import type { CallOptions, ObjectInfo, ObjectKey, Storage } from "../storage/sto
 import { type BackupFolder, BackupFolders } from "./backup-folders.ts";
 import { readStoredHistories, type StoredHistory } from "./histories.ts";
 import { readSegmentSize, sizeOfNames } from "./segment-size.ts";
+import { sizeOfWalE } from "./wal-e-size.ts";
 import { WalObjects } from "./wal-objects.ts";
 
 /** A backup that exists, with what decides about it. Its object's time is not among that. */
@@ -101,13 +102,17 @@ export async function readCatalogue(storage: Storage, options: CallOptions): Pro
   const starts = backups.flatMap(({ startLsn, high, low }) =>
     startLsn === undefined ? [] : { startLsn, high, low },
   );
+  const histories = await readStoredHistories(storage, historyKeys, options);
   return {
     storageName: storage.name,
     backups,
     unfinished: unfinishedOf(listed),
     wal,
-    segmentBytes: sizeOfNames(starts) ?? (await readSegmentSize(storage, wal, options)),
-    histories: await readStoredHistories(storage, historyKeys, options),
+    segmentBytes:
+      sizeOfNames(starts) ??
+      (await readSegmentSize(storage, wal, options)) ??
+      sizeOfWalE({ backups, wal, histories }),
+    histories,
     ownKeys,
     noteKeys,
     unknownKeys: [...listed.unknownKeys, ...listedWal.unknownKeys],

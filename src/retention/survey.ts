@@ -78,6 +78,6 @@ function requireSegmentSize({ segmentBytes, storageName, backups, wal }: Catalog
   throw new RefusedError(`the size of the WAL segments in ${storageName} can't be found out`, {
     hint:
       "Neither the backups' names nor the newest segments tell it. If the segments are encrypted, " +
-      "configure the key.",
+      "configure the key. Nothing was removed.",
   });
 }
