@@ -83,7 +83,8 @@ export function spoolCandidates(places: {
  */
 export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
   const dataDirectory = await looked(options.dataDirectory, () => realpath(options.dataDirectory));
-  const walDirectory = await looked(dataDirectory, () => realpath(join(dataDirectory, "pg_wal")));
+  const walPath = join(dataDirectory, "pg_wal");
+  const walDirectory = await looked(walPath, () => realpath(walPath));
   const owner = await looked(dataDirectory, () => stat(dataDirectory));
   const { uid } = userInfo();
   if (owner.uid !== uid) {

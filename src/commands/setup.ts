@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { canRename, installRenameProgram } from "../archive/rename-program.ts";
 import {
   archiveCommandLine,
@@ -55,6 +55,7 @@ export const setup: Command<Arguments> = {
       cacheDirectory: config.cacheDirectory,
     });
     const lines = [
+      ...((await isRestored(directory)) ? [TRIAL_NOTE] : []),
       "archive_mode = on",
       archiveCommandLine(self.words, spool),
       await restoreLine(directory, context),
@@ -62,6 +63,22 @@ export const setup: Command<Arguments> = {
     await write(`${lines.join("\n")}\n`);
   },
 };
+
+/**
+ * In front of what makes a server archive: who pastes all lines into a restore that was to be tried
+ * only would archive a timeline that later recoveries follow.
+ */
+const TRIAL_NOTE =
+  "# This directory was restored. In a trial archive_mode must be off instead of the next two lines,\n" +
+  "# lest later recoveries follow its timeline; with them it takes the original server's place.";
+
+/** Whether a backup was restored there and no server has recovered it yet. */
+async function isRestored(dataDirectory: string): Promise<boolean> {
+  return await stat(join(dataDirectory, "backup_label")).then(
+    () => true,
+    () => false,
+  );
+}
 
 async function restoreLine(dataDirectory: string, { config, self, log }: Context): Promise<string> {
   const words = self?.words ?? [];
