@@ -15,6 +15,7 @@ import {
   ReceivingStorage,
   start,
   startReceiver,
+  startReceiving,
 } from "./receiver.ts";
 
 const MIB = 1024 * 1024;
@@ -99,13 +100,8 @@ describe("one server", () => {
   });
 
   test("a server that is told to stop while the store is away is not held up", async () => {
-    using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
-    });
-    await receiver.said(/^receiving WAL$/);
+    await using receiving = await startReceiving(cluster);
+    const { storage, receiver } = receiving;
     await fill(cluster, 1000);
     await cluster.waitFor(FLUSHED);
     storage.isAway = true;
@@ -125,12 +121,8 @@ describe("one server", () => {
 
   test("files that vanish are made again, and the WAL is received again", async () => {
     using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
-    });
-    await receiver.said(/^receiving WAL$/);
+    await using receiving = await startReceiving(cluster);
+    const { storage, receiver } = receiving;
     await fill(cluster, 1000);
     await cluster.waitFor(FLUSHED);
     await rm(scratch.path, { recursive: true });

@@ -6,7 +6,15 @@ import { bytesSource } from "../../src/io/bytes.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import { type Cluster, type Major, restoreCluster } from "../support/postgres.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
-import { fill, FLUSHED, ReceivingStorage, start, startReceiver, Switchboard } from "./receiver.ts";
+import {
+  fill,
+  FLUSHED,
+  ReceivingStorage,
+  start,
+  startReceiver,
+  startReceiving,
+  Switchboard,
+} from "./receiver.ts";
 import { until } from "../support/until.ts";
 
 const { signal } = new AbortController();
@@ -85,15 +93,10 @@ async function endOfTimeline(storage: ReceivingStorage, timeline: number): Promi
 
 for (const major of [13, 15, 18] as const) {
   test(`PostgreSQL ${major}: a standby that is promoted is followed, twice`, async () => {
-    using scratch = scratchDirectory();
     await using pair = await startPair(major);
     const { primary, standby } = pair;
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: standby.port,
-      cacheDirectory: scratch.path,
-    });
-    await receiver.said(/^receiving WAL$/);
+    await using receiving = await startReceiving(standby);
+    const { storage, receiver } = receiving;
     await fill(primary, 30_000);
     await caughtUp(pair);
     await standby.waitFor(RECEIVED);
@@ -128,16 +131,12 @@ for (const major of [13, 15, 18] as const) {
 }
 
 test("the end of a timeline is stored although nothing else asks for it", async () => {
-  using scratch = scratchDirectory();
   await using pair = await startPair(15);
   const { primary, standby } = pair;
-  const storage = new ReceivingStorage();
-  await using receiver = startReceiver(storage, {
-    port: standby.port,
-    cacheDirectory: scratch.path,
+  await using receiving = await startReceiving(standby, {
     partialIntervalMs: 3_600_000,
   });
-  await receiver.said(/^receiving WAL$/);
+  const { storage, receiver } = receiving;
   await until("the first partial", () => storage.puts.some((key) => key.includes(".partial")));
   await fill(primary, 1000);
   await caughtUp(pair);
@@ -177,16 +176,11 @@ test("a slot that waits on an older timeline gets every history before its WAL",
 });
 
 test("after a failover it goes on with the new primary, and not with the old one", async () => {
-  using scratch = scratchDirectory();
   await using pair = await startPair(15);
   const { primary, standby } = pair;
   await using board = await Switchboard.open(primary.port);
-  const storage = new ReceivingStorage();
-  await using receiver = startReceiver(storage, {
-    port: board.port,
-    cacheDirectory: scratch.path,
-  });
-  await receiver.said(/^receiving WAL$/);
+  await using receiving = await startReceiving(board);
+  const { storage, receiver } = receiving;
   await fill(primary, 30_000);
   await primary.waitFor(
     "SELECT bool_and(flush_lsn = pg_current_wal_flush_lsn()) FROM pg_stat_replication",
@@ -229,17 +223,13 @@ test("after a failover it goes on with the new primary, and not with the old one
 });
 
 test("commits that the new primary lacks are told, and stay in the archive", async () => {
-  using scratch = scratchDirectory();
   await using pair = await startPair(15);
   const { primary, standby } = pair;
   await using board = await Switchboard.open(primary.port);
-  const storage = new ReceivingStorage();
-  await using receiver = startReceiver(storage, {
-    port: board.port,
-    cacheDirectory: scratch.path,
+  await using receiving = await startReceiving(board, {
     isSynchronous: true,
   });
-  await receiver.said(/^receiving WAL$/);
+  const { storage, receiver } = receiving;
   await fill(primary, 100);
   await caughtUp(pair);
   await standby.stop();
@@ -270,15 +260,10 @@ test("commits that the new primary lacks are told, and stay in the archive", asy
 });
 
 test("another history under the same name ends it, and nothing of its timeline is stored", async () => {
-  using scratch = scratchDirectory();
   await using pair = await startPair(15);
   const { primary, standby } = pair;
-  const storage = new ReceivingStorage();
-  await using receiver = startReceiver(storage, {
-    port: standby.port,
-    cacheDirectory: scratch.path,
-  });
-  await receiver.said(/^receiving WAL$/);
+  await using receiving = await startReceiving(standby);
+  const { storage, receiver } = receiving;
   await fill(primary, 100);
   await caughtUp(pair);
   const other = Buffer.from("1\t0/1000000\tanother promotion\n");

@@ -15,6 +15,7 @@ import {
   RESTART,
   start,
   startReceiver,
+  startReceiving,
 } from "./receiver.ts";
 import { until } from "../support/until.ts";
 
@@ -66,16 +67,12 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
 }
 
 test("a commit waits for the store, and for nothing else, when it is synchronous", async () => {
-  using scratch = scratchDirectory();
   await using cluster = await start(18, { synchronous_standby_names: "walnut" });
-  const storage = new ReceivingStorage();
-  await using receiver = startReceiver(storage, {
-    port: cluster.port,
-    cacheDirectory: scratch.path,
+  await using receiving = await startReceiving(cluster, {
     isSynchronous: true,
     partialIntervalMs: 3_600_000,
   });
-  await receiver.said(/^receiving WAL$/);
+  const { storage } = receiving;
   await cluster.query("CREATE TABLE counted (n int)");
   for (let n = 0; n < 10; n += 1) {
     await cluster.query(`INSERT INTO counted VALUES (${n})`);
@@ -117,13 +114,8 @@ describe("one server", () => {
   });
 
   test("nothing is confirmed that the store has not acknowledged", async () => {
-    using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
-    });
-    await receiver.said(/^receiving WAL$/);
+    await using receiving = await startReceiving(cluster);
+    const { storage } = receiving;
     await fill(cluster, 10_000);
     await cluster.waitFor(FLUSHED);
     const before = await cluster.value(RESTART);
@@ -145,13 +137,8 @@ describe("one server", () => {
   });
 
   test("a store that is away is waited for: one line when it goes, one when it is back", async () => {
-    using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
-    });
-    await receiver.said(/^receiving WAL$/);
+    await using receiving = await startReceiving(cluster);
+    const { storage, receiver } = receiving;
     await fill(cluster, 10_000);
     await cluster.waitFor(FLUSHED);
 
@@ -170,14 +157,10 @@ describe("one server", () => {
   });
 
   test("a server that is restarted is found again, and stops without delay", async () => {
-    using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
+    await using receiving = await startReceiving(cluster, {
       partialIntervalMs: 3_600_000,
     });
-    await receiver.said(/^receiving WAL$/);
+    const { storage, receiver } = receiving;
     await fill(cluster, 10_000);
     for (const mode of ["fast", "immediate"] as const) {
       await fill(cluster, 1000);
@@ -195,14 +178,10 @@ describe("one server", () => {
   });
 
   test("an upload outlives its connection, and the next one waits for it", async () => {
-    using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
+    await using receiving = await startReceiving(cluster, {
       isSynchronous: true,
     });
-    await receiver.said(/^receiving WAL$/);
+    const { storage, receiver } = receiving;
     await fill(cluster, 100);
     await cluster.waitFor(FLUSHED);
     const release = storage.hold();
@@ -255,15 +234,11 @@ describe("one server", () => {
   });
 
   test("the growth of a segment is stored without waiting, if so set", async () => {
-    using scratch = scratchDirectory();
-    const storage = new ReceivingStorage();
-    await using receiver = startReceiver(storage, {
-      port: cluster.port,
-      cacheDirectory: scratch.path,
+    await using receiving = await startReceiving(cluster, {
       partialIntervalMs: 3_600_000,
       partialBytes: 100_000,
     });
-    await receiver.said(/^receiving WAL$/);
+    const { storage } = receiving;
     await until("the first partial", () => storage.puts.some((key) => key.includes(".partial")));
     await cluster.switchWal();
     await fill(cluster, 100);

@@ -18,7 +18,9 @@ import type { ByteSource } from "../../src/io/bytes.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { type Cluster, type Major, startCluster } from "../support/postgres.ts";
+import { scratchDirectory } from "../support/scratch-directory.ts";
 import { until } from "../support/until.ts";
+import { listen } from "../support/listening.ts";
 
 export interface LogLine {
   readonly level: "debug" | "info" | "warning" | "error";
@@ -85,6 +87,32 @@ export function startReceiver(
     stop: end,
     [Symbol.asyncDispose]: end,
   };
+}
+
+export interface Receiving extends AsyncDisposable {
+  readonly storage: ReceivingStorage;
+  readonly receiver: Receiver;
+}
+
+/** Receives from a server into an empty storage; resolves when it has begun. */
+export async function startReceiving(
+  { port }: Pick<Cluster, "port">,
+  options: Partial<ReceiveOptions> = {},
+): Promise<Receiving> {
+  const scratch = scratchDirectory();
+  const storage = new ReceivingStorage();
+  const receiver = startReceiver(storage, { cacheDirectory: scratch.path, ...options, port });
+  const end = async (): Promise<void> => {
+    await receiver[Symbol.asyncDispose]();
+    scratch[Symbol.dispose]();
+  };
+  try {
+    await receiver.said(/^receiving WAL$/);
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  return { storage, receiver, [Symbol.asyncDispose]: end };
 }
 
 /**
@@ -193,11 +221,7 @@ export class Switchboard implements AsyncDisposable {
 
   static async open(target: number): Promise<Switchboard> {
     const board = new Switchboard(target);
-    board.#server.listen(0, "127.0.0.1");
-    await once(board.#server, "listening");
-    const address = board.#server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    board.port = address.port;
+    board.port = await listen(board.#server);
     return board;
   }
 
