@@ -79,8 +79,8 @@ const READ_AGAIN_MS = 500;
 
 interface ReadableArrival extends WalArchive {
   readonly systemId: bigint;
-  /** Told when all have arrived; the reading begins. */
-  readonly onArrived?: () => void;
+  /** Told when all have arrived; the reading begins when it resolves. */
+  readonly onArrived?: () => Promise<void>;
 }
 
 /**
@@ -96,7 +96,7 @@ export async function requireReadableArrival(
   const { clock, signal, storage } = archive;
   const startedMs = clock.monotonicMs();
   await requireArrival(range, archive, timeoutMs);
-  archive.onArrived?.();
+  await archive.onArrived?.();
   if (storage.isWriteOnly === true) return;
   const name = formatSegmentName(range.timeline, range.last, range.segmentBytes);
   for (;;) {

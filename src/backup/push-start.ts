@@ -30,11 +30,18 @@ export interface Begun {
   readonly start: BackupStart;
 }
 
+/**
+ * A small backup is read by then: the processor is free for it while the last segment is awaited.
+ */
+const READ_BACK_DELAY_MS = 500;
+
 type Bases = Pick<Begun, "base" | "copySource">;
 
 /** That archiving works: segments arrive in the repository, and the last of them can be read. */
 export interface ArchiveProof {
   readonly arrived: Promise<void>;
+  /** The copying is done: what was put off may be read now. */
+  readonly hasten: () => void;
   /** Both; of a standby `startBesideBase` proves it. */
   readonly job: BackgroundJob<void>;
 }
@@ -52,16 +59,22 @@ export async function beginProof(
   const { isInRecovery, timeline, systemId, walSegmentBytes: segmentBytes } = facts;
   const message = isInRecovery ? undefined : await writeWalMessage(session, world);
   const arrived = Promise.withResolvers<void>();
+  const hastened = Promise.withResolvers<void>();
+  const onArrived = async (options: CallOptions): Promise<void> => {
+    arrived.resolve();
+    await Promise.race([hastened.promise, world.clock.sleep(READ_BACK_DELAY_MS, options)]);
+  };
   const prove = async (options: CallOptions): Promise<void> => {
     if (message !== undefined) {
       const current = segmentOfEnd(message, segmentBytes);
       const range = { timeline, first: current, last: current, segmentBytes };
-      const told = { ...archive, ...options, systemId, onArrived: arrived.resolve };
-      await requireReadableArrival(range, told, timeoutMs);
+      const inner = { ...archive, ...options, systemId, onArrived: () => onArrived(options) };
+      await requireReadableArrival(range, inner, timeoutMs);
     }
     arrived.resolve();
   };
-  return { arrived: arrived.promise, job: new BackgroundJob(prove, world) };
+  const job = new BackgroundJob(prove, world);
+  return { arrived: arrived.promise, hasten: hastened.resolve, job };
 }
 
 /**

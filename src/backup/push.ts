@@ -236,6 +236,7 @@ async function copyAll(
     onNotice: (text, path) => log.info(text, { path }),
   });
   const stop = await readAll(session, copy, { walk, settings });
+  copy.proof.hasten();
   log.info("all files are read", { backup: copy.name, files: documents.fileCount });
 
   const describe = async (options: CallOptions): Promise<BackupDescription> => {
