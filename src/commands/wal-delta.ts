@@ -32,7 +32,7 @@ export const walDelta: Command<Arguments> = {
     const place = dataDirectory ?? config.dataDirectory ?? ".";
     const queue = queueIn(resolve(workingDirectory, place));
     const configured = config.archiveQueue.spoolDirectory;
-    const spool = await spoolDirectory({ ...queue, ...config, configured });
+    const spool = await spoolDirectory({ ...config, ...queue, configured });
     await using storage = await openStorage("archive");
     const stored = await storeGroups(storage, {
       directory: notesDirectory(spool),

@@ -45,7 +45,7 @@ export const walDrain: Command<Arguments> = {
     const place = dataDirectory ?? config.dataDirectory ?? ".";
     const queue = queueIn(resolve(workingDirectory, place));
     const configured = config.archiveQueue.spoolDirectory;
-    const spool = await spoolDirectory({ ...queue, ...config, configured });
+    const spool = await spoolDirectory({ ...config, ...queue, configured });
     if (isStatus) {
       const options = { timeoutMs: STATUS_TIMEOUT_MS, signal };
       const answer = await ask(spool.socket, { kind: "status" }, options);

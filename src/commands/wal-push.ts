@@ -82,7 +82,7 @@ async function lookAround(wal: Wal, { config, log }: Context): Promise<Surroundi
   if (queue === undefined) return undefined;
   try {
     const configured = config.archiveQueue.spoolDirectory;
-    const spool = await spoolDirectory({ ...queue, ...config, configured });
+    const spool = await spoolDirectory({ ...config, ...queue, configured });
     return { queue, spool };
   } catch (error) {
     if (!(error instanceof RefusedError)) throw error;

@@ -22,3 +22,12 @@ test("a spool that can't be used is said with each file, which is archived never
   );
   assert.ok(bench.memory.keys.includes(`wal_005/${HISTORY}.zst`), log.join("\n"));
 });
+
+test("the spool is that of the file's server, whatever PGDATA says, as after pg_ctl -D data", async () => {
+  await using bench = await openWorkbench();
+  const path = await bench.file(`data/pg_wal/${HISTORY}`, Buffer.from("1\t0/A000000\tno reason\n"));
+  await bench.file(`data/pg_wal/archive_status/${HISTORY}.ready`, Buffer.of());
+  const { log } = await runCommand(walPush, bench.storage, [path], { dataDirectory: "data" });
+  assert.doesNotMatch(log.join("\n"), /warning/);
+  assert.ok(bench.memory.keys.includes(`wal_005/${HISTORY}.zst`), log.join("\n"));
+});
