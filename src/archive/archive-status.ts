@@ -52,16 +52,35 @@ export async function listReady({ statusDirectory }: ArchiveQueue): Promise<Set<
 }
 
 /**
- * Marks a file as archived, as PostgreSQL would. Gives false if it is not marked as ready any more.
+ * Marks files as archived, as PostgreSQL would, but only so many without hearing from it: an
+ * archive_command that is not ours any more must not find its files taken away.
  */
-export async function markDone({ statusDirectory }: ArchiveQueue, name: string): Promise<boolean> {
-  const mark = join(statusDirectory, name);
-  try {
-    await rename(`${mark}${READY}`, `${mark}.done`);
-    return true;
-  } catch (error) {
-    if (systemErrorCode(error) === undefined) throw error;
-    return false;
+export class DoneMarks {
+  readonly #queue: ArchiveQueue;
+  readonly #limit: number;
+  #markedCount = 0;
+
+  /** `limit` files between two calls; 0 = none. */
+  constructor(queue: ArchiveQueue, limit: number) {
+    this.#queue = queue;
+    this.#limit = limit;
+  }
+
+  /** PostgreSQL has called us. */
+  heard(): void {
+    this.#markedCount = 0;
+  }
+
+  /** Does nothing beyond the limit, and for a file that is not marked as ready any more. */
+  async add(name: string): Promise<void> {
+    if (this.#markedCount >= this.#limit) return;
+    this.#markedCount += 1;
+    const mark = join(this.#queue.statusDirectory, name);
+    try {
+      await rename(`${mark}${READY}`, `${mark}.done`);
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+    }
   }
 }
 

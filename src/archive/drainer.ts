@@ -8,9 +8,9 @@ import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import {
   type ArchiveQueue,
+  DoneMarks,
   isReady,
   listReady,
-  markDone,
   serverStart,
   watchMarks,
 } from "./archive-status.ts";
@@ -26,8 +26,8 @@ import {
 import { forgetGap, shipGaps } from "./gaps.ts";
 import { LineServer } from "./line-server.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
-import { type PushWitness, pushWal } from "./push.ts";
-import { type NoteReader, PushNotes, readFileIdentity } from "./push-note.ts";
+import { type PushOptions, type PushWitness, pushWal } from "./push.ts";
+import { type NoteReader, PushNotes, readSettledIdentity } from "./push-note.ts";
 import type { Spool } from "./spool-directory.ts";
 import { WalPacker } from "./wal-packer.ts";
 
@@ -45,7 +45,7 @@ export interface DrainOptions extends PushWitness {
   readonly concurrency: number;
   /** Files that may be ahead of PostgreSQL. */
   readonly aheadMax: number;
-  /** Rename `.ready` to `.done` ourselves. */
+  /** Rename `.ready` to `.done` ourselves, for `aheadMax` files from one call to the next. */
   readonly isMarkingDone: boolean;
   readonly cacheDirectory: string;
   readonly serverName?: string | undefined;
@@ -69,8 +69,8 @@ const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
 const STATUS_LOG_MS = 60_000;
 const EXCEPT_MS = 5000;
-/** The file system's times move in steps of this length at most. */
-const TICK_MS = 20;
+/** Without a call for so long, archive_command may not be ours any more; the next starts us anew. */
+const UNHEARD_MS = 300_000;
 
 type Answer = (answer: DrainAnswer) => void;
 
@@ -89,6 +89,7 @@ class Drainer {
   readonly #options: DrainOptions;
   readonly #notes: PushNotes;
   readonly #packer: WalPacker;
+  readonly #doneMarks: DoneMarks;
   readonly #bell = new Bell();
   /** Marked ready, and not acknowledged. */
   readonly #ready = new Set<string>();
@@ -112,13 +113,15 @@ class Drainer {
   #failedCount = 0;
   #lastError: string | undefined;
   #activeAtMs: number;
+  #heardAtMs: number;
 
   constructor(options: DrainOptions) {
     this.#options = options;
     const { spool, queue } = options;
     this.#notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
-    this.#activeAtMs = options.clock.monotonicMs();
+    this.#doneMarks = new DoneMarks(queue, options.isMarkingDone ? options.aheadMax : 0);
+    this.#activeAtMs = this.#heardAtMs = this.#now();
     if (options.except !== undefined) {
       this.#notBeforeMs.set(options.except, this.#activeAtMs + EXCEPT_MS);
       this.#conflicts.add(options.except);
@@ -128,19 +131,19 @@ class Drainer {
   readonly handle = (request: DrainRequest, answer: Answer): void => {
     if (request.kind === "status") return answer({ kind: "status", status: this.#status() });
     const { name, settings, archiverPid, caller } = request;
+    const decline = (reason: string) => answer({ kind: "declined", reason });
     if (settings !== this.#options.settings) this.#endReason ??= "a call had other settings";
     if (this.#endReason !== undefined) {
       this.#bell.ring();
-      return answer({ kind: "declined", reason: this.#endReason });
+      return decline(this.#endReason);
     }
-    if (parseWalFileName(name) === undefined) {
-      return answer({ kind: "declined", reason: "no WAL file" });
-    }
+    if (parseWalFileName(name) === undefined) return decline("no WAL file");
     answer({ kind: "taken" });
+    this.#doneMarks.heard();
     for (const reader of [archiverPid, caller]) {
       if (reader !== undefined && !this.#notes.isVouchedFor(reader)) void this.#vouch(reader);
     }
-    this.#activeAtMs = this.#now();
+    this.#activeAtMs = this.#heardAtMs = this.#now();
     void this.#take(name, answer);
   };
 
@@ -279,26 +282,20 @@ class Drainer {
 
   /** Gives whether the note is there, and so the file still the one that was stored. */
   async #store(name: string): Promise<boolean> {
-    const { queue, spool, isMarkingDone, signal, level, isLevelByNeed } = this.#options;
+    const { queue, spool, level, isLevelByNeed } = this.#options;
     const path = join(queue.walDirectory, name);
-    const before = await readFileIdentity(path);
-    const ageMs = this.#options.clock.now() - Number(BigInt(before.mtimeNs) / 1_000_000n);
-    // A write within the same tick of the file system's clock would not show.
-    if (ageMs >= 0 && ageMs < TICK_MS) await this.#options.clock.sleep(TICK_MS, { signal });
+    const before = await readSettledIdentity(path, this.#options);
     const storage = (this.#storage ??= await this.#options.openStorage());
     const chosen = isLevelByNeed ? this.#level.level : level;
-    const outcome = await pushWal(
-      storage,
-      { path, name },
-      {
-        ...this.#options,
-        level: chosen,
-        pack: (local, options) => this.#packer.pack(local, chosen, options),
-      },
-    );
+    const pushOptions: PushOptions = {
+      ...this.#options,
+      level: chosen,
+      pack: (local, options) => this.#packer.pack(local, chosen, options),
+    };
+    const outcome = await pushWal(storage, { path, name }, pushOptions);
     const isNoted = await this.#notes.add(name, before);
     if (isNoted) this.#ahead.add(name);
-    if (isNoted && isMarkingDone) await markDone(queue, name);
+    if (isNoted) await this.#doneMarks.add(name);
     await forgetGap(spool.gaps, name);
     for (const answer of this.#takeWaiting(name)) {
       if (isNoted || !isReady(queue, name)) answer({ kind: "stored", outcome });
@@ -369,6 +366,7 @@ class Drainer {
   }
 
   #endIfIdle(): void {
+    if (this.#now() - this.#heardAtMs >= UNHEARD_MS) this.#endReason ??= "nobody called any more";
     const isBusy = this.#ready.size + this.#underWay.size + this.#waiting.size > 0;
     // A store that is away keeps us only as long as somebody asks.
     if (isBusy && this.#failures === 0) this.#activeAtMs = this.#now();

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { open, readFile, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
+import type { Clock } from "../io/clock.ts";
 import { createHasher } from "../io/hash.ts";
 import { nativeXxh64 } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -11,6 +12,8 @@ import type { CallerName } from "./caller-name.ts";
 
 /** What is hashed of each end: the largest page that PostgreSQL has by default. */
 const END_BYTES = 8192;
+/** The file system's times move in steps of this length at most. */
+const TICK_MS = 20;
 
 /** A file's identity, as far as it changes with every write to it and with every copy of it. */
 export interface FileIdentity {
@@ -58,6 +61,20 @@ export async function readFileIdentity(path: string): Promise<FileIdentity> {
   } catch (error) {
     throw localFileError("read", path, error);
   }
+}
+
+/**
+ * The same, of a file that was last written long enough ago for any later write to show in its
+ * times: waits for that if need be. Rejects with LocalFileError.
+ */
+export async function readSettledIdentity(
+  path: string,
+  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
+): Promise<FileIdentity> {
+  const identity = await readFileIdentity(path);
+  const ageMs = clock.now() - Number(BigInt(identity.mtimeNs) / 1_000_000n);
+  if (ageMs >= 0 && ageMs < TICK_MS) await clock.sleep(TICK_MS, { signal });
+  return identity;
 }
 
 async function systemIdOf(path: string, firstPage: Uint8Array): Promise<bigint | undefined> {

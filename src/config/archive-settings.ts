@@ -38,7 +38,8 @@ export const archive = {
   readyRename: defaulted(
     "PG_READY_RENAME",
     boolean,
-    "Mark files that were archived ahead as done, so that PostgreSQL does not ask for them.",
+    "Mark files that were archived ahead as done, so that PostgreSQL does not ask for them; " +
+      "TOTAL_BG_UPLOADED_LIMIT of them at most until it calls again.",
     { form: "plain", default: "false" },
   ),
   useWalDelta: defaulted(

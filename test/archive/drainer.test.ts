@@ -197,7 +197,7 @@ test("the level follows the backlog where it may, and the status says which one 
   });
   const store = new Store();
   store.isAway = true;
-  const running = start(store, { isLevelByNeed: true, isMarkingDone: true });
+  const running = start(store, { isLevelByNeed: true, isMarkingDone: true, aheadMax: 32 });
   await listening();
   assert.equal((await status()).level, 3);
   await addReady(...names);
@@ -207,4 +207,30 @@ test("the level follows the backlog where it may, and the status says which one 
   await push(names[0] ?? "");
   assert.equal((await status()).level, 1);
   assert.equal(await running, "nothing to do");
+});
+
+test("without a call only so many files are marked as done, and in the end nothing is begun", async () => {
+  const labels = (first: number) =>
+    Array.from({ length: 6 }, (_, number) => {
+      return `000000010000000000000003.000000${first + number}.backup`;
+    });
+  const done = async () => {
+    const entries = await readdir(join(directory, "data", "pg_wal", "archive_status"));
+    return entries.filter((entry) => entry.endsWith(".done")).length;
+  };
+  let passedMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + passedMs };
+  const store = new Store();
+  await addReady(...labels(10));
+  const running = start(store, { isMarkingDone: true, aheadMax: 4, idleMs: 60_000, clock });
+  await listening();
+  await until("all are stored", async () => (await status()).storedCount === 6);
+  assert.equal(await done(), 4);
+
+  const [last = ""] = labels(15);
+  assert.equal((await push(last)).kind, "stored");
+  await addReady(...labels(20));
+  await until("more are marked", async () => (await done()) === 8);
+  passedMs = 300_000;
+  assert.equal(await running, "nobody called any more");
 });
