@@ -1,7 +1,10 @@
 import { CHECKSUM_BASE_OFFSETS, FNV_PRIME } from "./data-page.ts";
 
-/** Pages that one call computes; they lie at the start of the module's memory. */
-export const MODULE_PAGES = 64;
+/**
+ * Pages that one call computes; they lie at the start of the module's memory. Few: the copies of
+ * more would drive the originals out of the processor's cache before they are hashed.
+ */
+export const MODULE_PAGES = 8;
 
 const WASM_PAGE_BYTES = 65_536;
 const I32 = 0x7f;

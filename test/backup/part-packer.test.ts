@@ -15,11 +15,16 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import * as fc from "fast-check";
 import { DocumentsSpool } from "../../src/backup/documents-spool.ts";
+import { PAGE_BYTES } from "../../src/backup/increment-header.ts";
+import { PageVerifier } from "../../src/backup/page-verifier.ts";
 import { PartPacker } from "../../src/backup/part-packer.ts";
 import type { Walked, WalkedFile } from "../../src/backup/walk.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { createHasher } from "../../src/io/hash.ts";
 import { type ManifestFile, parseManifest } from "../../src/layout/manifest.ts";
+import { pageChecksum } from "../../src/postgres/data-page.ts";
+import { lsn } from "../../src/postgres/lsn.ts";
+import { PageChecksums } from "../../src/postgres/page-checksums.ts";
 import { readTar } from "../../src/tar/read.ts";
 
 const place = { root: "" };
@@ -52,6 +57,7 @@ interface PackChange {
   readonly thresholdBytes?: number;
   readonly onChunk?: (count: number) => void;
   readonly hash?: "xxh64" | "sha256";
+  readonly verifier?: PageVerifier;
 }
 
 /** Packs one part of the entries, and reads tar and manifest. */
@@ -65,6 +71,7 @@ async function pack(entries: readonly Walked[], change: PackChange = {}): Promis
     part: "part_001.tar",
     hasher: await createHasher(hash),
     documents,
+    verifier: change.verifier,
     thresholdBytes: change.thresholdBytes ?? 2 ** 40,
     rateLimit: undefined,
     onContent: () => {},
@@ -157,6 +164,30 @@ for (const size of [8192, 3_000_000]) {
     assert.deepEqual([...packed.contents.keys()], ["/after"]);
   });
 }
+
+test("damaged pages of a large file are told by their blocks", async () => {
+  const content = Buffer.concat([bytes(300 * PAGE_BYTES), bytes(100)]);
+  for (let block = 0; block < 300; block += 1) {
+    const page = content.subarray(block * PAGE_BYTES, (block + 1) * PAGE_BYTES);
+    page.writeBigUInt64LE(0n, 0);
+    page.writeUInt16LE(pageChecksum(page, block), 8);
+  }
+  const wrong = [0, 15, 16, 126, 127, 128, 254, 299];
+  for (const block of wrong) content.writeUInt8(99, block * PAGE_BYTES + 5000);
+  const verifier = new PageVerifier({
+    sums: await PageChecksums.create(),
+    startLsn: lsn(1000n),
+    clock: { now: () => 0, monotonicMs: () => 0, sleep: async () => {} },
+    isEveryBlockListed: true,
+  });
+  const packed = await pack([{ ...file("16384", content), name: "/base/5/16384" }], { verifier });
+  assert.deepEqual(packed.contents.get("/base/5/16384"), content);
+  assert.deepEqual(verifier.finish(lsn(2000n)), [
+    { name: "/base/5/16384", blocks: { count: wrong.length, blockNumbers: wrong } },
+  ]);
+  assert.equal(packed.files[0]?.corruptPages, wrong.length);
+  assert.equal(packed.files[0]?.hash, (await createHasher("xxh64")).digestOf(content));
+});
 
 test("a file that is truncated while it is read is filled up with zeros", async () => {
   const content = bytes(5_000_000);
