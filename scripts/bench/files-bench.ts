@@ -20,7 +20,8 @@ const RANDOM_BYTES = 2048;
 
 /**
  * As many small tables as are asked for, in one database: files of one page each, which the server
- * does not know. A full backup, an increment without a change, and the restore of both.
+ * does not know. A full backup, increments without a change, and the restores, beside tar and zstd.
+ * The files are gone before they are restored, so that a file system in memory holds them once.
  */
 export async function filesTable(
   cluster: BenchCluster,
@@ -33,23 +34,34 @@ export async function filesTable(
   const push = (...words: string[]) =>
     measure([...walnut.words, "backup-push", cluster.dataDirectory, ...words], walnut.options);
   const target = join(cluster.home, "restored");
-  const fetch = async () => {
+  const emptyTarget = () => {
     rmSync(target, { recursive: true, force: true });
     mkdirSync(target);
     const { uid, gid } = statSync(cluster.dataDirectory);
     chownSync(target, uid, gid);
     chmodSync(target, 0o700);
-    return await measure([...walnut.words, "backup-fetch", target, "LATEST"], walnut.options);
   };
+  const fetch = async (...words: string[]) => {
+    emptyTarget();
+    return await measure([...walnut.words, "backup-fetch", target, ...words], walnut.options);
+  };
+  const tarball = join(walnut.repository, "plain.tar.zst");
+  const pack = `tar -c -C ${cluster.dataDirectory} . | zstd -1 -T2 -q -f -o ${tarball}`;
   const rows: (readonly [name: string, Measurement])[] = [];
-  rows.push(["backup-push --full", await push("--full")]);
-  rows.push(["backup-fetch of it", await fetch()]);
+  rows.push(["backup-push --full", await push("--full", "--add-user-data", '"full"')]);
+  // tar says 1 for a file that changed while it was read.
+  rows.push(["tar, zstd -T2", await measure(["bash", "-c", `${pack}; true`], walnut.options)]);
   rows.push([
     "backup-push --type incr, page scan",
     await push("--type", "incr", "--changes", "page-scan"),
   ]);
   rows.push(["backup-push --type incr, WAL", await push("--type", "incr", "--changes", "wal")]);
-  rows.push(["backup-fetch of the chain of three", await fetch()]);
+  removeFiles(cluster, fileCount);
+  rows.push(["backup-fetch of the full one", await fetch("--target-user-data", '"full"')]);
+  rows.push(["backup-fetch of the chain of three", await fetch("LATEST")]);
+  const unpack = `zstd -d -q -c ${tarball} | tar -x -C ${target}`;
+  emptyTarget();
+  rows.push(["zstd -d, tar -x", await measure(["bash", "-c", unpack], walnut.options)]);
   rmSync(target, { recursive: true, force: true });
   return [
     `### ${fileCount} files of ${PAGE_BYTES} bytes`,
@@ -64,11 +76,22 @@ export async function filesTable(
   ].join("\n");
 }
 
-/** Pages with a header that a scan understands, each with content of its own. */
-function makeFiles({ dataDirectory }: BenchCluster, fileCount: number): void {
+function databaseDirectory({ dataDirectory }: BenchCluster): string {
   const base = join(dataDirectory, "base");
   const database = readdirSync(base).toSorted((one, other) => Number(other) - Number(one))[0];
-  const directory = join(base, database ?? "");
+  return join(base, database ?? "");
+}
+
+function removeFiles(cluster: BenchCluster, fileCount: number): void {
+  const directory = databaseDirectory(cluster);
+  for (let number = 0; number < fileCount; number += 1) {
+    rmSync(join(directory, String(FIRST_FILE + number)));
+  }
+}
+
+/** Pages with a header that a scan understands, each with content of its own. */
+function makeFiles(cluster: BenchCluster, fileCount: number): void {
+  const directory = databaseDirectory(cluster);
   const { uid, gid } = statSync(directory);
   const page = Buffer.alloc(PAGE_BYTES);
   page.writeUInt32LE(1, 4);
