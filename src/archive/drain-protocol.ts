@@ -185,7 +185,8 @@ const ERROR_CODES = [
   "interrupted",
 ] as const satisfies readonly ErrorCode[];
 
-function parseFields(line: string): ReadonlyMap<string, unknown> {
+/** The members of a line of JSON; none where it is no object. */
+export function parseFields(line: string): ReadonlyMap<string, unknown> {
   try {
     const value: unknown = JSON.parse(line);
     if (typeof value === "object" && value !== null) return new Map(Object.entries(value));

@@ -1,4 +1,5 @@
 import { type CallerName, isCallerName } from "./caller-name.ts";
+import { parseFields } from "./drain-protocol.ts";
 import type { LineProtocol } from "./line-server.ts";
 
 /** What wal-fetch says to the prefetcher: one line of JSON. */
@@ -101,14 +102,4 @@ function parseStatus(members: ReadonlyMap<string, unknown>): PrefetchStatus {
     replayMs: figure("replayMs"),
     ...(typeof lastError === "string" ? { lastError } : {}),
   };
-}
-
-function parseFields(line: string): ReadonlyMap<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(line);
-    if (typeof value === "object" && value !== null) return new Map(Object.entries(value));
-  } catch {
-    // No JSON: nothing that we know.
-  }
-  return new Map();
 }
