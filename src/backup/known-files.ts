@@ -79,10 +79,7 @@ export class BaseFiles {
     this.#lowSizes.set(row, sizeBytes % WORD);
     if (sizeBytes >= WORD) this.#highSizes.set(row, Math.floor(sizeBytes / WORD));
     this.#states.set(row, hash === undefined ? STATE.size : STATE.sizeAndHash);
-    for (let word = 0; hash !== undefined && word < this.#hashWords; word += 1) {
-      const digits = hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS);
-      this.#hashes.set(row * this.#hashWords + word, Number.parseInt(digits, 16));
-    }
+    if (hash !== undefined) this.#setHash(row, hash);
     if (this.#count > this.#slots.length * MAX_LOAD) this.#grow();
   }
 
@@ -103,6 +100,13 @@ export class BaseFiles {
   /** Whether the name was added, or another one that has the same hash. */
   knows(name: string): boolean {
     return this.#slots[this.#slotOf(this.#keyOf(name))] !== 0;
+  }
+
+  #setHash(row: number, hash: string): void {
+    for (let word = 0; word < this.#hashWords; word += 1) {
+      const digits = hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS);
+      this.#hashes.set(row * this.#hashWords + word, Number.parseInt(digits, 16));
+    }
   }
 
   #keyOf(name: string): Key {
