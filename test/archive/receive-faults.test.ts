@@ -121,7 +121,7 @@ describe("one server", () => {
 
   test("files that vanish are made again, and the WAL is received again", async () => {
     using scratch = scratchDirectory();
-    await using receiving = await startReceiving(cluster);
+    await using receiving = await startReceiving(cluster, { cacheDirectory: scratch.path });
     const { storage, receiver } = receiving;
     await fill(cluster, 1000);
     await cluster.waitFor(FLUSHED);
