@@ -223,7 +223,7 @@ export async function findBackup(
   if (choice.kind === "latest") return newest.name;
   if (choice.kind === "name") {
     throw new RefusedError(`backup ${choice.name} does not exist in ${storage.name}`, {
-      hint: namesHint(entries),
+      hint: namesHint(namesOf(entries)),
     });
   }
   const [match, ...others] = entries.filter(({ sentinel }) => {
@@ -234,10 +234,10 @@ export async function findBackup(
   const shown = formatJson(choice.value).slice(0, 200);
   throw match === undefined
     ? new RefusedError(`no backup in ${storage.name} has the user data ${shown}`, {
-        hint: namesHint(entries),
+        hint: namesHint(namesOf(entries)),
       })
     : new RefusedError(`${others.length + 1} backups have the user data ${shown}`, {
-        hint: `Choose one by its name. ${namesHint([match, ...others])}`,
+        hint: `Choose one by its name. ${namesHint(namesOf([match, ...others]))}`,
       });
 }
 
@@ -252,10 +252,15 @@ async function isThere(storage: Storage, name: string, signal: AbortSignal): Pro
   }
 }
 
+function namesOf(entries: readonly CatalogueEntry[]): readonly BackupName[] {
+  return entries.map(({ name }) => name);
+}
+
 const MAX_NAMES = 20;
 
-function namesHint(entries: readonly CatalogueEntry[]): string {
-  const names = entries.map(({ name }) => name).slice(-MAX_NAMES);
-  const more = entries.length > names.length ? `, the newest ${names.length}` : "";
+/** Names as a hint, the newest if there are many; they ascend. */
+export function namesHint(all: readonly BackupName[]): string {
+  const names = all.slice(-MAX_NAMES);
+  const more = all.length > names.length ? `, the newest ${names.length}` : "";
   return `There are${more}: ${names.join(", ")}.`;
 }

@@ -1,7 +1,9 @@
+import { isDeepStrictEqual } from "node:util";
 import { findBackup, LATEST } from "../backup/catalogue.ts";
 import { copyRepository } from "../catalogue/copy.ts";
 import type { Config } from "../config/config.ts";
 import { OperationError, UsageError } from "../errors.ts";
+import type { Log } from "../io/log.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Command, Context } from "./command.ts";
@@ -49,9 +51,14 @@ export function copyCommand(program: Pick<Program, "configureFile">): Command<Co
 
     async run({ fromFile, toFile, name, isWithHistory }, context) {
       const { log, signal } = context;
-      const source = await openSide(await program.configureFile(fromFile), context);
+      const [from, to] = [
+        await program.configureFile(fromFile),
+        await program.configureFile(toFile),
+      ];
+      warnOfKeys(from, to, log);
+      const source = await openSide(from, context);
       await using _source = source.stored;
-      const target = await openSide(await program.configureFile(toFile), context);
+      const target = await openSide(to, context);
       await using _target = target.stored;
       if (source.stored.name === target.stored.name) {
         throw new UsageError(`source and target are the same: ${source.stored.name}`);
@@ -66,6 +73,18 @@ export function copyCommand(program: Pick<Program, "configureFile">): Command<Co
       log.info("Success copy.", { ...counts, from: source.stored.name, to: target.stored.name });
     },
   };
+}
+
+/** Who gives the target other keys may expect that they are used. */
+function warnOfKeys(from: Config, to: Config, log: Log): void {
+  if (isDeepStrictEqual(from.encryption, to.encryption)) return;
+  const what =
+    from.encryption === undefined
+      ? "the copies stay unencrypted, though the target's configuration has a key"
+      : "the copies stay encrypted as the source is, with keys that the target's configuration lacks";
+  log.warning(what, {
+    hint: "Objects are copied as they are. `walnut rekey` encrypts those of a repository anew.",
+  });
 }
 
 /** Objects are copied unopened, so a key that can't be used is no reason to stop. */

@@ -77,7 +77,7 @@ export const findCommand: Command<FindArguments> = {
     const catalogue = await readCatalogue(storage, { signal });
     const view = walView(catalogue);
     const target = timeline ?? view.timelines.at(-1);
-    if (target === undefined) throw new RefusedError(`${storage.name} holds no WAL`);
+    requireTimeline(view, target, storage.name);
     const query: FindQuery =
       wanted.kind === "relation"
         ? {
@@ -136,6 +136,22 @@ function parseTimeline(text: string | undefined): number | undefined {
   return Number(text);
 }
 
+function requireTimeline(
+  { timelines }: WalView,
+  target: number | undefined,
+  storageName: string,
+): asserts target is number {
+  if (target === undefined) {
+    throw new RefusedError(`${storageName} holds no WAL`, {
+      hint: "Are the store and its prefix the right ones? Then nothing was archived yet.",
+    });
+  }
+  if (timelines.includes(target)) return;
+  throw new RefusedError(`${storageName} holds nothing of timeline ${target}`, {
+    hint: `There is WAL of ${timelines.length === 1 ? "timeline" : "timelines"} ${timelines.join(", ")}.`,
+  });
+}
+
 /** What is archived on the way to a timeline, oldest first. */
 function runsOnLine(view: WalView, history: TimelineHistory): readonly SegmentRun[] {
   const runs: SegmentRun[] = [];
@@ -168,7 +184,12 @@ function requireFound(
   }: { readonly wanted: Wanted; readonly target: number; readonly storageName: string },
 ): void {
   if (matches.length > 0) return;
-  const what = wanted.kind === "relation" ? `removes ${wanted.name}` : `has this ${wanted.kind}`;
+  const what = {
+    relation: wanted.kind === "relation" ? `removes ${wanted.name}` : "",
+    xid: "has this xid",
+    time: "has this time or a later one",
+    lsn: "is at this position or behind it",
+  }[wanted.kind];
   throw new RefusedError(`no commit on the way to timeline ${target} in ${storageName} ${what}`, {
     hint: "Is it on another timeline (--timeline), or not archived yet? `walnut timeline` shows both.",
   });

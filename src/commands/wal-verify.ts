@@ -7,7 +7,7 @@ import {
   type StatusRun,
 } from "../catalogue/wal-integrity.ts";
 import { historyOf, runLength, type WalView, walView } from "../catalogue/wal-view.ts";
-import { FormatError, RefusedError, UnsoundError, UsageError } from "../errors.ts";
+import { DatabaseError, FormatError, RefusedError, UnsoundError, UsageError } from "../errors.ts";
 import { formatJson } from "../layout/json.ts";
 import { type JsonObject, jsonObject } from "../layout/json-value.ts";
 import { type Lsn, lsn, parseLsn } from "../postgres/lsn.ts";
@@ -122,8 +122,14 @@ async function askServer({ config, signal }: Context): Promise<Position> {
     import("../connection/connect.ts"),
     import("../connection/wal-position.ts"),
   ]);
-  await using session = await connectPostgres(config.postgres, { signal });
-  return await readWalPosition(session, { signal });
+  try {
+    await using session = await connectPostgres(config.postgres, { signal });
+    return await readWalPosition(session, { signal });
+  } catch (error) {
+    if (!(error instanceof DatabaseError)) throw error;
+    const hint = `${error.hint ?? ""} Without it, say how far the WAL goes: --timeline N --lsn X/Y.`;
+    throw new DatabaseError(error.message, { hint: hint.trimStart(), cause: error });
+  }
 }
 
 interface StartPlace {

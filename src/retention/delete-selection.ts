@@ -1,3 +1,4 @@
+import { namesHint } from "../backup/catalogue.ts";
 import { type CatalogueBackup, compareBackups } from "../catalogue/catalogue.ts";
 import { chainOf } from "../catalogue/chain.ts";
 import { FormatError, RefusedError, UsageError } from "../errors.ts";
@@ -159,8 +160,9 @@ function finishedAt({
 }
 
 function unknownName(name: string): RefusedError {
+  const time = /^\d{4}-\d/.test(name) ? " A time is written 2026-11-21T14:03:00Z." : "";
   return new RefusedError(`backup ${name} was not found`, {
-    hint: "`walnut backup-list` shows all names. Nothing was removed.",
+    hint: `\`walnut backup-list\` shows all names.${time} Nothing was removed.`,
   });
 }
 
@@ -256,8 +258,10 @@ function chosen({ catalogue }: Survey, choice: TargetChoice): CatalogueBackup {
             ({ userData }) => userData !== undefined && isJsonEqual(userData, choice.value),
           );
   if (match === undefined) {
+    const names = backups.map(({ name }) => name);
+    const hint = names.length === 0 ? "There is no backup." : namesHint(names);
     throw new RefusedError("Requested backup was not found", {
-      hint: "`walnut backup-list` shows what there is. Nothing was removed.",
+      hint: `${hint} Nothing was removed.`,
     });
   }
   if (second !== undefined) {

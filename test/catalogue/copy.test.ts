@@ -225,10 +225,10 @@ test("WAL-G's repository by the command, with two configurations (copy_all, copy
   await using fixture = await unpackWalgFixture("lz4-chain");
   const root = mkdtempSync(join(tmpdir(), "walnut-copy-"));
   t.after(() => rmSync(root, { recursive: true }));
-  const configure = (name: string, path: string): string => {
+  const configure = (name: string, path: string, more: Record<string, string> = {}): string => {
     mkdirSync(path, { recursive: true });
     const file = join(root, `${name}.json`);
-    writeFileSync(file, JSON.stringify({ WALG_FILE_PREFIX: path }));
+    writeFileSync(file, JSON.stringify({ WALG_FILE_PREFIX: path, ...more }));
     return file;
   };
   const from = configure("from", fixture.repository);
@@ -236,15 +236,18 @@ test("WAL-G's repository by the command, with two configurations (copy_all, copy
   const result = await runWalnut(["copy", "--from", from, "--to", to]);
   assert.equal(result.code, 0, result.stderr);
   assert.match(result.stderr, /Success copy\./);
+  assert.doesNotMatch(result.stderr, /WARNING/);
   const lists = await Promise.all(
     [from, to].map((config) => runWalnut(["backup-list", "--config", config, "--detail"])),
   );
   assert.equal(lists[1]?.stdout, lists[0]?.stdout);
   assert.ok((lists[0]?.stdout.split("\n").length ?? 0) > 2);
 
-  const one = configure("one", join(root, "one"));
+  const key = { WALG_LIBSODIUM_KEY: "0".repeat(64), WALG_LIBSODIUM_KEY_TRANSFORM: "hex" };
+  const one = configure("one", join(root, "one"), key);
   const latest = await runWalnut(["copy", "-f", from, "-t", one, "-b", "LATEST", "-w"]);
   assert.equal(latest.code, 0, latest.stderr);
+  assert.match(latest.stderr, /WARNING: .* the copies stay unencrypted/);
   const target = new DirectoryStorage(join(root, "one"), systemClock);
   const keys: string[] = [];
   for await (const { key } of target.list("basebackups_005/", { signal })) keys.push(key);
