@@ -217,7 +217,7 @@ async function readCertificates(settings: ConnectionSettings): Promise<Certifica
   };
 }
 
-/** The default file may be absent, a named one not. */
+/** The default file may be absent, also in a home that is not ours to look into; a named one not. */
 async function readCertificate(
   named: string | undefined,
   usual: string,
@@ -226,9 +226,18 @@ async function readCertificate(
   try {
     return await readFile(path);
   } catch (error) {
-    if (named === undefined && systemErrorCode(error) !== "EACCES") return undefined;
+    if (named === undefined && !(await isUnreadable(path, error))) return undefined;
     throw new ConfigError(`can't read the certificate ${path}`, { cause: error });
   }
+}
+
+/** Whether the file is there and may not be read. */
+async function isUnreadable(path: string, error: unknown): Promise<boolean> {
+  if (systemErrorCode(error) !== "EACCES") return false;
+  return await stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function tlsOptions(
