@@ -6,7 +6,6 @@ import { InterruptedError, StorageError } from "../../src/errors.ts";
 import { parseFilesMetadata } from "../../src/layout/files-metadata.ts";
 import { filesMetadataKey, sentinelKey } from "../../src/layout/keys.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
-import { ForgetfulRelay } from "../support/forgetful-relay.ts";
 import { HookedStorage, type StorageHooks } from "../support/hooked-storage.ts";
 import { restoreCluster } from "../support/postgres.ts";
 import { restoreInto } from "../support/restoring.ts";
@@ -30,6 +29,12 @@ before(async () => {
   );
 });
 after(async () => await all.world?.[Symbol.asyncDispose]());
+// A session that was ended holds the lock for a moment.
+beforeEach(async () => {
+  await world().cluster.waitFor(
+    "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'walnut-test'",
+  );
+});
 
 const isBackupKey = (key: string) => key.startsWith("basebackups_005/");
 
@@ -99,29 +104,6 @@ for (const mode of ["fast", "immediate"] as const) {
   });
 }
 
-test("a session that has nothing to do is not forgotten on the way, however long it takes (P19)", async () => {
-  const { port } = world().cluster;
-  await using relay = await ForgetfulRelay.start(port);
-  const connection = {
-    host: "127.0.0.1",
-    port: relay.port,
-    user: "postgres",
-    database: "postgres",
-    applicationName: "walnut-test",
-  };
-  const stall = stalled();
-  const storage = new HookedStorage(world().storage, stall.hooks);
-  const pushing = world().push({ connection, storage, aliveCheckIntervalMs: 20 });
-  pushing.catch(() => {});
-  await Promise.race([stall.entered, pushing]);
-  // Those of the table names and of the size in bytes come to their ends.
-  await relay.connectionsLeft(1);
-  for (let count = 0; count < 5; count += 1) await relay.clientSpeaks();
-  stall.release();
-  const { name } = await pushing;
-  assert.ok((await world().keys()).includes(sentinelKey(name)));
-});
-
 test("an interrupt ends the backup, and the next one succeeds", async () => {
   const stop = new AbortController();
   await assertEnds(
@@ -147,11 +129,6 @@ describe("a store that fails", () => {
     ["files_metadata.json", "at the file list"],
     ["walnut_manifest", "at the manifest"],
   ] as const;
-  beforeEach(async () => {
-    await world().cluster.waitFor(
-      "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'walnut-test'",
-    );
-  });
 
   for (const [part, when] of kinds) {
     test(`${when} leaves nothing`, async () => {

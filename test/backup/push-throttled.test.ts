@@ -4,10 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { sentinelKey } from "../../src/layout/keys.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import type { CallOptions, ListOptions, PutOptions, Storage } from "../../src/storage/storage.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
+import { ForgetfulRelay } from "../support/forgetful-relay.ts";
+import { HookedStorage } from "../support/hooked-storage.ts";
 import { restoreInto } from "../support/restoring.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { errorDocument, S3Emulation, type S3Request } from "../support/s3-emulation.ts";
@@ -111,4 +114,34 @@ test("one that refuses everything from some moment on gets no backup (E05)", asy
     [...server.objects.keys()].filter((key) => key.includes("sentinel")),
     [],
   );
+});
+
+test("a session that has nothing to do is not forgotten on the way, however long it takes (P19)", async () => {
+  await using relay = await ForgetfulRelay.start(world().cluster.port);
+  const connection = {
+    host: "127.0.0.1",
+    port: relay.port,
+    user: "postgres",
+    database: "postgres",
+    applicationName: "walnut-test",
+  };
+  const entered = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const storage = new HookedStorage(world().storage, {
+    beforePut: async (key) => {
+      if (!key.includes("part_001")) return;
+      entered.resolve();
+      await gate.promise;
+    },
+  });
+  // One part is not read to its end before the store takes it.
+  const pushing = world().push({ connection, storage, aliveCheckIntervalMs: 20 });
+  pushing.catch(() => {});
+  await Promise.race([entered.promise, pushing]);
+  // Those of the table names and of the size in bytes come to their ends.
+  await relay.connectionsLeft(1);
+  for (let count = 0; count < 5; count += 1) await relay.clientSpeaks();
+  gate.resolve();
+  const { name } = await pushing;
+  assert.ok((await world().keys()).includes(sentinelKey(name)));
 });
