@@ -77,8 +77,8 @@ export async function pushOrDrop(
   }
 }
 
-/** The store works: it is told of what was given up before. */
-async function shipRecorded(
+/** The store works, it has just taken this file: it is told of what was given up before. */
+export async function shipRecorded(
   { name }: { readonly name: string },
   { queue, spool }: Omit<DropPlace, "dropAboveBytes">,
   context: Context,

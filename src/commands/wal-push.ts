@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { listReady, queueOf } from "../archive/archive-status.ts";
 import type { ArchiveQueue } from "../archive/archive-status.ts";
@@ -65,7 +66,10 @@ export const walPush: Command<Arguments> = {
       return;
     }
     const { dropAboveBytes } = context.config.archiveQueue;
-    if (dropAboveBytes === undefined) return await pushQueued(wal, around, context, archiverPid);
+    if (dropAboveBytes === undefined) {
+      await pushQueued(wal, around, context, archiverPid);
+      return await shipOldGaps(wal, around, context);
+    }
     const { pushOrDrop } = await import("./queue-drop.ts");
     await pushOrDrop(wal, { ...around, dropAboveBytes }, context, (limited) =>
       pushQueued(wal, around, limited, archiverPid),
@@ -91,6 +95,14 @@ async function lookAround(wal: Wal, { config, log }: Context): Promise<Surroundi
     log.warning(NOTHING_AHEAD, { reason: error.message, hint: error.hint });
     return undefined;
   }
+}
+
+/** What was given up while the policy was "drop"; a look at an empty directory otherwise. */
+async function shipOldGaps(wal: Wal, around: Surroundings, context: Context): Promise<void> {
+  const records = await readdir(around.spool.gaps).catch(() => []);
+  if (records.length === 0) return;
+  const { shipRecorded } = await import("./queue-drop.ts");
+  await shipRecorded(wal, around, context);
 }
 
 async function pushQueued(

@@ -44,10 +44,11 @@ async function server(directory: string, state = IN_PRODUCTION) {
     archiveQueue: { ...archiveQueue, dropAboveBytes: 1 },
   };
   return {
-    async push(name: string, bytes: Uint8Array): Promise<CommandRun> {
+    async push(name: string, bytes: Uint8Array, policy = "drop"): Promise<CommandRun> {
       const path = await bench.file(`${directory}/pg_wal/${name}`, bytes);
       await bench.file(`${directory}/pg_wal/archive_status/${name}.ready`, Buffer.of());
-      return await runCommand(walPush, bench.storage, [path], config);
+      const used = policy === "drop" ? config : { ...config, archiveQueue };
+      return await runCommand(walPush, bench.storage, [path], used);
     },
     records: () => readdir(join(bench.directory, `${directory}.walnut`, "gaps")),
   };
@@ -68,6 +69,15 @@ test("a segment that is given up is recorded, here first, then in the store", as
   assert.match(log.join("\n"), /WAL SEGMENT GIVEN UP/);
   assert.deepEqual(await primary.records(), [`${first}.json`]);
   await primary.push(second, segment(second));
+  assert.deepEqual(await primary.records(), []);
+  assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
+});
+
+test("what was given up is told to the store also after the policy is stop again", async () => {
+  const primary = await server("a");
+  await whileAway(() => primary.push(first, segment(first)));
+  const { log } = await primary.push(second, segment(second), "stop");
+  assert.match(log.join("\n"), /the archive has gaps since the store was away/);
   assert.deepEqual(await primary.records(), []);
   assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
 });
