@@ -121,8 +121,13 @@ test("the executable needs nothing beside itself and listens to nobody", () => {
   checkCodecs(binary);
 });
 
-test("the executable asks for glibc 2.17 at most", () => {
-  const binary = readFileSync(build("walnut-glibc")).toString("latin1");
+test("the executable asks for glibc 2.17 at most, and for no other library", () => {
+  const path = build("walnut-glibc");
+  const needed = execFileSync("ldd", [path], { encoding: "utf8" }).trim().split("\n");
+  for (const line of needed) {
+    assert.match(line, /^\s*(linux-vdso|\/lib\S*\/ld-linux|lib(c|m|dl|rt|pthread)\.so)/);
+  }
+  const binary = readFileSync(path).toString("latin1");
   const minors = [...binary.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
   assert.ok(minors.length > 0);
   assert.ok(Math.max(...minors) <= 17, `GLIBC_2.${Math.max(...minors)}`);
