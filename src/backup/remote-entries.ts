@@ -40,6 +40,8 @@ const NS_PER_S = 1_000_000_000n;
 /** The files and directories of a base backup, in the server's order; each is checked on its way. */
 export class RemoteEntries {
   readonly tablespaces: readonly Tablespace[];
+  /** Of which the server sent nothing so far, not even a directory. */
+  readonly emptyTablespaces: BaseBackupTablespace[] = [];
   readonly #options: RemoteEntriesOptions;
   readonly #specials = new Map<string, Buffer>();
   #catalogBytes = 0;
@@ -82,11 +84,14 @@ export class RemoteEntries {
   }
 
   async *#archive(
-    { oid }: BaseBackupTablespace,
+    tablespace: BaseBackupTablespace,
     content: ByteStream,
   ): AsyncGenerator<RemoteEntry, void, undefined> {
+    const { oid } = tablespace;
     const prefix = oid === undefined ? "" : `pg_tblspc/${oid}/`;
+    let isEmpty = true;
     for await (const entry of readTar(content, { isTrailerOptional: true })) {
+      isEmpty = false;
       const path = `${prefix}${parseEntryName(entry.name)}`;
       if (entry.kind === "directory") {
         if (this.#isWanted(path)) yield { kind: "directory", ...common(path, entry) };
@@ -97,6 +102,7 @@ export class RemoteEntries {
         throw new FormatError(`the server sent ${JSON.stringify(path)}, which is a ${entry.kind}`);
       }
     }
+    if (isEmpty) this.emptyTablespaces.push(tablespace);
   }
 
   /** Undefined for a file that is kept apart, excluded, or as in the base. */

@@ -42,6 +42,7 @@ import { PushProgress } from "./push-progress.ts";
 import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 import { findRemoteBase, REMOTE_CHANGES, serverHash, startRemote } from "./remote-start.ts";
 import { RemoteEntries } from "./remote-entries.ts";
+import { requireDropped } from "./remote-tablespaces.ts";
 import { EntryPacker } from "./entry-packer.ts";
 import { LABEL_PATH } from "./restore-plan.ts";
 import { ServerManifestCheck } from "./server-manifest.ts";
@@ -247,6 +248,7 @@ async function copyAll(
   const { log, clock } = world;
   using manifest = new Spool(settings.spoolDirectory);
   const entries = await receiveAll(running, { ...parts, manifest }, settings, world);
+  await requireDropped(entries.emptyTablespaces, settings.connection, world);
   log.info("all files are read", { backup: name, files: documents.fileCount });
   const { start, end } = backup;
   requireOneTimeline(running);

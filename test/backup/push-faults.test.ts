@@ -29,7 +29,6 @@ before(async () => {
   );
 });
 after(async () => await all.world?.[Symbol.asyncDispose]());
-// A session that was ended holds the lock for a moment.
 beforeEach(async () => {
   await world().cluster.waitFor(
     "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'walnut-test'",

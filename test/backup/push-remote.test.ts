@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { open, readdir, rm } from "node:fs/promises";
+import { open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
@@ -151,6 +151,21 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
         world().logged.join("\n"),
         /warning: Doing full backup: the server can't make an increment .*WAL summaries/,
       );
+    });
+
+    test("a tablespace that the server does not find is not left out", async () => {
+      const { cluster } = world();
+      const location = await cluster.makeDirectory("lost space");
+      await cluster.query(`CREATE TABLESPACE lost LOCATION '${location}'`);
+      const before = await world().keys("basebackups_005/");
+      await rename(location, `${location} away`);
+      await assert.rejects(world().pushRemote(), {
+        name: "RefusedError",
+        message: /^the server sent nothing of tablespace lost \(\d+\) at .*lost space/,
+      });
+      assert.deepEqual(await world().keys("basebackups_005/"), before);
+      await rename(`${location} away`, location);
+      await cluster.query("DROP TABLESPACE lost");
     });
 
     test("WAL that does not arrive is found out before anything is copied", async () => {
