@@ -81,6 +81,9 @@ export async function findBase(
     }
     tellPassedOver(choice, log);
     if (isAsked) log.info(`Doing full backup: ${choice.reason}`);
+    else if (request.from !== undefined) {
+      log.warning(`Doing full backup, not an increment on what was asked for: ${choice.reason}`);
+    }
     return undefined;
   }
 }

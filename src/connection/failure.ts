@@ -49,7 +49,27 @@ export function databaseError(action: string, error: unknown): OperationError {
   });
 }
 
+/** Where the words tell more than the SQLSTATE. */
+const WORD_HINTS: readonly (readonly [words: RegExp, hint: string])[] = [
+  [
+    /max_wal_senders/,
+    "Raise max_wal_senders: a remote backup needs one beside standbys and wal-receive; see " +
+      "pg_stat_replication.",
+  ],
+  [
+    /no pg_hba\.conf entry .*no encryption/,
+    "pg_hba.conf may let only encrypted connections in: set PGSSLMODE to prefer or require.",
+  ],
+  [
+    /self[- ]signed certificate|unable to (verify|get)/,
+    "Nobody here vouches for the server's certificate: set PGSSLROOTCERT to the file of its authority.",
+  ],
+];
+
 function hintOf(error: unknown, sqlState: string | undefined): string | undefined {
+  const text = textOf(error);
+  const byWords = WORD_HINTS.find(([words]) => words.test(text));
+  if (byWords !== undefined) return byWords[1];
   if (sqlState === undefined) return NETWORK_HINTS.get(systemErrorCode(error) ?? "");
   return HINTS.find(([state]) => sqlState.startsWith(state))?.[1] ?? serverHint(error);
 }
