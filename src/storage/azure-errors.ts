@@ -5,12 +5,13 @@ import {
   StorageError,
 } from "../errors.ts";
 import type { OperationError } from "../errors.ts";
-import { HttpFailure, connectionError, formatFailure, parseRetryAfter } from "./request-errors.ts";
+import { HttpFailure, formatFailure, parseRetryAfter } from "./request-errors.ts";
 import type { RequestAction } from "./request-errors.ts";
 
 const ENDPOINT_HINT =
   "Check AZURE_STORAGE_ACCOUNT, AZURE_ENDPOINT_SUFFIX or the endpoint of the connection string.";
-const CONNECTION_HINTS = {
+/** For when the store can't be reached. */
+export const AZURE_CONNECTION_HINTS = {
   endpoint: ENDPOINT_HINT,
   certificate:
     "The server's certificate is not trusted: set AZURE_CA_CERT_FILE to the authority that signed it.",
@@ -104,11 +105,6 @@ export function azureError(
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     cause: failure,
   });
-}
-
-/** Our error for a connection that failed; what is neither ours nor that comes back as it is. */
-export function azureConnectionError(error: unknown, action: RequestAction): unknown {
-  return connectionError(error, action, CONNECTION_HINTS);
 }
 
 function isPassing({ code, status }: HttpFailure): boolean {

@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
 import { ObjectNotFoundError } from "../errors.ts";
 import type { AzureAuth } from "./azure-auth.ts";
-import { azureConnectionError, azureError, readAzureFailure } from "./azure-errors.ts";
-import type { RequestAction } from "./request-errors.ts";
+import { AZURE_CONNECTION_HINTS, azureError, readAzureFailure } from "./azure-errors.ts";
 import type { RestOptions, RestRequest, RestResponse, RestSender } from "./rest-sender.ts";
 import { readText } from "./rest-sender.ts";
 import { type RestCall, RestTransport } from "./rest-transport.ts";
@@ -38,7 +37,7 @@ export class AzureTransport extends RestTransport<AzureCall> {
   readonly #root: string;
 
   constructor(options: AzureTransportOptions) {
-    super(options.sender);
+    super(options.sender, AZURE_CONNECTION_HINTS);
     this.#options = options;
     this.#root = `${options.endpoint.replace(/\/+$/, "")}/${encodeURIComponent(options.container)}`;
     this.name = `azure://${this.#root.replace(/^\w+:\/\//, "")}`;
@@ -83,10 +82,6 @@ export class AzureTransport extends RestTransport<AzureCall> {
       },
       ...(body === undefined ? {} : { body }),
     };
-  }
-
-  protected connectionError(error: unknown, action: RequestAction): unknown {
-    return azureConnectionError(error, action);
   }
 }
 

@@ -5,11 +5,12 @@ import {
   StorageError,
 } from "../errors.ts";
 import type { OperationError } from "../errors.ts";
-import { HttpFailure, connectionError, formatFailure, parseRetryAfter } from "./request-errors.ts";
+import { HttpFailure, formatFailure, parseRetryAfter } from "./request-errors.ts";
 import type { RequestAction } from "./request-errors.ts";
 
 const ENDPOINT_HINT = "Check the endpoint: scheme, host, port, and that it speaks GCS's JSON API.";
-const CONNECTION_HINTS = {
+/** For when the store can't be reached. */
+export const GCS_CONNECTION_HINTS = {
   endpoint: ENDPOINT_HINT,
   certificate: "The server's certificate is not trusted: set SSL_CERT_FILE to its authority.",
 } as const;
@@ -79,11 +80,6 @@ export function gcsError(failure: HttpFailure, action: RequestAction): Operation
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     cause: failure,
   });
-}
-
-/** Our error for a connection that failed; what is neither ours nor that comes back as it is. */
-export function gcsConnectionError(error: unknown, action: RequestAction): unknown {
-  return connectionError(error, action, CONNECTION_HINTS);
 }
 
 function refusalHint({ status, code, message }: HttpFailure): string {

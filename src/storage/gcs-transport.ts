@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { gcsConnectionError, gcsError, parseJson, readGcsFailure } from "./gcs-errors.ts";
-import type { RequestAction } from "./request-errors.ts";
+import { GCS_CONNECTION_HINTS, gcsError, parseJson, readGcsFailure } from "./gcs-errors.ts";
 import type {
   RestBody,
   RestOptions,
@@ -60,7 +59,7 @@ export class GcsTransport extends RestTransport<GcsCall> {
   readonly #keyHeaders: Readonly<Record<string, string>>;
 
   constructor(options: GcsTransportOptions) {
-    super(options.sender);
+    super(options.sender, GCS_CONNECTION_HINTS);
     const { endpoint, bucket, encryptionKey } = options;
     this.#options = options;
     this.#origin = (endpoint ?? DEFAULT_ENDPOINT).replace(/\/+$/, "");
@@ -117,10 +116,6 @@ export class GcsTransport extends RestTransport<GcsCall> {
       },
       ...(call.body === undefined ? {} : { body: call.body }),
     };
-  }
-
-  protected connectionError(error: unknown, action: RequestAction): unknown {
-    return gcsConnectionError(error, action);
   }
 }
 

@@ -1,5 +1,6 @@
 import { StorageError } from "../errors.ts";
-import type { RequestAction } from "./request-errors.ts";
+import { connectionError } from "./request-errors.ts";
+import type { ConnectionHints, RequestAction } from "./request-errors.ts";
 import type { RestOptions, RestResponse, RestSender } from "./rest-sender.ts";
 import { readText } from "./rest-sender.ts";
 
@@ -17,9 +18,12 @@ export abstract class RestTransport<Call extends RestCall> {
   /** Of the store. */
   abstract readonly name: string;
   protected readonly sender: RestSender;
+  readonly #hints: ConnectionHints;
 
-  constructor(sender: RestSender) {
+  /** `hints`: the ways out where the store can't be reached. */
+  constructor(sender: RestSender, hints: ConnectionHints) {
     this.sender = sender;
+    this.#hints = hints;
   }
 
   /** An answer that says yes; its body is the caller's to read or destroy. */
@@ -55,9 +59,9 @@ export abstract class RestTransport<Call extends RestCall> {
     );
   }
 
-  /** Our error for a connection or body that broke. */
+  /** Our error for a connection or body that broke; what is our error already stays as it is. */
   bodyError(error: unknown, call: RestCall): unknown {
-    return this.connectionError(error, this.action(call));
+    return connectionError(error, this.action(call), this.#hints);
   }
 
   destroy(): void {
@@ -70,7 +74,4 @@ export abstract class RestTransport<Call extends RestCall> {
 
   /** Sends it, with new credentials once more where that may help; throws our error for a no. */
   protected abstract exchange(call: Call, options: RestOptions): Promise<RestResponse>;
-
-  /** Our error for what broke below; what is our error already stays as it is. */
-  protected abstract connectionError(error: unknown, action: RequestAction): unknown;
 }

@@ -6,8 +6,7 @@ import {
   StorageError,
 } from "../errors.ts";
 import type { OperationError } from "../errors.ts";
-import { HttpFailure, connectionError, formatFailure, parseRetryAfter } from "./request-errors.ts";
-import type { RequestAction } from "./request-errors.ts";
+import { HttpFailure, formatFailure, parseRetryAfter } from "./request-errors.ts";
 import { readText } from "./rest-sender.ts";
 import type { RestOptions, RestRequest, RestResponse, RestSender } from "./rest-sender.ts";
 import { type RestCall, RestTransport } from "./rest-transport.ts";
@@ -53,7 +52,7 @@ export class SwiftTransport extends RestTransport<SwiftCall> {
   #isContainerSeen = false;
 
   constructor(options: SwiftTransportOptions) {
-    super(options.sender);
+    super(options.sender, HINTS);
     this.#options = options;
     this.name = options.name;
     this.container = options.container;
@@ -130,10 +129,6 @@ export class SwiftTransport extends RestTransport<SwiftCall> {
       ...(isFull ? { hint: QUOTA_HINT } : {}),
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     });
-  }
-
-  protected connectionError(error: unknown, action: RequestAction): unknown {
-    return connectionError(error, action, HINTS);
   }
 }
 
