@@ -7,7 +7,7 @@ import type { RetryPolicy } from "../../src/io/retry.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import { azureConfig, startAzurite } from "../support/azurite.ts";
 import type { Azurite } from "../support/azurite.ts";
-import { patternSource } from "../support/bodies.ts";
+import { slowSource } from "../support/bodies.ts";
 import { makeCertificates } from "../support/certificates.ts";
 import type { Certificates } from "../support/certificates.ts";
 import { TokenServer, azureJwt } from "../support/token-server.ts";
@@ -16,6 +16,7 @@ import { until } from "../support/until.ts";
 
 const signal = new AbortController().signal;
 const MIB = 1024 * 1024;
+const LIFE_MS = 2000;
 const policy: RetryPolicy = { attempts: 3, baseMs: 1, capMs: 5, totalMs: 60_000 };
 
 let directory = "";
@@ -51,13 +52,16 @@ async function store(prefix: string, tokenCount: () => number): Promise<void> {
   });
   const options = { signal, requestTimeoutMs: 20_000, uploadConcurrency: 2, retryPolicy: policy };
   await using storage = await openStorage(keyless, options);
-  let count = 0;
-  await until("a second token", async () => {
-    await storage.put(String(count++).padStart(6, "0"), text("x"), { signal });
-    return tokenCount() >= 2;
-  });
-  await storage.put("large", patternSource(5 * MIB), { signal });
-  assert.equal((await keysOf(storage, "")).length, count + 1);
+  await storage.put("small", text("x"), { signal });
+  // Longer than the token of its beginning lives.
+  const endsAtMs = Date.now() + LIFE_MS + 1000;
+  const body = slowSource([5 * MIB, 2 * MIB], () =>
+    until("the first token has ended", async () => Date.now() > endsAtMs),
+  );
+  await storage.put("large", body, { signal });
+  assert.deepEqual(await keysOf(storage, ""), ["large", "small"]);
+  assert.equal((await storage.stat("large", { signal })).sizeBytes, 7 * MIB);
+  assert.ok(tokenCount() >= 2, `${tokenCount()} tokens`);
 }
 
 test("a managed identity's tokens of seconds are renewed during puts (P23)", async () => {
@@ -65,7 +69,7 @@ test("a managed identity's tokens of seconds are renewed during puts (P23)", asy
   await using imds = await TokenServer.start(({ headers, url }) => {
     if (headers["x-identity-header"] !== "secret") return { status: 401, body: {} };
     count++;
-    const { token, expiresOn } = azureJwt(3000);
+    const { token, expiresOn } = azureJwt(LIFE_MS);
     const resource = url.searchParams.get("resource");
     const body = {
       access_token: token,
@@ -103,7 +107,11 @@ test("a pod's workload identity is exchanged at the authority (P23)", async () =
     const form = new URLSearchParams(body);
     if (form.get("client_assertion") !== "the pod's token") return { status: 400, body: {} };
     count++;
-    const body_ = { access_token: azureJwt(3000).token, expires_in: 3, token_type: "Bearer" };
+    const body_ = {
+      access_token: azureJwt(LIFE_MS).token,
+      expires_in: LIFE_MS / 1000,
+      token_type: "Bearer",
+    };
     return { status: 200, body: body_ };
   }, certificates);
   origin = entra.origin;

@@ -54,6 +54,22 @@ export function patternSource(sizeBytes: number, seed = 1): ByteSource {
   };
 }
 
+/** A body of pieces, of which each but the first comes when `isDue` has resolved; opened once. */
+export function slowSource(
+  piecesBytes: readonly number[],
+  isDue: () => Promise<unknown>,
+): ByteSource {
+  return {
+    isReopenable: false,
+    async *open(): ByteStream {
+      for (const [index, sizeBytes] of piecesBytes.entries()) {
+        if (index > 0) await isDue();
+        yield patternBytes(sizeBytes, index);
+      }
+    },
+  };
+}
+
 /** A body that fails with `error` after `sizeBytes`, and tells whether it was closed. */
 export function failingSource(sizeBytes: number, error: Error): ByteSource {
   return {
