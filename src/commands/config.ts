@@ -6,7 +6,8 @@ import { StorageError, UsageError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
 import { createMask } from "../io/mask.ts";
 import type { Storage } from "../storage/storage.ts";
-import type { Command } from "./command.ts";
+import { removeCheckObject } from "./check-object.ts";
+import type { Command, Context } from "./command.ts";
 import { createContext, inStorage } from "./context.ts";
 import { usedStorages } from "./storage-choice.ts";
 import type { Program } from "./index.ts";
@@ -68,10 +69,9 @@ export function configCommand(
       for (const name of names) {
         const one = names.length > 1 ? inStorage(checked, name) : checked;
         await using storage = await one.openStorage();
-        await checkStorage(storage, context.signal);
-        context.log.info("the store takes, gives, lists and deletes objects", {
-          storage: storage.name,
-        });
+        const isRemoving = await checkStorage(storage, context);
+        const does = isRemoving ? "takes, gives, lists and deletes" : "takes, gives and lists";
+        context.log.info(`the store ${does} objects`, { storage: storage.name });
       }
     },
   };
@@ -109,8 +109,16 @@ function formatLines(effective: readonly EffectiveSetting[]): string {
   return lines.join("");
 }
 
-/** Goes through all that a store must do. The object is removed also when it fails. */
-async function checkStorage(storage: Storage, signal: AbortSignal): Promise<void> {
+/**
+ * Goes through all that a store must do. The object is removed also when it fails; gives whether it
+ * could be.
+ */
+async function checkStorage(
+  storage: Storage,
+  context: Pick<Context, "signal" | "log">,
+): Promise<boolean> {
+  const { signal } = context;
+  let isRemoved = false;
   const key = `walnut_check_${randomUUID()}`;
   const bytes = Buffer.from(`${key}\n`);
   try {
@@ -123,6 +131,7 @@ async function checkStorage(storage: Storage, signal: AbortSignal): Promise<void
       });
     }
   } finally {
-    await storage.delete([key], { signal });
+    isRemoved = await removeCheckObject(storage, key, context);
   }
+  return isRemoved;
 }

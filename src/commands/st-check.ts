@@ -4,6 +4,8 @@ import { bytesSource, readAll } from "../io/bytes.ts";
 import { cleanPath } from "../storage/folder.ts";
 import { statIfThere } from "../storage/object-copy.ts";
 import type { Storage } from "../storage/storage.ts";
+import { removeCheckObject } from "./check-object.ts";
+import type { Context } from "./command.ts";
 import type { StorageTool } from "./st.ts";
 
 /** `st check read [objects]` and `st check write`. Any failure is exit code 1: scripts test it. */
@@ -14,7 +16,7 @@ export const checkTool: StorageTool = async (words, context) => {
     throw new UsageError("check is check read or check write");
   }
   await using storage = await context.openStorage();
-  if (kind === "write") await checkWrite(storage, signal);
+  if (kind === "write") await checkWrite(storage, context);
   else await checkRead(storage, paths.map(cleanPath), signal);
   await context.write(kind === "write" ? "Write check OK\n" : "Read check OK\n");
 };
@@ -37,12 +39,16 @@ async function checkRead(
   for await (const _ of storage.list("", { signal })) break;
 }
 
-async function checkWrite(storage: Storage, signal: AbortSignal): Promise<void> {
+async function checkWrite(
+  storage: Storage,
+  context: Pick<Context, "signal" | "log">,
+): Promise<void> {
+  const { signal } = context;
   const key = randomBytes(16).toString("hex");
   const bytes = Buffer.from("walnut checks that it can write here\n");
   await storage.put(key, bytesSource(bytes), { signal });
   const stored = await readAll(storage.get(key, { signal }));
-  await storage.delete([key], { signal });
+  await removeCheckObject(storage, key, context);
   if (!stored.equals(bytes)) {
     throw new StorageError(`${storage.name} gave back other bytes than it was given`, {
       isRetryable: false,

@@ -14,7 +14,9 @@ import { StorageError } from "../../src/errors.ts";
 import { runCommand } from "../support/command-run.ts";
 import { SkippingClock } from "../support/fake-clock.ts";
 import { FaultyStorage } from "../support/faulty-storage.ts";
+import { GcsEmulation } from "../support/gcs-emulation.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
+import { scratchDirectory } from "../support/scratch-directory.ts";
 import { runWalnut } from "../support/walnut.ts";
 import { objectsOf, segmentName, storageOf, type WorldBackup } from "../retention/world.ts";
 
@@ -103,6 +105,28 @@ describe("st by the program itself", () => {
     assert.equal(missing.code, 1);
     assert.match(missing.stderr, /objects are missing in .*: absent/);
     assert.equal((await st("check")).code, 2);
+  });
+
+  test("check write, and config check, where nothing may be removed (P22)", async () => {
+    using scratch = scratchDirectory();
+    await using bucket = await GcsEmulation.start({ isRetained: true });
+    const env = {
+      WALG_GS_PREFIX: `gs://${bucket.bucket}/main`,
+      STORAGE_EMULATOR_HOST: bucket.endpoint,
+      WALNUT_CACHE_DIR: join(scratch.path, "cache"),
+    };
+    const results = [];
+    for (const words of [
+      ["st", "check", "write"],
+      ["config", "check"],
+    ]) {
+      results.push(await runWalnut(words, { cwd: scratch.path, env }));
+    }
+    for (const { code, stderr } of results) {
+      assert.equal(code, 0, stderr);
+      assert.match(stderr, /WARNING: .*lets nothing be removed.*retentionPolicyNotMet/);
+    }
+    assert.match(results[1]?.stderr ?? "", /takes, gives and lists objects/);
   });
 
   test("copy between configurations needs no key that works", async (t) => {
