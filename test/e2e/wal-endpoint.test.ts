@@ -7,6 +7,7 @@ import { afterEach, before, beforeEach, test } from "node:test";
 import { FaultProxy, type HttpFault, type ProxiedRequest } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { type RealWal, recordWal, walFile } from "../support/real-wal.ts";
+import { S3Emulation } from "../support/s3-emulation.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
 import { runWalnut } from "../support/walnut.ts";
 
@@ -45,7 +46,12 @@ interface Place {
   readonly secretAccessKey?: string;
 }
 
-async function run(words: readonly string[], place: Place = proxy, timeoutMs = LONG_MS) {
+async function run(
+  words: readonly string[],
+  place: Place = proxy,
+  timeoutMs = LONG_MS,
+  more: Readonly<Record<string, string>> = {},
+) {
   return await runWalnut(words, {
     cwd: directory,
     env: {
@@ -59,6 +65,7 @@ async function run(words: readonly string[], place: Place = proxy, timeoutMs = L
       WALNUT_CACHE_DIR: join(directory, "cache"),
       WALNUT_WAL_TIMEOUT: `${timeoutMs}ms`,
       WALNUT_REQUEST_TIMEOUT: `${timeoutMs / 2}ms`,
+      ...more,
     },
     // Longer than any deadline of ours: then a hang is seen as a signal instead of a code.
     killAfterMs: 2 * LONG_MS,
@@ -118,6 +125,40 @@ test("a login page with 200 is no acknowledgement", async () => {
   const refused = await push(proxy, SHORT_MS);
   assert.ok(refused.code !== null && refused.code >= 1 && refused.code <= 125, refused.stderr);
 });
+
+/** What a server gives that keeps a body of aws-chunked as it came. */
+function framed(content: string): HttpFault {
+  const size = content.length.toString(16);
+  const body = `${size};chunk-signature=0a\r\n${content}\r\n0;chunk-signature=0b\r\n\r\n`;
+  const headers = { etag: '"e"', "last-modified": new Date(0).toUTCString() };
+  return { answer: { status: 200, headers, body } };
+}
+
+for (const method of ["none", "zstd"]) {
+  test(`P13: the framing of chunks is damage, never a file (${method})`, async () => {
+    const history = "00000002.history";
+    const content = "1\t0/3000000\tno recovery target specified\n";
+    await writeFile(join(directory, "pg_wal", history), content);
+    await using server = await S3Emulation.start();
+    await using between = await FaultProxy.start(server.endpoint);
+    const { bucket, accessKeyId, secretAccessKey } = server;
+    const place = { bucket, accessKeyId, secretAccessKey, endpoint: between.endpoint };
+    const env = { WALG_COMPRESSION_METHOD: method };
+    const pushed = await run(["wal-push", join("pg_wal", history)], place, LONG_MS, env);
+    assert.equal(pushed.code, 0, pushed.stderr);
+    between.rule = ({ method: verb, url }) =>
+      verb === "GET" && url.includes(`wal_005/${history}`) ? framed(content) : undefined;
+    const fetched = await run(
+      ["wal-fetch", history, "pg_wal/RECOVERYHISTORY"],
+      place,
+      LONG_MS,
+      env,
+    );
+    assert.ok(fetched.code !== 0 && fetched.code !== 74, fetched.stderr);
+    assert.match(fetched.stderr, /ERROR: /);
+    assert.ok(!(await readdir(join(directory, "pg_wal"))).includes("RECOVERYHISTORY"));
+  });
+}
 
 const troubles: readonly { readonly what: string; readonly rule: () => HttpFault }[] = [
   { what: "403", rule: () => failure(403, "AccessDenied") },

@@ -27,6 +27,14 @@ for (const firstMiB of [5, 20, 64, 5120]) {
   });
 }
 
+test("a file of 1 GiB fits where no more than 1,000 parts are taken (P21)", () => {
+  for (const firstMiB of [5, 20, 64]) {
+    const parts = Array.from({ length: 1000 }, (_, index) => partBytes(index + 1, firstMiB * MIB));
+    // As much more as tar, compression of noise, and encryption may add.
+    assert.ok(parts.reduce((sum, bytes) => sum + bytes, 0) > 4 * 1024 * MIB);
+  }
+});
+
 test("up to 900 parts all have one length", () => {
   for (const partNumber of [1, 2, 899, 900])
     assert.equal(partBytes(partNumber, 20 * MIB), 20 * MIB);
