@@ -1,4 +1,4 @@
-import { DefaultAzureCredential } from "@azure/identity";
+import { AggregateAuthenticationError, DefaultAzureCredential } from "@azure/identity";
 import { StorageError } from "../errors.ts";
 import type { RestSender } from "./rest-sender.ts";
 import { readText } from "./rest-sender.ts";
@@ -23,10 +23,31 @@ export function azureTokens(sender: RestSender, authorityHost: string | undefine
     ...(authorityHost === undefined ? {} : { authorityHost }),
   });
   return async ({ signal }) => {
-    const { token, expiresOnTimestamp } = await credential.getToken(SCOPE, { abortSignal: signal });
-    return { token, expiresAtMs: expiresOnTimestamp };
+    try {
+      const answer = await credential.getToken(SCOPE, { abortSignal: signal });
+      return { token: answer.token, expiresAtMs: answer.expiresOnTimestamp };
+    } catch (error) {
+      if (!(error instanceof AggregateAuthenticationError)) throw error;
+      const reasons = error.errors.map((one: unknown) => reasonOf(one)).join("; ");
+      throw new Error(`nobody gave a token (${reasons})`, { cause: error });
+    }
   };
 }
+
+/** The beginning of what one source says: half a page of it is advice for programmers. */
+function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const told = text
+    .replaceAll(
+      /To troubleshoot, visit \S+|- (Timestamp|Correlation ID|Trace ID): Not Available/g,
+      "",
+    )
+    .replaceAll(/\s+/g, " ")
+    .trim();
+  return told.length <= LONGEST_REASON ? told : `${told.slice(0, LONGEST_REASON)}...`;
+}
+
+const LONGEST_REASON = 160;
 
 /** Our own way to send requests, with a deadline in each phase and no proxy of the environment. */
 function identityClient(sender: RestSender): HttpClient {

@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { StorageAccessError } from "../../src/errors.ts";
 import type { RetryPolicy } from "../../src/io/retry.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import { azureConfig, startAzurite } from "../support/azurite.ts";
@@ -125,6 +126,30 @@ test("a pod's workload identity is exchanged at the authority (P23)", async () =
   });
   try {
     await store("workload", () => count);
+  } finally {
+    setEnvironment({});
+    Object.assign(process.env, environment);
+  }
+});
+
+test("sources that give nothing are told in few words, with the way out", async () => {
+  await using imds = await TokenServer.start(() => ({
+    status: 400,
+    body: { error: "invalid_request", error_description: "Identity not found" },
+  }));
+  setEnvironment({ IDENTITY_ENDPOINT: `${imds.origin}/token`, IDENTITY_HEADER: "secret" });
+  try {
+    const target = { endpoint: "http://127.0.0.1:1/acc", account: "acc", container: "c" };
+    const { accessKey: _, ...keyless } = azureConfig({ ...target, accessKey: "" });
+    const options = { signal, requestTimeoutMs: 20_000, uploadConcurrency: 2, retryPolicy: policy };
+    await using storage = await openStorage(keyless, options);
+    await assert.rejects(storage.stat("a", { signal }), (error) => {
+      assert.ok(error instanceof StorageAccessError);
+      assert.match(error.message, /^no credentials for azure:.*ManagedIdentityCredential/);
+      assert.ok(error.message.length < 1200, error.message);
+      assert.match(error.hint ?? "", /AZURE_STORAGE_ACCESS_KEY/);
+      return true;
+    });
   } finally {
     setEnvironment({});
     Object.assign(process.env, environment);
