@@ -209,15 +209,18 @@ test("the level follows the backlog where it may, and the status says which one 
   assert.equal(await running, "nothing to do");
 });
 
+function labels(first: number): readonly string[] {
+  return Array.from({ length: 6 }, (_, number) => {
+    return `000000010000000000000003.000000${first + number}.backup`;
+  });
+}
+
+async function done(): Promise<number> {
+  const entries = await readdir(join(directory, "data", "pg_wal", "archive_status"));
+  return entries.filter((entry) => entry.endsWith(".done")).length;
+}
+
 test("without a call only so many files are marked as done, and in the end nothing is begun", async () => {
-  const labels = (first: number) =>
-    Array.from({ length: 6 }, (_, number) => {
-      return `000000010000000000000003.000000${first + number}.backup`;
-    });
-  const done = async () => {
-    const entries = await readdir(join(directory, "data", "pg_wal", "archive_status"));
-    return entries.filter((entry) => entry.endsWith(".done")).length;
-  };
   let passedMs = 0;
   const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + passedMs };
   const store = new Store();
