@@ -41,30 +41,41 @@ export interface RewindState {
   readonly history: TimelineHistory;
   readonly fork: Lsn;
   readonly segmentBytes: number;
+  /** Where its pg_control's checkpoint stands: its WAL reaches at least there. */
+  readonly checkpointLsn: Lsn;
   /** Names in its pg_wal. */
   readonly local: Iterable<string>;
 }
 
 /**
  * The segments of a server's history from the fork up to its newest one that its pg_wal lacks.
- * Empty when it holds no segment at all behind the fork.
+ * Undefined when it wrote nothing behind the fork.
  */
-export function missingSegments(state: RewindState): readonly string[] {
-  const { history, fork, segmentBytes } = state;
+export function missingSegments(state: RewindState): readonly string[] | undefined {
+  const { history, fork, segmentBytes, checkpointLsn } = state;
   const local = new Set(state.local);
   const first = segmentNumberOf(fork, segmentBytes);
-  let newest = first - 1n;
+  let newest = checkpointLsn < fork ? first - 1n : segmentNumberOf(checkpointLsn, segmentBytes);
   for (const name of local) {
     if (parseWalFileName(name)?.kind !== "segment") continue;
     const { timeline, segmentNumber } = parseSegmentName(name, segmentBytes);
     if (timeline === history.timeline && segmentNumber > newest) newest = segmentNumber;
   }
+  if (newest < first) return undefined;
   const missing: string[] = [];
   for (let number = first; number <= newest; number += 1n) {
-    // A segment in which a timeline was left is read under the name of the next one.
-    const lastByte = lsn((number + 1n) * BigInt(segmentBytes) - 1n);
-    const name = formatSegmentName(timelineOf(history, lastByte), number, segmentBytes);
+    const name = segmentNameOn(history, number, segmentBytes);
     if (!local.has(name)) missing.push(name);
   }
   return missing;
+}
+
+/** A segment's name where one follows a history: that of the timeline that reaches its end. */
+export function segmentNameOn(
+  history: TimelineHistory,
+  segmentNumber: bigint,
+  segmentBytes: number,
+): string {
+  const lastByte = lsn((segmentNumber + 1n) * BigInt(segmentBytes) - 1n);
+  return formatSegmentName(timelineOf(history, lastByte), segmentNumber, segmentBytes);
 }

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fetchWal } from "../archive/fetch.ts";
@@ -6,12 +7,14 @@ import {
   readLocalControl,
   readLocalHistory,
 } from "../archive/local-control.ts";
-import { findFork, missingSegments } from "../archive/rewind-plan.ts";
+import { hasCheckpoint } from "../archive/rewind-checkpoint.ts";
+import { findFork, missingSegments, segmentNameOn } from "../archive/rewind-plan.ts";
 import { OperationError, RefusedError, WrongClusterError } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
+import type { Lsn } from "../postgres/lsn.ts";
 import type { PgControl } from "../postgres/pg-control.ts";
 import { isAncestor, type TimelineHistory } from "../postgres/timeline-history.ts";
-import { formatHistoryName } from "../postgres/wal-file.ts";
+import { formatHistoryName, segmentOfEnd } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Command, Context } from "./command.ts";
 import { requirePositionals } from "./words.ts";
@@ -35,10 +38,11 @@ export const walRestore: Command<Arguments> = {
   usage: "wal-restore <target data directory> <source data directory>",
   summary: "Bring the WAL that pg_rewind needs from the archive.",
   details:
-    "The target is the old primary that is to be rewound, the source the new one. Segments from the " +
-    "place where both parted, which are gone from pg_wal, are brought back: the new primary's into " +
-    "its pg_wal, the old primary's own into its. Nothing that is there is touched, and every segment " +
-    "is checked before it gets its name.\n\n" +
+    "The target is the old primary that is to be rewound, the source the new one. Segments that are " +
+    "gone from pg_wal are brought back: the new primary's, from the place where both parted, into its " +
+    "pg_wal; the old primary's own into its, those from the last checkpoint before that place, too, " +
+    "because pg_rewind begins there. Nothing that is there is touched, and every segment is checked " +
+    "before it gets its name.\n\n" +
     "It fails if one of them is not in the archive, but brings all others first. From PostgreSQL 13 " +
     "on, pg_rewind --restore-target-wal uses restore_command and needs no help.",
   flags: [],
@@ -53,7 +57,7 @@ export const walRestore: Command<Arguments> = {
   },
 
   async run(args, context) {
-    const { log, workingDirectory } = context;
+    const { signal, workingDirectory } = context;
     const target = await readSide(resolve(workingDirectory, args.target), "own");
     const source = await readSide(resolve(workingDirectory, args.source), "newest");
     if (target.control.systemId !== source.control.systemId) {
@@ -64,38 +68,70 @@ export const walRestore: Command<Arguments> = {
       );
     }
     const fork = findFork(target.history, source.history);
-    const wanted = (await Promise.all([source, target].map((side) => missing(side, fork)))).flat();
-    if (wanted.length === 0) return log.info("No WAL files to restore");
-    await using storage = await context.openStorage();
-    await bring(storage, wanted, context);
+    await using archive = new Archive(context);
+    await bringMissing(source, fork, archive);
+    const isToBeRewound = await bringMissing(target, fork, archive);
+    if (isToBeRewound && archive.isComplete) {
+      await bringFromCheckpoint(target, fork, { archive, signal });
+    }
+    archive.finish();
   },
 };
 
-type Wanted = { readonly name: string; readonly path: string };
-
-async function missing(
+/** Gives whether the server wrote anything behind the fork. */
+async function bringMissing(
   { walDirectory, control, history }: Side,
-  fork: Parameters<typeof missingSegments>[0]["fork"],
-): Promise<readonly Wanted[]> {
+  fork: Lsn,
+  archive: Archive,
+): Promise<boolean> {
   const local = await readdir(walDirectory).catch((error: unknown) => {
     throw localFileError("list", walDirectory, error);
   });
-  const segmentBytes = control.walSegmentBytes;
-  return missingSegments({ history, fork, segmentBytes, local }).map((name) => ({
-    name,
-    path: join(walDirectory, name),
-  }));
+  const { walSegmentBytes: segmentBytes, checkpointLsn } = control;
+  const names = missingSegments({ history, fork, segmentBytes, checkpointLsn, local });
+  for (const name of names ?? []) await archive.bring(name, walDirectory);
+  return names !== undefined;
 }
 
-async function bring(
-  storage: Storage,
-  wanted: readonly Wanted[],
-  { config, log, signal }: Context,
+/** Goes back from the fork to the checkpoint before it, as pg_rewind does. */
+async function bringFromCheckpoint(
+  { walDirectory, control, history }: Side,
+  fork: Lsn,
+  { archive, signal }: { readonly archive: Archive; readonly signal: AbortSignal },
 ): Promise<void> {
-  const failures: { readonly name: string; readonly error: OperationError }[] = [];
-  for (const { name, path } of wanted) {
+  const segmentBytes = control.walSegmentBytes;
+  for (let number = segmentOfEnd(fork, segmentBytes); number > 0n; number -= 1n) {
+    const name = segmentNameOn(history, number, segmentBytes);
+    const path = join(walDirectory, name);
+    if (!existsSync(path) && !(await archive.bring(name, walDirectory))) return;
+    if (await hasCheckpoint({ name, path }, fork, { signal })) return;
+  }
+}
+
+/** Brings segments, and remembers which of them it could not. */
+class Archive implements AsyncDisposable {
+  readonly #context: Context;
+  #storage: Storage | undefined;
+  #wantedCount = 0;
+  readonly #failures: { readonly name: string; readonly error: OperationError }[] = [];
+
+  constructor(context: Context) {
+    this.#context = context;
+  }
+
+  /** Whether all that was asked for was brought. */
+  get isComplete(): boolean {
+    return this.#failures.length === 0;
+  }
+
+  /** Gives whether the segment is there now. */
+  async bring(name: string, walDirectory: string): Promise<boolean> {
+    const { config, log, signal } = this.#context;
+    const path = join(walDirectory, name);
+    this.#wantedCount += 1;
+    this.#storage ??= await this.#context.openStorage();
     try {
-      await fetchWal(storage, name, path, {
+      await fetchWal(this.#storage, name, path, {
         timeoutMs: config.walTimeoutMs,
         codecJobs: config.codecJobs,
         cacheDirectory: config.cacheDirectory,
@@ -104,22 +140,33 @@ async function bring(
         signal,
       });
       log.info("restored", { wal: name, path });
+      return true;
     } catch (error) {
       if (!(error instanceof OperationError) || signal.aborted) throw error;
       log.error("not restored", { wal: name, reason: error.message });
-      failures.push({ name, error });
+      this.#failures.push({ name, error });
+      return false;
     }
   }
-  const [first] = failures;
-  if (first === undefined) return;
-  throw new RefusedError(
-    `${failures.length} of ${wanted.length} WAL segments could not be restored, the first is ` +
-      `${first.name}: ${first.error.message}`,
-    {
-      cause: first.error,
-      hint: "pg_rewind will fail where it needs them: rebuild the server then.",
-    },
-  );
+
+  /** Says that there was nothing to do. Throws RefusedError if a segment could not be brought. */
+  finish(): void {
+    if (this.#wantedCount === 0) this.#context.log.info("No WAL files to restore");
+    const [first] = this.#failures;
+    if (first === undefined) return;
+    throw new RefusedError(
+      `${this.#failures.length} of ${this.#wantedCount} WAL segments could not be restored, the ` +
+        `first is ${first.name}: ${first.error.message}`,
+      {
+        cause: first.error,
+        hint: "pg_rewind will fail where it needs them: rebuild the server then.",
+      },
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#storage?.[Symbol.asyncDispose]();
+  }
 }
 
 async function readSide(directory: string, which: "own" | "newest"): Promise<Side> {

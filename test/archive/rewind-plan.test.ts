@@ -1,8 +1,15 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { hasCheckpoint } from "../../src/archive/rewind-checkpoint.ts";
 import { findFork, missingSegments } from "../../src/archive/rewind-plan.ts";
-import { lsn } from "../../src/postgres/lsn.ts";
+import { type Lsn, lsn } from "../../src/postgres/lsn.ts";
 import { formatSegmentName } from "../../src/postgres/wal-file.ts";
+import { writeWal } from "../support/wal-writer.ts";
+
+const { signal } = new AbortController();
 
 const segmentBytes = 1024 * 1024;
 const at = (segments: number, bytes = 0) => lsn(BigInt(segments * segmentBytes + bytes));
@@ -56,14 +63,36 @@ for (const { one, other } of parallel) {
 test("what is missing between the fork and the newest segment is wanted, under its own name", () => {
   const own = history(3, [1, at(5, 100)], [2, at(7)]);
   const local = [segment(3, 9), segment(2, 6), segment(1, 4), segment(1, 8), "x"];
-  assert.deepEqual(missingSegments({ history: own, fork: at(4, 1), segmentBytes, local }), [
-    segment(2, 5),
-    segment(3, 7),
-    segment(3, 8),
-  ]);
+  const state = { history: own, fork: at(4, 1), segmentBytes, local };
+  const upTo9 = [segment(2, 5), segment(3, 7), segment(3, 8)];
+  assert.deepEqual(missingSegments({ ...state, checkpointLsn: at(6) }), upTo9);
+  const upTo10 = [...upTo9, segment(3, 10)];
+  assert.deepEqual(missingSegments({ ...state, checkpointLsn: at(10, 40) }), upTo10);
 });
 
-test("a server without segments of its timeline wants nothing", () => {
+test("a server that wrote nothing behind the fork wants nothing", () => {
   const own = history(2, [1, at(5, 100)]);
-  assert.deepEqual(missingSegments({ history: own, fork: at(5), segmentBytes, local: [] }), []);
+  const state = { history: own, segmentBytes, local: [], checkpointLsn: at(6) };
+  assert.equal(missingSegments({ ...state, fork: at(6, 1) }), undefined);
+  assert.deepEqual(missingSegments({ ...state, fork: at(6) }), [segment(2, 6)]);
+});
+
+test("pg_rewind begins with a checkpoint's record before the fork", async () => {
+  const other = { dataBytes: 30_000 };
+  const checkpoint = { resourceManager: 0, info: 0x10, dataBytes: 88 };
+  const { segments, records } = writeWal({ records: [other, checkpoint, other] });
+  const [written] = segments;
+  const start = records[1]?.start ?? 0;
+  assert.ok(written !== undefined);
+  const directory = await mkdtemp(join(tmpdir(), "walnut-rewind-"));
+  try {
+    const wal = { name: written.name, path: join(directory, written.name) };
+    await writeFile(wal.path, written.bytes);
+    const found = (endLsn: Lsn) => hasCheckpoint(wal, endLsn, { signal });
+    assert.equal(await found(at(1, start)), false);
+    assert.equal(await found(at(1, start + 1)), true);
+    assert.equal(await found(at(2)), true);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
 });

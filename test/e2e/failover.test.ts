@@ -206,14 +206,20 @@ async function rewind(old: Cluster, source: Cluster): Promise<void> {
     await source.start();
     return;
   }
-  const server = `host=127.0.0.1 port=${source.port} user=postgres dbname=postgres`;
-  const words = ["--target-pgdata", old.dataDirectory, "--source-server", server, "--no-sync"];
   // E14: it asks restore_command for WAL that it misses, and walks all of the data directory.
   const isAsking = existsSync(join(dirname(program), "postgres"));
   if (isAsking) await takeArchivedWalAway(old);
-  const asking = isAsking ? ["--restore-target-wal"] : [];
+  runRewind(old, source, "--no-sync", ...(isAsking ? ["--restore-target-wal"] : []));
+}
+
+/** Does nothing where there is no pg_rewind. */
+function runRewind(old: Cluster, source: Cluster, ...flags: readonly string[]): void {
+  const program = clientProgram(MAJOR, "pg_rewind");
+  if (program === undefined) return;
+  const server = `host=127.0.0.1 port=${source.port} user=postgres dbname=postgres`;
+  const words = ["--target-pgdata", old.dataDirectory, "--source-server", server, ...flags];
   const env = serverEnvironment(base, {});
-  execFileSync(program, [...words, ...asking], { ...serverUser(), cwd: base, env, stdio: "pipe" });
+  execFileSync(program, words, { ...serverUser(), cwd: base, env, stdio: "pipe" });
 }
 
 /** Leaves a stopped server with restore_command alone for what the archive has. */
@@ -301,6 +307,11 @@ test("wal-restore brings what pg_rewind needs, and the old primary follows", asy
   assert.ok(content.equals(await readFile(join(walDirectory, lost))), lost);
   const { stderr } = await walnutB.run("wal-restore", a.dataDirectory, b.dataDirectory);
   assert.match(stderr, /No WAL files to restore/);
+
+  // Also what lies before the fork, back to a checkpoint; pg_rewind finds it without asking.
+  await takeArchivedWalAway(a);
+  await must(walnutB.run("wal-restore", a.dataDirectory, b.dataDirectory));
+  runRewind(a, b, "--dry-run");
 
   await rewind(a, b);
   a = await follow(b, { dataDirectory: a.dataDirectory, walnut: walnutA, mode: "on" });
