@@ -12,14 +12,13 @@ const SUMMARY_RELEASE = 17;
 
 /**
  * With one page in a hundred changed before each: increments by the WAL and by a scan of pages, a
- * full backup, and an increment of pgBackRest; a full backup with and without page checksums; the
- * restore of a chain beside that of its full backup.
+ * full backup, and an increment of pgBackRest.
  */
-export async function incrementTables(
+export async function changeTable(
   cluster: BenchCluster,
   binary: string,
   rounds: number,
-): Promise<string[]> {
+): Promise<string> {
   const walnut = incrementPeer(cluster, binary);
   const pgBackRest = await pgBackRestPeer(cluster);
   const change = pageChange(cluster);
@@ -42,6 +41,20 @@ export async function incrementTables(
     ],
     rounds,
   );
+  return formatTable("Increment with 1 % of pages changed", increments);
+}
+
+/**
+ * A full backup with and without page checksums; the restore of a chain beside that of its full
+ * backup.
+ */
+export async function chainTables(
+  cluster: BenchCluster,
+  binary: string,
+  rounds: number,
+): Promise<string[]> {
+  const walnut = incrementPeer(cluster, binary);
+  const change = pageChange(cluster);
   cluster.setArchiveCommand(walnut.archiveCommand);
   const full = (...words: string[]) => push(cluster, walnut, "--full", ...words);
   const sums = await compare(
@@ -52,7 +65,6 @@ export async function incrementTables(
     rounds,
   );
   return [
-    formatTable("Increment with 1 % of pages changed", increments),
     formatTable("Page checksums", sums),
     formatTable(
       `Restore of full + ${CHAIN_LENGTH} increments`,

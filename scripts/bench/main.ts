@@ -1,7 +1,8 @@
 /**
  * `npm run bench`: walnut beside Debian's pgBackRest and plain tools, in the same run.
  *
- *   npm run bench -- [--only start,wal,backup,increment,files,drain,replay,hit,sustained,stores]
+ *   npm run bench -- [--only start,wal,backup,changes,summaries,chain,files,drain,replay,hit,
+ *     sustained,stores]; "increment" is changes, chain and summaries
  *     [--scale 150] [--rounds 5] [--segments 200] [--minutes 10] [--files 1000000]
  *     [--mebibytes 4096] [--directory /tmp] [--binary dist/walnut] [--write]
  *
@@ -15,7 +16,7 @@ import { backupTables } from "./backup-bench.ts";
 import { startBenchCluster } from "./bench-cluster.ts";
 import { drainTable } from "./drain-bench.ts";
 import { filesTable } from "./files-bench.ts";
-import { incrementTables, summaryTable } from "./increment-bench.ts";
+import { chainTables, changeTable, summaryTable } from "./increment-bench.ts";
 import { hitTable } from "./hit-bench.ts";
 import { replayTable } from "./replay-bench.ts";
 import { startSlowStore } from "./slow-store.ts";
@@ -49,6 +50,7 @@ for (const needed of [binary, "/usr/bin/pgbackrest", "/usr/lib/postgresql/15/bin
 }
 
 const wanted = new Set(values.only.split(","));
+if (wanted.has("increment")) for (const part of ["changes", "chain", "summaries"]) wanted.add(part);
 const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
@@ -56,7 +58,8 @@ if (wanted.has("stores")) {
   const size = { sizeMiB: Number(values.mebibytes), base: values.directory };
   tables.push(...(await storeTables(binary, { rounds, ...size })));
 }
-const onCluster = ["wal", "backup", "increment", "files", "drain", "replay", "hit", "sustained"];
+const onCluster = ["wal", "backup", "changes", "chain", "files"];
+onCluster.push("drain", "replay", "hit", "sustained");
 const size = { scale: Number(values.scale), base: values.directory };
 if (onCluster.some((name) => wanted.has(name))) {
   using cluster = startBenchCluster(size);
@@ -74,19 +77,19 @@ if (onCluster.some((name) => wanted.has(name))) {
     await using store = await startSlowStore(cluster.home);
     tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
   }
-  if (wanted.has("increment")) {
-    tables.push(...(await incrementTables(cluster, binary, rounds)));
-    tables.push(await summaryTable(size, binary, rounds));
-  }
+  if (wanted.has("changes")) tables.push(await changeTable(cluster, binary, rounds));
+  if (wanted.has("chain")) tables.push(...(await chainTables(cluster, binary, rounds)));
   if (wanted.has("files")) tables.push(await filesTable(cluster, binary, Number(values.files)));
   if (wanted.has("backup")) tables.push(...(await backupTables(cluster, binary, rounds)));
   if (wanted.has("sustained")) {
     tables.push(await sustainedTable(cluster, binary, { minutes: Number(values.minutes) }));
   }
 }
+if (wanted.has("summaries")) tables.push(await summaryTable(size, binary, rounds));
 
-const command = ["npm run bench --", ...process.argv.slice(2).filter((word) => word !== "--write")];
-const source = `Made by \`${command.join(" ")}\` on ${availableParallelism()} cores.`;
+const words = process.argv.slice(2).join(" ");
+const command = `npm run bench -- ${words.replaceAll(/ --(write|(binary|directory) \S+)/g, "")}`;
+const source = `Made by \`${command}\` on ${availableParallelism()} cores.`;
 const sections = tables.map((table) => `${table.trimEnd()}\n\n${source}\n`);
 console.log(sections.join("\n"));
 
