@@ -68,11 +68,10 @@ export class SwiftPut implements PartTarget {
   }
 
   async putWhole(body: Uint8Array, options: CallOptions): Promise<void> {
+    const etag = md5(body);
+    const headers = creation(this.#ifAbsent);
     await this.#context.repeat(options.signal, () =>
-      putChecked(this.#context.transport, this.#key, body, {
-        ...options,
-        headers: creation(this.#ifAbsent),
-      }),
+      putChecked(this.#context.transport, this.#key, body, { ...options, headers, etag }),
     );
   }
 
@@ -113,11 +112,13 @@ class SegmentedUpload implements PartedObject {
   async sendPart(partNumber: number, body: Uint8Array, options: CallOptions): Promise<void> {
     const { transport, segmentContainer: container } = this.#context;
     const name = `${this.#folder}/${`${partNumber}`.padStart(8, "0")}`;
+    const etag = md5(body);
+    const headers = creation(false);
     await this.#context.repeat(options.signal, () =>
-      putChecked(transport, name, body, { ...options, container, headers: creation(false) }),
+      putChecked(transport, name, body, { ...options, container, headers, etag }),
     );
     const path = `/${container}/${name}`;
-    this.#segments.set(partNumber, { path, etag: md5(body), size_bytes: body.length });
+    this.#segments.set(partNumber, { path, etag, size_bytes: body.length });
   }
 
   async complete(options: CallOptions): Promise<void> {
@@ -168,6 +169,8 @@ class SegmentedUpload implements PartedObject {
 interface CheckedPut extends CallOptions {
   readonly container?: string;
   readonly headers: Readonly<Record<string, string>>;
+  /** Of the body. */
+  readonly etag: string;
 }
 
 /** Stores bytes by one request, which the store refuses unless they arrive as they are. */
@@ -175,9 +178,8 @@ async function putChecked(
   transport: SwiftTransport,
   object: string,
   body: Uint8Array,
-  { signal, container, headers }: CheckedPut,
+  { signal, container, headers, etag }: CheckedPut,
 ): Promise<void> {
-  const etag = md5(body);
   const call = {
     verb: "put",
     key: object,
