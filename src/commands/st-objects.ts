@@ -1,8 +1,9 @@
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { codecByExtension, codecOf } from "../codec/table.ts";
 import { ConfigError, ObjectNotFoundError, RefusedError, UsageError } from "../errors.ts";
+import { CHUNK_BYTES } from "../io/bytes.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -131,10 +132,26 @@ function withoutExtension(name: string): string {
 
 /** Undefined: standard input. */
 async function* readLocal(file: string | undefined): ByteStream {
-  const stream = file === undefined ? createReadStream("", { fd: 0 }) : createReadStream(file);
   try {
-    for await (const chunk of stream) if (chunk instanceof Uint8Array) yield chunk;
+    yield* file === undefined ? readStdin() : readFileInChunks(file);
   } catch (error) {
     throw localFileError("read", file ?? "standard input", error);
+  }
+}
+
+async function* readStdin(): ByteStream {
+  const stream = createReadStream("", { fd: 0 });
+  for await (const chunk of stream) if (chunk instanceof Uint8Array) yield chunk;
+}
+
+/** Into the same memory again and again: a stream's buffers pile up until they are collected. */
+async function* readFileInChunks(file: string): ByteStream {
+  await using handle = await open(file, "r");
+  const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  for (;;) {
+    // No position: a pipe has none.
+    const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
+    if (bytesRead === 0) return;
+    yield buffer.subarray(0, bytesRead);
   }
 }

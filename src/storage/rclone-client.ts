@@ -190,8 +190,8 @@ export class RcloneClient {
       for await (const chunk of abortable(body, watchdog.signal)) {
         watchdog.resume();
         for (let start = 0; start < chunk.length; start += WRITE_BYTES) {
-          // The runtime may hold what it was given for longer than the chunk is ours.
-          await write(Buffer.from(chunk.subarray(start, start + WRITE_BYTES)));
+          // Called back, the system has it: the chunk need not stay as it is.
+          await write(chunk.subarray(start, start + WRITE_BYTES));
         }
         sizeBytes += chunk.length;
         watchdog.suspend();
