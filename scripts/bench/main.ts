@@ -4,7 +4,8 @@
  *   npm run bench -- [--only start,wal,backup,changes,summaries,chain,files,drain,replay,hit,
  *     sustained,stores]; "increment" is changes, chain and summaries
  *     [--scale 150] [--rounds 5] [--segments 200] [--minutes 10] [--files 1000000]
- *     [--mebibytes 4096] [--directory /tmp] [--binary dist/walnut] [--write]
+ *     [--mebibytes 4096] [--stores s3,gcs,azure,sftp,swift,rclone] [--directory /tmp]
+ *     [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
  */
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     segments: { type: "string", default: "200" },
     files: { type: "string", default: "1000000" },
     mebibytes: { type: "string", default: "4096" },
+    stores: { type: "string" },
     directory: { type: "string" },
     binary: { type: "string" },
     write: { type: "boolean", default: false },
@@ -55,8 +57,9 @@ const rounds = Number(values.rounds);
 const tables: string[] = [];
 if (wanted.has("start")) tables.push(await startTable(binary, root));
 if (wanted.has("stores")) {
+  const names = values.stores?.split(",");
   const size = { sizeMiB: Number(values.mebibytes), base: values.directory };
-  tables.push(...(await storeTables(binary, { rounds, ...size })));
+  tables.push(...(await storeTables(binary, { rounds, names, ...size })));
 }
 const onCluster = ["wal", "backup", "changes", "chain", "files"];
 onCluster.push("drain", "replay", "hit", "sustained");
