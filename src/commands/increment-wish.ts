@@ -92,8 +92,8 @@ export function parseUserData(text: string | undefined): JsonValue | undefined {
     return parseJson(text);
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
-    throw new UsageError(`user data is not JSON: ${error.message}`, {
-      hint: `A text needs double quotes within the shell's: --add-user-data '"monthly"'.`,
+    throw new UsageError(`user data ${text} is not JSON: ${error.message}`, {
+      hint: `A text needs double quotes within the shell's: '"monthly"', and so do names: '{"k":1}'.`,
       cause: error,
     });
   }

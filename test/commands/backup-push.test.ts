@@ -12,13 +12,13 @@ import { MemoryStorage } from "../support/memory-storage.ts";
 const misused = [
   [["a", "b"], /surplus argument "b"/],
   [["--delta-from-name", "LATEST", "--delta-from-user-data", "{}"], /not by both$/],
-  [["--delta-from-user-data", "x"], /^user data is not JSON/],
+  [["--delta-from-user-data", "x"], /^user data x is not JSON/],
   [["--remote", "data"], /^--remote and the data directory data contradict each other$/],
   [["--type", "delta"], /^--type delta: there is no such type of backup$/],
   [["--changes", "guess"], /^--changes guess: changed blocks can't be found in this way$/],
   [["--type", "incr", "--full"], /^--full and --type incr contradict each other$/],
   [["--delta-from-name", "x", "--without-files-metadata"], /and a base contradict/],
-  [["--add-user-data", "monthly"], /^user data is not JSON: /],
+  [["--add-user-data", "monthly"], /^user data monthly is not JSON: /],
   [["--add-user-data"], /needs a value/],
   [["--permanently"], /unknown flag/],
 ] as const;
