@@ -37,7 +37,7 @@ export interface CatalogueOptions {
 }
 
 /** Documents of backups that are read at the same time: small ones, so that latency counts. */
-const READ_JOBS = 16;
+const READ_JOBS = 32;
 
 /**
  * After so many objects of one backup's folder the list is asked for what is behind the folder: as

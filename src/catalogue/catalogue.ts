@@ -1,5 +1,5 @@
 import { type CatalogueEntry, readCatalogueEntry, requireAccess } from "../backup/catalogue.ts";
-import { orderedJobs } from "../io/ordered.ts";
+import { both, orderedJobs } from "../io/ordered.ts";
 import {
   type BackupName,
   isBackupName,
@@ -83,7 +83,7 @@ export interface Catalogue {
 export const OWN_FOLDER = "walnut_005/";
 
 /** Documents of backups that are read at the same time: small ones, so that latency counts. */
-const READ_JOBS = 16;
+const READ_JOBS = 32;
 const GROUP_NOTE = /^[0-9A-F]{23}\.json$/;
 
 /**
@@ -95,10 +95,12 @@ export async function readCatalogue(storage: Storage, options: CallOptions): Pro
   const listed = await listBackupsFolder(storage, options);
   const ownKeys: ObjectKey[] = [];
   for await (const { key } of storage.list(OWN_FOLDER, options)) ownKeys.push(key);
-  const listedWal = await listWalFolder(storage, options);
+  const [listedWal, backups] = await both(
+    (inner) => listWalFolder(storage, inner),
+    (inner) => readBackups(storage, listed, inner),
+    options,
+  );
   const { wal, historyKeys, noteKeys } = listedWal;
-
-  const backups = await readBackups(storage, listed, options);
   const starts = backups.flatMap(({ startLsn, high, low }) =>
     startLsn === undefined ? [] : { startLsn, high, low },
   );

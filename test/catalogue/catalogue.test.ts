@@ -4,6 +4,7 @@ import { readCatalogue } from "../../src/catalogue/catalogue.ts";
 import { segmentSets } from "../../src/catalogue/segment-set.ts";
 import { sizeOfNames, sizesOfName } from "../../src/catalogue/segment-size.ts";
 import { WalObjects } from "../../src/catalogue/wal-objects.ts";
+import { untilAborted } from "../../src/io/abort.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { metadataKey, sentinelKey } from "../../src/layout/keys.ts";
@@ -186,6 +187,24 @@ describe("catalogue", () => {
         [false, 0],
       ],
     );
+  });
+
+  test("reads the documents of backups while it lists the WAL", async () => {
+    const document = Promise.withResolvers<void>();
+    class Held extends MemoryStorage {
+      override get(...args: Parameters<MemoryStorage["get"]>) {
+        document.resolve();
+        return super.get(...args);
+      }
+      override async *list(...[prefix, options]: Parameters<MemoryStorage["list"]>) {
+        if (prefix === "wal_005/") await untilAborted(document.promise, options.signal);
+        yield* super.list(prefix, options);
+      }
+    }
+    const storage = new Held();
+    await put(storage, sentinelKey("base_000000010000000000000002"));
+    const catalogue = await readCatalogue(storage, { signal: AbortSignal.timeout(20_000) });
+    assert.equal(catalogue.backups.length, 1);
   });
 
   test("a sentinel that can't be read is a backup still", async () => {
