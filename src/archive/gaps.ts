@@ -86,10 +86,13 @@ export async function shipGaps(
   for (const name of await listLocalGaps(directory)) {
     const path = join(directory, `${name}${SUFFIX}`);
     const text = await readFile(path, "utf8").catch((error: unknown) => {
+      // The drainer and a wal-push may both be at it.
+      if (systemErrorCode(error) === "ENOENT") return undefined;
       throw localFileError("read", path, error);
     });
+    if (text === undefined) continue;
     if (!isOfCopy(text) && !(await isOurs(storage, name, owner, options))) {
-      await rename(path, join(directory, `${name}${KEPT_SUFFIX}`));
+      await keepAside(directory, name);
       continue;
     }
     try {
@@ -102,6 +105,15 @@ export async function shipGaps(
     shipped.push(name);
   }
   return shipped;
+}
+
+async function keepAside(directory: string, name: string): Promise<void> {
+  const path = join(directory, `${name}${SUFFIX}`);
+  try {
+    await rename(path, join(directory, `${name}${KEPT_SUFFIX}`));
+  } catch (error) {
+    if (systemErrorCode(error) !== "ENOENT") throw localFileError("rename", path, error);
+  }
 }
 
 async function isOurs(

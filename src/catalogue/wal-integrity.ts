@@ -1,6 +1,11 @@
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import { type TimelineHistory, timelineOf } from "../postgres/timeline-history.ts";
-import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-file.ts";
+import {
+  formatSegmentName,
+  segmentNumberOf,
+  segmentOfEnd,
+  segmentStart,
+} from "../postgres/wal-file.ts";
 import type { SegmentRun, SegmentSet } from "./segment-set.ts";
 
 /** WAL-G's words for a segment. */
@@ -27,6 +32,8 @@ export interface IntegrityQuery {
   readonly delayedMax: number;
   /** Segments behind those that may be under way still. */
   readonly uploadingMax: number;
+  /** Names of segments that the queue policy gave up: never late, never under way. */
+  readonly givenUp: ReadonlySet<string>;
 }
 
 export interface IntegrityReport {
@@ -60,7 +67,9 @@ export function checkIntegrity(query: IntegrityQuery): IntegrityReport {
   for (let number = end - 1; number >= from; number -= 1) {
     const timeline = segmentTimeline(query.history, number, segmentBytes);
     const isFound = query.sets.get(timeline)?.has(number) === true;
-    const status = patience.judge(isFound);
+    const name = formatSegmentName(timeline, BigInt(number), segmentBytes);
+    const expected = patience.judge(isFound);
+    const status = !isFound && query.givenUp.has(name) ? "MISSING_LOST" : expected;
     const last = backwards.at(-1);
     if (last?.timeline === timeline && last.status === status) {
       backwards[backwards.length - 1] = { ...last, first: number };

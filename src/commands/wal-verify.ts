@@ -1,3 +1,4 @@
+import { listGapRecords } from "../archive/stored-gaps.ts";
 import { findBackup, LATEST } from "../backup/catalogue.ts";
 import { type Catalogue, type CatalogueBackup, readCatalogue } from "../catalogue/catalogue.ts";
 import {
@@ -91,7 +92,9 @@ export const walVerify: Command<WalVerifyArguments> = {
       const history = historyOf(view, current.timeline);
       const place = { storage, catalogue, history, signal };
       const fromLsn = await findStart(place, backup);
-      results.set("integrity", integrityResult({ view, history, fromLsn }, current, context));
+      const givenUp = await listGapRecords(storage, { signal });
+      const found = { view, history, fromLsn, givenUp };
+      results.set("integrity", integrityResult(found, current, context));
     }
     if (checks.has("timeline")) results.set("timeline", timelineResult(view, current));
     await context.write(isJson ? formatResults(results) : textOf(results));
@@ -169,10 +172,11 @@ interface Found {
   readonly view: WalView;
   readonly history: TimelineHistory;
   readonly fromLsn: Lsn | undefined;
+  readonly givenUp: ReadonlySet<string>;
 }
 
 function integrityResult(
-  { view, history, fromLsn }: Found,
+  { view, history, fromLsn, givenUp }: Found,
   current: Position,
   { config }: Context,
 ): CheckResult {
@@ -181,6 +185,7 @@ function integrityResult(
     history,
     currentLsn: current.lsn,
     fromLsn,
+    givenUp,
     delayedMax: config.integrityMaxDelayedWals,
     uploadingMax: config.uploadConcurrency,
   });

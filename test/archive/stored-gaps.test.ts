@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
+import { type Gap, recordGap, shipGaps } from "../../src/archive/gaps.ts";
 import { firstGapFrom, isGivenUp, listOpenGaps } from "../../src/archive/stored-gaps.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import type { Log, LogFields } from "../../src/io/log.ts";
@@ -124,3 +127,20 @@ test("a segment that is missing before later ones is not the end of the archive"
   await assert.rejects(canEndAtHole, { name: "NotInArchiveError" });
   await assert.rejects(bench.fetch("00000003.history", destination), { name: "NotInArchiveError" });
 });
+
+test("a record that another process has just shipped is no failure", async () => {
+  await using bench = await openWorkbench();
+  const names = [segment(1, 7), segment(1, 8)];
+  for (const name of names) await recordGap(bench.directory, gapOf(name), { signal });
+  bench.storage.interceptOnce(/gaps/, async (next) => {
+    for (const name of names) await rm(join(bench.directory, `${name}.json`));
+    await next();
+  });
+  const owner = { dataDirectory: bench.directory, serverName: "a" };
+  const shipped = await shipGaps(bench.storage, bench.directory, owner, { signal });
+  assert.equal(shipped.length, 1);
+});
+
+function gapOf(name: string): Gap {
+  return { name, systemId: undefined, atMs: 0, reason: "away", isCopy: true };
+}

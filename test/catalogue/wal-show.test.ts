@@ -4,6 +4,7 @@ import { walShow } from "../../src/commands/wal-show.ts";
 import { walVerify } from "../../src/commands/wal-verify.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
+import { gapKey } from "../../src/layout/keys.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { runCommand } from "../support/command-run.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
@@ -130,6 +131,23 @@ describe("an archive with holes", () => {
         [segment(15), 3, "MISSING_UPLOADING"],
         [segment(18), 2, "MISSING_DELAYED"],
       ],
+    );
+  });
+
+  test("what the queue policy gave up is lost, however new it is", async () => {
+    const storage = await archiveOf(...present);
+    const gap = bytesSource(Buffer.from("{}"));
+    for (const low of [6, 19]) await storage.put(gapKey(segment(low)), gap, { signal });
+    const options = { isWalVerifyExitZero: true, uploadConcurrency: 16 };
+    const { stdout } = await runCommand(walVerify, storage, check, options);
+    const { integrity } = JSON.parse(stdout);
+    assert.equal(integrity.status, "FAILURE");
+    const lost = integrity.details.filter((run: Readonly<Record<string, unknown>>) => {
+      return run["status"] === "MISSING_LOST";
+    });
+    assert.deepEqual(
+      lost.map((run: Readonly<Record<string, unknown>>) => run["start_segment"]),
+      [segment(19)],
     );
   });
 
