@@ -50,6 +50,12 @@ const SERVERS: readonly Server[] = [
     contract: "gcs on fake-gcs-server:",
     roundTrip: "GCS on fake-gcs-server",
   },
+  goServer(
+    "rclone",
+    "github.com/rclone/rclone",
+    "v1.75.1",
+    "`serve s3`: create-only puts of one request replace, lists know no start",
+  ),
   {
     name: "swift",
     contract: "s3 on swift:",

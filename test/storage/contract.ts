@@ -26,6 +26,10 @@ export interface ContractOptions extends ListContractOptions {
   readonly isLargeCreateChecked?: boolean;
   /** True where an object of the same length within the same second is the same version. */
   readonly areVersionsCoarse?: boolean;
+  /** False where a create-only put of one request replaces: such a store is for one writer. */
+  readonly isSmallCreateChecked?: boolean;
+  /** False where a delete above or below an object's key is no delete of nothing. */
+  readonly areFoldersPassedOver?: boolean;
   /** False where an object is away for a moment while it is replaced: then reads may fail. */
   readonly isReplaceAtomic?: boolean;
 }
@@ -50,14 +54,17 @@ export function storageContract(
     });
   };
 
-  describeObjects(contract, options.areVersionsCoarse ?? false);
+  describeObjects(contract, options);
   describeBodies(contract, options.isReplaceAtomic ?? true);
   describeFailures(contract);
   describeLists(contract, options);
   describeCreation(contract, options);
 }
 
-function describeObjects(contract: Contract, areVersionsCoarse: boolean): void {
+function describeObjects(
+  contract: Contract,
+  { areVersionsCoarse = false, areFoldersPassedOver = true }: ContractOptions,
+): void {
   contract("what was put is seen at once, and replaced as a whole", async (storage) => {
     const before = Date.now();
     await storage.put("wal_005/one", text("first content"), { signal });
@@ -88,7 +95,8 @@ function describeObjects(contract: Contract, areVersionsCoarse: boolean): void {
       await assert.rejects(textOf(storage, key), { name: "ObjectNotFoundError" }, key);
       await assert.rejects(textOf(storage, key, 0, 0), { name: "ObjectNotFoundError" }, key);
       await assert.rejects(storage.stat(key, { signal }), { name: "ObjectNotFoundError" }, key);
-      await storage.delete([key], { signal });
+      const isFolderKey = key === "wal_005" || key === "wal_005/one/deeper";
+      if (areFoldersPassedOver || !isFolderKey) await storage.delete([key], { signal });
     }
     assert.equal(await textOf(storage, "wal_005/one"), "x");
   });
@@ -276,9 +284,17 @@ function describeFailures(contract: Contract): void {
 
 function describeCreation(
   contract: Contract,
-  { isCreateAtomic = true, isLargeCreateChecked = true }: ContractOptions,
+  {
+    isCreateAtomic = true,
+    isLargeCreateChecked = true,
+    isSmallCreateChecked = true,
+  }: ContractOptions,
 ): void {
-  for (const sizeBytes of isLargeCreateChecked ? [10, 26 * MIB] : [10]) {
+  const sizes = [
+    ...(isSmallCreateChecked ? [10] : []),
+    ...(isLargeCreateChecked ? [26 * MIB] : []),
+  ];
+  for (const sizeBytes of sizes) {
     contract(`a create-only put of ${sizeBytes} bytes never replaces`, async (storage) => {
       await storage.put("wal_005/a", patternSource(sizeBytes, 1), { signal, ifAbsent: true });
       const again = storage.put("wal_005/a", patternSource(sizeBytes, 2), {

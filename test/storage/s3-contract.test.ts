@@ -13,6 +13,13 @@ const gaps: Readonly<Partial<Record<S3ServerKind, ContractOptions>>> = {
   swift: { isCreateAtomic: false, keyCount: 101 },
   // Answers 400 where a part of the prefix is "." or "..".
   minio: { areDotPrefixesListed: false },
+  // Its objects are files of a directory, and it knows neither If-None-Match nor start-after.
+  rclone: {
+    areFoldersPassedOver: false,
+    isCreateAtomic: false,
+    isSmallCreateChecked: false,
+    isStartObeyed: false,
+  },
 };
 
 for (const kind of await availableS3Servers()) {

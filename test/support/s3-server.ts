@@ -11,10 +11,11 @@ import { chownTree, serverUser } from "./server-user.ts";
  * Real S3 servers. `swift` is Debian's OpenStack Swift (2.30: refuses If-None-Match, wants
  * Content-MD5, so it stands for old and strict providers), `moto` is PyPI's emulation of AWS (all
  * headers, atomic create; checks no hashes and no signatures), `versitygw` a gateway to a directory
- * (strict signatures and checksums, atomic create). scripts/test-servers.sh installs the first two,
- * `npm run test:interop` the others; `minio` starts for that only.
+ * (strict signatures and checksums, atomic create), `rclone` its `serve s3` over a directory.
+ * scripts/test-servers.sh installs the first two, `npm run test:interop` the others; `minio` and
+ * `rclone` start for that only.
  */
-export type S3ServerKind = "swift" | "moto" | "versitygw" | "minio";
+export type S3ServerKind = "swift" | "moto" | "versitygw" | "minio" | "rclone";
 
 export interface S3Server extends AsyncDisposable {
   readonly kind: S3ServerKind;
@@ -112,10 +113,26 @@ const PROGRAMS: Readonly<Record<S3ServerKind, Program>> = {
       return { child, port, accessKeyId, secretAccessKey };
     },
   },
+  rclone: {
+    needs: [join(CACHE, "bin", "rclone")],
+    async launch(directory) {
+      const port = await freePort();
+      const accessKeyId = "rclone-key";
+      const secretAccessKey = "rclone-secret";
+      const listening = ["--addr", `127.0.0.1:${port}`];
+      const words = ["serve", "s3", "--config=/dev/null", ...listening, directory];
+      const child = startChildServer(join(CACHE, "bin", "rclone"), words, {
+        cwd: directory,
+        env: { RCLONE_AUTH_KEY: `"${accessKeyId},${secretAccessKey}"` },
+      });
+      await child.listening(port);
+      return { child, port, accessKeyId, secretAccessKey };
+    },
+  },
 };
 
 export const S3_SERVER_KINDS: readonly S3ServerKind[] = ["swift", "moto", "versitygw"];
-const INTEROP_KINDS: readonly S3ServerKind[] = [...S3_SERVER_KINDS, "minio"];
+const INTEROP_KINDS: readonly S3ServerKind[] = [...S3_SERVER_KINDS, "minio", "rclone"];
 
 /** Whether this is a run of `npm run test:interop`, which starts all servers that it can have. */
 export const isInterop = process.env["WALNUT_INTEROP"] === "1";
