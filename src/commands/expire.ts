@@ -71,7 +71,7 @@ function requirePolicy(policy: RetentionConfig): void {
   if (isPolicyGiven(policy)) return;
   throw new ConfigError("no retention policy is configured", {
     hint:
-      "Set at least one of WALNUT_RETAIN_DAYS, WALNUT_RETAIN_PITR_DAYS, WALNUT_RETAIN_FULLS and " +
+      "Set at least one (to more than 0) of WALNUT_RETAIN_DAYS, WALNUT_RETAIN_PITR_DAYS, WALNUT_RETAIN_FULLS and " +
       "WALNUT_RETAIN_DAILY to _YEARLY; docs/retention.md has examples.",
   });
 }

@@ -26,10 +26,10 @@ export interface RetentionPolicy {
 const NS_PER_DAY = 86_400_000_000_000n;
 const MS_PER_DAY = 86_400_000;
 
-/** Whether the policy says anything. */
+/** Whether the policy says anything: noughts alone, which may mean "off", keep nothing. */
 export function isPolicyGiven(policy: RetentionPolicy): boolean {
   const { minimumFulls: _, ...rules } = policy;
-  return Object.values(rules).some((value) => value !== undefined);
+  return Object.values(rules).some((value) => value !== undefined && value > 0);
 }
 
 /** Decides by the policy which backups stay. Pure: `nowNs` is when "within so many days" ends. */

@@ -1,6 +1,7 @@
 import type { Dirent } from "node:fs";
-import { opendir, stat } from "node:fs/promises";
+import { opendir, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { StorageError } from "../errors.ts";
 import { directoryError, isMissing } from "./directory-errors.ts";
 import { compareKeys, isTemporaryName, isValidKey } from "./key.ts";
 import type { ListOptions, ObjectInfo } from "./storage.ts";
@@ -82,11 +83,26 @@ async function entryKey(root: string, folder: string, entry: Dirent): Promise<st
   try {
     const stats = await stat(join(root, key));
     if (stats.isFile()) return key;
-    return stats.isDirectory() ? `${key}/` : undefined;
+    if (!stats.isDirectory()) return undefined;
+    if (entry.isSymbolicLink()) await refuseCircle(root, folder, key);
+    return `${key}/`;
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
   }
+}
+
+/** A link to a folder in which it lies itself would be followed until the system gives up. */
+async function refuseCircle(root: string, folder: string, link: string): Promise<void> {
+  const [holder, target] = await Promise.all([
+    realpath(join(root, folder)),
+    realpath(join(root, link)),
+  ]);
+  if (!`${holder}/`.startsWith(`${target}/`)) return;
+  throw new StorageError(`${join(root, link)} is a symbolic link that leads back to ${target}`, {
+    isRetryable: false,
+    hint: "Remove the link: a repository that holds itself can't be listed.",
+  });
 }
 
 function mayMatch(key: string, { prefix, startAfter }: Search): boolean {

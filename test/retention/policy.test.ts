@@ -182,6 +182,11 @@ describe("expire", () => {
       name: "ConfigError",
       message: "no retention policy is configured",
     });
+    const noughts = { windowDays: 0, pitrDays: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+    await assert.rejects(
+      runCommand(expire, storage, ["--confirm"], { retention: { ...noughts, minimumFulls: 1 } }),
+      { message: "no retention policy is configured" },
+    );
     const empty = await repository([]);
     const before = empty.keys;
     await runCommand(expire, empty, ["--confirm"], { retention: policy });

@@ -98,6 +98,23 @@ test("links to files and folders elsewhere are followed", async () => {
   assert.equal(await textOf(storage, "wal_005/z"), "through");
 });
 
+test("a link to a folder that holds it is named; other links to folders are followed", async () => {
+  for (const [place, target] of [
+    ["wal_005/loop", ".."],
+    ["wal_005/sub/loop", "../../wal_005"],
+    ["self", "."],
+  ] as const) {
+    const { root, storage } = await openNew();
+    await mkdir(join(root, "wal_005", "sub"), { recursive: true });
+    await symlink(target, join(root, place));
+    await assert.rejects(keysOf(storage, ""), {
+      name: "StorageError",
+      message: `${join(root, place)} is a symbolic link that leads back to ${join(root, place, "..", target)}`,
+      hint: /^Remove the link/,
+    });
+  }
+});
+
 test("a key can't be both an object and a folder", async () => {
   const { storage } = await openNew();
   await putAll(storage, ["a", "b/c"]);
