@@ -6,6 +6,7 @@ import type { BenchCluster } from "./bench-cluster.ts";
 import { compare, formatTable } from "./figures.ts";
 import { type Peer, pgBackRestAsyncPeer, pgBackRestPeer, setupLines, walnutPeer } from "./peers.ts";
 import type { Measurement } from "./process.ts";
+import { settle } from "./settle.ts";
 import { LATENCY_MS, type SlowStore } from "./slow-store.ts";
 
 const TIMEOUT_MS = 600_000;
@@ -80,6 +81,7 @@ function prepareBacklog(cluster: BenchCluster, segmentCount: number): void {
   }
   cluster.sql("select pg_switch_wal()");
   cluster.sql("checkpoint");
+  settle(join(cluster.dataDirectory, "pg_wal"));
 }
 
 async function drained(cluster: BenchCluster, command: string): Promise<Measurement> {

@@ -5,6 +5,7 @@ import { BIN, type BenchCluster } from "./bench-cluster.ts";
 import { type Spread, spread, triple } from "./figures.ts";
 import { type Peer, pgBackRestPeer, setupLines, walnutPeer } from "./peers.ts";
 import { measure } from "./process.ts";
+import { settle } from "./settle.ts";
 import { LATENCY_MS, type SlowStore } from "./slow-store.ts";
 
 const PORT = "54330";
@@ -129,6 +130,7 @@ async function replay(cluster: BenchCluster, base: string, restorer: Restorer): 
   for (const path of restorer.spools ?? []) {
     execFileSync("find", [path, "-mindepth", "1", "-delete"]);
   }
+  settle();
   execFileSync("cp", ["-a", base, dataDirectory]);
   writeFileSync(join(dataDirectory, "recovery.signal"), "");
   const command = restorer.command(dataDirectory).replaceAll("'", "''");

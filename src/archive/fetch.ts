@@ -8,6 +8,7 @@ import {
   StorageError,
   WrongKeyError,
 } from "../errors.ts";
+import type { ByteStream } from "../io/bytes.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
 import { ReadAhead } from "../io/read-ahead.ts";
@@ -48,6 +49,8 @@ export interface FetchOptions extends CallOptions {
    * for the end of the archive.
    */
   readonly canEndAtHole?: boolean;
+  /** Told once, when the first bytes of an object of that name are here. */
+  readonly onFound?: () => void;
   readonly log: Log;
 }
 
@@ -55,6 +58,8 @@ export interface FetchOptions extends CallOptions {
 export interface AheadOptions extends Omit<FetchOptions, "checkRecords" | "usePartial"> {
   /** Of the data directory that the segment is for. */
   readonly systemId: bigint;
+  /** Where it is written before it has its name, on the same file system. */
+  readonly temporaryPath: string;
   /**
    * What the segment before leaves open, as far as that is known. `isProof`: nothing else proves
    * the first record, so that it is worth waiting for.
@@ -127,7 +132,7 @@ interface Wanted {
   /** Absent for a file that was asked for. */
   readonly ahead?: Pick<
     AheadOptions,
-    "findOpenRecord" | "onOpenRecord" | "waitForTurn" | "onLanded"
+    "temporaryPath" | "findOpenRecord" | "onOpenRecord" | "waitForTurn" | "onLanded"
   >;
 }
 
@@ -138,6 +143,7 @@ class Fetch {
   readonly #scope: DeadlineScope;
   /** Why an object that was there could not be used. */
   #failure: DamagedError | undefined;
+  #isFound = false;
 
   constructor(storage: Storage, wanted: Wanted, options: FetchOptions, scope: DeadlineScope) {
     this.#storage = storage;
@@ -314,7 +320,7 @@ class Fetch {
     const { codecJobs, checkRecords = true } = this.#options;
     const { signal } = this.#scope;
     const codec = requireCodec(storage, stored);
-    const object = storage.get(stored.key, { signal });
+    const object = this.#announced(storage.get(stored.key, { signal }));
     await using download =
       ahead === undefined
         ? undefined
@@ -335,8 +341,22 @@ class Fetch {
     await writeFileDurably(path, checked, {
       signal,
       // After a power cut nobody looks for what was fetched ahead.
-      ...(ahead === undefined ? {} : { isNameDurable: false, onWritten: ahead.onLanded }),
+      ...(ahead === undefined
+        ? {}
+        : {
+            temporaryPath: ahead.temporaryPath,
+            isNameDurable: false,
+            onWritten: ahead.onLanded,
+          }),
     });
+  }
+
+  async *#announced(object: ByteStream): ByteStream {
+    for await (const chunk of object) {
+      if (!this.#isFound) this.#options.onFound?.();
+      this.#isFound = true;
+      yield chunk;
+    }
   }
 
   #damaged({ key }: StoredWal, cause: FormatError): DamagedError {

@@ -12,6 +12,9 @@ const RECOVERY = /^\d{1,10}-[0-9a-f]{8}$/;
 /** Behind the name of a segment that is under way: the shell waits while there is such a file. */
 export const COMING_SUFFIX = ".coming";
 
+/** Beside the directory, where its watch does not see each write. */
+const LANDING_SUFFIX = ".landing";
+
 /** Whether a text can be the name of a recovery. */
 export function isRecoveryName(text: string): boolean {
   return RECOVERY.test(text);
@@ -38,7 +41,9 @@ export class PrefetchDirectory implements AsyncDisposable {
       for (const name of await readdir(parent)) {
         await rm(join(parent, name), { recursive: true, force: true });
       }
-      await mkdir(join(parent, own), { mode: 0o700 });
+      for (const name of [own, `${own}${LANDING_SUFFIX}`]) {
+        await mkdir(join(parent, name), { mode: 0o700 });
+      }
     } catch (error) {
       throw localFileError("clear", parent, error);
     }
@@ -53,6 +58,11 @@ export class PrefetchDirectory implements AsyncDisposable {
 
   pathOf(name: string): string {
     return join(this.path, name);
+  }
+
+  /** Where a segment is written before it has its name. */
+  temporaryPathOf(name: string): string {
+    return join(`${this.path}${LANDING_SUFFIX}`, name);
   }
 
   /** Whether a segment is still there, or, without a name, the directory itself. */
@@ -116,6 +126,8 @@ export class PrefetchDirectory implements AsyncDisposable {
     for (const reader of this.holds() ? this.#readers.values() : []) {
       await rm(join(this.#parent, reader), { force: true });
     }
-    await rm(this.path, { recursive: true, force: true });
+    for (const path of [`${this.path}${LANDING_SUFFIX}`, this.path]) {
+      await rm(path, { recursive: true, force: true });
+    }
   }
 }

@@ -256,11 +256,8 @@ class Prefetcher {
 
   #begin(name: string, directory: PrefetchDirectory): void {
     const abort = new AbortController();
-    const done = this.#fetch(
-      name,
-      directory,
-      AbortSignal.any([this.#options.signal, abort.signal]),
-    );
+    const signal = AbortSignal.any([this.#options.signal, abort.signal]);
+    const done = this.#fetch(name, directory, signal);
     this.#underWay.set(name, { done, abort });
   }
 
@@ -274,6 +271,7 @@ class Prefetcher {
         ...this.#options,
         signal,
         systemId: this.#control.systemId,
+        temporaryPath: directory.temporaryPathOf(name),
         findOpenRecord: (header, isProof) =>
           this.#openRecords.before(name, header, { isProof, signal }),
         onOpenRecord: (openRecord) => this.#openRecords.note(name, openRecord),

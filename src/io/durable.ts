@@ -11,7 +11,7 @@ export interface DurableWriteOptions {
   readonly signal: AbortSignal;
   /** Permission bits before the umask; 0o600 unless given. */
   readonly mode?: number;
-  /** In the directory of the final path; `<path>.tmp-<16 hex digits>` unless given. */
+  /** On the file system of the final path; `<path>.tmp-<16 hex digits>` unless given. */
   readonly temporaryPath?: string;
   /**
    * An existing directory above the file. Directories between the two are made (0755) when they are

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { open, readFile } from "node:fs/promises";
+import { open, readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { fetchWalAhead } from "../../src/archive/fetch.ts";
@@ -42,11 +42,8 @@ test("a segment that is asked for when half of it is written comes whole (E06)",
   rig.start();
   await rig.untilOpen();
   const directory = join(rig.spool.prefetch, RECOVERY);
-  const isHalfThere = () =>
-    readdirSync(directory).some(
-      (name) =>
-        name.startsWith(`${rig.nameAt(1)}.tmp-`) && (sizeOf(join(directory, name)) ?? 0) > 100_000,
-    );
+  const landing = `${await realpath(directory)}.landing`;
+  const isHalfThere = () => (sizeOf(join(landing, rig.nameAt(1))) ?? 0) > 100_000;
   await until("half of it", isHalfThere);
   let answered = "";
   const asked = rig.take(rig.nameAt(1)).then((answer) => (answered = answer.kind));
@@ -118,9 +115,10 @@ test("a segment fetched ahead has landed when it is written, and not yet its nam
     systemId: wal.systemId,
     findOpenRecord: async () => undefined,
     onOpenRecord: () => assert.deepEqual(landed, []),
+    temporaryPath: join(directory, `${name}.landing`),
     waitForTurn: async () => {},
     onLanded: () => landed.push(readdirSync(directory)),
   });
-  assert.match(landed.join(), /^[0-9A-F]{24}\.tmp-[0-9a-f]{16}$/);
+  assert.match(landed.join(), /^[0-9A-F]{24}\.landing$/);
   assert.ok((await readFile(join(directory, name))).equals(rig.contentOf(name)));
 });
