@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
 import { lstat, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -387,6 +388,20 @@ test("nothing is under the final name while the content arrives (E06)", async ()
   await bench.fetch(name, destination);
   assert.equal(seen.length, 8);
   for (const names of seen) assert.match(names.join(), /^RECOVERYXLOG\.tmp-[0-9a-f]{16}$/);
+  await assertFetched();
+});
+
+test("that an object is there is told once and before the file is, and never of none", async () => {
+  await warm();
+  const names: string[][] = [];
+  const found = { onFound: () => void names.push(readdirSync(join(bench.directory, "pg_wal"))) };
+  await assert.rejects(bench.fetch(name, destination, found), { name: "NotInArchiveError" });
+  assert.deepEqual(names, []);
+  await put(key, Buffer.from("rubbish"));
+  await put(`wal_005/${name}.br`, await bench.compress("brotli", content));
+  await bench.fetch(name, destination, found);
+  assert.equal(names.length, 1);
+  assert.ok(!names[0]?.includes("RECOVERYXLOG"));
   await assertFetched();
 });
 
