@@ -71,9 +71,7 @@ export const walRestore: Command<Arguments> = {
     await using archive = new Archive(context);
     await bringMissing(source, fork, archive);
     const isToBeRewound = await bringMissing(target, fork, archive);
-    if (isToBeRewound && archive.isComplete) {
-      await bringFromCheckpoint(target, fork, { archive, signal });
-    }
+    if (isToBeRewound) await bringFromCheckpoint(target, fork, { archive, signal });
     archive.finish();
   },
 };
@@ -93,19 +91,34 @@ async function bringMissing(
   return names !== undefined;
 }
 
-/** Goes back from the fork to the checkpoint before it, as pg_rewind does. */
+/** So many segments in a row that can't be had are the end of what the archive holds. */
+const LACKING_MAX = 8;
+
+/**
+ * Goes back from the fork to the checkpoint before it, as pg_rewind does; over segments that can't
+ * be had, which may come from elsewhere.
+ */
 async function bringFromCheckpoint(
   { walDirectory, control, history }: Side,
   fork: Lsn,
   { archive, signal }: { readonly archive: Archive; readonly signal: AbortSignal },
 ): Promise<void> {
   const segmentBytes = control.walSegmentBytes;
-  for (let number = segmentOfEnd(fork, segmentBytes); number > 0n; number -= 1n) {
+  let lacking = 0;
+  let number = segmentOfEnd(fork, segmentBytes);
+  for (; number > 0n && lacking < LACKING_MAX; number -= 1n) {
     const name = segmentNameOn(history, number, segmentBytes);
     const path = join(walDirectory, name);
-    if (!existsSync(path) && !(await archive.bring(name, walDirectory))) return;
-    if (await hasCheckpoint({ name, path }, fork, { signal })) return;
+    const isThere = existsSync(path) || (await archive.bring(name, walDirectory));
+    if (isThere && (await hasCheckpoint({ name, path }, fork, { signal }))) return;
+    lacking = isThere ? 0 : lacking + 1;
   }
+}
+
+interface Failure {
+  readonly name: string;
+  readonly path: string;
+  readonly error: OperationError;
 }
 
 /** Brings segments, and remembers which of them it could not. */
@@ -113,21 +126,17 @@ class Archive implements AsyncDisposable {
   readonly #context: Context;
   #storage: Storage | undefined;
   #wantedCount = 0;
-  readonly #failures: { readonly name: string; readonly error: OperationError }[] = [];
+  readonly #failures: Failure[] = [];
 
   constructor(context: Context) {
     this.#context = context;
   }
 
-  /** Whether all that was asked for was brought. */
-  get isComplete(): boolean {
-    return this.#failures.length === 0;
-  }
-
-  /** Gives whether the segment is there now. */
+  /** Gives whether the segment is there now. What could not be brought is not tried again. */
   async bring(name: string, walDirectory: string): Promise<boolean> {
     const { config, log, signal } = this.#context;
     const path = join(walDirectory, name);
+    if (this.#failures.some((failure) => failure.path === path)) return false;
     this.#wantedCount += 1;
     this.#storage ??= await this.#context.openStorage();
     try {
@@ -144,7 +153,7 @@ class Archive implements AsyncDisposable {
     } catch (error) {
       if (!(error instanceof OperationError) || signal.aborted) throw error;
       log.error("not restored", { wal: name, reason: error.message });
-      this.#failures.push({ name, error });
+      this.#failures.push({ name, path, error });
       return false;
     }
   }

@@ -13,6 +13,7 @@ import {
   mkdtemp,
   readdir,
   readFile,
+  rename,
   rm,
   writeFile,
 } from "node:fs/promises";
@@ -310,6 +311,16 @@ test("wal-restore brings what pg_rewind needs, and the old primary follows", asy
 
   // Also what lies before the fork, back to a checkpoint; pg_rewind finds it without asking.
   await takeArchivedWalAway(a);
+  // One that can't be had does not keep those behind it away.
+  const forked = lost.replace(/^.{8}/, "00000001");
+  const isOld = (name: string) => /^00000001.{16}$/.test(name) && name < forked;
+  const [stored = ""] = (await storedFiles()).filter((name) => name.startsWith(forked));
+  await rename(join(repository, "wal_005", stored), join(base, stored));
+  const incomplete = await walnutB.run("wal-restore", a.dataDirectory, b.dataDirectory);
+  assert.match(incomplete.stderr, new RegExp(`1 of \\d+ WAL segments.* the first is ${forked}`));
+  assert.equal(incomplete.code, 31);
+  assert.ok((await readdir(join(a.dataDirectory, "pg_wal"))).some(isOld), incomplete.stderr);
+  await rename(join(base, stored), join(repository, "wal_005", stored));
   await must(walnutB.run("wal-restore", a.dataDirectory, b.dataDirectory));
   runRewind(a, b, "--dry-run");
 
