@@ -1,6 +1,7 @@
 import { lstat, rm } from "node:fs/promises";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { systemErrorCode } from "../errors.ts";
+import { localFileError } from "../io/system-error.ts";
 import { formatLine, readLines, socketAddress } from "./drain-protocol.ts";
 
 /** What is said over a socket: lines of JSON, a request and its answers. */
@@ -21,7 +22,8 @@ export class LineServer implements AsyncDisposable {
   readonly #inode: bigint;
 
   /**
-   * Undefined when another process listens there. A socket that nobody listens at is taken over.
+   * Undefined when another process listens there. Whatever else is there is taken over. Rejects
+   * with LocalFileError.
    */
   static async listen<Request, Answer extends object>(
     path: string,
@@ -29,7 +31,9 @@ export class LineServer implements AsyncDisposable {
   ): Promise<LineServer | undefined> {
     using address = socketAddress(path);
     if (await isAlive(address.path)) return undefined;
-    await rm(path, { force: true });
+    await rm(path, { recursive: true, force: true }).catch((error: unknown) => {
+      throw localFileError("remove", path, error);
+    });
     const sockets = new Set<Socket>();
     const server = createServer((socket) => serve(socket, sockets, protocol));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -39,7 +43,7 @@ export class LineServer implements AsyncDisposable {
       await promise;
     } catch (error) {
       if (systemErrorCode(error) === "EADDRINUSE") return undefined;
-      throw error;
+      throw localFileError("listen at", path, error);
     }
     const { ino } = await lstat(path, { bigint: true });
     return new LineServer({ path, server, sockets, inode: ino });

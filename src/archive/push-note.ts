@@ -228,7 +228,7 @@ export class PushNotes {
   async forgetReaders(): Promise<void> {
     for (const name of await readdir(this.#directory)) {
       const isReader = READERS.some((kind) => kind.test(name));
-      if (isReader) await rm(join(this.#directory, name), { force: true });
+      if (isReader) await rm(join(this.#directory, name), { recursive: true, force: true });
     }
   }
 

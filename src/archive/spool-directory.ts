@@ -1,4 +1,4 @@
-import { lstat, mkdir, realpath, stat } from "node:fs/promises";
+import { access, constants, lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { basename, dirname, join, sep } from "node:path";
 import { RefusedError, systemErrorCode } from "../errors.ts";
@@ -122,13 +122,16 @@ function repositoryOf({ storage, storageFolder }: SpoolOptions): string | undefi
   return sha256Hex(JSON.stringify([storage, storageFolder ?? ""])).slice(0, 16);
 }
 
+/** The spool itself and the directories in it. */
+const PARTS = ["", "notes", "prefetch", "gaps"] as const;
+
 /** Gives the device, or undefined when the place can't be used. */
 async function makeOwned(
   path: string,
   { uid, device }: { readonly uid: number; readonly device: number | undefined },
 ): Promise<number | undefined> {
   try {
-    const found = (await isMissing(path)) ? await make(path, device) : await lstat(path);
+    const found = (await isIncomplete(path)) ? await make(path, device) : await lstat(path);
     if (found === undefined || !found.isDirectory() || found.uid !== uid) return undefined;
     // Somebody else who can write here could make us believe that a segment is archived.
     if ((found.mode & 0o022) !== 0) return undefined;
@@ -143,16 +146,15 @@ async function make(path: string, device: number | undefined) {
   // Looked at first: nothing is left behind in a place that is not used.
   if (device !== undefined && (await stat(dirname(path))).dev !== device) return undefined;
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  for (const directory of [path, join(path, "notes"), join(path, "prefetch"), join(path, "gaps")]) {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-  }
+  for (const part of PARTS) await mkdir(join(path, part), { recursive: true, mode: 0o700 });
   return await lstat(path);
 }
 
-async function isMissing(path: string): Promise<boolean> {
+/** Rejects with the system's error where it is there and can't be written to. */
+async function isIncomplete(path: string): Promise<boolean> {
   try {
-    // Made last: a spool whose making was cut off is completed.
-    await lstat(join(path, "gaps"));
+    // With the dot a file in the place of a directory is an error.
+    for (const part of PARTS) await access(`${join(path, part)}/.`, constants.W_OK);
     return false;
   } catch (error) {
     if (systemErrorCode(error) === "ENOENT") return true;

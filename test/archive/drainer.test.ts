@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { lstatSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -236,4 +237,16 @@ test("without a call only so many files are marked as done, and in the end nothi
   await until("more are marked", async () => (await done()) === 8);
   passedMs = 300_000;
   assert.equal(await running, "nobody called any more");
+});
+
+test("directories in the places of the socket and of a reader's link do not keep it away", async () => {
+  await addReady(LABEL_1);
+  const [reader, socket] = [join(spool.notes, "77"), spool.socket];
+  for (const path of [reader, socket]) await mkdir(join(path, "below"), { recursive: true });
+  const store = new Store();
+  const running = start(store);
+  await listening();
+  assert.equal((await push(LABEL_1)).kind, "stored");
+  await until("the reader has its link", () => lstatSync(reader).isSymbolicLink());
+  assert.equal(await running, "nothing to do");
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -57,6 +57,21 @@ test("a place that others may write to, or that is no directory, is not used", a
   await writeFile(first.path, "");
   assert.equal((await spoolDirectory({ cacheDirectory, dataDirectory: data })).path, second.path);
 });
+
+for (const part of ["notes", "prefetch", "gaps"]) {
+  test(`a spool without ${part} gets it back; with a file in its place it is not used`, async () => {
+    const data = await dataDirectory(`without-${part}`);
+    const cacheDirectory = join(directory, "cache");
+    const first = await spoolDirectory({ cacheDirectory, dataDirectory: data });
+    await rm(join(first.path, part), { recursive: true });
+    assert.deepEqual(await spoolDirectory({ cacheDirectory, dataDirectory: data }), first);
+    assert.ok((await stat(join(first.path, part))).isDirectory());
+    await rm(join(first.path, part), { recursive: true });
+    await writeFile(join(first.path, part), "");
+    const second = await spoolDirectory({ cacheDirectory, dataDirectory: data });
+    assert.ok(second.path.startsWith(cacheDirectory), second.path);
+  });
+}
 
 test("setup's line quotes what the shell and PostgreSQL would read", async () => {
   const spool = {
