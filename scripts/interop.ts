@@ -45,7 +45,7 @@ const SERVERS: readonly Server[] = [
       "fake-gcs-server",
       "github.com/fsouza/fake-gcs-server",
       "v1.52.2",
-      "lists have one page; ignores create-only for resumable uploads",
+      "lists have one page; ignores create-only for resumable uploads: a look, then a write",
     ),
     contract: "gcs on fake-gcs-server:",
     roundTrip: "GCS on fake-gcs-server",
@@ -54,7 +54,7 @@ const SERVERS: readonly Server[] = [
     "rclone",
     "github.com/rclone/rclone",
     "v1.75.1",
-    "`serve s3`: create-only puts of one request replace, lists know no start",
+    "`serve s3`: ignores create-only: a look, then a write; lists know no start",
   ),
   {
     name: "swift",

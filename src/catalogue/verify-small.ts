@@ -4,6 +4,7 @@ import { nodeCrypto } from "../io/builtin.ts";
 import { readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { parseChangeMap } from "../layout/change-map.ts";
+import { CREATE_ONLY_KEY } from "../layout/backup-group.ts";
 import { contentSumKey, parseContentSum, parseContentSumKey } from "../layout/content-sum.ts";
 import { parseJson } from "../layout/json.ts";
 import {
@@ -29,6 +30,8 @@ const SMALL_BYTES_MAX = 16 * 1024 * 1024;
 const CHANGES_BYTES_MAX = 1024 * 1024 * 1024;
 /** Of our own, those that others rewrite. */
 const CHANGING = /^walnut_005\/(writers|index|locks)\//;
+/** Of our own, those that may be lost or written over at any time. */
+const UNCHECKED: readonly string[] = [verifyMemoryKey, CREATE_ONLY_KEY];
 /** Of our own, those of which there is one for every few segments: too many to read each time. */
 const NUMEROUS: readonly string[] = [COMMIT_INDEX_FOLDER, CHANGES_FOLDER];
 
@@ -56,7 +59,7 @@ export async function verifySmallObjects(
   await checkWalFolder(check, catalogue.wal, hasNumerous);
   for (const key of catalogue.ownKeys) {
     const isNumerous = NUMEROUS.some((folder) => key.startsWith(folder));
-    if (key === verifyMemoryKey || (isNumerous && !hasNumerous)) continue;
+    if (UNCHECKED.includes(key) || (isNumerous && !hasNumerous)) continue;
     await check.own(key);
     if (!CHANGING.test(key)) await check.remember(key);
   }

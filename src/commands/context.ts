@@ -1,7 +1,12 @@
 import type { Config } from "../config/config.ts";
 import type { OpenedKeys } from "../crypto/open.ts";
 import { ConfigError } from "../errors.ts";
-import { groupOfKey, isRewrittenKey, PROBE_FOLDER } from "../layout/backup-group.ts";
+import {
+  CREATE_ONLY_KEY,
+  groupOfKey,
+  isRewrittenKey,
+  PROBE_FOLDER,
+} from "../layout/backup-group.ts";
 import { WAL_FOLDER } from "../layout/keys.ts";
 import { ENCRYPTION_MARK_KEY, isSecretKey } from "../layout/secrecy.ts";
 import type { StorageUse } from "../storage/failover-open.ts";
@@ -61,6 +66,7 @@ export async function openSides(
     ...(config.mirror === undefined
       ? {}
       : { mirror: { config: config.mirror, isReader: use === "alive" } }),
+    createOnly: { cacheDirectory: config.cacheDirectory, key: CREATE_ONLY_KEY },
     requestTimeoutMs: config.requestTimeoutMs,
     uploadConcurrency: config.uploadConcurrency,
     ...(config.networkRateLimitBytesPerSecond === undefined

@@ -1,4 +1,5 @@
 import { ConfigError, UnsoundError } from "../errors.ts";
+import { CREATE_ONLY_KEY } from "../layout/backup-group.ts";
 import { compareStores, type Difference } from "../storage/mirror-compare.ts";
 import { syncMirror } from "../storage/mirror-sync.ts";
 import { MirroredStorage } from "../storage/mirrored.ts";
@@ -29,6 +30,7 @@ export const diffTool: StorageTool = async (words, context) => {
     const options = {
       isContentRead: words.has("content"),
       onEqual: () => void (counts.equal += 1),
+      unsharedKey: CREATE_ONLY_KEY,
       signal,
     };
     for await (const difference of compareStores(pair, queue, options)) {
@@ -57,6 +59,7 @@ export const syncTool: StorageTool = async (words, context) => {
     const repairs = syncMirror(pair, queue, {
       isContentRead: words.has("content"),
       isRestoring: words.has("restore"),
+      unsharedKey: CREATE_ONLY_KEY,
       judge: (side, key) => judgeObject(side === "primary" ? primary : copy, key, context),
       clock,
       log,

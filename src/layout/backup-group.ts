@@ -29,6 +29,12 @@ function group(top: string, name: string): ObjectGroup {
 /** Where a store is checked for writing. Ours. */
 export const PROBE_FOLDER = "walnut_005/probe/";
 
+/**
+ * Shows whether a store lets create-only puts replace an object. Ours; each store has its own, or
+ * none.
+ */
+export const CREATE_ONLY_KEY = "walnut_005/create-only.json";
+
 const OWN_FOLDER = "walnut_005/";
 
 /** Whether an object with this key may be replaced by a later state of the same. */

@@ -2,12 +2,14 @@ import { randomBytes } from "node:crypto";
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { createCrc32c } from "../io/crc32c.ts";
 import type { Crc32cSum } from "../io/crc32c.ts";
+import type { CreateOnlyMemory } from "./create-only.ts";
 import { deleteObject } from "./gcs-delete.ts";
 import { parseJson } from "./gcs-errors.ts";
 import { type GcsHead, headObject, readHead } from "./gcs-read.ts";
 import { UploadSession } from "./gcs-session.ts";
 import type { GcsTransport } from "./gcs-transport.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
+import { requireAbsent } from "./presence.ts";
 import type { Repeat } from "./repeat.ts";
 import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 
@@ -15,6 +17,10 @@ import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 export interface GcsPutContext {
   readonly transport: GcsTransport;
   readonly repeat: Repeat;
+  /** How the store takes ifGenerationMatch; absent for the put that finds it out. */
+  readonly createOnly?: CreateOnlyMemory;
+  /** Whether it may pass over the condition of a resumable upload. */
+  readonly isResumableDoubted: boolean;
   /** Length of chunks, and up to which an object is one request: a multiple of 256 KiB. */
   readonly chunkBytes: number;
 }
@@ -43,12 +49,14 @@ export function gcsPartLimits({ chunkBytes }: Pick<GcsPutContext, "chunkBytes">)
 export class GcsPut implements PartTarget {
   readonly #context: GcsPutContext;
   readonly #key: ObjectKey;
+  readonly #ifAbsent: boolean;
   readonly #condition: Readonly<Record<string, string>>;
 
   constructor(context: GcsPutContext, key: ObjectKey, options: PutOptions) {
     this.#context = context;
     this.#key = key;
-    this.#condition = options.ifAbsent === true ? { ifGenerationMatch: "0" } : {};
+    this.#ifAbsent = options.ifAbsent === true;
+    this.#condition = this.#ifAbsent ? { ifGenerationMatch: "0" } : {};
   }
 
   /** Its CRC32C goes before the bytes: GCS stores nothing that does not fit it. */
@@ -77,8 +85,10 @@ export class GcsPut implements PartTarget {
       isKeyed: true,
     } as const;
     let isUnsure = false;
+    const finding = this.#ifAbsent ? await this.#context.createOnly?.find({ signal }) : undefined;
     await this.#context.repeat(signal, async () => {
       try {
+        if (finding === "ignored") await this.#requireNoneSeen(signal);
         const head = readHead(await transport.sendForJson(call, { signal }));
         if (head === undefined) throw transport.unclear(call, "an object");
         await confirmStored(this.#context, head, { key: this.#key, crc32c });
@@ -93,7 +103,12 @@ export class GcsPut implements PartTarget {
   }
 
   async begin({ signal }: CallOptions): Promise<PartedObject> {
-    const { transport } = this.#context;
+    const { transport, repeat, isResumableDoubted } = this.#context;
+    const isLookedFor = this.#ifAbsent && isResumableDoubted;
+    const look = async () => {
+      if (isLookedFor) await repeat(signal, () => this.#requireNoneSeen(signal));
+    };
+    await look();
     const call = {
       verb: "begin the upload of",
       key: this.#key,
@@ -107,7 +122,7 @@ export class GcsPut implements PartTarget {
       body: Buffer.from(JSON.stringify({ contentType: CONTENT_TYPE })),
       isKeyed: true,
     } as const;
-    const location = await this.#context.repeat(signal, async () => {
+    const location = await repeat(signal, async () => {
       const { headers } = await transport.sendForText(call, { signal });
       const { location: found } = headers;
       if (found === undefined) throw transport.unclear(call, "a place to send to");
@@ -117,7 +132,19 @@ export class GcsPut implements PartTarget {
     return new ResumableObject(this.#context, session, {
       key: this.#key,
       sum: await createCrc32c(),
+      look,
     });
+  }
+
+  /** As far as we may look: who has the right to write only is not kept from writing. */
+  async #requireNoneSeen(signal: AbortSignal): Promise<void> {
+    const { transport } = this.#context;
+    try {
+      const look = () => headObject(transport, this.#key, { signal });
+      await requireAbsent(this.#key, transport.name, look);
+    } catch (error) {
+      if (!(error instanceof StorageAccessError)) throw error;
+    }
   }
 
   async #isStored(sizeBytes: number, crc32c: string, signal: AbortSignal): Promise<boolean> {
@@ -184,6 +211,8 @@ class ResumableObject implements PartedObject {
   readonly #session: UploadSession;
   readonly #key: ObjectKey;
   readonly #sum: Crc32cSum;
+  /** Rejects if the object is there and must not be replaced. */
+  readonly #look: () => Promise<void>;
   /** Of the chunk before: the next is sent after it. */
   #previous: Promise<void> = Promise.resolve();
   /** What is left of the last part: shorter than a chunk may be before the end. */
@@ -193,12 +222,21 @@ class ResumableObject implements PartedObject {
   constructor(
     context: GcsPutContext,
     session: UploadSession,
-    { key, sum }: { readonly key: ObjectKey; readonly sum: Crc32cSum },
+    {
+      key,
+      sum,
+      look,
+    }: {
+      readonly key: ObjectKey;
+      readonly sum: Crc32cSum;
+      readonly look: () => Promise<void>;
+    },
   ) {
     this.#context = context;
     this.#session = session;
     this.#key = key;
     this.#sum = sum;
+    this.#look = look;
   }
 
   async sendPart(_: number, body: Uint8Array, { signal }: CallOptions): Promise<void> {
@@ -208,6 +246,8 @@ class ResumableObject implements PartedObject {
   }
 
   async complete({ signal }: CallOptions): Promise<void> {
+    // Sending the chunks took its time since the first look.
+    await this.#look();
     const crc32c = this.#sum.base64();
     const totalBytes = this.#sentBytes + this.#rest.length;
     const end = { totalBytes, crc32c };

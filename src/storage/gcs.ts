@@ -1,4 +1,8 @@
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { silentLog } from "../io/log.ts";
+import type { Log } from "../io/log.ts";
+import { CreateOnlyMemory, isOtherServer } from "./create-only.ts";
+import type { CreateOnlyProbe } from "./create-only.ts";
 import { deleteSingly } from "./delete-singly.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import { googleTokens } from "./gcs-credentials.ts";
@@ -37,6 +41,9 @@ export interface GcsOptions extends RepeatOptions {
   readonly requestTimeoutMs: number;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
+  /** Absent: the store is believed to obey ifGenerationMatch. */
+  readonly createOnly?: CreateOnlyProbe | undefined;
+  readonly log?: Log | undefined;
 }
 
 /** For the chunks of all puts together; beyond it, each put may have one of the smallest. */
@@ -74,7 +81,19 @@ class GcsStorage implements Storage {
     this.#transport = transport;
     this.#repeat = createRepeat(options);
     const units = Math.max(Math.floor(config.chunkBytes / CHUNK_UNIT_BYTES), 1);
-    this.#puts = { repeat: this.#repeat, transport, chunkBytes: units * CHUNK_UNIT_BYTES };
+    const isResumableDoubted = isOtherServer(config.endpoint, "googleapis.com");
+    const chunkBytes = units * CHUNK_UNIT_BYTES;
+    const once = { repeat: runOnce, transport, chunkBytes, isResumableDoubted };
+    const createOnly = new CreateOnlyMemory({
+      name: this.name,
+      probe: isResumableDoubted ? options.createOnly : undefined,
+      clock: options.clock,
+      log: options.log ?? silentLog,
+      put: async (key, body, call) =>
+        await new GcsPut(once, key, { ...call, ifAbsent: true }).putWhole(body, call),
+      isRefusal: () => false,
+    });
+    this.#puts = { ...once, repeat: this.#repeat, createOnly };
     this.upkeep = {
       // Uploads that nobody completed end by themselves, and cost nothing.
       async *listUnfinished() {},
@@ -119,6 +138,8 @@ class GcsStorage implements Storage {
     this.#transport.destroy();
   }
 }
+
+const runOnce: Repeat = async (_, work) => await work();
 
 async function keepsVersions(
   transport: GcsTransport,

@@ -18,6 +18,8 @@ export interface CompareOptions extends CallOptions {
   /** Compare all bytes, not only where checksums raise the question. */
   readonly isContentRead: boolean;
   readonly onEqual?: (object: ObjectInfo) => void;
+  /** A key under which each store has its own object, or none: not compared. */
+  readonly unsharedKey?: ObjectKey;
 }
 
 /** All that differs, in the order of the keys. What changes meanwhile is looked at twice. */
@@ -29,6 +31,7 @@ export async function* compareStores(
   const { signal, onEqual } = options;
   for await (const entry of mergeLists([pair.primary, pair.mirror], "", { signal })) {
     const key = (entry[0] ?? entry[1])?.key ?? "";
+    if (key === options.unsharedKey) continue;
     const first = await compareOne(pair, { key, primary: entry[0], mirror: entry[1] }, options);
     const [primary, mirror] =
       first === undefined

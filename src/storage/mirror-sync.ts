@@ -10,6 +10,8 @@ export type Soundness = "whole" | "damaged" | "unknown";
 
 export interface SyncOptions extends CatchUpOptions {
   readonly isContentRead: boolean;
+  /** See CompareOptions. */
+  readonly unsharedKey?: ObjectKey;
   /** Bring back what only a mirror has. */
   readonly isRestoring: boolean;
   /** Reads an object of one side to its end; rejects with ObjectNotFoundError, and as stores do. */

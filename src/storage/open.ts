@@ -6,6 +6,7 @@ import { STORAGE_RETRY_POLICY, systemRandom } from "../io/retry.ts";
 import type { Random, RetryContext, RetryEvent, RetryPolicy } from "../io/retry.ts";
 import type { AzureConfig } from "./azure-config.ts";
 import { countedStorage } from "./counted.ts";
+import type { CreateOnlyProbe } from "./create-only.ts";
 import { deadlineStorage } from "./deadline.ts";
 import { DirectoryStorage } from "./directory.ts";
 import type { HealthRules } from "./failover-health.ts";
@@ -104,6 +105,8 @@ export interface OpenOptions extends CallOptions {
   /** Absent where there is one store. */
   readonly failover?: FailoverRequest | undefined;
   readonly mirror?: MirrorRequest | undefined;
+  /** How it is found out what a store does with create-only puts; `key` is below the folder. */
+  readonly createOnly?: CreateOnlyProbe | undefined;
   /** For one request; retries are not counted in. */
   readonly requestTimeoutMs: number;
   /** In all for one call with its retries; absent = the retries' own limit. */
@@ -235,8 +238,18 @@ async function openStore(config: StorageConfig, options: StoreOptions): Promise<
     const { openRcloneStorage } = await import("./rclone.ts");
     return await openRcloneStorage(config, options);
   }
-  const whole = await openWhole(config, options);
+  const whole = await openWhole(config, { ...options, createOnly: probeOf(config, options) });
   return config.prefix === "" ? whole : new PrefixedStorage(whole, config.prefix);
+}
+
+/** The same of a whole bucket. */
+function probeOf(
+  { prefix }: { readonly prefix: string },
+  { createOnly, folder = "" }: StoreOptions,
+): CreateOnlyProbe | undefined {
+  if (createOnly === undefined) return undefined;
+  const parts = [prefix, folder, createOnly.key].filter((part) => part !== "");
+  return { ...createOnly, key: parts.join("/") };
 }
 
 /** Each store is loaded when it is used: an SDK takes longer than a push to a directory in all. */

@@ -50,13 +50,28 @@ export async function* listObjects(
       position = { startAfter: last === "" ? startAfter : last };
       continue;
     }
+    const end = page.objects.at(-1)?.key;
+    if (page.next !== undefined && isBehind(end, last)) throw listsAgain(transport, prefix, last);
     for (const info of page.objects) {
       options.signal.throwIfAborted();
       last = info.key;
-      if (!info.key.endsWith("/")) yield info;
+      // Some stores know no start: they list everything, whatever was asked for.
+      if (!info.key.endsWith("/") && !isBehind(info.key, startAfter)) yield info;
     }
     position = page.next;
   }
+}
+
+function isBehind(key: ObjectKey | undefined, start: ObjectKey | undefined): boolean {
+  return key !== undefined && start !== undefined && compareKeys(key, start) <= 0;
+}
+
+function listsAgain(transport: S3Transport, prefix: string, last: ObjectKey): StorageError {
+  const what = `cannot list ${prefix} in ${transport.name}`;
+  return new StorageError(`${what}: asked for what follows "${last}", it begins anew`, {
+    isRetryable: false,
+    hint: "The store lists in pages and gives no way to the next one: such lists can't be used.",
+  });
 }
 
 /** Undefined if the store does not know this request. */
@@ -80,10 +95,9 @@ async function readPageV2(
   // A list always has it; a login page of some proxy, which is no empty bucket, has not.
   if (IsTruncated === undefined) throw transport.unclear("list", prefix, "a list");
   const objects = Contents.map(toInfo);
-  const [first] = objects;
   // A store that passes over what it does not know answers as to the older request.
-  const isBehind = first !== undefined && compareKeys(first.key, startAfter ?? last) <= 0;
-  const isStartIgnored = isBehind && (token ?? startAfter) !== undefined;
+  const isStarted = (token ?? startAfter) !== undefined;
+  const isStartIgnored = isStarted && isBehind(objects[0]?.key, startAfter ?? last);
   const isTokenMissing = IsTruncated && NextContinuationToken === undefined;
   if (isStartIgnored || isTokenMissing) return undefined;
   return { objects, next: IsTruncated ? { token: NextContinuationToken } : undefined };

@@ -1,4 +1,5 @@
-import { StorageError } from "../errors.ts";
+import { StorageAccessError, StorageError } from "../errors.ts";
+import type { CreateOnlyMemory } from "./create-only.ts";
 import { MIN_PART_BYTES, partBytes } from "./part-buffers.ts";
 import type { PartBuffers } from "./part-buffers.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
@@ -14,8 +15,10 @@ import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
 export interface S3PutContext {
   readonly transport: S3Transport;
   readonly buffers: PartBuffers;
-  /** Set by the first answer that refuses If-None-Match: from then on we look before we write. */
-  readonly conditions: { areRefused: boolean };
+  /** How the store takes If-None-Match. */
+  readonly createOnly: CreateOnlyMemory;
+  /** Whether it may check the condition for single requests only. */
+  readonly isCompletionDoubted: boolean;
   /** Length of parts, and up to which an object is one request. */
   readonly maxPartBytes: number;
   readonly uploadConcurrency: number;
@@ -71,11 +74,19 @@ export class S3Put implements PartTarget {
     return {
       sendPart: (partNumber, body, options) =>
         this.#context.repeat(options.signal, () => upload.uploadPart(partNumber, body, options)),
-      complete: (options) =>
-        this.#create(options.signal, ({ ifAbsent }) => upload.complete({ ...options, ifAbsent })),
+      complete: (options) => this.#complete(upload, options),
       abandon: () =>
         upload.abort({ signal: AbortSignal.timeout(ABORT_TIMEOUT_MS) }).catch(() => {}),
     };
+  }
+
+  async #complete(upload: MultipartUpload, { signal }: CallOptions): Promise<void> {
+    const { repeat, isCompletionDoubted } = this.#context;
+    // Sending the parts took its time since the first look.
+    if (this.#ifAbsent && isCompletionDoubted) {
+      await repeat(signal, () => this.#requireAbsent(signal));
+    }
+    await this.#create(signal, ({ ifAbsent }) => upload.complete({ signal, ifAbsent }));
   }
 
   async #create(
@@ -90,18 +101,29 @@ export class S3Put implements PartTarget {
     signal: AbortSignal,
     write: (options: { readonly ifAbsent: boolean }) => Promise<void>,
   ): Promise<void> {
-    const { conditions } = this.#context;
-    if (this.#ifAbsent && !conditions.areRefused) {
+    if (!this.#ifAbsent) return await write({ ifAbsent: false });
+    const { createOnly } = this.#context;
+    const finding = await createOnly.find({ signal });
+    if (finding !== "refused") {
+      if (finding === "ignored") await this.#requireNoneSeen(signal);
       try {
-        await write({ ifAbsent: true });
-        return;
+        return await write({ ifAbsent: true });
       } catch (error) {
         if (!isNotImplemented(error)) throw error;
-        conditions.areRefused = true;
+        await createOnly.noteRefusal();
       }
     }
-    if (this.#ifAbsent) await this.#requireAbsent(signal);
+    await this.#requireAbsent(signal);
     await write({ ifAbsent: false });
+  }
+
+  /** As far as we may look: who has the right to write only is not kept from writing. */
+  async #requireNoneSeen(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#requireAbsent(signal);
+    } catch (error) {
+      if (!(error instanceof StorageAccessError)) throw error;
+    }
   }
 
   async #requireAbsent(signal: AbortSignal): Promise<void> {

@@ -1,4 +1,8 @@
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
+import { silentLog } from "../io/log.ts";
+import type { Log } from "../io/log.ts";
+import { CreateOnlyMemory, isOtherServer } from "./create-only.ts";
+import type { CreateOnlyProbe } from "./create-only.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import type { S3Config } from "./open.ts";
@@ -16,6 +20,7 @@ import type { S3PutContext } from "./s3-put.ts";
 import { headObject, readObject } from "./s3-read.ts";
 import { S3Transport } from "./s3-transport.ts";
 import { s3Upkeep } from "./s3-upkeep.ts";
+import { putObject } from "./s3-upload.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -33,6 +38,9 @@ export interface S3Options extends RepeatOptions {
   readonly requestTimeoutMs: number;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
+  /** Absent: the store is believed to obey If-None-Match until it refuses it. */
+  readonly createOnly?: CreateOnlyProbe | undefined;
+  readonly log?: Log | undefined;
   /** Parts of one object that are sent at the same time, as far as the memory for them allows. */
   readonly uploadConcurrency: number;
 }
@@ -75,12 +83,21 @@ class S3Storage implements Storage {
     this.#config = config;
     this.#lists = { isVersion1: config.useListObjectsV1 };
     this.upkeep = s3Upkeep(transport, this.#repeat);
+    const isDoubted = isOtherServer(config.endpoint, "amazonaws.com");
     this.#puts = {
       ...options,
       repeat: this.#repeat,
       transport,
       buffers: new PartBuffers(PART_MEMORY_BYTES),
-      conditions: { areRefused: false },
+      createOnly: new CreateOnlyMemory({
+        name: this.name,
+        probe: isDoubted ? options.createOnly : undefined,
+        clock: options.clock,
+        log: options.log ?? silentLog,
+        put: (key, body, call) => putObject(transport, key, body, { ...call, ifAbsent: true }),
+        isRefusal: isNotImplemented,
+      }),
+      isCompletionDoubted: isDoubted,
       maxPartBytes: config.maxPartBytes,
     };
   }

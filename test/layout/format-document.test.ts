@@ -3,7 +3,7 @@ import { REMOVALS_FOLDER } from "../../src/retention/removal-note.ts";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { PROBE_FOLDER } from "../../src/layout/backup-group.ts";
+import { PROBE_FOLDER, CREATE_ONLY_KEY } from "../../src/layout/backup-group.ts";
 import { contentSumKey, formatContentSum, parseContentSum } from "../../src/layout/content-sum.ts";
 import { formatIdentity, parseIdentity } from "../../src/layout/identity.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
@@ -84,6 +84,7 @@ test("the keys in docs/FORMAT.md are those of the code", () => {
     contentSumKey("<name>"),
     verifyMemoryKey,
     `${PROBE_FOLDER}<32 hex digits>`,
+    CREATE_ONLY_KEY,
     `${REMOVALS_FOLDER}<time>-<id>.json`,
   ]);
 });

@@ -22,12 +22,8 @@ export interface OpenedStorage {
 export interface ContractOptions extends ListContractOptions {
   /** False where a create-only put is a look and then a write: then two writers may both win. */
   readonly isCreateAtomic?: boolean;
-  /** False where a server does not check it for objects that come in several requests. */
-  readonly isLargeCreateChecked?: boolean;
   /** True where an object of the same length within the same second is the same version. */
   readonly areVersionsCoarse?: boolean;
-  /** False where a create-only put of one request replaces: such a store is for one writer. */
-  readonly isSmallCreateChecked?: boolean;
   /** False where a delete above or below an object's key is no delete of nothing. */
   readonly areFoldersPassedOver?: boolean;
   /** False where an object is away for a moment while it is replaced: then reads may fail. */
@@ -282,19 +278,8 @@ function describeFailures(contract: Contract): void {
   });
 }
 
-function describeCreation(
-  contract: Contract,
-  {
-    isCreateAtomic = true,
-    isLargeCreateChecked = true,
-    isSmallCreateChecked = true,
-  }: ContractOptions,
-): void {
-  const sizes = [
-    ...(isSmallCreateChecked ? [10] : []),
-    ...(isLargeCreateChecked ? [26 * MIB] : []),
-  ];
-  for (const sizeBytes of sizes) {
+function describeCreation(contract: Contract, { isCreateAtomic = true }: ContractOptions): void {
+  for (const sizeBytes of [10, 26 * MIB]) {
     contract(`a create-only put of ${sizeBytes} bytes never replaces`, async (storage) => {
       await storage.put("wal_005/a", patternSource(sizeBytes, 1), { signal, ifAbsent: true });
       const again = storage.put("wal_005/a", patternSource(sizeBytes, 2), {

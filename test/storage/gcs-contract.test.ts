@@ -28,7 +28,7 @@ for (const [name, start] of servers) {
     });
     return { storage, close: async () => await storage[Symbol.asyncDispose]() };
   };
-  // It has no second page of a list, and ignores the condition of a resumable upload.
-  const gaps = { keyCount: 101, isLargeCreateChecked: false };
+  // It has no second page of a list.
+  const gaps = { keyCount: 101 };
   storageContract(`gcs on ${name}`, open, name === "fake-gcs-server" ? gaps : {});
 }

@@ -302,6 +302,31 @@ test("a store that lists out of order is refused", async () => {
   assert.equal(context.clock.sleeps.length, 1, "asked again once");
 });
 
+test("a store whose lists know no start gives what follows it, and no more", async () => {
+  for (const useListObjectsV1 of [false, true]) {
+    await using opened = await open({ ignoresStart: true }, { useListObjectsV1 });
+    await putAll(opened.storage, ["a", "b", "c", "d"]);
+    const policy = { attempts: 2, baseMs: 1, capMs: 1, totalMs: 60_000 };
+    const context = { clock: new SkippingClock(), random: () => 0 };
+    const storage = new RetryingStorage(opened.storage, policy, context);
+    assert.deepEqual(await keysOf(storage, "", { startAfter: "b" }), ["c", "d"]);
+    assert.deepEqual(await keysOf(storage, "", { startAfter: "d" }), []);
+    assert.deepEqual(await keysOf(storage, "b", { startAfter: "a" }), ["b"]);
+    assert.deepEqual(await keysOf(storage, ""), ["a", "b", "c", "d"]);
+    assert.equal(context.clock.sleeps.length, 0);
+  }
+});
+
+test("pages that all begin anew are an error, and no endless list", async () => {
+  for (const startAfter of ["a", "b", undefined]) {
+    const settings = { useListObjectsV1: true };
+    await using opened = await open({ ignoresStart: true, pageKeys: 2 }, settings);
+    await putAll(opened.storage, ["a", "b", "c", "d"]);
+    const listing = keysOf(opened.storage, "", startAfter === undefined ? {} : { startAfter });
+    await assert.rejects(listing, /asked for what follows "b", it begins anew$/);
+  }
+});
+
 test("a store that ignores ranges does not pass wrong bytes", async () => {
   await using opened = await open({ ignoresRange: true });
   await opened.storage.put("a", text("0123456789"), { signal });

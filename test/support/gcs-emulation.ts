@@ -9,6 +9,8 @@ import { closeHttp, listen, portOf } from "./listening.ts";
 export interface GcsQuirks {
   /** Objects can neither be deleted nor replaced. */
   readonly isRetained?: boolean;
+  /** Passes over ifGenerationMatch. */
+  readonly ignoresConditions?: boolean;
   /** Stores only so much of each chunk. */
   readonly storedChunkBytes?: number;
   /** Says "Not Found" of missing objects, as other servers do. */
@@ -178,7 +180,8 @@ export class GcsEmulation implements AsyncDisposable {
 
   #refusal(key: string, condition: string | null): Answer | undefined {
     const entry = this.objects.get(key);
-    if (condition !== null && condition !== `${entry?.generation ?? 0}`) {
+    const isChecked = condition !== null && this.#quirks.ignoresConditions !== true;
+    if (isChecked && condition !== `${entry?.generation ?? 0}`) {
       return failure(412, "conditionNotMet", "At least one of the pre-conditions did not hold.");
     }
     if (entry === undefined || this.#quirks.isRetained !== true) return undefined;

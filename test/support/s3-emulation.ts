@@ -7,6 +7,8 @@ import { closeHttp, listen, portOf } from "./listening.ts";
 export interface S3Quirks {
   /** Answers 501 to If-None-Match. */
   readonly refusesConditions?: boolean;
+  /** Passes over If-None-Match. */
+  readonly ignoresConditions?: boolean;
   /** Checks If-None-Match on PutObject only. */
   readonly ignoresConditionOnComplete?: boolean;
   /** Answers 501 to DeleteObjects. */
@@ -15,6 +17,8 @@ export interface S3Quirks {
   readonly ignoresListV2?: boolean;
   /** Answers 501 to ListObjectsV2. */
   readonly lacksListV2?: boolean;
+  /** Passes over start-after and marker: lists begin with the first key. */
+  readonly ignoresStart?: boolean;
   /** Entries in one page of a list. */
   readonly pageKeys?: number;
   /** Ignores Range. */
@@ -169,6 +173,7 @@ export class S3Emulation implements AsyncDisposable {
 
   #condition(key: string, headers: http.IncomingHttpHeaders): Answer | undefined {
     if (headers["if-none-match"] === undefined) return undefined;
+    if (this.#quirks.ignoresConditions === true) return undefined;
     if (this.#quirks.refusesConditions === true) return failure(501, "NotImplemented");
     return this.objects.has(key) ? failure(412, "PreconditionFailed") : undefined;
   }
@@ -239,9 +244,9 @@ export class S3Emulation implements AsyncDisposable {
   #list({ query, operation }: S3Request): Answer {
     const isV2 = operation === "ListObjectsV2" && this.#quirks.ignoresListV2 !== true;
     if (isV2 && this.#quirks.lacksListV2 === true) return failure(501, "NotImplemented");
-    const after = isV2
-      ? (query.get("continuation-token") ?? query.get("start-after"))
-      : query.get("marker");
+    const start = query.get(isV2 ? "start-after" : "marker");
+    const token = isV2 ? query.get("continuation-token") : null;
+    const after = token ?? (this.#quirks.ignoresStart === true ? null : start);
     const keys = [...this.objects.keys()];
     const ordered = this.#quirks.listsUnordered === true ? keys : keys.toSorted(compareKeys);
     const matching = ordered.filter(
