@@ -136,6 +136,8 @@ export class PushNotes {
   readonly #directory: string;
   readonly #walDirectory: string;
   readonly #repository: string | undefined;
+  /** Where the disk is full, which is when pg_wal has to be emptied. */
+  readonly #unwritten = new Map<string, FileIdentity>();
 
   /**
    * `walDirectory` holds the files that the notes are of. Notes of another `repository` are as
@@ -154,55 +156,60 @@ export class PushNotes {
   async isTrue(name: string): Promise<boolean> {
     if (parseWalFileName(name) === undefined) return false;
     const path = join(this.#directory, name);
-    let text: string;
+    let text: string | undefined;
     try {
       text = await readFile(path, "utf8");
     } catch (error) {
       if (systemErrorCode(error) === undefined) throw error;
-      return false;
     }
-    const note = parseNote(text);
+    const note = text === undefined ? this.#unwritten.get(name) : parseNote(text);
+    if (text === undefined && note === undefined) return false;
     try {
       const now = await readFileIdentity(join(this.#walDirectory, name));
       if (note !== undefined && isSameFile(note, now) && this.#isOfRepository(text)) return true;
     } catch (error) {
       if (!(error instanceof LocalFileError)) throw error;
     }
-    await rm(path, { force: true });
+    await succeeds(() => this.remove(name));
     return false;
   }
 
   /**
    * Notes that the store has acknowledged the file, whose identity was taken before it was pushed.
-   * Gives false, and makes no note, when the file is not the same any more or the note can't be
-   * written: then it will be pushed again.
+   * Gives false, and makes no note, when the file is not the same any more. Where the note can't be
+   * written it is kept in memory.
    */
   async add(name: string, before: FileIdentity): Promise<boolean> {
-    const path = join(this.#directory, name);
     const temporaryPath = join(this.#directory, `.${name}.tmp`);
-    try {
-      await writeFile(temporaryPath, formatNote(before, this.#repository), { mode: 0o600 });
-      // After the note was written: what comes later is newer than the note.
-      const { mtimeNs, ctimeNs, ino, size } = await stat(join(this.#walDirectory, name), {
-        bigint: true,
-      });
-      const isSame =
-        String(ino) === before.inode &&
-        String(size) === before.sizeBytes &&
-        String(mtimeNs) === before.mtimeNs &&
-        String(ctimeNs) === before.ctimeNs;
-      if (isSame) await rename(temporaryPath, path);
-      else await rm(temporaryPath, { force: true });
-      return isSame;
-    } catch (error) {
-      if (systemErrorCode(error) === undefined) throw error;
-      await rm(temporaryPath, { force: true }).catch(() => {});
-      return false;
-    }
+    const text = formatNote(before, this.#repository);
+    const isWritten = await succeeds(() => writeFile(temporaryPath, text, { mode: 0o600 }));
+    // After the note was written: what comes later is newer than the note.
+    const isSame = await this.#isUnchanged(name, before);
+    const path = join(this.#directory, name);
+    const isNoted = isSame && isWritten && (await succeeds(() => rename(temporaryPath, path)));
+    if (isNoted) return true;
+    await succeeds(() => rm(temporaryPath, { force: true }));
+    if (isSame) this.#unwritten.set(name, before);
+    return isSame;
   }
 
-  #isOfRepository(text: string): boolean {
-    if (this.#repository === undefined) return true;
+  async #isUnchanged(name: string, before: FileIdentity): Promise<boolean> {
+    const path = join(this.#walDirectory, name);
+    const now = await stat(path, { bigint: true }).catch((error: unknown) => {
+      if (systemErrorCode(error) === undefined) throw error;
+      return undefined;
+    });
+    return (
+      String(now?.ino) === before.inode &&
+      String(now?.size) === before.sizeBytes &&
+      String(now?.mtimeNs) === before.mtimeNs &&
+      String(now?.ctimeNs) === before.ctimeNs
+    );
+  }
+
+  /** Without a text it is a note of this very process. */
+  #isOfRepository(text: string | undefined): boolean {
+    if (this.#repository === undefined || text === undefined) return true;
     const note: unknown = JSON.parse(text);
     if (typeof note !== "object" || note === null) return false;
     return "repository" in note && note.repository === this.#repository;
@@ -210,6 +217,7 @@ export class PushNotes {
 
   /** Removes a note; it is no error if there is none. */
   async remove(name: string): Promise<void> {
+    this.#unwritten.delete(name);
     await rm(join(this.#directory, name), { force: true });
   }
 
@@ -245,6 +253,17 @@ export class PushNotes {
       else if (kind.test(name)) await rm(join(this.#directory, name), { force: true });
     }
     if (!isThere) await symlink(".", join(this.#directory, own));
+  }
+}
+
+/** Whether the file system did it. */
+async function succeeds(work: () => Promise<void>): Promise<boolean> {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return false;
   }
 }
 

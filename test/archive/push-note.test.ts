@@ -92,6 +92,20 @@ test("no note is made of a file that changed while it was pushed", async () => {
   assert.deepEqual(await readdir(join(directory, "notes")), []);
 });
 
+test("a note that can't be written is known to who made it, as long as it is true", async () => {
+  const nowhere = join(directory, "nowhere");
+  const [own, other] = [1, 2].map(() => new PushNotes(nowhere, join(directory, "wal"), "one"));
+  await writeFile(path, Buffer.alloc(64 * 1024, 7));
+  assert.equal(await own?.add(NAME, await readFileIdentity(path)), true);
+  assert.equal(await own?.isTrue(NAME), true);
+  assert.equal(await other?.isTrue(NAME), false);
+  await writeAt(100, 9);
+  assert.equal(await own?.isTrue(NAME), false);
+  assert.equal(await own?.add(NAME, await readFileIdentity(path)), true);
+  await own?.remove(NAME);
+  assert.equal(await own?.isTrue(NAME), false);
+});
+
 test("only the newest archiver is vouched for", async () => {
   await noted();
   await notes.vouchFor(100);
