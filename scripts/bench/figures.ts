@@ -65,6 +65,11 @@ export function triple({ minimum, median, maximum }: Spread, digits: number): st
   return [minimum, median, maximum].map((value) => value.toFixed(digits)).join(" / ");
 }
 
+/** Short times with one digit more. */
+function milliseconds(times: Spread): string {
+  return triple(times, times.median < 10 ? 1 : 0);
+}
+
 /** A Markdown table; every cell holds minimum / median / maximum. */
 export function formatTable(title: string, rows: readonly Row[]): string {
   const [first] = rows;
@@ -78,7 +83,7 @@ export function formatTable(title: string, rows: readonly Row[]): string {
     `| --- | ${names.map(() => "---").join(" | ")} | --- |`,
     ...rows.map((row) => {
       const peaks = hasPeaks ? [triple(row.peakMiB, 0)] : [];
-      const cells = [triple(row.wallMs, 0), triple(row.cpuMs, 0), ...peaks];
+      const cells = [...[row.wallMs, row.cpuMs].map(milliseconds), ...peaks];
       return `| ${row.name} | ${cells.join(" | ")} | ${triple(row.timesFirst, 2)} |`;
     }),
   ];

@@ -110,7 +110,8 @@ async function archiveAll(
 
 function isFetched(dataDirectory: string, name: string): boolean {
   const prefetch = join(`${dataDirectory}.walnut`, "prefetch");
-  return readdirSync(prefetch).some((one) => existsSync(join(prefetch, one, name)));
+  const places = readdirSync(prefetch).filter((place) => !place.endsWith(".landing"));
+  return places.some((place) => existsSync(join(prefetch, place, name)));
 }
 
 async function untilThere(isThere: () => boolean): Promise<void> {

@@ -120,7 +120,7 @@ export class Prefetching implements AsyncDisposable {
   found(recovery = RECOVERY): string[] {
     const link = join(this.spool.prefetch, recovery);
     if (!existsSync(link)) return [];
-    const names = readdirSync(link).filter((name) => !/\.tmp-|\.coming$/.test(name));
+    const names = readdirSync(link).filter((name) => !name.endsWith(".coming"));
     return names.toSorted();
   }
 

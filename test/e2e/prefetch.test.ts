@@ -209,5 +209,7 @@ test("a standby at the end of the archive: one prefetcher, nothing piles up", as
 });
 
 function runOf(spool: string): string {
-  return readdirSync(join(spool, "prefetch")).find((name) => name.startsWith("run-")) ?? "none";
+  return (
+    readdirSync(join(spool, "prefetch")).find((name) => /^run-[0-9a-f]+$/.test(name)) ?? "none"
+  );
 }
