@@ -3,6 +3,7 @@ import { type BackupName, isBackupName } from "./backup-name.ts";
 import { Fields } from "./fields.ts";
 import { formatJson, parseJson } from "./json.ts";
 import { jsonObject } from "./json-value.ts";
+import { parseRow } from "./manifest-row.ts";
 
 /** Checksum of each file: hex, 16 digits for xxh64 (seed 0), 64 for sha256. */
 export type ManifestHash = "xxh64" | "sha256";
@@ -245,6 +246,8 @@ function decode(decoder: TextDecoder, chunk?: Uint8Array): string {
 }
 
 function parseLine(number: number, text: string, hash: ManifestHash | undefined): ManifestLine {
+  const row = hash === undefined ? undefined : parseRow(text, HASH_DIGITS[hash]);
+  if (row !== undefined) return row;
   const what = `manifest line ${number}`;
   const line = hash === undefined ? parseHeader(what, text) : parseBody(what, text, hash);
   // Finds superfluous and repeated members, other orders, other spellings of a number.
