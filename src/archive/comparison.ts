@@ -20,7 +20,13 @@ import { type ReadStoredOptions, requireCodec, type StoredWal } from "./stored-w
 export type Comparison =
   | { readonly kind: "same" }
   | { readonly kind: "leftover"; readonly storedBytes: number }
-  | { readonly kind: "different"; readonly stored: Side; readonly local: Side };
+  | {
+      readonly kind: "different";
+      /** Offset of the first byte that differs; undefined where one is the beginning of the other. */
+      readonly differsAt: number | undefined;
+      readonly stored: Side;
+      readonly local: Side;
+    };
 
 /** What one of two files was found to be. */
 export interface Side {
@@ -57,7 +63,7 @@ export async function compareWithStored(
       { hint: "The way to the store changes bytes; nothing was overwritten. Try again." },
     );
   }
-  if (first.isDifferent) return { kind: "different", ...first.sides };
+  if (first.isDifferent) return different(first);
 
   // An object is given up only on proof: the store says that these bytes are all of it, and a
   // second reading ends at the same place.
@@ -108,6 +114,7 @@ interface BothRead {
   readonly kind: "whole" | "cut-off";
   /** As stored, compressed. */
   readonly storedBytes: number;
+  readonly differsAt: number | undefined;
   readonly isDifferent: boolean;
   /** Of a `.partial` that could be read to its end. */
   readonly relation: PartialRelation | undefined;
@@ -118,26 +125,29 @@ function judge(read: BothRead, local: LocalWal): Comparison {
   const { stored } = read.sides;
   if (read.relation !== undefined) return judgePartial(read, read.relation);
   if (read.isDifferent || stored.sizeBytes > local.sizeBytes) {
-    return { kind: "different", ...read.sides };
+    return different(read);
   }
   if (stored.sizeBytes === local.sizeBytes) return { kind: "same" };
   // A compression without an end mark can't tell a cut-off object from a short one. A segment has
   // one size only; of other files a shorter one may be right.
   const isCutOff = isSegment(local) || stored.sizeBytes === 0;
-  return isCutOff
-    ? { kind: "leftover", storedBytes: read.storedBytes }
-    : { kind: "different", ...read.sides };
+  return isCutOff ? { kind: "leftover", storedBytes: read.storedBytes } : different(read);
+}
+
+function different({ differsAt, sides }: BothRead): Comparison {
+  return { kind: "different", differsAt, ...sides };
 }
 
 /**
  * Copies of an unfinished segment may end at different places: wal-receive stores it as it grows,
  * the archiver of a promoted standby where that one took over. The one with more records stays.
  */
-function judgePartial({ sides, storedBytes }: BothRead, relation: PartialRelation): Comparison {
+function judgePartial(read: BothRead, relation: PartialRelation): Comparison {
+  const { sides, storedBytes } = read;
   const { stored, local } = sides;
   const isShorter =
     stored.sizeBytes < local.sizeBytes || (stored.endOfRecords ?? 0) < (local.endOfRecords ?? 0);
-  if (relation === "different") return { kind: "different", ...sides };
+  if (relation === "different") return different(read);
   return relation === "covered" && isShorter ? { kind: "leftover", storedBytes } : { kind: "same" };
 }
 
@@ -166,7 +176,7 @@ async function readBoth(
       local.kind === "partial" && kind === "whole" ? relationOf(differsAt, sides) : undefined;
     // What is encrypted is longer as it is stored than what is read of it.
     const storedBytes = content.storedBytes ?? packed.bytes;
-    return { kind, storedBytes, isDifferent, relation, sides };
+    return { kind, storedBytes, differsAt, isDifferent, relation, sides };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     throw new DamagedError(`object ${stored.key} in ${storage.name} is damaged: ${error.message}`, {

@@ -18,6 +18,7 @@ import { makeContentNote, requireContentOf } from "./content-note.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
+import { settledAs } from "./left-timeline.ts";
 import { findParties, type Parties, quarantine } from "./quarantine.ts";
 import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
@@ -51,6 +52,8 @@ export interface PushOptions extends CallOptions, PushWitness {
 
 /** How a push ended; in each case the store holds the whole file now. */
 export type PushOutcome = "archived" | "already archived" | "leftover replaced";
+
+type Different = Extract<Comparison, { kind: "different" }>;
 
 /** How often an object may appear and vanish again under our hands before we give up. */
 const STORE_ATTEMPTS = 3;
@@ -244,8 +247,9 @@ class Push {
     try {
       const pair = { stored, local: this.#local };
       const comparison = await compareWithStored(this.#storage, pair, options);
-      if (comparison.kind === "different") throw await this.#conflict(stored, comparison);
-      return comparison.kind;
+      if (comparison.kind !== "different") return comparison.kind;
+      await this.#settle(stored, comparison);
+      return "same";
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return "gone";
       if (!(error instanceof WrongKeyError) || error.note === undefined) throw error;
@@ -254,28 +258,32 @@ class Push {
     }
   }
 
-  async #conflict(
-    { key }: StoredWal,
-    sides: Extract<Comparison, { kind: "different" }>,
-  ): Promise<ConflictError> {
+  /** Throws ConflictError, unless what differs is behind the end of the timeline: FAILOVER.md. */
+  async #settle({ key }: StoredWal, different: Different): Promise<void> {
     const { serverName, dataDirectory, log } = this.#options;
+    const { name } = this.#local;
+    const pair = { local: this.#local, different, dataDirectory };
+    const settled = await settledAs(this.#storage, pair, this.#scope);
+    if (settled === "covered") return;
     const server = { local: this.#local, serverName, dataDirectory };
     const parties = await findParties(this.#storage, server, this.#scope);
-    this.#scope.begin(`keeping ${this.#local.name} in quarantine in ${this.#storage.name}`);
+    this.#scope.begin(`keeping ${name} in quarantine in ${this.#storage.name}`);
     const keptAs = await quarantine(
       this.#storage,
       {
         local: this.#local,
         storedKey: key,
-        sides,
+        sides: different,
         parties,
         extension: this.#own.extension,
         body: () => this.#body(),
       },
       { signal: this.#scope.signal, log },
     );
-    const collision = { ...sides, ...parties, key, name: this.#local.name, keptAs };
-    return conflictError(collision, this.#storage);
+    if (settled === undefined || keptAs === undefined) {
+      throw conflictError({ ...different, ...parties, key, name, keptAs }, this.#storage);
+    }
+    log.warning("WAL behind the end of its timeline was kept aside", { wal: name, keptAs });
   }
 }
 
@@ -286,7 +294,7 @@ function vouchingExtension(extension: string): string {
 }
 
 function conflictError(
-  collision: Extract<Comparison, { kind: "different" }> &
+  collision: Different &
     Parties & {
       readonly name: string;
       readonly key: string;

@@ -1,0 +1,70 @@
+import { dirname, join } from "node:path";
+import { type Lsn, lsn } from "../postgres/lsn.ts";
+import { switchPoint } from "../postgres/timeline-history.ts";
+import { parseSegmentName, segmentStart } from "../postgres/wal-file.ts";
+import type { CallOptions, Storage } from "../storage/storage.ts";
+import type { Comparison } from "./comparison.ts";
+import { isFollower, listLocalHistories, readLocalControl } from "./local-control.ts";
+import type { LocalWal } from "./local-wal.ts";
+import { listForks } from "./timeline-forks.ts";
+
+/**
+ * Whether a local segment that is not the stored one may count as archived, because both are the
+ * same up to where the timeline was left: "covered" when the local one ends there, "left" when it
+ * has more, and this server's own history says that it left. Undefined for all else, and always
+ * for the server that writes the timeline.
+ *
+ * PostgreSQL hands over a segment in which a timeline was left as if it were complete: a standby
+ * with archive_mode = always has it up to there, an old primary that was rewound has more.
+ *
+ * @source WalReceiverMain, src/backend/replication/walreceiver.c (XLogArchiveNotify at the end of a
+ * timeline); ShutdownXLOG, xlog.c (which pg_rewind's single-user run of the old primary reaches)
+ */
+export async function settledAs(
+  storage: Storage,
+  {
+    local,
+    different,
+    dataDirectory = dirname(dirname(local.path)),
+  }: {
+    readonly local: LocalWal;
+    readonly different: Extract<Comparison, { kind: "different" }>;
+    readonly dataDirectory: string | undefined;
+  },
+  options: CallOptions,
+): Promise<"covered" | "left" | undefined> {
+  const { differsAt, stored } = different;
+  const { endOfRecords } = different.local;
+  if (local.kind !== "segment" || differsAt === undefined || endOfRecords === undefined) {
+    return undefined;
+  }
+  if (stored.sizeBytes !== local.sizeBytes) return undefined;
+  const walDirectory = join(dataDirectory, "pg_wal");
+  const { timeline, segmentNumber } = parseSegmentName(local.name, local.sizeBytes);
+  const control = await readLocalControl(dataDirectory);
+  if (control === undefined || !(await isFollower(control, walDirectory, timeline))) {
+    return undefined;
+  }
+  const startLsn = segmentStart(segmentNumber, local.sizeBytes);
+  const isSameUpTo = (endLsn: Lsn) => endLsn > startLsn && startLsn + BigInt(differsAt) >= endLsn;
+  const localEndLsn = lsn(startLsn + BigInt(endOfRecords));
+  const ownEndLsn = await endOf(timeline, walDirectory);
+  if (ownEndLsn !== undefined && isSameUpTo(ownEndLsn)) {
+    return localEndLsn <= ownEndLsn ? "covered" : "left";
+  }
+  // A standby is called before it has the history that tells why.
+  const forks = await listForks(storage, timeline, options);
+  const isCovered = forks.some(({ switchLsn }) => {
+    return isSameUpTo(switchLsn) && localEndLsn <= switchLsn;
+  });
+  return isCovered ? "covered" : undefined;
+}
+
+/** Where the newest history in pg_wal says that a timeline was left. */
+async function endOf(timeline: number, walDirectory: string): Promise<Lsn | undefined> {
+  for (const history of await listLocalHistories(walDirectory)) {
+    const endLsn = switchPoint(history, timeline);
+    if (endLsn !== undefined) return endLsn;
+  }
+  return undefined;
+}
