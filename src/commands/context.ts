@@ -67,6 +67,7 @@ export async function openSides(
       ? {}
       : { mirror: { config: config.mirror, isReader: use === "alive" } }),
     createOnly: { cacheDirectory: config.cacheDirectory, key: CREATE_ONLY_KEY },
+    proxy: config.proxy,
     requestTimeoutMs: config.requestTimeoutMs,
     uploadConcurrency: config.uploadConcurrency,
     ...(config.networkRateLimitBytesPerSecond === undefined
@@ -99,12 +100,17 @@ function failoverRequest(
 
 /** Before the store is asked for anything: a key that can't be used refuses every command. */
 async function openConfiguredKeys({
-  config: { encryption },
+  config: { encryption, proxy, requestTimeoutMs: timeoutMs },
   clock,
   log,
   signal,
 }: Pick<ContextParts, "config" | "clock" | "log" | "signal">): Promise<OpenedKeys> {
   if (encryption === undefined) return { decrypters: [] };
   const { openKeys } = await import("../crypto/open.ts");
-  return await openKeys(encryption, { clock, log, signal });
+  const options = { clock, log, signal };
+  // KMS alone is asked over the network; its SDK would go directly.
+  if (proxy === undefined) return await openKeys(encryption, options);
+  const { HttpSender } = await import("../storage/http-sender.ts");
+  const requestHandler = new HttpSender({ timeoutMs, clock, proxy });
+  return await openKeys(encryption, { ...options, requestHandler });
 }

@@ -1,5 +1,6 @@
 import type { CompressionMethod } from "../codec/codec.ts";
 import type { EncryptionConfig } from "../crypto/open.ts";
+import type { ProxyConfig } from "../storage/http-proxy.ts";
 import type { MirrorConfig } from "../storage/mirror-open.ts";
 import type { FailoverConfig, StorageConfig } from "../storage/open.ts";
 
@@ -101,6 +102,8 @@ export interface Config {
   readonly targetStorage?: string;
   /** One more folder below `storage` that holds everything; segments joined by "/". */
   readonly storageFolder?: string;
+  /** The way to stores that are reached by HTTP; absent where it is direct. */
+  readonly proxy?: ProxyConfig;
   /** Absent when no key is configured. */
   readonly encryption?: EncryptionConfig;
   /** Store without a key even where objects are encrypted. */

@@ -1,5 +1,15 @@
 import { defaulted, setting } from "./setting.ts";
-import { boolean, bytes, choice, duration, integer, json, path, text } from "./value-types.ts";
+import {
+  boolean,
+  bytes,
+  choice,
+  duration,
+  integer,
+  json,
+  path,
+  proxyUrl,
+  text,
+} from "./value-types.ts";
 
 /** Settings of walnut itself that have an effect. */
 export const general = {
@@ -108,6 +118,24 @@ export const general = {
     duration({ minMs: 100 }),
     "How long one request to the store may take, its repetitions not counted.",
     { form: "own", default: "30s" },
+  ),
+
+  httpsProxy: setting(
+    "HTTPS_PROXY",
+    proxyUrl,
+    "Proxy on the way to stores that are reached by https: http://host:port, also with name:password@.",
+    { form: "plain", aliases: ["https_proxy"] },
+  ),
+  httpProxy: setting("HTTP_PROXY", proxyUrl, "The same for stores that are reached by http.", {
+    form: "plain",
+    aliases: ["http_proxy"],
+  }),
+  noProxy: setting(
+    "NO_PROXY",
+    text,
+    "Hosts that are reached without a proxy, with commas: names (also what ends in them), addresses, " +
+      "ranges such as 10.0.0.0/8, each with a port or without; * for all. This machine always is.",
+    { form: "plain", aliases: ["no_proxy"] },
   ),
 
   withoutFilesMetadata: defaulted(

@@ -13,7 +13,7 @@ import { general } from "./general-settings.ts";
 import { readMirrorConfig } from "./mirror-config.ts";
 import { postgres } from "./postgres-settings.ts";
 import { retention } from "./retention-settings.ts";
-import { readStorageConfig, readStorageFolder } from "./storage-config.ts";
+import { readProxies, readStorageConfig, readStorageFolder } from "./storage-config.ts";
 import { defined } from "./store-url.ts";
 import { wal } from "./wal-settings.ts";
 
@@ -156,7 +156,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
 function readStores(
   found: FoundSettings,
   { homeDirectory }: Surroundings,
-): Pick<Config, "storage" | "failover" | "mirror" | "targetStorage" | "storageFolder"> {
+): Pick<Config, "storage" | "failover" | "mirror" | "targetStorage" | "storageFolder" | "proxy"> {
   const primary = readStorageConfig(found);
   const failover = readFailoverConfig(found, primary);
   const others = failover?.stores ?? [];
@@ -168,6 +168,7 @@ function readStores(
     ...defined("mirror", mirror),
     ...defined("targetStorage", readTargetStorage(found, all)),
     ...defined("storageFolder", readStorageFolder(found)),
+    ...defined("proxy", readProxies(found)),
   };
 }
 

@@ -122,7 +122,7 @@ export function preferredName({ name, form }: Setting): string {
 
 /** Every flag that stands for the setting, without dashes, the shortest form first. */
 export function settingFlagNames(one: Setting): readonly string[] {
-  return [...new Set([one.name, ...settingNames(one)])].map(flagName);
+  return [...new Set([one.name, ...settingNames(one)].map(flagName))];
 }
 
 /** "S3_PREFIX" → "s3-prefix". */

@@ -54,8 +54,9 @@ function readPort(found: FoundSettings): number | undefined {
   return origin === undefined ? undefined : parseFound(setting, origin);
 }
 
-/** "/~/a/" → "a", in the home directory; "/a//b/" → "/a/b". */
+/** "/~/a/" → "a", in the home directory; "/a//b/" → "/a/b"; as for WAL-G, "" → the home directory. */
 function cleanPath(path: string): string {
+  if (path === "") return ".";
   const parts = path.split("/").filter((part) => part !== "" && part !== ".");
   if (parts[0] === "~") return parts.slice(1).join("/") || ".";
   return `/${parts.join("/")}`;

@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 import { ConfigError } from "../errors.ts";
+import type { ProxyConfig } from "../storage/http-proxy.ts";
 import type { DirectoryConfig, S3Config, StorageConfig } from "../storage/open.ts";
 import { readAzureConfig } from "./azure-config.ts";
 import { azure } from "./azure-settings.ts";
@@ -58,6 +59,18 @@ const READERS = new Map<Setting, (found: FoundSettings) => StorageConfig>([
   [gcs.prefix, readGcsConfig],
 ]);
 
+/** The proxies, if any is configured. */
+export function readProxies(found: FoundSettings): ProxyConfig | undefined {
+  const https = found.get(general.httpsProxy);
+  const http = found.get(general.httpProxy);
+  if (https === undefined && http === undefined) return undefined;
+  return {
+    ...defined("https", https),
+    ...defined("http", http),
+    ...defined("noProxy", found.get(general.noProxy)),
+  };
+}
+
 /** The folder below the prefix, if one is configured. Throws ConfigError. */
 export function readStorageFolder(found: FoundSettings): string | undefined {
   const folder = cleanFolder(found.get(general.storagePrefix) ?? "");
@@ -101,7 +114,7 @@ function readS3(found: FoundSettings): S3Config {
     ...defined("roleSessionName", found.get(storage.roleSessionName)),
     isPathStyle: found.get(storage.forcePathStyle),
     isDualStack: found.get(storage.dualStack),
-    ...defined("caFile", found.get(storage.caFile)),
+    ...defined("caFile", found.get(storage.caFile) ?? found.get(storage.caBundle)),
     ...defined("storageClass", found.get(storage.storageClass)),
     ...defined("sse", sse),
     ...defined("sseKmsKeyId", sseKmsKeyId),

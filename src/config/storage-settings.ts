@@ -38,6 +38,7 @@ export const storage = {
     default: "false",
   }),
   caFile: setting("S3_CA_CERT_FILE", path, "File of PEM certificates to trust for S3.", ANY),
+  caBundle: setting("AWS_CA_BUNDLE", path, "The same, where that is not set.", { form: "plain" }),
   storageClass: setting("S3_STORAGE_CLASS", text, "Storage class of new objects.", ANY),
   sse: setting(
     "S3_SSE",

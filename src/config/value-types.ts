@@ -13,6 +13,13 @@ export const text: SettingType<string> = {
 /** A text that is never shown. */
 export const secret: SettingType<string> = { ...text, name: "secret", isSecret: true };
 
+/** The address of a proxy. Shown unless it holds a login. */
+export const proxyUrl: SettingType<string> = {
+  ...text,
+  name: "URL",
+  looksSecret: (value) => value.includes("@"),
+};
+
 /** A path of a local file or directory. Keys are pasted here by mistake: those are not shown. */
 export const path: SettingType<string> = {
   ...text,

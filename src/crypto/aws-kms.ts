@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { KMSClient } from "@aws-sdk/client-kms";
+import type { KMSClient, KMSClientConfig } from "@aws-sdk/client-kms";
 import {
   ConfigError,
   FormatError,
@@ -31,6 +31,8 @@ export interface AwsKmsOptions {
   /** How long one question to KMS may take; 30 seconds unless given. */
   readonly requestTimeoutMs?: number;
   readonly clock?: Clock;
+  /** Sends the requests, where the SDK's own way is not to be taken. */
+  readonly requestHandler?: KMSClientConfig["requestHandler"];
   /** Where KMS itself answers with another length, as its emulators do. */
   readonly sealedKeyBytes?: number;
 }
@@ -39,9 +41,11 @@ export interface AwsKmsOptions {
 export async function openAwsKms(method: AwsKmsMethod, options: AwsKmsOptions): Promise<Crypter> {
   const { KMSClient } = await import("@aws-sdk/client-kms");
   const { region, accessKeyId, secretAccessKey, sessionToken, profile } = method;
+  const { requestHandler } = options;
   const client = new KMSClient({
     ...(region === undefined ? {} : { region }),
     ...(profile === undefined ? {} : { profile }),
+    ...(requestHandler === undefined ? {} : { requestHandler }),
     ...(accessKeyId === undefined || secretAccessKey === undefined
       ? {}
       : {

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { ConfigError, FormatError, systemErrorCode } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
+import type { AwsKmsOptions } from "./aws-kms.ts";
 import type { Crypter, Decrypter } from "./crypter.ts";
 import type { HeaderForm } from "./libsodium-header.ts";
 import { type KeyTransform, parseLibsodiumKey } from "./libsodium-key.ts";
@@ -54,6 +55,8 @@ export interface OpenKeysOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly signal: AbortSignal;
+  /** For KMS; the SDK's own unless given. */
+  readonly requestHandler?: AwsKmsOptions["requestHandler"];
 }
 
 /**

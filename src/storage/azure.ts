@@ -11,6 +11,7 @@ import { headBlob, readBlob } from "./azure-read.ts";
 import { AzureTransport } from "./azure-transport.ts";
 import { readCertificates } from "./certificates.ts";
 import { deleteSingly } from "./delete-singly.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfBase64, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
@@ -38,6 +39,7 @@ import type { TokenSource } from "./token-auth.ts";
 export interface AzureOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  readonly proxy?: ProxyConfig | undefined;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
   /** Blocks of one object that are sent at the same time, as far as the memory for them allows. */
@@ -57,8 +59,8 @@ export async function openAzureStorage(
 ): Promise<Storage> {
   const { endpoint, container } = config;
   const certificates = await readCertificates(config.caFile);
-  const { requestTimeoutMs, clock, traffic } = options;
-  const sender = new RestSender({ requestTimeoutMs, clock, traffic, certificates });
+  const { requestTimeoutMs, clock, proxy, traffic } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, proxy, traffic, certificates });
   const auth = await openAuth(config, certificates, options);
   const transport = new AzureTransport({ sender, auth, endpoint, container });
   return new AzureStorage(transport, config, options);

@@ -13,6 +13,7 @@ import { CHUNKS_AT_ONCE, CHUNK_UNIT_BYTES, GcsPut, gcsPartLimits } from "./gcs-p
 import type { GcsPutContext } from "./gcs-put.ts";
 import { headObject, readObject } from "./gcs-read.ts";
 import { GcsTransport } from "./gcs-transport.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
@@ -39,6 +40,7 @@ import { TokenCache } from "./token-auth.ts";
 export interface GcsOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  readonly proxy?: ProxyConfig | undefined;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
   /** Absent: the store is believed to obey ifGenerationMatch. */
@@ -54,8 +56,8 @@ const CREDENTIALS_HINT =
 /** A whole bucket: `config.prefix` is the caller's matter (PrefixedStorage). */
 export async function openGcsStorage(config: GcsConfig, options: GcsOptions): Promise<Storage> {
   const { endpoint, bucket, encryptionKey } = config;
-  const { requestTimeoutMs, clock, traffic } = options;
-  const sender = new RestSender({ requestTimeoutMs, clock, traffic });
+  const { requestTimeoutMs, clock, proxy, traffic } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, proxy, traffic });
   const tokens = config.isAnonymous
     ? undefined
     : new TokenCache(googleTokens(config, { sender, clock }), {

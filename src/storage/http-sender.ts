@@ -5,6 +5,7 @@ import { StorageError } from "../errors.ts";
 import { abortable, untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
+import type { HttpProxy, ProxyConfig } from "./http-proxy.ts";
 import { retryAfterSeconds } from "./request-errors.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
@@ -40,6 +41,8 @@ export interface HttpSenderOptions {
   readonly clock: Clock;
   /** PEM certificates that are trusted instead of the system's. */
   readonly certificates?: string;
+  /** Absent: the way is direct. */
+  readonly proxy?: ProxyConfig | undefined;
   /** Decides when a request may go, and how fast its bytes; absent: at once. */
   readonly traffic?: StoreTraffic | undefined;
 }
@@ -49,17 +52,21 @@ const WRITE_BYTES = 256 * 1024;
 /** Buffered between the socket and a reader that is slower. */
 const READ_AHEAD_BYTES = 1024 * 1024;
 const MAX_SOCKETS = 128;
+/** "Proxy Authentication Required": no store says so. */
+const PROXY_LOGIN = 407;
 
 /**
  * Sends an SDK's requests over node:http. Ours, because the deadline must cover each phase (name,
  * connection, TLS, each write, answer, each read), which no library's time-out does on Bun, and
- * because proxy variables of the environment must not redirect backups: an own agent ignores them.
+ * because which proxy is used must not depend on the runtime: an own agent asks for none of itself.
  */
 export class HttpSender {
   readonly metadata = { handlerProtocol: "http/1.1" };
   readonly #options: HttpSenderOptions;
   readonly #plain: http.Agent;
   readonly #secure: https.Agent;
+  /** By their addresses; empty until one is needed. */
+  readonly #proxies = new Map<string, HttpProxy>();
 
   constructor(options: HttpSenderOptions) {
     this.#options = options;
@@ -86,6 +93,7 @@ export class HttpSender {
   destroy(): void {
     this.#plain.destroy();
     this.#secure.destroy();
+    for (const proxy of this.#proxies.values()) proxy.destroy();
   }
 
   updateHttpClientConfig(): void {}
@@ -119,7 +127,8 @@ export class HttpSender {
 
   async #exchange(request: SdkRequest, watchdog: Watchdog): Promise<SdkResponse> {
     watchdog.signal.throwIfAborted();
-    const sent = this.#open(request);
+    const proxy = await this.#proxyFor(request);
+    const sent = this.#open(request, proxy);
     const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
       sent.on("response", resolve);
       // Stays for good: a connection that breaks later must not be an uncaught exception.
@@ -133,11 +142,29 @@ export class HttpSender {
         Promise.race([answered, writing.then(() => answered)]),
         watchdog.signal,
       );
+      const { statusCode = 0, statusMessage = "" } = incoming;
+      if (proxy !== undefined && statusCode === PROXY_LOGIN) {
+        throw proxy.refusal(statusCode, statusMessage, request);
+      }
       return await receive(sent, incoming, this.#way(watchdog));
     } catch (error) {
       sent.destroy();
-      throw error;
+      throw proxy === undefined ? error : proxy.explain(error, request);
     }
+  }
+
+  /** What it needs is loaded where there is one to use. */
+  async #proxyFor(request: SdkRequest): Promise<HttpProxy | undefined> {
+    const { proxy: config, clock, timeoutMs, certificates } = this.#options;
+    if (config === undefined) return undefined;
+    const { HttpProxy: Proxy, findProxy } = await import("./http-proxy.ts");
+    const url = findProxy(config, request);
+    if (url === undefined) return undefined;
+    const known = this.#proxies.get(url.href);
+    if (known !== undefined) return known;
+    const proxy = new Proxy(url, { clock, timeoutMs, certificates, maxSockets: MAX_SOCKETS });
+    this.#proxies.set(url.href, proxy);
+    return proxy;
   }
 
   #way(watchdog: Watchdog): Way {
@@ -145,16 +172,18 @@ export class HttpSender {
     return { watchdog, traffic, clock };
   }
 
-  #open(request: SdkRequest): http.ClientRequest {
-    const isSecure = request.protocol === "https:";
+  #open(request: SdkRequest, proxy: HttpProxy | undefined): http.ClientRequest {
+    const { method, headers } = request;
+    const path = request.path + formatQuery(request.query ?? {});
+    if (proxy !== undefined) return proxy.request(request, { method, path, headers });
     const options = {
-      method: request.method,
+      method,
       host: request.hostname.replace(/^\[|\]$/g, ""),
-      path: request.path + formatQuery(request.query ?? {}),
-      headers: request.headers,
+      path,
+      headers,
       ...(request.port === undefined ? {} : { port: request.port }),
     };
-    return isSecure
+    return request.protocol === "https:"
       ? https.request({ ...options, agent: this.#secure })
       : http.request({ ...options, agent: this.#plain });
   }

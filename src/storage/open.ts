@@ -12,6 +12,7 @@ import { DirectoryStorage } from "./directory.ts";
 import type { HealthRules } from "./failover-health.ts";
 import type { FailoverOpenOptions, StoreToOpen } from "./failover-open.ts";
 import type { GcsConfig } from "./gcs-config.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import type { MirrorConfig } from "./mirror-open.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { rateLimitedStorage } from "./rate-limited.ts";
@@ -107,6 +108,8 @@ export interface OpenOptions extends CallOptions {
   readonly mirror?: MirrorRequest | undefined;
   /** How it is found out what a store does with create-only puts; `key` is below the folder. */
   readonly createOnly?: CreateOnlyProbe | undefined;
+  /** The way to stores that are reached by HTTP; absent: it is direct. */
+  readonly proxy?: ProxyConfig | undefined;
   /** For one request; retries are not counted in. */
   readonly requestTimeoutMs: number;
   /** In all for one call with its retries; absent = the retries' own limit. */

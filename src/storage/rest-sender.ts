@@ -1,6 +1,7 @@
 import type { Readable } from "node:stream";
 import { StorageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { CallOptions } from "./storage.ts";
 import type { StoreTraffic } from "./traffic.ts";
@@ -39,6 +40,7 @@ export interface RestSenderOptions {
   readonly clock: Clock;
   /** PEM certificates that are trusted instead of the system's. */
   readonly certificates?: string | undefined;
+  readonly proxy?: ProxyConfig | undefined;
   /** Absent for requests that are not to the store itself. */
   readonly traffic?: StoreTraffic | undefined;
 }
@@ -48,12 +50,14 @@ export class RestSender {
   readonly #sender: HttpSender;
   readonly #requestTimeoutMs: number;
 
-  constructor({ requestTimeoutMs, clock, certificates, traffic }: RestSenderOptions) {
+  constructor(options: RestSenderOptions) {
+    const { requestTimeoutMs, clock, certificates, proxy, traffic } = options;
     this.#requestTimeoutMs = requestTimeoutMs;
     this.#sender = new HttpSender({
       timeoutMs: requestTimeoutMs,
       clock,
       traffic,
+      proxy,
       ...(certificates === undefined ? {} : { certificates }),
     });
   }

@@ -1,6 +1,7 @@
 import { S3Client } from "@aws-sdk/client-s3";
 import type { Clock } from "../io/clock.ts";
 import { readCertificates } from "./certificates.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import { HttpSender } from "./http-sender.ts";
 import type { S3Config } from "./open.ts";
 import { findCredentials } from "./s3-credentials.ts";
@@ -11,6 +12,7 @@ export interface S3ClientOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
+  readonly proxy?: ProxyConfig | undefined;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
 }
@@ -25,6 +27,7 @@ export async function openS3Client(config: S3Config, options: S3ClientOptions): 
   const requestHandler = new HttpSender({
     timeoutMs: options.requestTimeoutMs,
     clock: options.clock,
+    proxy: options.proxy,
     traffic: options.traffic,
     ...(certificates === undefined ? {} : { certificates }),
   });

@@ -3,6 +3,7 @@ import { silentLog } from "../io/log.ts";
 import type { Log } from "../io/log.ts";
 import { CreateOnlyMemory, isOtherServer } from "./create-only.ts";
 import type { CreateOnlyProbe } from "./create-only.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import type { S3Config } from "./open.ts";
@@ -36,6 +37,7 @@ import type { StoreTraffic } from "./traffic.ts";
 export interface S3Options extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  readonly proxy?: ProxyConfig | undefined;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
   /** Absent: the store is believed to obey If-None-Match until it refuses it. */

@@ -2,6 +2,7 @@ import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { readCertificates } from "./certificates.ts";
 import { deleteSingly } from "./delete-singly.ts";
+import type { ProxyConfig } from "./http-proxy.ts";
 import { requireValidKey, requireValidRange, temporaryNameParts } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
@@ -32,6 +33,7 @@ import type { StoreTraffic } from "./traffic.ts";
 export interface SwiftOptions extends RepeatOptions {
   /** Silence of this length ends a request. */
   readonly requestTimeoutMs: number;
+  readonly proxy?: ProxyConfig | undefined;
   /** Of the store, if it is shared or counted. */
   readonly traffic?: StoreTraffic | undefined;
   /** Segments of one object that are sent at the same time, as far as the memory allows. */
@@ -48,8 +50,8 @@ export async function openSwiftStorage(
 ): Promise<Storage> {
   const { container, caFile } = config;
   const certificates = await readCertificates(caFile);
-  const { requestTimeoutMs, clock, traffic } = options;
-  const sender = new RestSender({ requestTimeoutMs, clock, traffic, certificates });
+  const { requestTimeoutMs, clock, proxy, traffic } = options;
+  const sender = new RestSender({ requestTimeoutMs, clock, proxy, traffic, certificates });
   const name = `swift://${container}`;
   const auth = new SwiftAuth(config, { sender, clock, requestTimeoutMs, storage: name });
   const transport = new SwiftTransport({ sender, auth, container, name });

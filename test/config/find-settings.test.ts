@@ -323,8 +323,13 @@ test("works without a home directory", async () => {
 
 test("hands on the SDK's variables that stand in the file only", async () => {
   const { found } = await find({
-    env: { AWS_CONFIG_FILE: "/env", AWS_CA_BUNDLE: "" },
-    file: { AWS_CONFIG_FILE: "/file", AWS_CA_BUNDLE: "/ca", AWS_REGION: "x", OTHER: "y" },
+    env: { AWS_CONFIG_FILE: "/env", AWS_SHARED_CREDENTIALS_FILE: "" },
+    file: {
+      AWS_CONFIG_FILE: "/file",
+      AWS_SHARED_CREDENTIALS_FILE: "/keys",
+      AWS_REGION: "x",
+      OTHER: "y",
+    },
   });
-  assert.deepEqual([...found.beside.sdkVariables], [["AWS_CA_BUNDLE", "/ca"]]);
+  assert.deepEqual([...found.beside.sdkVariables], [["AWS_SHARED_CREDENTIALS_FILE", "/keys"]]);
 });

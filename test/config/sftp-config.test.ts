@@ -13,9 +13,11 @@ const plain = { kind: "sftp", host: "h", port: 22, username: "u", isHostKeyCheck
 
 const good: readonly (readonly [Environment, unknown])[] = [
   [{ WALG_SSH_PREFIX: "ssh://u@h/a//b/" }, { ...plain, path: "/a/b" }],
-  [{ WALE_SSH_PREFIX: "sftp://u@h" }, { ...plain, path: "/" }],
+  [{ WALE_SSH_PREFIX: "sftp://u@h" }, { ...plain, path: "." }],
   [{ WALG_SSH_PREFIX: "ssh://u@h/~/a/b" }, { ...plain, path: "a/b" }],
   [{ WALG_SSH_PREFIX: "ssh://u@h/~" }, { ...plain, path: "." }],
+  [{ WALG_SSH_PREFIX: "ssh://u@h" }, { ...plain, path: "." }],
+  [{ WALG_SSH_PREFIX: "ssh://u@h/" }, { ...plain, path: "/" }],
   [{ WALG_SSH_PREFIX: "ssh://u@h:2222/a%20b" }, { ...plain, port: 2222, path: "/a b" }],
   [{ WALG_SSH_PREFIX: "ssh://u@[::1]:2222/a" }, { ...plain, host: "::1", port: 2222, path: "/a" }],
   [

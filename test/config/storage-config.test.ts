@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { findSettings } from "../../src/config/find-settings.ts";
-import { readStorageConfig, readStorageFolder } from "../../src/config/storage-config.ts";
+import {
+  readProxies,
+  readStorageConfig,
+  readStorageFolder,
+} from "../../src/config/storage-config.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -25,6 +29,14 @@ const good: readonly (readonly [Environment, unknown])[] = [
   [{ WALE_FILE_PREFIX: "/a//b/./c/" }, { kind: "directory", path: "/a/b/c" }],
   [{ WALG_FILE_PREFIX: "file://localhost/tmp" }, { kind: "directory", path: "/tmp" }],
   [{ WALG_FILE_PREFIX: "file:///tmp" }, { kind: "directory", path: "/tmp" }],
+  [
+    { WALG_S3_PREFIX: "s3://b", AWS_CA_BUNDLE: "/ca.pem" },
+    { ...plainS3, bucket: "b", prefix: "", caFile: "/ca.pem" },
+  ],
+  [
+    { WALG_S3_PREFIX: "s3://b", AWS_CA_BUNDLE: "/ca.pem", WALG_S3_CA_CERT_FILE: "/own.pem" },
+    { ...plainS3, bucket: "b", prefix: "", caFile: "/own.pem" },
+  ],
   [{ WALG_S3_PREFIX: "s3://bucket" }, { ...plainS3, bucket: "bucket", prefix: "" }],
   [{ WALE_S3_PREFIX: "s3://bucket/" }, { ...plainS3, bucket: "bucket", prefix: "" }],
   [{ WALG_S3_PREFIX: "S3A://b//x//y/" }, { ...plainS3, bucket: "b", prefix: "x/y" }],
@@ -159,5 +171,24 @@ test("the folder below the prefix is joined by single slashes and stays inside",
     } else {
       assert.equal(readStorageFolder(found), expected);
     }
+  }
+});
+
+test("proxies are taken in capitals or small letters, walnut's own first", async () => {
+  const cases: readonly (readonly [Environment, unknown])[] = [
+    [{ NO_PROXY: "a" }, undefined],
+    [
+      { HTTPS_PROXY: "http://a", http_proxy: "http://b", no_proxy: "c" },
+      { https: "http://a", http: "http://b", noProxy: "c" },
+    ],
+    [{ https_proxy: "http://a", HTTPS_PROXY: "http://b" }, { https: "http://b" }],
+    [{ WALNUT_HTTPS_PROXY: "http://a", HTTPS_PROXY: "http://b" }, { https: "http://a" }],
+    [
+      { HTTP_PROXY: "http://b", WALNUT_NO_PROXY: "*", NO_PROXY: "c" },
+      { http: "http://b", noProxy: "*" },
+    ],
+  ];
+  for (const [environment, proxies] of cases) {
+    assert.deepEqual(readProxies(await find(environment)), proxies);
   }
 });

@@ -6,7 +6,7 @@ export interface Certificates {
   /** PEM of an authority that nobody trusts, and its path. */
   readonly authority: string;
   readonly authorityFile: string;
-  /** For a server on 127.0.0.1, signed by that authority. */
+  /** For a server on 127.0.0.1, or "store.test", signed by that authority. */
   readonly key: string;
   readonly certificate: string;
 }
@@ -31,7 +31,7 @@ export async function makeCertificates(directory: string): Promise<Certificates 
     "-CAkey",
     "ca.key",
   ];
-  const extensions = ["subjectAltName=IP:127.0.0.1", "basicConstraints=critical,CA:FALSE"];
+  const extensions = ["subjectAltName=IP:127.0.0.1,DNS:store.test", "basicConstraints=critical,CA:FALSE"];
   const options = extensions.flatMap((extension) => ["-addext", extension]);
   const isMade =
     openssl("req", "-x509", ...newKey, ...subject("test authority"), ...self) &&

@@ -30,9 +30,9 @@ export class FakeKms implements AsyncDisposable {
   }
 
   /** Encrypts with this key, in this process. */
-  async openCrypter(options: AwsKmsOptions): Promise<Crypter> {
+  async openCrypter(options: AwsKmsOptions, endpoint = this.endpoint): Promise<Crypter> {
     // The SDK has no other way to be told, and looks while it is made.
-    process.env["AWS_ENDPOINT_URL_KMS"] = this.endpoint;
+    process.env["AWS_ENDPOINT_URL_KMS"] = endpoint;
     try {
       const keys = { accessKeyId: "any", secretAccessKey: "any" };
       const method = { kind: "aws-kms", keyId: this.keyId, region: "us-east-1", ...keys } as const;
