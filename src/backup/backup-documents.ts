@@ -173,10 +173,11 @@ export async function indexManifest(
         addOnce(parts, line.name, line);
         break;
       case "file":
-        if (files !== undefined) addOnce(files.here, parseEntryName(line.name), line);
+        if (files !== undefined) requireNew(line, files.here.set(parseEntryName(line.name), line));
         break;
       case "unchanged":
-        if (files !== undefined) addOnce(files.unchanged, parseEntryName(line.name), line);
+        if (files === undefined) break;
+        requireNew(line, files.unchanged.set(parseEntryName(line.name), line));
         break;
       case "database":
         break;
@@ -215,22 +216,24 @@ function requireConsistent(
   { here, unchanged }: FileTables,
   parts: ReadonlyMap<string, ManifestPart>,
 ): void {
-  for (const [path, part] of here.parts) {
-    if (!parts.has(part)) throw new FormatError(`manifest puts ${path} into unknown part ${part}`);
-    if (!unchanged.has(path)) continue;
+  const unknown = [...here.partNames].find((part) => !parts.has(part));
+  if (unknown !== undefined)
+    throw new FormatError(`manifest puts files into unknown part ${unknown}`);
+  if (unchanged.size === 0) return;
+  for (let id = 0; id < here.table.count; id += 1) {
+    if (!here.hasId(id) || !unchanged.hasId(id)) continue;
+    const path = here.table.pathOf(id);
     throw new FormatError(`manifest says of ${path} that it is unchanged and that it is here`);
   }
 }
 
-/** A table that is filled; a Map is one, too. */
-interface Filling<T> {
-  has(name: string): boolean;
-  set(name: string, value: T): unknown;
+function addOnce<T>(map: Map<string, T>, name: string, value: T): void {
+  requireNew({ name }, !map.has(name));
+  map.set(name, value);
 }
 
-function addOnce<T>(map: Filling<T>, name: string, value: T): void {
-  if (map.has(name)) throw new FormatError(`manifest names ${JSON.stringify(name)} twice`);
-  map.set(name, value);
+function requireNew({ name }: { readonly name: string }, isNew: boolean): void {
+  if (!isNew) throw new FormatError(`manifest names ${JSON.stringify(name)} twice`);
 }
 
 function requireSameBackup(manifest: ManifestIndex, name: BackupName, sentinel: Sentinel): void {
@@ -281,10 +284,11 @@ export function* fileStates({
     yield* files?.states ?? [];
     return;
   }
-  for (const { path, isIncrement } of manifest.files.brief()) {
-    yield [path, isIncrement ? "incremented" : "here"];
+  const { files: here, unchanged } = manifest;
+  for (const id of here.ids()) {
+    yield [here.table.pathOf(id), here.isIncrementId(id) ? "incremented" : "here"];
   }
-  for (const path of manifest.unchanged.keys()) yield [path, "skipped"];
+  for (const path of unchanged.keys()) yield [path, "skipped"];
 }
 
 /** Collects the file list; undefined if it names no file. Throws FormatError for wrong names. */

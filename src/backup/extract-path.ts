@@ -2,19 +2,26 @@ import { posix } from "node:path";
 import { FormatError } from "../errors.ts";
 import { RESTORE_MARKER_PATH, TABLESPACE_MARKER_NAME } from "./restore-marker.ts";
 
+/** A name as backups have it, with which nothing is wrong but, perhaps, whose it is. */
+const USUAL_NAME = /^\/?[^/.\0][^/\0]*(?:\/[^/.\0][^/\0]*)*$/;
+
 /**
  * Path below the data directory that a tar entry is for: "base/5/1259", or "" for the directory
  * itself. Slashes at the beginning are harmless and taken off, as PostgreSQL backups of WAL-G have
  * them. Throws FormatError for every name that could lead elsewhere.
  */
 export function parseEntryName(name: string): string {
+  const path = USUAL_NAME.test(name) ? name.slice(name.startsWith("/") ? 1 : 0) : cleanPath(name);
+  if (path === RESTORE_MARKER_PATH) throw new FormatError("its name is that of our own marker");
+  return path;
+}
+
+function cleanPath(name: string): string {
   if (name === "") throw new FormatError("it has an empty name");
   if (name.includes("\0")) throw new FormatError("its name holds a NUL");
   const components = name.split("/").filter((component) => component !== "" && component !== ".");
   if (components.includes("..")) throw new FormatError('its name holds ".."');
-  const path = components.join("/");
-  if (path === RESTORE_MARKER_PATH) throw new FormatError("its name is that of our own marker");
-  return path;
+  return components.join("/");
 }
 
 /** Whether the file is the marker that a killed restore left in a tablespace: never restored. */

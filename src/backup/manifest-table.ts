@@ -1,39 +1,29 @@
 import type { ManifestFile, ManifestHash, ManifestUnchanged } from "../layout/manifest.ts";
-import { type ByPath, PathSet, PathValues } from "./path-set.ts";
+import { type ByPath, PathList, PathSet, PathValues } from "./path-set.ts";
 import type { PathTable } from "./path-table.ts";
-import { Column } from "./typed-column.ts";
+import { Column, WideColumn } from "./typed-column.ts";
 
 /** A file as our manifest lists it, but for its name. */
 export type ListedFile = Omit<ManifestFile, "kind" | "name">;
 /** The same for one that is as it was in the base. */
 export type ListedUnchanged = Omit<ManifestUnchanged, "kind" | "name">;
 
-/** What most readers want of a file. */
-export interface BriefFile {
-  readonly path: string;
-  /** Of the whole file. */
-  readonly sizeBytes: number;
-  /** Whether the backup has changes of it only. */
-  readonly isIncrement: boolean;
-}
-
 const WORD_DIGITS = 8;
 const HASH_WORDS: Readonly<Record<ManifestHash, number>> = { xxh64: 2, sha256: 8 };
 const WORD_BITS = 32n;
 const WORD_MASK = 0xffffffffn;
 
-/** What each line of a file says of it, in some 35 bytes (60 with sha256). */
+/** What each line of a file says of it, in some 27 bytes (50 with sha256). */
 class Rows {
   readonly table: PathTable;
   readonly #hashWords: number;
   /** Number of the row and 1, by the path's number. */
   readonly #rowOf = new Column(Uint32Array);
-  readonly #ids = new Column(Uint32Array);
-  readonly #sizes = new Column(Float64Array);
+  readonly #sizes = new WideColumn();
   readonly #modes = new Column(Uint16Array);
   readonly #times = new Column(Uint32Array);
   readonly #hashes = new Column(Uint32Array);
-  readonly #hasHash = new Column(Uint8Array);
+  readonly #lacksHash = new Column(Uint8Array);
   #count = 0;
 
   constructor(table: PathTable, hash: ManifestHash) {
@@ -47,27 +37,36 @@ class Rows {
 
   /** -1 for a path that has none. */
   rowOf(path: string): number {
-    const id = this.table.find(path);
+    return this.rowOfId(this.table.find(path));
+  }
+
+  /** The same by the path's number, or by -1. */
+  rowOfId(id: number): number {
     return id < 0 ? -1 : this.#rowOf.get(id) - 1;
   }
 
-  pathOf(row: number): string {
-    return this.table.pathOf(this.#ids.get(row));
+  /** Numbers of the paths that have a row. */
+  *ids(): Generator<number, void, undefined> {
+    for (let id = 0, left = this.#count; left > 0; id += 1) {
+      if (this.#rowOf.get(id) === 0) continue;
+      left -= 1;
+      yield id;
+    }
   }
 
   /** Gives the row; the path must not have one. */
-  add(path: string, { sizeBytes, mode, mtimeNs, hash }: ListedUnchanged): number {
+  add(id: number, { sizeBytes, mode, mtimeNs, hash }: ListedUnchanged): number {
     const row = this.#count;
-    const id = this.table.add(path);
     this.#count += 1;
     this.#rowOf.set(id, row + 1);
-    this.#ids.set(row, id);
     this.#sizes.set(row, sizeBytes);
     this.#modes.set(row, mode);
     this.#times.set(2 * row, Number((mtimeNs >> WORD_BITS) & WORD_MASK));
     this.#times.set(2 * row + 1, Number(mtimeNs & WORD_MASK));
-    if (hash === undefined) return row;
-    this.#hasHash.set(row, 1);
+    if (hash === undefined) {
+      this.#lacksHash.set(row, 1);
+      return row;
+    }
     for (let word = 0; word < this.#hashWords; word += 1) {
       const digits = hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS);
       this.#hashes.set(row * this.#hashWords + word, Number.parseInt(digits, 16));
@@ -79,6 +78,18 @@ class Rows {
     return this.#sizes.get(row);
   }
 
+  /** Whether size and hash of a row are known to be those of another's, hashed in the same way. */
+  isSameContent(row: number, other: Rows, otherRow: number): boolean {
+    if (this.#hashWords !== other.#hashWords) return false;
+    if (this.#lacksHash.get(row) + other.#lacksHash.get(otherRow) > 0) return false;
+    if (this.sizeOf(row) !== other.sizeOf(otherRow)) return false;
+    for (let word = 0; word < this.#hashWords; word += 1) {
+      const own = this.#hashes.get(row * this.#hashWords + word);
+      if (own !== other.#hashes.get(otherRow * this.#hashWords + word)) return false;
+    }
+    return true;
+  }
+
   read(row: number): ListedUnchanged {
     this.table.noteMade();
     const time =
@@ -87,7 +98,7 @@ class Rows {
       sizeBytes: this.#sizes.get(row),
       mode: this.#modes.get(row),
       mtimeNs: BigInt.asIntN(64, time),
-      ...(this.#hasHash.get(row) === 0 ? {} : { hash: this.#hashOf(row) }),
+      ...(this.#lacksHash.get(row) > 0 ? {} : { hash: this.#hashOf(row) }),
     };
   }
 
@@ -101,14 +112,16 @@ class Rows {
   }
 }
 
-/** The files in the parts of a backup, by path; about 50 bytes each. */
+/**
+ * The files in the parts of a backup, by path, in the order of their numbers; about 35 bytes each.
+ */
 export class ManifestFiles implements ByPath<ListedFile> {
   readonly #rows: Rows;
   readonly #parts: PathValues<string>;
-  readonly #offsets = new Column(Float64Array);
+  readonly #offsets = new WideColumn();
   /** With 1 added; 0 = absent. */
-  readonly #fullSizes = new Column(Float64Array);
-  readonly #corrupt = new Column(Float64Array);
+  readonly #fullSizes = new WideColumn();
+  readonly #corrupt = new WideColumn();
 
   constructor(table: PathTable, hash: ManifestHash) {
     this.#rows = new Rows(table, hash);
@@ -128,37 +141,81 @@ export class ManifestFiles implements ByPath<ListedFile> {
     return row < 0 ? undefined : this.#read(path, row);
   }
 
-  /** Without what takes longer to tell. */
-  *brief(): Generator<BriefFile, void, undefined> {
-    for (let row = 0; row < this.#rows.count; row += 1) {
-      const full = this.#fullSizes.get(row);
-      const sizeBytes = full === 0 ? this.#rows.sizeOf(row) : full - 1;
-      yield { path: this.#rows.pathOf(row), sizeBytes, isIncrement: full !== 0 };
+  /** What numbers the paths. */
+  get table(): PathTable {
+    return this.#rows.table;
+  }
+
+  /** By the number that the table gives; -1 is never there. */
+  hasId(id: number): boolean {
+    return this.#rows.rowOfId(id) >= 0;
+  }
+
+  /** Numbers of the paths. */
+  ids(): Iterable<number> {
+    return this.#rows.ids();
+  }
+
+  /** Of the whole file; by the number of a path that is there, as all below. */
+  sizeOfId(id: number): number {
+    const row = this.#rows.rowOfId(id);
+    const full = this.#fullSizes.get(row);
+    return full === 0 ? this.#rows.sizeOf(row) : full - 1;
+  }
+
+  /** Whether the backup has changes of the file only. */
+  isIncrementId(id: number): boolean {
+    return this.#fullSizes.get(this.#rows.rowOfId(id)) !== 0;
+  }
+
+  partOfId(id: number): string {
+    return this.#parts.getId(id) ?? "";
+  }
+
+  /** All parts that hold a file. */
+  get partNames(): Iterable<string> {
+    return this.#parts.values;
+  }
+
+  /** Paths of the files in each part. */
+  byPart(): ReadonlyMap<string, PathList> {
+    const lists = new Map<string, PathList>();
+    for (const id of this.ids()) {
+      const part = this.partOfId(id);
+      const list = lists.get(part) ?? new PathList(this.#rows.table);
+      list.pushId(id);
+      lists.set(part, list);
     }
+    return lists;
   }
 
-  /** Part of each file. */
-  get parts(): ByPath<string> {
-    return this.#parts;
-  }
-
-  /** The path must not be there. */
-  set(path: string, file: ListedFile): void {
-    const row = this.#rows.add(path, file);
-    this.#parts.set(path, file.part);
+  /** False, and nothing is changed, if the path is there already. */
+  set(path: string, file: ListedFile): boolean {
+    const id = this.#rows.table.add(path);
+    if (this.hasId(id)) return false;
+    const row = this.#rows.add(id, file);
+    this.#parts.setId(id, file.part);
     this.#offsets.set(row, file.offsetBytes);
     if (file.fullBytes !== undefined) this.#fullSizes.set(row, file.fullBytes + 1);
     if (file.corruptPages !== undefined) this.#corrupt.set(row, file.corruptPages + 1);
+    return true;
+  }
+
+  /** Whether a whole file is known to have the content that `unchanged` lists, by its number. */
+  isSameContent(id: number, unchanged: UnchangedFiles): boolean {
+    const row = this.#rows.rowOfId(id);
+    if (row < 0 || this.#fullSizes.get(row) !== 0) return false;
+    return unchanged.isContentOf(id, this.#rows, row);
   }
 
   *keys(): Generator<string, void, undefined> {
-    for (let row = 0; row < this.#rows.count; row += 1) yield this.#rows.pathOf(row);
+    for (const id of this.ids()) yield this.#rows.table.pathOf(id);
   }
 
   *[Symbol.iterator](): Generator<readonly [path: string, file: ListedFile], void, undefined> {
-    for (let row = 0; row < this.#rows.count; row += 1) {
-      const path = this.#rows.pathOf(row);
-      yield [path, this.#read(path, row)];
+    for (const id of this.ids()) {
+      const path = this.#rows.table.pathOf(id);
+      yield [path, this.#read(path, this.#rows.rowOfId(id))];
     }
   }
 
@@ -177,7 +234,7 @@ export class ManifestFiles implements ByPath<ListedFile> {
 }
 
 /**
- * The files of an increment that are as they were in its base, by path: about 35 bytes each, or a
+ * The files of an increment that are as they were in its base, by path: about 27 bytes each, or a
  * bit where the increment on top of it says the same.
  */
 export class UnchangedFiles implements ByPath<ListedUnchanged> {
@@ -207,16 +264,41 @@ export class UnchangedFiles implements ByPath<ListedUnchanged> {
     return row < 0 ? undefined : this.#rows.read(row);
   }
 
-  /** The path must not be there. */
-  set(path: string, file: ListedUnchanged): void {
-    const known = this.#above?.get(path);
-    if (known !== undefined && isSame(known, file)) this.#same.add(path);
-    else this.#rows.add(path, file);
+  hasId(id: number): boolean {
+    return this.#rows.rowOfId(id) >= 0 || this.#same.hasId(id);
+  }
+
+  /** Numbers of the paths. */
+  *ids(): Generator<number, void, undefined> {
+    yield* this.#rows.ids();
+    yield* this.#same.ids();
+  }
+
+  /** By the number of a path that is there. */
+  sizeOfId(id: number): number {
+    if (this.#same.hasId(id)) return this.#above?.sizeOfId(id) ?? 0;
+    return this.#rows.sizeOf(this.#rows.rowOfId(id));
+  }
+
+  /** False, and nothing is changed, if the path is there already. */
+  set(path: string, file: ListedUnchanged): boolean {
+    const id = this.#rows.table.add(path);
+    if (this.hasId(id)) return false;
+    const known = this.#above?.hasId(id) === true ? this.#above.get(path) : undefined;
+    if (known !== undefined && isSame(known, file)) this.#same.addId(id);
+    else this.#rows.add(id, file);
+    return true;
+  }
+
+  /** Whether it is known that the file has size and hash of a row of another table. */
+  isContentOf(id: number, rows: Rows, row: number): boolean {
+    if (this.#same.hasId(id)) return this.#above?.isContentOf(id, rows, row) === true;
+    const own = this.#rows.rowOfId(id);
+    return own >= 0 && this.#rows.isSameContent(own, rows, row);
   }
 
   *keys(): Generator<string, void, undefined> {
-    for (let row = 0; row < this.#rows.count; row += 1) yield this.#rows.pathOf(row);
-    yield* this.#same;
+    for (const id of this.ids()) yield this.#rows.table.pathOf(id);
   }
 
   *[Symbol.iterator](): Generator<readonly [path: string, file: ListedUnchanged], void, undefined> {

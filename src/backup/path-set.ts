@@ -28,6 +28,11 @@ export class PathSet implements Paths {
     this.addAll(paths);
   }
 
+  /** What numbers the paths. */
+  get table(): PathTable {
+    return this.#table;
+  }
+
   get size(): number {
     return this.#size;
   }
@@ -99,7 +104,12 @@ export class PathList implements Iterable<string> {
   }
 
   push(path: string): void {
-    this.#ids.set(this.#length, this.#table.add(path));
+    this.pushId(this.#table.add(path));
+  }
+
+  /** By the number that the table gives. */
+  pushId(id: number): void {
+    this.#ids.set(this.#length, id);
     this.#length += 1;
   }
 
@@ -135,12 +145,24 @@ export class PathValues<T> implements ByPath<T> {
   }
 
   get(path: string): T | undefined {
-    const id = this.#table.find(path);
+    return this.getId(this.#table.find(path));
+  }
+
+  /** By the number that the table gives; -1 has none. */
+  getId(id: number): T | undefined {
     return id < 0 ? undefined : this.#values[this.#chosen.get(id) - 1];
   }
 
+  /** All values that a path has had. */
+  get values(): readonly T[] {
+    return this.#values;
+  }
+
   set(path: string, value: T): void {
-    const id = this.#table.add(path);
+    this.setId(this.#table.add(path), value);
+  }
+
+  setId(id: number, value: T): void {
     if (this.#chosen.get(id) === 0) this.#size += 1;
     let number = this.#numbers.get(value);
     if (number === undefined) {

@@ -1,6 +1,7 @@
 import { DamagedError } from "../errors.ts";
 import type { ManifestHash } from "../layout/manifest.ts";
 import type { BackupDocuments } from "./backup-documents.ts";
+import type { PathSet } from "./path-set.ts";
 
 /** What a backup says of the whole content of a file; absent members are not known. */
 interface Content {
@@ -16,7 +17,7 @@ interface Content {
 export function requireLink(
   increment: BackupDocuments,
   base: BackupDocuments,
-  needed: Iterable<string>,
+  needed: PathSet,
 ): void {
   const startLsn = increment.sentinel.base?.startLsn;
   const actual = base.sentinel.startLsn;
@@ -24,7 +25,9 @@ export function requireLink(
     throw broken(increment, base, `began at ${actual}, not at ${startLsn} as the increment says`);
   }
   if (base.manifest === undefined && base.files === undefined) return;
-  for (const path of needed) {
+  for (let id = 0; id < needed.table.count; id += 1) {
+    if (!needed.hasId(id) || isKnownSame(increment, base, id)) continue;
+    const path = needed.table.pathOf(id);
     const wanted = unchangedContent(increment, path);
     const found = contentOf(base, path);
     if (found === undefined) {
@@ -35,6 +38,14 @@ export function requireLink(
       throw broken(increment, base, `has another content of ${path} than the increment needs`);
     }
   }
+}
+
+/** What most files are, without a look at their names. */
+function isKnownSame(increment: BackupDocuments, base: BackupDocuments, id: number): boolean {
+  const unchanged = increment.manifest?.unchanged;
+  if (unchanged === undefined || base.manifest === undefined) return false;
+  if (hashOf(increment) !== hashOf(base)) return false;
+  return base.manifest.files.isSameContent(id, unchanged);
 }
 
 function unchangedContent({ manifest }: BackupDocuments, path: string): Content | undefined {

@@ -7,7 +7,6 @@ import {
   type BackupDocuments,
   type FilesIndex,
   type FileState,
-  fileStates,
   type ManifestIndex,
 } from "./backup-documents.ts";
 import { type Paths, PathSet } from "./path-set.ts";
@@ -94,25 +93,27 @@ export interface PlanOptions {
 export function planRestore(chain: readonly ChainMember[], options: PlanOptions = {}): RestorePlan {
   const [newest] = chain;
   if (newest === undefined) throw new RangeError("a chain has at least one backup");
-  const mask = options.mask ?? (() => true);
-  const paths = newest.paths ?? new PathTable();
+  const paths = newest.paths ?? newest.documents.manifest?.files.table ?? new PathTable();
+  const mask = selection(options.mask, paths);
   const steps: RestoreStep[] = [];
-  let needed: Paths | undefined;
+  let needed: PathSet | undefined;
   for (const [index, member] of chain.entries()) {
     const above = chain[index - 1];
-    if (above !== undefined) requireLink(above.documents, member.documents, needed ?? []);
+    if (above !== undefined && needed !== undefined) {
+      requireLink(above.documents, member.documents, needed);
+    }
     const isNewest = member === newest;
     const step = planStep(member, needed ?? mask, { isNewest, paths });
     steps.unshift(step);
-    needed = neededFromBase(member.documents, step);
+    needed = neededFromBase(member.documents, needed ?? mask, paths);
   }
   const name = newest.documents.name;
-  const isStartable = mask(CONTROL_PATH);
+  const isStartable = mask.has(CONTROL_PATH);
   return {
     backup: name,
     steps,
     isStartable,
-    isLabelRequired: isStartable && mask(LABEL_PATH) && !isWaleBackup(name),
+    isLabelRequired: isStartable && mask.has(LABEL_PATH) && !isWaleBackup(name),
     sizeBytes: sizeOf(chain, mask),
     expected: expectedTree(chain.map(({ documents }) => documents)),
   };
@@ -123,23 +124,29 @@ function isWaleBackup(name: BackupName): boolean {
   return isBackupName(name) && parseBackupName(name).offset !== undefined;
 }
 
-type Wanted = Paths | ((path: string) => boolean);
+/** Files of a chain, by path and by the number of the path in the chain's table. */
+interface Selection {
+  has(path: string): boolean;
+  hasId(id: number): boolean;
+}
+
+function selection(mask: PlanOptions["mask"], paths: PathTable): Selection {
+  if (mask === undefined) return { has: () => true, hasId: () => true };
+  return { has: mask, hasId: (id) => mask(paths.pathOf(id)) };
+}
 
 function planStep(
   member: ChainMember,
-  wanted: Wanted,
+  wanted: Selection,
   { isNewest, paths }: Pick<RestoreStep, "isNewest" | "paths">,
 ): RestoreStep {
   const { documents } = member;
   const { name, sentinel, manifest, files } = documents;
-  const accepts = typeof wanted === "function" ? wanted : (path: string) => wanted.has(path);
   const states = files?.states;
-  const isWanted =
-    states === undefined || isNewest
-      ? accepts
-      : (path: string) => accepts(path) && states.has(path);
+  const isWanted = (path: string): boolean =>
+    wanted.has(path) && (states === undefined || isNewest || states.has(path));
   const all = manifest === undefined ? findParts(member) : listParts(member, manifest);
-  const needed = neededParts(manifest, isWanted);
+  const needed = neededParts(manifest, wanted);
   const parts = all.filter(
     (part) => isUseful(part, manifest, files, isWanted) && needed?.has(part.name) !== false,
   );
@@ -153,8 +160,8 @@ function planStep(
     specialParts: isNewest ? parts.filter(isSpecialPart) : [],
     parts: parts.filter((part) => !isSpecialPart(part)),
     isWanted,
-    increments: pathsIn(documents, { isWanted, paths }, ["incremented"]),
-    expected: expectedPaths(documents, wanted, { isWanted, paths }),
+    increments: pathsIn(documents, wanted, { paths, states: ["incremented"] }),
+    expected: expectedPaths(documents, wanted, paths),
     paths,
     isTrailerOptional: manifest === undefined && (sentinel.dataCatalogBytes ?? 0) === 0,
     manifest,
@@ -166,32 +173,47 @@ export function isSpecialPart({ kind }: PlannedPart): boolean {
   return kind === "control" || kind === "label";
 }
 
+/** Wanted files of the backup that are in one of `states`. */
 function pathsIn(
-  documents: BackupDocuments,
-  { isWanted, paths }: Pick<RestoreStep, "isWanted" | "paths">,
-  states: readonly FileState[],
-): Paths {
+  { manifest, files }: BackupDocuments,
+  wanted: Selection,
+  { paths, states }: { readonly paths: PathTable; readonly states: readonly FileState[] },
+): PathSet {
   const found = new PathSet(paths);
-  for (const [path, state] of fileStates(documents)) {
-    if (states.includes(state) && isWanted(path)) found.add(path);
+  if (manifest === undefined) {
+    for (const [path, state] of files?.states ?? []) {
+      if (states.includes(state) && wanted.has(path)) found.add(path);
+    }
+    return found;
+  }
+  const [isHere, isIncremented] = [states.includes("here"), states.includes("incremented")];
+  const isSkipped = states.includes("skipped");
+  const { files: here, unchanged } = manifest;
+  for (let id = 0; id < paths.count; id += 1) {
+    const isIn = here.hasId(id)
+      ? here.isIncrementId(id)
+        ? isIncremented
+        : isHere
+      : isSkipped && unchanged.hasId(id);
+    if (isIn && wanted.hasId(id)) found.addId(id);
   }
   return found;
 }
 
-function expectedPaths(
-  documents: BackupDocuments,
-  wanted: Wanted,
-  step: Pick<RestoreStep, "isWanted" | "paths">,
-): Paths {
+function expectedPaths(documents: BackupDocuments, wanted: Selection, paths: PathTable): Paths {
   const { manifest, files } = documents;
   if (manifest === undefined && files === undefined) {
-    return typeof wanted === "function" ? new Set() : wanted;
+    return wanted instanceof PathSet ? wanted : new Set();
   }
-  return pathsIn(documents, step, ["here", "incremented"]);
+  return pathsIn(documents, wanted, { paths, states: ["here", "incremented"] });
 }
 
 /** What the next older backup has to give. */
-function neededFromBase(documents: BackupDocuments, step: RestoreStep): Paths | undefined {
+function neededFromBase(
+  documents: BackupDocuments,
+  wanted: Selection,
+  paths: PathTable,
+): PathSet | undefined {
   const { sentinel, files, manifest, name } = documents;
   const base = sentinel.base;
   if (base === undefined || base.name === "") return undefined;
@@ -201,7 +223,7 @@ function neededFromBase(documents: BackupDocuments, step: RestoreStep): Paths | 
       { hint: `Restore its base: backup-fetch <destination> ${base.fullName ?? base.name}.` },
     );
   }
-  return pathsIn(documents, step, ["incremented", "skipped"]);
+  return pathsIn(documents, wanted, { paths, states: ["incremented", "skipped"] });
 }
 
 function listParts({ documents }: ChainMember, manifest: ManifestIndex): PlannedPart[] {
@@ -259,25 +281,27 @@ export function isAny(paths: Iterable<string>, is: (path: string) => boolean): b
 /** Names of the parts that hold a wanted file; undefined where our manifest does not tell. */
 function neededParts(
   manifest: ManifestIndex | undefined,
-  isWanted: (path: string) => boolean,
+  wanted: Selection,
 ): ReadonlySet<string> | undefined {
   // Directories and links are entries, too, but the manifest lists them.
   if (manifest === undefined) return undefined;
   const names = new Set<string>();
-  for (const [path, part] of manifest.files.parts) if (isWanted(path)) names.add(part);
+  const { files } = manifest;
+  for (let id = 0; id < files.table.count; id += 1) {
+    if (files.hasId(id) && wanted.hasId(id)) names.add(files.partOfId(id));
+  }
   return names;
 }
 
-function sizeOf(
-  chain: readonly ChainMember[],
-  mask: (path: string) => boolean,
-): number | undefined {
+function sizeOf(chain: readonly ChainMember[], wanted: Selection): number | undefined {
   const newest = chain[0]?.documents;
   if (newest?.manifest !== undefined) {
     let sizeBytes = 0;
-    const { files, unchanged } = newest.manifest;
-    for (const file of files.brief()) if (mask(file.path)) sizeBytes += file.sizeBytes;
-    for (const [path, file] of unchanged) if (mask(path)) sizeBytes += file.sizeBytes;
+    const { files: here, unchanged } = newest.manifest;
+    for (let id = 0; id < here.table.count; id += 1) {
+      const files = here.hasId(id) ? here : unchanged;
+      if (files.hasId(id) && wanted.hasId(id)) sizeBytes += files.sizeOfId(id);
+    }
     return sizeBytes;
   }
   const { sentinel } = newest ?? {};

@@ -282,8 +282,11 @@ class Restore {
     const { parts, manifest } = step;
     if (manifest === undefined || this.#kept.size === 0) return parts;
     const needed = new Set<string>();
-    for (const [path, { part }] of manifest.files) {
-      if (step.isWanted(path) && !this.#kept.has(path) && !isSpecialPath(path)) needed.add(part);
+    const { files } = manifest;
+    for (const id of files.ids()) {
+      const path = files.table.pathOf(id);
+      if (!step.isWanted(path) || this.#kept.has(path) || isSpecialPath(path)) continue;
+      needed.add(files.partOfId(id));
     }
     return parts.filter(({ name }) => needed.has(name));
   }

@@ -1,8 +1,9 @@
-import type { ManifestIndex } from "./backup-documents.ts";
 import type { SpaceNeed } from "./free-space.ts";
 import type { Paths } from "./path-set.ts";
 import type { RestorePlan } from "./restore-plan.ts";
 import type { RestoreTree } from "./restore-tree.ts";
+
+const TABLESPACE_FILE = /^pg_tblspc\/([^/]+)\//;
 
 /**
  * What a restore is going to write, by directory: exact with our manifest; without it the whole
@@ -19,21 +20,20 @@ export function spaceNeeds(
     const isKnown = sizeBytes !== undefined && tablespaces.length === 0;
     return isKnown ? [{ directory: destination, sizeBytes }] : [];
   }
+  if (kept.size === 0 && tablespaces.length === 0 && sizeBytes !== undefined) {
+    return [{ directory: destination, sizeBytes }];
+  }
+  const { table } = manifest.files;
   const needs = new Map<string, number>([[destination, 0]]);
-  for (const [path, fileBytes] of fileSizes(manifest)) {
-    if (kept.has(path) || !newest.isWanted(path)) continue;
-    const [, oid] = /^pg_tblspc\/([^/]+)\//.exec(path) ?? [];
-    const location = tablespaces.find((tablespace) => tablespace.oid === oid)?.location;
-    const directory = location ?? destination;
-    needs.set(directory, (needs.get(directory) ?? 0) + fileBytes);
+  for (const files of [manifest.files, manifest.unchanged]) {
+    for (const id of files.ids()) {
+      const path = table.pathOf(id);
+      if (kept.has(path) || !newest.isWanted(path)) continue;
+      const [, oid] = TABLESPACE_FILE.exec(path) ?? [];
+      const location = tablespaces.find((tablespace) => tablespace.oid === oid)?.location;
+      const directory = location ?? destination;
+      needs.set(directory, (needs.get(directory) ?? 0) + files.sizeOfId(id));
+    }
   }
   return [...needs].map(([directory, sizeBytes]) => ({ directory, sizeBytes }));
-}
-
-function* fileSizes({
-  files,
-  unchanged,
-}: ManifestIndex): Generator<readonly [path: string, sizeBytes: number], void, undefined> {
-  for (const { path, sizeBytes } of files.brief()) yield [path, sizeBytes];
-  for (const [path, { sizeBytes }] of unchanged) yield [path, sizeBytes];
 }

@@ -27,3 +27,21 @@ export class Column {
     chunk[index & CELL_MASK] = value;
   }
 }
+
+const WORD = 2 ** 32;
+
+/** Numbers from 0 to 2^53 - 1 by index, 4 bytes each while those next to them are below 2^32. */
+export class WideColumn {
+  readonly #low = new Column(Uint32Array);
+  readonly #high = new Column(Uint32Array);
+
+  get(index: number): number {
+    return this.#high.get(index) * WORD + this.#low.get(index);
+  }
+
+  set(index: number, value: number): void {
+    this.#low.set(index, value % WORD);
+    const high = Math.floor(value / WORD);
+    if (high > 0 || this.#high.get(index) > 0) this.#high.set(index, high);
+  }
+}

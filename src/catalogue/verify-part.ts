@@ -45,13 +45,7 @@ export function pathsByPart({
   files,
 }: BackupDocuments): ReadonlyMap<string, Iterable<string>> {
   if (manifest === undefined) return files?.parts ?? new Map();
-  const paths = new Map<string, string[]>();
-  for (const [path, { part }] of manifest.files) {
-    const list = paths.get(part);
-    if (list === undefined) paths.set(part, [path]);
-    else list.push(path);
-  }
-  return paths;
+  return manifest.files.byPart();
 }
 
 class PartCheck {

@@ -56,7 +56,7 @@ for (const [hash, digits] of HASHES) {
           );
           for (const [path, one] of listed) {
             assert.deepEqual(files.get(path), one);
-            assert.equal(files.parts.get(path), one.part);
+            assert.equal(files.partOfId(table.find(path)), one.part);
           }
           assert.equal(files.has("another backup's"), false);
           assert.equal(files.get("another backup's"), undefined);
