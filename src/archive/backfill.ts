@@ -35,6 +35,7 @@ export interface BackfillResult extends BackfillStep {
     | "archived"
     | "already archived"
     | "leftover replaced"
+    | "nothing to archive"
     | "planned"
     | "skipped"
     | "not complete"

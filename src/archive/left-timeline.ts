@@ -1,11 +1,13 @@
 import { dirname, join } from "node:path";
+import { FormatError } from "../errors.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import { switchPoint } from "../postgres/timeline-history.ts";
-import { parseSegmentName, segmentStart } from "../postgres/wal-file.ts";
+import { parseSegmentName, parseWalFileName, segmentStart } from "../postgres/wal-file.ts";
+import { parseWalPageHeader } from "../postgres/wal-page.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { Comparison } from "./comparison.ts";
 import { isFollower, listLocalHistories, readLocalControl } from "./local-control.ts";
-import type { LocalWal } from "./local-wal.ts";
+import { type LocalWal, readHead } from "./local-wal.ts";
 import { listForks } from "./timeline-forks.ts";
 
 /**
@@ -58,6 +60,43 @@ export async function settledAs(
     return isSameUpTo(switchLsn) && localEndLsn <= switchLsn;
   });
   return isCovered ? "covered" : undefined;
+}
+
+/**
+ * Whether a file with a segment's name holds nothing of that segment, and this server will never
+ * fill it: one that was renamed to be used again, or zeros, of a timeline that it has left since.
+ * PostgreSQL marks it as ready with archive_mode = always all the same, once recovery is behind
+ * the segment's number. What is in it is archived under its old name, or was no WAL.
+ *
+ * @source RemoveOldXlogFiles, xlog.c; XLogArchiveCheckDone, xlogarchive.c
+ */
+export async function isNeverFilled({
+  path,
+  name,
+  dataDirectory = dirname(dirname(path)),
+}: {
+  readonly path: string;
+  readonly name: string;
+  readonly dataDirectory: string | undefined;
+}): Promise<boolean> {
+  if (parseWalFileName(name)?.kind !== "segment") return false;
+  const control = await readLocalControl(dataDirectory);
+  if (control === undefined) return false;
+  const { walSegmentBytes: segmentBytes, systemId } = control;
+  const { timeline, segmentNumber } = parseSegmentName(name, segmentBytes);
+  const endLsn = await endOf(timeline, join(dataDirectory, "pg_wal"));
+  if (endLsn === undefined || endLsn > segmentStart(segmentNumber + 1n, segmentBytes)) return false;
+  const { sizeBytes, head } = await readHead(path);
+  if (sizeBytes !== segmentBytes) return false;
+  if (head.every((byte) => byte === 0)) return true;
+  try {
+    const page = parseWalPageHeader(head);
+    const isOwn = page.form === "long" && page.systemId === systemId;
+    return isOwn && page.pageStart < segmentStart(segmentNumber, segmentBytes);
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
 }
 
 /** Where the newest history in pg_wal says that a timeline was left. */

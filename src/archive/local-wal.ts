@@ -161,7 +161,8 @@ export async function readOpenRecord(
   }
 }
 
-async function readHead(path: string): Promise<{ sizeBytes: number; head: Uint8Array }> {
+/** As much as a segment's header takes. Rejects with LocalFileError. */
+export async function readHead(path: string): Promise<{ sizeBytes: number; head: Uint8Array }> {
   // Before it is opened: opening a pipe would wait for its writer.
   const stats = await onFile(path, () => stat(path));
   if (!stats.isFile()) throw new LocalFileError(`cannot archive ${path}: it is no regular file`);

@@ -2,6 +2,7 @@ import type { Codec } from "../codec/codec.ts";
 import { codecByExtension, vouchingCodec } from "../codec/table.ts";
 import {
   ConflictError,
+  FormatError,
   ObjectExistsError,
   ObjectNotFoundError,
   StorageError,
@@ -18,7 +19,7 @@ import { makeContentNote, requireContentOf } from "./content-note.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
-import { settledAs } from "./left-timeline.ts";
+import { isNeverFilled, settledAs } from "./left-timeline.ts";
 import { findParties, type Parties, quarantine } from "./quarantine.ts";
 import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
@@ -50,8 +51,15 @@ export interface PushOptions extends CallOptions, PushWitness {
   readonly pack?: ((local: LocalWal, options: CallOptions) => ByteSource) | undefined;
 }
 
-/** How a push ended; in each case the store holds the whole file now. */
-export type PushOutcome = "archived" | "already archived" | "leftover replaced";
+/**
+ * How a push ended; in each case the store holds the whole file now, unless there was "nothing to
+ * archive": a segment of a timeline that was left, which was never filled (FAILOVER.md).
+ */
+export type PushOutcome =
+  | "archived"
+  | "already archived"
+  | "leftover replaced"
+  | "nothing to archive";
 
 type Different = Extract<Comparison, { kind: "different" }>;
 
@@ -76,14 +84,30 @@ export async function pushWal(
   const push = async (): Promise<PushOutcome> =>
     await withinDeadline(options, async (scope) => {
       scope.begin(`reading ${wal.path}`);
-      const local = await inspectLocalWal(wal, scope);
+      const local = await inspectFilled(wal, options, scope);
+      if (local === undefined) return "nothing to archive";
       return await new Push(storage, local, options, scope).run();
     });
   const { changeNotes } = options;
   const outcome =
     changeNotes === undefined ? await push() : await changeNotes.around(wal, push, options);
-  options.onStored?.(wal.name);
+  if (outcome !== "nothing to archive") options.onStored?.(wal.name);
   return outcome;
+}
+
+/** Undefined for what was never filled and never will be. */
+async function inspectFilled(
+  wal: { readonly path: string; readonly name: string },
+  { dataDirectory }: PushOptions,
+  options: CallOptions,
+): Promise<LocalWal | undefined> {
+  try {
+    return await inspectLocalWal(wal, options);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    if (await isNeverFilled({ ...wal, dataDirectory })) return undefined;
+    throw error;
+  }
 }
 
 class Push {

@@ -112,6 +112,37 @@ const cases: readonly Case[] = [
     outcome: "ConflictError",
   },
 ];
+/** A server of timeline 2, which left timeline 1 so many bytes behind the segment's beginning. */
+async function pushOfFollower(content: Buffer, localFork: number) {
+  await bench.file("b/global/pg_control", wal.control);
+  await bench.file("b/pg_wal/00000002.history", history(localFork));
+  return bench.push(await bench.file(join("b", "pg_wal", name), content));
+}
+
+const [older = ""] = wal.segments;
+const recycled = walFile(wal, older);
+for (const [what, content] of [
+  ["an older segment that was renamed", recycled],
+  ["zeros", Buffer.alloc(longer.length)],
+] as const) {
+  test(`${what} in the place of a segment that was never filled is nothing to archive`, async () => {
+    assert.equal(await pushOfFollower(content, forkAt), "nothing to archive");
+    assert.deepEqual(bench.memory.keys, []);
+  });
+}
+
+const refused = [
+  { what: "a segment that the timeline has gone past", content: recycled, fork: 2 * longer.length },
+  { what: "a beginning that is no WAL", content: Buffer.alloc(longer.length, 7), fork: forkAt },
+  { what: "a cut-off file", content: recycled.subarray(0, 100_000), fork: forkAt },
+  { what: "another cluster's file", content: flipBit(recycled, 24), fork: forkAt },
+];
+for (const { what, content, fork } of refused) {
+  test(`${what} is refused, though the timeline was left`, async () => {
+    await assert.rejects(pushOfFollower(Buffer.from(content), fork), { name: "FormatError" });
+  });
+}
+
 for (const { what, stored, local, state, localFork, storedFork, outcome } of cases) {
   test(`${what}: ${outcome}`, async () => {
     const control = Buffer.from(wal.control);
