@@ -1,3 +1,4 @@
+import { free } from "../io/freed.ts";
 import { collectGarbage } from "../io/runtime.ts";
 import { Column } from "./typed-column.ts";
 
@@ -159,6 +160,7 @@ export class PathTable {
       while (slots[slot] !== 0) slot = (slot + 1) & mask;
       slots[slot] = id + 1;
     }
+    free(new Uint8Array(this.#slots.buffer));
     this.#slots = slots;
   }
 }
