@@ -15,6 +15,8 @@ import { measure, type Measurement } from "./process.ts";
 const PAGE_BYTES = 8192;
 /** Object numbers that no server of a bench gets to. */
 const FIRST_FILE = 100_000_000;
+/** Of every page: a position in WAL, before all that a bench does. What is below 40 is none. */
+const OLD_LSN = 0x1000100;
 /** Of a page, in the middle: as much as rows of text leave when they are compressed. */
 const RANDOM_BYTES = 2048;
 
@@ -78,8 +80,9 @@ export async function filesTable(
 
 function databaseDirectory({ dataDirectory }: BenchCluster): string {
   const base = join(dataDirectory, "base");
-  const database = readdirSync(base).toSorted((one, other) => Number(other) - Number(one))[0];
-  return join(base, database ?? "");
+  // Beside databases there may be a directory of temporary files.
+  const oids = readdirSync(base).filter((name) => /^\d+$/.test(name));
+  return join(base, String(Math.min(...oids.map(Number))));
 }
 
 function removeFiles(cluster: BenchCluster, fileCount: number): void {
@@ -94,7 +97,7 @@ function makeFiles(cluster: BenchCluster, fileCount: number): void {
   const directory = databaseDirectory(cluster);
   const { uid, gid } = statSync(directory);
   const page = Buffer.alloc(PAGE_BYTES);
-  page.writeUInt32LE(1, 4);
+  page.writeUInt32LE(OLD_LSN, 4);
   page.writeUInt16LE(28, 12);
   page.writeUInt16LE(PAGE_BYTES - RANDOM_BYTES, 14);
   page.writeUInt16LE(PAGE_BYTES, 16);
