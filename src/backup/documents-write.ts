@@ -6,7 +6,7 @@ import {
   ObjectNotFoundError,
   RefusedError,
 } from "../errors.ts";
-import { bytesSource, type ByteSource, type ByteStream } from "../io/bytes.ts";
+import { bytesSource, type ByteSource, type ByteStream, readAll } from "../io/bytes.ts";
 import { createHasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { Log } from "../io/log.ts";
@@ -24,7 +24,7 @@ import { formatMetadata } from "../layout/metadata.ts";
 import { formatSentinel, type IncrementBase, type OwnRecord } from "../layout/sentinel.ts";
 import type { Tablespace } from "../layout/tablespace-spec.ts";
 import type { TimeNs } from "../layout/time.ts";
-import type { Storage } from "../storage/storage.ts";
+import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 
 /** What the documents of a backup say of it as a whole. */
@@ -117,19 +117,34 @@ export async function writeSentinel(
   { storage, signal }: WriteOptions,
 ): Promise<void> {
   const key = sentinelKey(description.name);
-  const body = bytesSource(Buffer.from(sentinelText(description)));
+  const text = Buffer.from(sentinelText(description));
   // A catch-up backup has a base without a name.
   if (description.base !== undefined && description.base.name !== "") {
     await requireBaseThere(storage, description.base.name, { signal });
   }
   try {
-    await storage.put(key, body, { signal, ifAbsent: true });
+    await storage.put(key, bytesSource(text), { signal, ifAbsent: true });
   } catch (error) {
     if (!(error instanceof ObjectExistsError)) throw error;
+    // Where the answer to a put was lost, its repetition finds what we stored ourselves.
+    if (await holds(storage, { key, text }, { signal })) return;
     throw new RefusedError(`${storage.name} already holds a backup ${description.name}`, {
       hint: "Another cluster is backed up to the same place: give each a prefix of its own.",
       cause: error,
     });
+  }
+}
+
+async function holds(
+  storage: Storage,
+  { key, text }: { readonly key: ObjectKey; readonly text: Uint8Array },
+  { signal }: CallOptions,
+): Promise<boolean> {
+  try {
+    return (await readAll(storage.get(key, { signal }), text.length)).equals(text);
+  } catch (error) {
+    if (error instanceof RangeError || error instanceof ObjectNotFoundError) return false;
+    throw error;
   }
 }
 

@@ -44,3 +44,18 @@ test("an increment whose base a retention removed meanwhile never comes to exist
   await writeSentinel(description, world);
   assert.deepEqual(storage.keys, [sentinelKey(BASE), sentinelKey(INCREMENT)]);
 });
+
+test("a sentinel that is there already is ours if it says the same, else another's", async () => {
+  const storage = new MemoryStorage();
+  const world = { storage, log: silentLog, clock: systemClock, zstd: codecOf("zstd"), signal };
+  await storage.put(sentinelKey(BASE), bytesSource(Buffer.from("{}")), { signal });
+  await writeSentinel(description, world);
+  // As after a put whose answer was lost.
+  await writeSentinel(description, world);
+  for (const other of [{ stopLsn: 0x4000200n }, { contentBytes: 12_345 }, { systemId: 8n }]) {
+    await assert.rejects(writeSentinel({ ...description, ...other }, world), {
+      name: "RefusedError",
+      message: `${storage.name} already holds a backup ${INCREMENT}`,
+    });
+  }
+});
