@@ -8,6 +8,7 @@ import { type OpenFile, openForReading } from "./file-content.ts";
 import type { FileJudge, Verdict } from "./file-judge.ts";
 import { formatIncrementHeader, incrementBytes, PAGE_BYTES, runsOf } from "./increment-header.ts";
 import type { FileVerification, PageVerifier } from "./page-verifier.ts";
+import type { PartRecord } from "./part-record.ts";
 import type { Walked, WalkedFile } from "./walk.ts";
 
 /** Files up to this size are read at once, without leaving the thread: that takes longer. */
@@ -30,6 +31,8 @@ export interface PartPackerOptions {
   /** For this packer alone while it packs. */
   readonly hasher: Hasher;
   readonly documents: DocumentsSpool;
+  /** Full backups that can be resumed: notes what the part holds. */
+  readonly record?: PartRecord | undefined;
   /** Absent for a full backup: every file is stored whole. */
   readonly judge?: FileJudge | undefined;
   /** Absent: checksums of pages are not verified. */
@@ -91,6 +94,7 @@ export class PartPacker {
     if (header.length > CHUNK_BYTES - this.#filled) yield await this.#flush();
     this.#write(header);
     this.#options.documents.addOther(entry, this.#options.part);
+    this.#options.record?.addOther(entry);
   }
 
   async *#appendFile(entry: WalkedFile): ByteStream {
@@ -191,24 +195,26 @@ export class PartPacker {
     stored: Omit<StoredFile, "part">,
     verification: FileVerification | undefined,
   ): void {
-    const { documents, part } = this.#options;
+    const { documents, part, record } = this.#options;
     this.#contentBytes += stored.sizeBytes;
     documents.addFile(entry, { ...stored, part }, verification?.corrupt());
+    record?.addFile(entry, { ...stored, part, corruptPages: verification?.corrupt()?.count });
   }
 
   async #readSmall({ entry, file, verification }: PackedFile): Promise<string> {
-    const { hasher, signal, onContent } = this.#options;
+    const { hasher, record, signal, onContent } = this.#options;
     const { sizeBytes } = entry;
     const target = this.#chunk.subarray(this.#filled, this.#filled + sizeBytes);
     file.readSync(target, 0);
     if (verification !== undefined) await verification.check(target, 0, { signal });
     this.#filled += sizeBytes;
     onContent(sizeBytes);
+    record?.update(target);
     return hasher.digestOf(target);
   }
 
   async *#readLarge({ entry, file, verification }: PackedFile): ByteStream {
-    const { hasher, signal, onContent } = this.#options;
+    const { hasher, record, signal, onContent } = this.#options;
     const { sizeBytes } = entry;
     for (let position = 0; position < sizeBytes;) {
       // Pages that are verified have to be there as a whole.
@@ -223,6 +229,7 @@ export class PartPacker {
         const block = (position + at) / PAGE_BYTES;
         await verification?.check(piece, block, { signal });
         hasher.update(piece);
+        record?.update(piece);
       }
       this.#filled = end;
       position += target.length;

@@ -14,6 +14,7 @@ import type { OwnPart } from "./own-parts.ts";
 import type { FileJudge } from "./file-judge.ts";
 import type { PageVerifier } from "./page-verifier.ts";
 import { PartPacker } from "./part-packer.ts";
+import type { PartRecords } from "./part-record.ts";
 import type { Walked } from "./walk.ts";
 
 export interface PartUploadOptions {
@@ -30,6 +31,10 @@ export interface PartUploadOptions {
   /** Of the files in the manifest. */
   readonly hash: HashAlgorithm;
   readonly documents: DocumentsSpool;
+  /** Full backups that can be resumed: notes what each part holds. */
+  readonly records?: PartRecords | undefined;
+  /** Numbers up to this one are not given to parts; 0 unless told. */
+  readonly usedPartCount?: number | undefined;
   /** Increments only: what of each file has to be stored. */
   readonly judge?: FileJudge | undefined;
   /** Absent: checksums of pages are not verified. */
@@ -63,17 +68,30 @@ export class PartUpload {
   readonly #failure = new AbortController();
   readonly #signal: AbortSignal;
   readonly #uploads = new Set<Promise<void>>();
-  #partCount = 0;
+  readonly #sizes = new Map<string, number>();
+  #partCount: number;
   #storedBytes = 0;
 
   constructor(options: PartUploadOptions) {
     this.#options = options;
+    this.#partCount = options.usedPartCount ?? 0;
     this.#signal = AbortSignal.any([options.signal, this.#failure.signal]);
   }
 
   /** Bytes of all tar objects that went to the store so far. */
   get storedBytes(): number {
     return this.#storedBytes;
+  }
+
+  /** Sizes of all parts that are stored, before any encryption, by name. */
+  get sizes(): ReadonlyMap<string, number> {
+    return this.#sizes;
+  }
+
+  /** A part that is stored already. */
+  addStored(part: ManifestPart): void {
+    this.#storedBytes += part.sizeBytes;
+    this.#addPart(part);
   }
 
   /**
@@ -131,12 +149,10 @@ export class PartUpload {
 
   /** Stores a part that another backup has, as it is there; `bytes` can be had once. */
   async putStored(name: string, bytes: ByteStream, part: ManifestPart): Promise<void> {
-    const { storage, backup, documents } = this.#options;
+    const { storage, backup } = this.#options;
     const body = { isReopenable: false, sizeBytes: part.sizeBytes, open: () => bytes };
     await storage.put(`${tarFolder(backup)}${name}`, body, { signal: this.#signal });
-    this.#storedBytes += part.sizeBytes;
-    const { sizeBytes, plainBytes, xxh64 } = part;
-    documents.addPart({ name, sizeBytes, plainBytes, xxh64 });
+    this.addStored({ ...part, name });
   }
 
   /** Stores a tar that is in memory; `finish` waits for it. */
@@ -155,11 +171,15 @@ export class PartUpload {
     await Promise.allSettled(this.#uploads);
   }
 
-  #track(upload: Promise<void>): void {
-    const tracked = upload.catch((error: unknown) => {
-      this.#failure.abort(error);
-      throw error;
-    });
+  #track(upload: Promise<unknown>): void {
+    const tracked = (async () => {
+      try {
+        await upload;
+      } catch (error) {
+        this.#failure.abort(error);
+        throw error;
+      }
+    })();
     // The first failure aborts everything else; it is thrown where packing or finishing is awaited.
     tracked.catch(() => {});
     this.#uploads.add(tracked);
@@ -171,8 +191,10 @@ export class PartUpload {
   ): Promise<void> {
     const { codec, hash, codecJobs, partConcurrency } = this.#options;
     const name = partName(part.index, codec.extension);
+    using record = await this.#options.records?.begin();
     const packer = new PartPacker({
       ...this.#options,
+      record,
       part: name,
       hasher: await createHasher(hash),
       rateLimit: this.#options.rateLimit,
@@ -185,14 +207,15 @@ export class PartUpload {
         return packer.plainBytes;
       },
     };
-    await this.#store(name, streamed, { jobs, onPacked });
+    const stored = await this.#store(name, streamed, { jobs, onPacked });
+    await record?.put(stored, { signal: this.#signal });
   }
 
   async #store(
     name: string,
     part: StreamedPart,
     { jobs, onPacked }: { readonly jobs: number; readonly onPacked: () => void },
-  ): Promise<void> {
+  ): Promise<ManifestPart> {
     const { storage, backup } = this.#options;
     const packed = endTold(part.pack(), onPacked);
     const stored = new StoredStream(this.#compress(packed, jobs), await createHasher("xxh64"), {
@@ -201,7 +224,8 @@ export class PartUpload {
       },
     });
     await storage.put(`${tarFolder(backup)}${name}`, stored, { signal: this.#signal });
-    this.#options.documents.addPart({
+    return this.#addPart({
+      kind: "part",
       name,
       sizeBytes: stored.storedBytes,
       plainBytes: part.plainBytes,
@@ -209,13 +233,20 @@ export class PartUpload {
     });
   }
 
+  #addPart(part: ManifestPart): ManifestPart {
+    this.#sizes.set(part.name, part.sizeBytes);
+    this.#options.documents.addPart(part);
+    return part;
+  }
+
   async #putSmall({ name, tar }: OwnPart): Promise<void> {
-    const { storage, backup, documents } = this.#options;
+    const { storage, backup } = this.#options;
     const bytes = await readAll(this.#compress(bytesSource(tar).open(), 1));
     this.#storedBytes += bytes.length;
     await storage.put(`${tarFolder(backup)}${name}`, bytesSource(bytes), { signal: this.#signal });
     const hasher = await createHasher("xxh64");
-    documents.addPart({
+    this.#addPart({
+      kind: "part",
       name,
       sizeBytes: bytes.length,
       plainBytes: tar.length,

@@ -39,6 +39,8 @@ export interface PushSettings {
   readonly isPermanent: boolean;
   /** Whether the backup may be an increment, and on what. */
   readonly increments: IncrementRequest;
+  /** Absent: the backup resumes none, and can't be resumed. */
+  readonly resume?: ResumeSettings | undefined;
   /** Only what a standby with all pages up to this position lacks; then it is no increment. */
   readonly catchUpFrom?: Lsn | undefined;
   /** Whether checksums of pages are verified, where the cluster has them. */
@@ -63,6 +65,16 @@ export interface PushWorld {
   readonly clock: Clock;
   readonly onProgress: ProgressListener;
   readonly signal: AbortSignal;
+}
+
+/** How a full backup is resumed after it was interrupted. */
+export interface ResumeSettings {
+  /** As `describeHolder` gives it. */
+  readonly holder: string | undefined;
+  /** What a dead process had sent to the store can't arrive later than this. */
+  readonly settleMs: number;
+  /** A backup that was begun longer ago is not resumed. */
+  readonly maxAgeMs: number;
 }
 
 /** A backup that exists now: its sentinel is stored. */

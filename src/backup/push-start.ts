@@ -7,9 +7,11 @@ import { type BackupName, formatBackupName, parseBackupName } from "../layout/ba
 import { segmentOfEnd } from "../postgres/wal-file.ts";
 import { requireReadableArrival, type WalArchive } from "./arrival.ts";
 import type { LoadedBase } from "./increment-origin.ts";
+import type { Interrupted } from "./interrupted.ts";
 import { requireCheckpoint, requireNewName } from "./preflight.ts";
 import { findCopySource } from "./push-composition.ts";
 import { findPushBase, readBaseServer } from "./push-increment.ts";
+import { fittingInterrupted, type Resumption } from "./push-resume.ts";
 import type { PushSettings, PushWorld } from "./push-settings.ts";
 import { startOnStandby } from "./standby.ts";
 
@@ -19,6 +21,8 @@ export interface Place {
   /** Symlinks resolved. */
   readonly dataDirectory: string;
   readonly archive: WalArchive;
+  /** Absent for a backup that can't be resumed and resumes none. */
+  readonly resumption: Resumption | undefined;
 }
 
 /** A backup that the server has begun. */
@@ -27,6 +31,8 @@ export interface Begun {
   readonly base: LoadedBase | undefined;
   /** A backup whose parts may be copied. */
   readonly copySource: LoadedBase | undefined;
+  /** A backup that this one resumes, and has the name of. */
+  readonly interrupted: Interrupted | undefined;
   readonly start: BackupStart;
 }
 
@@ -52,7 +58,7 @@ export interface ArchiveProof {
  */
 export async function beginProof(
   session: Session,
-  { facts, archive }: Place,
+  { facts, archive }: Pick<Place, "facts" | "archive">,
   { archiveCheckTimeoutMs: timeoutMs }: PushSettings,
   world: PushWorld,
 ): Promise<ArchiveProof> {
@@ -100,15 +106,17 @@ export async function startBesideBase(
     async (options) => named ?? (await load(options)),
     world,
   );
-  const name = nameOf(start, bases.base);
-  await requireNewName(world.storage, name, world);
+  const what = { segment: start.segment, isFull: bases.base === undefined };
+  const interrupted = fittingInterrupted(place.resumption, what, world);
+  const name = interrupted?.name ?? nameOf(start, bases.base);
+  if (interrupted === undefined) await requireNewName(world.storage, name, world);
   await requireCheckpoint(dataDirectory, start, world);
   world.log.info("backup started", {
     backup: name,
     server: session.address,
     storage: world.storage.name,
   });
-  return { name, start, ...bases };
+  return { name, start, interrupted, ...bases };
 }
 
 interface CallOptions {

@@ -1,4 +1,3 @@
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type BackupStop, lockBackup, stopBackup } from "../connection/backup-session.ts";
 import { connectPostgres } from "../connection/connect.ts";
@@ -12,7 +11,6 @@ import { BackgroundJob } from "../io/background-job.ts";
 import { createHasher } from "../io/hash.ts";
 import { both } from "../io/ordered.ts";
 import { RateLimit } from "../io/rate-limit.ts";
-import { localFileError } from "../io/system-error.ts";
 import type { OwnRecord } from "../layout/sentinel.ts";
 import { timeNsOf, type TimeNs } from "../layout/time.ts";
 import { lsn } from "../postgres/lsn.ts";
@@ -44,6 +42,14 @@ import {
 import { composeParts } from "./push-composition.ts";
 import { baseRecord, prepareReading, type Reading } from "./push-increment.ts";
 import { PushProgress } from "./push-progress.ts";
+import {
+  awaitSettled,
+  beginResuming,
+  keepInterrupted,
+  ownerOf,
+  prepareResumption,
+  type Resuming,
+} from "./push-resume.ts";
 import type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 import {
   type ArchiveProof,
@@ -75,7 +81,8 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   await requireRepository(storage, facts, { dataDirectory, serverName }, { signal });
   const startTimeNs = timeNsOf(clock.now());
   const archive = standbyArchive(archiveOf(settings, world, dataDirectory), facts);
-  const place = { facts, dataDirectory, archive };
+  const resumption = await prepareResumption({ facts, dataDirectory }, settings, world);
+  const place = { facts, dataDirectory, archive, resumption };
   const proof = await beginProof(session, place, settings, world);
   await using job = proof.job;
   const proved = { ...world, signal: AbortSignal.any([signal, job.failed]) };
@@ -124,13 +131,15 @@ async function copyCluster(
   const found = await prepareReading(session, parts, sources);
   const reading = catchUpReading(found, settings.catchUpFrom);
   await untilAborted(running.proof.arrived, signal);
-  const context = { documents, reading, names, world };
+  const resuming = await resumingOf(running, settings, world);
+  const context = { documents, reading, names, world, resuming };
   const description = await withParts(running, settings, context, (copy) =>
     copyAll(session, copy, settings),
   );
   // A permanent increment is worth nothing without its bases.
   if (settings.isPermanent) await markPermanent(running.base?.choice.chain ?? [], world);
   await writeSentinel(description, world);
+  await resuming?.claim.release();
   const { startLsn, stopLsn, contentBytes, storedBytes } = description;
   const { fileCount, unchangedCount } = documents;
   const corruptFiles = verifier?.finish(lsn(stopLsn)) ?? [];
@@ -146,6 +155,16 @@ async function copyCluster(
     fileCount,
     unchangedCount,
   };
+}
+
+async function resumingOf(
+  { base, interrupted, name, resumption, start }: Running,
+  settings: PushSettings,
+  world: PushWorld,
+): Promise<Resuming | undefined> {
+  const full = base === undefined ? resumption : undefined;
+  const backup = { resumption: full, interrupted, name, startLsn: start.startLsn };
+  return await beginResuming(backup, settings, world);
 }
 
 async function makeVerifier(
@@ -175,6 +194,8 @@ interface CopyContext {
   readonly reading: Reading;
   /** Of the tables, on their way into the documents. */
   readonly names: BackgroundJob<void>;
+  /** Absent for a backup that can't be resumed and resumes none. */
+  readonly resuming: Resuming | undefined;
   readonly world: PushWorld;
 }
 
@@ -183,20 +204,25 @@ interface Copy extends Running, CopyContext {
   readonly upload: PartUpload;
   /** Ends uploads when the session is lost, as long as it is needed. */
   readonly lost: AbortController;
+  /** Of reading files. */
+  readonly rateLimit: RateLimit | undefined;
+  readonly onContent: (sizeBytes: number) => void;
 }
 
-/** Runs `work`; when it fails, removes what it stored. */
+/** Runs `work`; when it fails, removes what it stored, unless that can be resumed. */
 async function withParts<T>(
   running: Running,
   settings: PushSettings,
   context: CopyContext,
   work: (copy: Copy) => Promise<T>,
 ): Promise<T> {
-  const { documents, reading, world } = context;
+  const { documents, reading, resuming, world } = context;
   const { storage, clock } = world;
   const lost = new AbortController();
   const progress = new PushProgress(world.onProgress);
   const rate = settings.diskRateBytesPerSecond;
+  const rateLimit = rate === undefined ? undefined : new RateLimit(rate, clock);
+  const onContent = (sizeBytes: number): void => progress.add(sizeBytes);
   const upload = new PartUpload({
     ...settings,
     storage,
@@ -204,18 +230,24 @@ async function withParts<T>(
     documents,
     judge: reading.judge,
     verifier: reading.verifier,
-    rateLimit: rate === undefined ? undefined : new RateLimit(rate, clock),
-    onContent: (sizeBytes) => progress.add(sizeBytes),
+    records: resuming?.records,
+    usedPartCount: resuming?.interrupted?.usedPartCount,
+    rateLimit,
+    onContent,
     signal: AbortSignal.any([world.signal, lost.signal]),
   });
   // Where the source tells which blocks changed, nobody reads the rest.
   const isAllRead = reading.judge === undefined || reading.changeSource === "page-scan";
   if (isAllRead) void estimateTotal(settings.connection, progress, world);
   try {
-    return await work({ ...running, ...context, upload, lost });
+    return await work({ ...running, ...context, upload, lost, rateLimit, onContent });
   } catch (error) {
     await upload.settle();
-    await removeObjects(running.name, error, world);
+    const isBegun = resuming?.interrupted !== undefined || upload.sizes.size > 0;
+    if (resuming !== undefined && isBegun) {
+      const fields = { backup: running.name, storage: storage.name };
+      world.log.warning("what is stored is left: backup-push --resume goes on with it", fields);
+    } else await removeObjects(running.name, error, world);
     throw error;
   }
 }
@@ -252,6 +284,7 @@ async function copyAll(
     await copy.proof.job.result(options);
   };
   const [description] = await both(describe, arrive, world);
+  await copy.resuming?.claim.requireParts(upload.sizes);
   return description;
 }
 
@@ -306,7 +339,14 @@ async function readAll(
     owner: await ownerOf(copy.dataDirectory),
   };
 
-  await upload.packAll(await composeParts(copy, walk, settings));
+  const { storage, log } = world;
+  const keeping = { ...settings, ...copy, storage, log, signal, verifier: copy.reading.verifier };
+  const kept = await keepInterrupted(copy.resuming, keeping);
+  const composition = await composeParts(copy, walk, settings);
+  const entries = kept?.rest(composition.entries) ?? composition.entries;
+  await upload.packAll({ ...composition, entries });
+  kept?.requireTablespaces(walk.tablespaces);
+  await awaitSettled(copy.resuming, settings, { ...world, signal });
   const { bytes } = await readControlFile(copy.dataDirectory, { ...world, signal });
   upload.putTar(packControl(bytes, ownPart));
   const stop = await stopBackup(session, facts, { signal });
@@ -314,14 +354,6 @@ async function readAll(
   await requireSameTimeline(session, { start: copy.start, label, facts }, { signal });
   upload.putTar(packLabel(stop, copy.start.startLsn, ownPart));
   return stop;
-}
-
-async function ownerOf(path: string): Promise<{ readonly uid: number; readonly gid: number }> {
-  try {
-    return await stat(path);
-  } catch (error) {
-    throw localFileError("read", path, error);
-  }
 }
 
 /** From the segment of the first record to that of the last one. */

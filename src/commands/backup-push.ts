@@ -3,10 +3,12 @@ import { COMPOSERS, type Composer } from "../backup/composer.ts";
 import { requireSoundPages } from "../backup/corrupt-pages.ts";
 import { type PushedBackup, type PushSettings, pushBackup } from "../backup/push.ts";
 import { pushRemoteBackup } from "../backup/remote-push.ts";
+import type { ResumeSettings } from "../backup/push-settings.ts";
 import { codecOf } from "../codec/table.ts";
 import type { Config } from "../config/config.ts";
 import { UsageError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
+import { describeHolder } from "../io/process-identity.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import { inBackupStorage } from "./backup-storage.ts";
 import type { Command, Context, Flag } from "./command.ts";
@@ -27,6 +29,7 @@ interface Arguments {
   readonly isEveryCorruptBlockListed: boolean;
   /** Absent: as the settings say. */
   readonly composer?: Composer | undefined;
+  readonly isResumed?: boolean | undefined;
 }
 
 const FLAGS: readonly Flag[] = [
@@ -57,6 +60,12 @@ const FLAGS: readonly Flag[] = [
     name: "add-user-data",
     value: "<json>",
     text: "Your own words about the backup, any JSON; backup-fetch can choose by them.",
+  },
+  {
+    name: "resume",
+    text:
+      "Go on where the newest full backup was interrupted: its unchanged parts are not stored " +
+      "again. Only one taken with this flag, or with WALNUT_BACKUP_RESUME=true, can be resumed.",
   },
   {
     name: "without-files-metadata",
@@ -117,6 +126,7 @@ export const backupPush: Command<Arguments> = {
       wish: parseWish(words),
       isPageVerified: words.has("verify"),
       isEveryCorruptBlockListed: words.has("store-all-corrupt"),
+      isResumed: words.has("resume"),
       composer: COMPOSERS.find((composer) => words.has(`${composer}-composer`)),
     };
   },
@@ -126,6 +136,9 @@ export const backupPush: Command<Arguments> = {
     const directory = args.isRemote ? undefined : (args.dataDirectory ?? config.dataDirectory);
     if (directory === undefined && args.composer !== undefined) {
       log.warning(`--${args.composer}-composer has no effect over the replication protocol`);
+    }
+    if (directory === undefined && args.isResumed === true) {
+      log.warning("--resume has no effect over the replication protocol");
     }
 
     const startMs = clock.monotonicMs();
@@ -138,7 +151,14 @@ export const backupPush: Command<Arguments> = {
         const written =
           directory === undefined
             ? await pushRemoteBackup(settings, world)
-            : await pushBackup({ ...settings, ...(await placesOf(directory, context)) }, world);
+            : await pushBackup(
+                {
+                  ...settings,
+                  ...(await placesOf(directory, context)),
+                  resume: resumeOf(args, context),
+                },
+                world,
+              );
         const elapsedMs = clock.monotonicMs() - startMs;
         sayWritten(log, written, { storage: storage.name, elapsedMs });
         return written;
@@ -149,6 +169,18 @@ export const backupPush: Command<Arguments> = {
     }
   },
 };
+
+/** What a dead process had sent to a store is done by then, or not at all. */
+const SETTLE_MS = 5 * 60 * 1000;
+const MAX_RESUMED_AGE_MS = 7 * 24 * 60 * 60 * 1000;
+
+function resumeOf(
+  { isResumed }: Pick<Arguments, "isResumed">,
+  { config }: Context,
+): ResumeSettings | undefined {
+  if (isResumed !== true && !config.isBackupResumed) return undefined;
+  return { holder: describeHolder(), settleMs: SETTLE_MS, maxAgeMs: MAX_RESUMED_AGE_MS };
+}
 
 /** What all backups of this configuration have in common. */
 export function pushSettings(

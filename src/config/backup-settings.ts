@@ -38,6 +38,13 @@ export const backup = {
     "Verify the checksum of every page that backup-push reads. Needs a cluster with data checksums.",
     { default: "false" },
   ),
+  backupResume: defaulted(
+    "BACKUP_RESUME",
+    boolean,
+    "Full backups note what each of their parts holds, and go on where the newest one was " +
+      "interrupted: its unchanged parts are not stored again.",
+    { default: "false", form: "own" },
+  ),
   catchUpSecret: setting(
     "CATCHUP_SECRET",
     secret,

@@ -162,6 +162,8 @@ export interface Config {
   readonly retention: RetentionConfig;
   readonly removal: RemovalConfig;
   readonly increments: IncrementConfig;
+  /** Whether a full backup can be resumed, and resumes one. */
+  readonly isBackupResumed: boolean;
   /** Whether backup-push verifies the checksums of pages. */
   /** What both ends of catchup-send know. */
   readonly catchUpSecret?: string;

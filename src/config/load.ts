@@ -142,6 +142,7 @@ function assemble(found: FoundSettings, surroundings: Surroundings): Config {
       isPageScanAllowed: !found.get(backup.forceWalDelta),
     },
     ...defined("catchUpSecret", found.get(backup.catchUpSecret)),
+    isBackupResumed: found.get(backup.backupResume),
     isPageVerified: found.get(backup.verifyPageChecksums),
     isEveryCorruptBlockListed: found.get(backup.storeAllCorruptBlocks),
     manifestHash: found.get(general.manifestHash),

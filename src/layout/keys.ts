@@ -186,6 +186,35 @@ export function parseMergeClaim(relativeKey: string): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
+/** Below the folder of a backup on its way: what it takes to resume it. Ours; see RESUME.md. */
+const RESUME_FOLDER = "walnut_resume/";
+
+/** Prefix of what it takes to resume a backup that is interrupted. Ours. */
+export function resumeFolder(backup: BackupName): string {
+  return `${backupFolder(backup)}${RESUME_FOLDER}`;
+}
+
+/** What a part holds; `part` is the last component of its key. */
+export function partRecordKey(backup: BackupName, part: string): string {
+  return `${resumeFolder(backup)}${part}.jsonl.zst`;
+}
+
+/** Name of the part whose record has this key below the backup's folder; undefined for others. */
+export function parsePartRecord(relativeKey: string): string | undefined {
+  return /^walnut_resume\/([^/]+)\.jsonl\.zst$/.exec(relativeKey)?.[1];
+}
+
+/** Says who takes the backup since when (milliseconds since 1970); `id` tells two runs apart. */
+export function runClaimKey(backup: BackupName, startedMs: number, id: string): string {
+  return `${resumeFolder(backup)}run-${startedMs}-${id}.json`;
+}
+
+/** When the run began whose claim has this key below the backup's folder; undefined for others. */
+export function parseRunClaim(relativeKey: string): number | undefined {
+  const match = /^walnut_resume\/run-(\d{1,15})-[0-9a-f]{16}\.json$/.exec(relativeKey);
+  return match === null ? undefined : Number(match[1]);
+}
+
 /** Prefix of the parts of a backup. */
 export function tarFolder(backup: BackupName): string {
   return `${backupFolder(backup)}${TAR_FOLDER}`;

@@ -2,10 +2,11 @@ import { CHANGES_FOLDER, QUARANTINE_FOLDER, WAL_FOLDER } from "./keys.ts";
 
 const BACKUP_FOLDERS = /^(basebackups|catchup)_005\//;
 /**
- * Parts, our manifest and the server's; the JSON documents beside them stay plain, as WAL-G wants to read them.
+ * Parts, their records, our manifest and the server's; the JSON documents beside them stay plain,
+ * as WAL-G wants to read them.
  */
 const SECRET_OF_BACKUP =
-  /\/tar_partitions\/[^/]+$|\/walnut_(?:manifest\.jsonl|backup_manifest)\.zst$/;
+  /\/(?:tar_partitions|walnut_resume)\/[^/]+$|\/walnut_(?:manifest\.jsonl|backup_manifest)\.zst$/;
 
 /** Where `walnut rekey` keeps objects before they take their places. Ours. */
 export const REKEY_FOLDER = "walnut_005/rekey/";

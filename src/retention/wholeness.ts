@@ -48,8 +48,10 @@ export function ownSegments(
   if (finishLsn === undefined || finishLsn === 0n) return undefined;
   const named = nameSegment(backup);
   const size = BigInt(segmentBytes);
-  // A start on the border of two segments may be named after either.
-  const first = startLsn === undefined ? named : Math.min(named, Number(startLsn / size));
+  const started = startLsn === undefined ? named : Number(startLsn / size);
+  // A start on the border of two segments may be named after either; a backup that was resumed has
+  // the name of its first try.
+  const first = named === started - 1 ? named : started;
   return { first, last: Math.max(first, Number((finishLsn - 1n) / size)) };
 }
 

@@ -81,6 +81,11 @@ export class EncryptedStorage implements Storage {
     return this.#rules.crypter?.canDecrypt === false;
   }
 
+  get encryption(): string | undefined {
+    const { crypter } = this.#rules;
+    return crypter === undefined ? undefined : `${crypter.kind} ${crypter.ownKeyIds.join(" ")}`;
+  }
+
   async stat(key: ObjectKey, options: CallOptions): Promise<ObjectInfo> {
     return await this.#inner.stat(key, options);
   }

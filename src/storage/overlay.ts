@@ -12,6 +12,9 @@ export function overlay(inner: Storage, own: Own): Storage {
     get isWriteOnly() {
       return inner.isWriteOnly;
     },
+    get encryption() {
+      return inner.encryption;
+    },
     get upkeep() {
       return inner.upkeep;
     },

@@ -110,6 +110,8 @@ export interface Storage extends AsyncDisposable {
   readonly primary?: Storage | undefined;
   /** What is put as secret can't be read here: there is no private key. */
   readonly isWriteOnly?: boolean | undefined;
+  /** With what and with which keys is encrypted what is put as secret; absent where nothing is. */
+  readonly encryption?: string | undefined;
   /** What a store can do besides; absent where it can do none of it. */
   readonly upkeep?: Upkeep | undefined;
 }
