@@ -25,7 +25,14 @@ import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { holdsRepository } from "./identity.ts";
 import { readOpenRecord, readSystemId } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
-import { findHole, gapError, holeError, isGivenUp } from "./stored-gaps.ts";
+import {
+  findHole,
+  findOrphan,
+  gapError,
+  holeError,
+  isGivenUp,
+  lostHistoryError,
+} from "./stored-gaps.ts";
 import { listStoredSegment, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -88,7 +95,8 @@ const PARTIAL_ATTEMPTS = 2;
  * there before is replaced. ARCHIVE.md tells the whole story.
  *
  * Rejects with NotInArchiveError only when the store holds a repository, has listed its objects and
- * none is this file's or, of a segment, a later one's; with RefusedError at a hole; with
+ * none is this file's or, of a segment, a later one's, of a history, its timeline's; else with
+ * RefusedError; with
  * DamagedError when there is an object that is not what its name says; with DeadlineError.
  */
 export async function fetchWal(
@@ -268,7 +276,12 @@ class Fetch {
       });
     }
     if (await isGivenUp(this.#storage, name, this.#scope)) return gapError(name, place);
-    if (this.#options.canEndAtHole !== true && parseWalFileName(name)?.kind === "segment") {
+    const kind = this.#options.canEndAtHole === true ? undefined : parseWalFileName(name)?.kind;
+    if (kind === "history") {
+      const orphan = await findOrphan(this.#storage, name, this.#scope);
+      if (orphan !== undefined) return lostHistoryError(name, orphan, place);
+    }
+    if (kind === "segment") {
       const later = await findHole(this.#storage, name, this.#scope);
       if (later !== undefined) return holeError(name, later, place);
     }

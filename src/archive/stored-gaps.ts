@@ -7,6 +7,7 @@ import {
   parseWalKey,
   walKey,
 } from "../layout/keys.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { findLater } from "./partial.ts";
 
@@ -86,6 +87,37 @@ export function holeError(name: string, later: ObjectKey, place: string): Refuse
         "being archived, ask again in a moment. Else look for the segment in pg_wal of the server and " +
         "its standbys (`walnut backfill` brings it), or restore a backup that was taken behind the " +
         "hole. To open the database as it was before it, set WALNUT_FETCH_END_AT_HOLE=true.",
+    },
+  );
+}
+
+/**
+ * Asked of a history that is not in the archive: the first object of WAL of its timeline, or
+ * undefined where there is no such timeline. Timeline 1 has no history.
+ */
+export async function findOrphan(
+  storage: Storage,
+  history: string,
+  options: CallOptions,
+): Promise<ObjectKey | undefined> {
+  const timeline = history.slice(0, 8);
+  if (timeline === "00000001") return undefined;
+  for await (const { key } of storage.list(walKey(timeline, ""), options)) {
+    const kind = parseWalFileName(parseWalKey(key)?.name ?? "")?.kind;
+    if (kind === "segment" || kind === "partial") return key;
+  }
+  return undefined;
+}
+
+/** Recovery asks whether there is a timeline of which there is WAL: it must not be told no. */
+export function lostHistoryError(name: string, orphan: ObjectKey, place: string): RefusedError {
+  return new RefusedError(
+    `${name} is not in the archive ${place}, but WAL of its timeline is: ${orphan}`,
+    {
+      hint:
+        "Recovery would not find this timeline and open the database without its commits. The file " +
+        "is in pg_wal of the server that writes the timeline and of its standbys: `walnut backfill` " +
+        "there brings it. To leave that timeline aside, set WALNUT_FETCH_END_AT_HOLE=true.",
     },
   );
 }
