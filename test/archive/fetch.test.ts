@@ -225,27 +225,6 @@ test("damage on the way is overcome by the second reading", async () => {
   await assertFetched();
 });
 
-test("a history that is missing beside WAL of its timeline is no end of the archive (P07)", async () => {
-  await put(key, await bench.compress("zstd", content));
-  const ask = (changes = {}) => bench.fetch("00000002.history", destination, changes);
-  await assert.rejects(ask(), { name: "NotInArchiveError" });
-  await assert.rejects(bench.fetch("00000001.history", destination), { name: "NotInArchiveError" });
-  await put(`wal_005/00000003${name.slice(8)}.zst`, Buffer.of(1));
-  await assert.rejects(ask(), { name: "NotInArchiveError" });
-  for (const orphan of [`00000002${name.slice(8)}.partial.lz4`, `00000002${name.slice(8)}.zst`]) {
-    await put(`wal_005/${orphan}`, Buffer.of(1));
-    await assert.rejects(ask(), {
-      name: "RefusedError",
-      message: new RegExp(
-        `^00000002.history is not in .*, but WAL of its timeline is: .*${orphan}$`,
-      ),
-      hint: /backfill/,
-    });
-    await assert.rejects(ask({ canEndAtHole: true }), { name: "NotInArchiveError" });
-    await bench.memory.delete([`wal_005/${orphan}`], bench);
-  }
-});
-
 test("a damaged object does not hide a whole one under another extension", async () => {
   await warm();
   await put(key, Buffer.from("rubbish"));

@@ -144,3 +144,27 @@ test("a record that another process has just shipped is no failure", async () =>
 function gapOf(name: string): Gap {
   return { name, systemId: undefined, atMs: 0, reason: "away", isCopy: true };
 }
+
+test("a history that is missing beside WAL of its timeline is no end of the archive (P07)", async () => {
+  await using bench = await openWorkbench();
+  const put = (name: string) => bench.put(`wal_005/${name}`, Buffer.of(1));
+  const ask = (name: string, changes = {}) =>
+    bench.fetch(name, join(bench.directory, "RECOVERYHISTORY"), changes);
+  const absent = { name: "NotInArchiveError" };
+  for (const name of [`${segment(1, 7)}.zst`, `${segment(3, 9)}.zst`]) await put(name);
+  for (const name of ["00000001.history", "00000002.history"]) {
+    await assert.rejects(ask(name), absent);
+  }
+  for (const orphan of [`${segment(2, 8)}.partial.lz4`, `${segment(2, 8)}.zst`]) {
+    await put(orphan);
+    await assert.rejects(ask("00000002.history"), {
+      name: "RefusedError",
+      message: new RegExp(
+        `^00000002.history is not in .*, but WAL of its timeline is: .*${orphan}$`,
+      ),
+      hint: /backfill/,
+    });
+    await assert.rejects(ask("00000002.history", { canEndAtHole: true }), absent);
+    await bench.memory.delete([`wal_005/${orphan}`], { signal });
+  }
+});
