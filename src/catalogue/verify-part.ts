@@ -1,6 +1,8 @@
 import type { BackupDocuments } from "../backup/backup-documents.ts";
 import { parseEntryName } from "../backup/extract-path.ts";
 import type { ListedFile } from "../backup/manifest-table.ts";
+import { PathSet } from "../backup/path-set.ts";
+import { PathTable } from "../backup/path-table.ts";
 import { partCodec } from "../backup/part-extract.ts";
 import type { PlannedPart } from "../backup/restore-plan.ts";
 import { FormatError } from "../errors.ts";
@@ -39,6 +41,9 @@ export async function verifyPart(
   return await new PartCheck(storage, documents, part, options).run();
 }
 
+/** What an entry leaves to the collector: header, streams, promises; see noteMade. */
+const THINGS_PER_ENTRY = 16;
+
 /** Which paths each part holds, by the last component of its key, as far as documents tell. */
 export function pathsByPart({
   manifest,
@@ -53,7 +58,7 @@ class PartCheck {
   readonly #documents: BackupDocuments;
   readonly #part: PlannedPart;
   readonly #options: PartCheckOptions;
-  readonly #seen = new Set<string>();
+  readonly #seen: PathSet;
 
   constructor(
     storage: Storage,
@@ -65,6 +70,7 @@ class PartCheck {
     this.#documents = documents;
     this.#part = part;
     this.#options = options;
+    this.#seen = new PathSet(documents.manifest?.files.table ?? new PathTable());
   }
 
   async run(): Promise<string | undefined> {
@@ -99,6 +105,7 @@ class PartCheck {
   }
 
   async #take(entry: TarEntry): Promise<void> {
+    this.#seen.table.noteMade(THINGS_PER_ENTRY);
     const path = parseEntryName(entry.name);
     try {
       await this.#check(path, entry);
@@ -167,9 +174,15 @@ class PartCheck {
   }
 
   #requireAll(): void {
-    const missing = [...this.#options.wanted].filter((path) => !this.#seen.has(path));
-    if (missing.length === 0) return;
-    throw new FormatError(`it lacks ${missing.length} files, the first is ${missing[0]}`);
+    let first: string | undefined;
+    let count = 0;
+    for (const path of this.#options.wanted) {
+      if (this.#seen.has(path)) continue;
+      first ??= path;
+      count += 1;
+    }
+    if (first === undefined) return;
+    throw new FormatError(`it lacks ${count} files, the first is ${first}`);
   }
 }
 
