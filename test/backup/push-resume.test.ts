@@ -132,7 +132,7 @@ function below(random: Random, limit: number): number {
 }
 
 function extra(): string {
-  return join(world().cluster.dataDirectory, "extra");
+  return join(world().cluster.dataDirectory, "aaa");
 }
 
 function fillExtra(random: Random): void {
@@ -148,11 +148,11 @@ function content(random: Random, sizeBytes: number): Buffer {
 }
 
 /** One change of any kind to a file of ours. */
-function changeExtra(random: Random): void {
+function changeExtra(random: Random, isHidden: boolean): void {
   const names = readdirSync(extra());
   const path = join(extra(), names[below(random, names.length)] ?? "");
   const { size, atime, mtime, mode } = statSync(path);
-  const kind = below(random, 6);
+  const kind = isHidden ? 5 : below(random, 6);
   if (kind === 0) rmSync(path);
   else if (kind === 1) writeFileSync(`${path}n`, content(random, 500));
   else if (kind === 2) writeFileSync(path, content(random, size + 1 + below(random, 9000)));
@@ -207,18 +207,19 @@ test("after kills at random moments and changes a restore is as the source", asy
     fillExtra(random);
     await settleExtra();
     for (let kill = 0; kill < 1 + (round % 2); kill += 1) {
-      const moment = 3 + below(random, 24);
+      const moment = 6 + below(random, 24);
       await interrupt((key, index) => index > moment || key.endsWith("metadata.json"));
-      for (let count = below(random, 4); count >= 0; count -= 1) changeExtra(random);
+      for (let count = 1 + below(random, 6); count >= 0; count -= 1)
+        changeExtra(random, round % 2 === 0);
       await world().cluster.query(`UPDATE big SET g = g + 1 WHERE g % 5000 = ${round}`);
       await settleExtra();
     }
     const { name } = await pushCounted();
     await requireClean(name);
     const directory = await restored(name, `round ${round}`);
-    assert.deepEqual(snapshot(join(directory, "extra")), snapshot(extra()), where);
+    assert.deepEqual(snapshot(join(directory, "aaa")), snapshot(extra()), where);
     const unpacked = await world().unpack(name, `unpacked ${round}`);
-    assert.deepEqual(snapshot(join(unpacked, "extra")), snapshot(extra()), where);
+    assert.deepEqual(snapshot(join(unpacked, "aaa")), snapshot(extra()), where);
   }
   rmSync(extra(), { recursive: true });
 });
