@@ -23,7 +23,7 @@ import { checkedWal } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { holdsRepository } from "./identity.ts";
-import { readOpenRecord, readSystemId } from "./local-wal.ts";
+import { readControlAround, readOpenRecord } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import {
   findHole,
@@ -109,8 +109,8 @@ export async function fetchWal(
     scope.begin(`preparing ${destination}`);
     const path = await resolveDestination(destination);
     await removeStaleTemporaries(path);
-    const systemId = await readSystemId(destination);
-    await new Fetch(storage, { name, path, systemId }, options, scope).run();
+    const { systemId, timeline } = (await readControlAround(destination)) ?? {};
+    await new Fetch(storage, { name, path, systemId, timeline }, options, scope).run();
   });
 }
 
@@ -137,6 +137,8 @@ interface Wanted {
   readonly path: string;
   /** Of the data directory that the file goes to. */
   readonly systemId: bigint | undefined;
+  /** Of its last checkpoint. */
+  readonly timeline?: number | undefined;
   /** Absent for a file that was asked for. */
   readonly ahead?: Pick<
     AheadOptions,
@@ -276,12 +278,13 @@ class Fetch {
       });
     }
     if (await isGivenUp(this.#storage, name, this.#scope)) return gapError(name, place);
-    const kind = this.#options.canEndAtHole === true ? undefined : parseWalFileName(name)?.kind;
-    if (kind === "history") {
+    const file = this.#options.canEndAtHole === true ? undefined : parseWalFileName(name);
+    // Of its own timeline recovery needs no history: all that it replays is on it.
+    if (file?.kind === "history" && file.timeline > (this.#wanted.timeline ?? 0)) {
       const orphan = await findOrphan(this.#storage, name, this.#scope);
       if (orphan !== undefined) return lostHistoryError(name, orphan, place);
     }
-    if (kind === "segment") {
+    if (file?.kind === "segment") {
       const later = await findHole(this.#storage, name, this.#scope);
       if (later !== undefined) return holeError(name, later, place);
     }

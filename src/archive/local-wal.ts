@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
 import { type ByteStream, CHUNK_BYTES, readAll } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
-import { parsePgControl, PG_CONTROL_BYTES } from "../postgres/pg-control.ts";
+import { parsePgControl, type PgControl, PG_CONTROL_BYTES } from "../postgres/pg-control.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
 import {
   formatSegmentName,
@@ -124,12 +124,17 @@ export async function watchContent(
  * stands elsewhere or pg_control can't be read: it is only a second opinion.
  */
 export async function readSystemId(walPath: string): Promise<bigint | undefined> {
+  return (await readControlAround(walPath))?.systemId;
+}
+
+/** pg_control of the same data directory; undefined where there is none that can be read. */
+export async function readControlAround(walPath: string): Promise<PgControl | undefined> {
   const path = join(dirname(dirname(walPath)), "global", "pg_control");
   try {
     await using handle = await open(path, "r");
     const buffer = Buffer.alloc(PG_CONTROL_BYTES);
     const bytesRead = await readAt(handle, { buffer, position: 0, path });
-    return parsePgControl(buffer.subarray(0, bytesRead)).systemId;
+    return parsePgControl(buffer.subarray(0, bytesRead));
   } catch (error) {
     if (error instanceof FormatError || error instanceof LocalFileError) return undefined;
     if (systemErrorCode(error) !== undefined) return undefined;
