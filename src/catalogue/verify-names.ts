@@ -1,6 +1,6 @@
 import { RefusedError } from "../errors.ts";
-import { sentinelKey } from "../layout/keys.ts";
-import { formatSegmentName } from "../postgres/wal-file.ts";
+import { sentinelKey, walKey } from "../layout/keys.ts";
+import { formatHistoryName, formatSegmentName } from "../postgres/wal-file.ts";
 import type { Catalogue } from "./catalogue.ts";
 import { chainOf, CIRCLE } from "./chain.ts";
 import type { Finding } from "./finding.ts";
@@ -9,7 +9,7 @@ import type { TimelinePlan } from "./wal-windows.ts";
 import type { WalView } from "./wal-view.ts";
 
 /**
- * What the names alone tell: bases and segments that are missing, and histories that are none.
+ * What the names alone tell: bases, segments and histories that are missing, or are none.
  * Throws RefusedError where there is no backup and no WAL: a wrong prefix looks like that.
  */
 export function judgeNames(
@@ -22,6 +22,7 @@ export function judgeNames(
     ...catalogue.histories.flatMap(({ key, problem }): readonly Finding[] =>
       problem === undefined ? [] : [{ kind: "damaged", subject: key, text: problem }],
     ),
+    ...lostHistories(catalogue),
     ...brokenChains(catalogue),
     ...plans.flatMap((plan) => [...missingWal(plan, view), ...holes(plan, catalogue, view)]),
   ];
@@ -35,6 +36,25 @@ function requireContent({ backups, wal, histories, storageName }: Catalogue): vo
       "it is lost: `walnut st sync --restore` brings it back if a mirror has it, else take a base " +
       "backup now.",
   });
+}
+
+/**
+ * Nobody who comes from an earlier timeline finds one whose history is lost. Of the first timeline
+ * of a repository there may never have been one here.
+ */
+function lostHistories({ backups, histories, wal }: Catalogue): readonly Finding[] {
+  const known = new Set(histories.map(({ timeline }) => timeline));
+  const archived = wal.timelineRanges().map(({ timeline }) => timeline);
+  const first = Math.min(...archived, ...backups.map(({ timeline }) => timeline));
+  return archived
+    .filter((timeline) => timeline > first && !known.has(timeline))
+    .map((timeline) => ({
+      kind: "missing",
+      subject: walKey(formatHistoryName(timeline), ""),
+      text:
+        "there is WAL of its timeline, which no recovery from before finds without it; " +
+        "`walnut backfill` on the server that has the file brings it",
+    }));
 }
 
 function brokenChains({ backups }: Catalogue): readonly Finding[] {

@@ -155,8 +155,20 @@ const mirrored = (mirror = "", queue = "") => ({
   WALNUT_MIRROR_QUEUE_DIRECTORY: queue,
 });
 
+/** The mirror has it, and no note says any more that it may lack it. */
+async function untilMirrored(
+  name: string,
+  { mirror, queue }: { readonly mirror: string; readonly queue: string },
+  log: () => string,
+): Promise<void> {
+  const isThere = () =>
+    existsSync(join(mirror, "wal_005", `${name}.zst`)) &&
+    !/\.(begun|due-\d+|unsure)\b/.test(readdirSync(queue, { recursive: true }).join(" "));
+  await until(`the mirror has ${name}`, isThere, log);
+}
+
 test("goes on with a store in the first one's place, and carries all into the mirror", async () => {
-  const { spare, mirror = "", queue } = otherStores("spare", "mirror", "queue");
+  const { spare, mirror = "", queue = "" } = otherStores("spare", "mirror", "queue");
   const env = {
     ...environment(),
     ...mirrored(mirror, queue),
@@ -164,12 +176,7 @@ test("goes on with a store in the first one's place, and carries all into the mi
     WALG_FAILOVER_STORAGES_CHECK: "false",
   };
   await using daemon = await start({ env });
-  const isMirrored = (name: string) =>
-    until(
-      `the mirror has ${name}`,
-      () => existsSync(join(mirror, "wal_005", `${name}.zst`)),
-      () => daemon.log(),
-    );
+  const isMirrored = (name: string) => untilMirrored(name, { mirror, queue }, () => daemon.log());
   const [first = "", later = ""] = [6n, 7n].map((firstSegment) => {
     const [segment] = writeWal({ firstSegment, records: [{ dataBytes: 100 }] }).segments;
     writeFileSync(join(data, "pg_wal", segment?.name ?? ""), segment?.bytes ?? "");
@@ -194,10 +201,10 @@ test("goes on with a store in the first one's place, and carries all into the mi
 });
 
 test("with a mirror alone it reads while its store is away, and says why it takes nothing", async () => {
-  const { mirror = "", queue } = otherStores("mirror", "queue");
+  const { mirror = "", queue = "" } = otherStores("mirror", "queue");
   await using daemon = await start({ env: { ...environment(), ...mirrored(mirror, queue) } });
   assert.deepEqual(await daemon.call({ kind: "push", name: HISTORY }), reply("O"));
-  await until("mirrored", () => existsSync(join(mirror, "wal_005", `${HISTORY}.zst`)));
+  await untilMirrored(HISTORY, { mirror, queue }, () => daemon.log());
   renameSync(store, `${store}-away`);
   const later = "00000003.history";
   writeFileSync(join(data, "pg_wal", later), `${HISTORY_TEXT}2\t0/4000000\tlater\n`);
