@@ -31,7 +31,10 @@ export async function makeCertificates(directory: string): Promise<Certificates 
     "-CAkey",
     "ca.key",
   ];
-  const extensions = ["subjectAltName=IP:127.0.0.1,DNS:store.test", "basicConstraints=critical,CA:FALSE"];
+  const extensions = [
+    "subjectAltName=IP:127.0.0.1,DNS:store.test",
+    "basicConstraints=critical,CA:FALSE",
+  ];
   const options = extensions.flatMap((extension) => ["-addext", extension]);
   const isMade =
     openssl("req", "-x509", ...newKey, ...subject("test authority"), ...self) &&
