@@ -1,4 +1,5 @@
 import type { Codec } from "../codec/codec.ts";
+import { vouching } from "../codec/table.ts";
 import { ObjectExistsError } from "../errors.ts";
 import { bytesSource, type ByteSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
@@ -89,8 +90,10 @@ async function storeDelta(
     options.log.debug("no delta for WAL-G", { wal: name });
     return;
   }
-  const key = walKey(deltaName(name), options.codec.extension);
-  await putOnce(storage, key, { locations, openRecord }, options);
+  // WAL-G's list has no sum of its own.
+  const packed = vouching(options);
+  const key = walKey(deltaName(name), packed.codec.extension);
+  await putOnce(storage, key, { locations, openRecord }, packed);
 }
 
 /** With the record that begins before the group; undefined when that is not known any more. */

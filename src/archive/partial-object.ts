@@ -1,5 +1,5 @@
 import type { Codec } from "../codec/codec.ts";
-import { vouchingCodec } from "../codec/table.ts";
+import { vouching } from "../codec/table.ts";
 import { FormatError, TruncatedError } from "../errors.ts";
 import type { ByteSource } from "../io/bytes.ts";
 import { walKey } from "../layout/keys.ts";
@@ -43,11 +43,9 @@ export class PartialObject {
     this.#storage = storage;
     this.#spool = spool;
     this.#options = options;
-    const codec = vouchingCodec(options.codec);
-    // Levels are numbers of one method.
-    const pack = codec === options.codec ? options : { ...options, codec, level: undefined };
+    const pack = vouching(options);
     this.#packer = new PartialPacker(spool, pack);
-    this.#key = walKey(this.#name, codec.extension);
+    this.#key = walKey(this.#name, pack.codec.extension);
   }
 
   get #name(): string {

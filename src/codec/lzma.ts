@@ -99,6 +99,11 @@ function parseHeader(header: Buffer): LzmaStreamShape {
       { hint: "Decompress it with `xz -d --format=lzma` on a machine with enough memory." },
     );
   }
+  if (!isPowerOfTwo(dictionaryBytes)) {
+    throw new FormatError(
+      `lzma data names a dictionary of ${dictionaryBytes} bytes: no writer does`,
+    );
+  }
   const low = header.readUInt32LE(5);
   const high = header.readUInt32LE(9);
   const isSizeKnown = low !== UNKNOWN_SIZE_WORD || high !== UNKNOWN_SIZE_WORD;
@@ -109,4 +114,9 @@ function parseHeader(header: Buffer): LzmaStreamShape {
     dictionaryBytes,
     ...(isSizeKnown ? { contentBytes: low + high * 2 ** 32 } : {}),
   };
+}
+
+/** The sizes that writers choose; with a changed bit it is none any more, and nothing else tells. */
+function isPowerOfTwo(sizeBytes: number): boolean {
+  return sizeBytes > 0 && Number.isInteger(Math.log2(sizeBytes));
 }

@@ -78,6 +78,14 @@ export function vouchingCodec(codec: Codec): Codec {
   return codec.hasContentChecksum ? codec : codecOf("lz4");
 }
 
+/** The same choice with the vouching codec. Levels are numbers of one method: another has its own. */
+export function vouching<T extends { readonly codec: Codec; readonly level?: number | undefined }>(
+  choice: T,
+): T {
+  const codec = vouchingCodec(choice.codec);
+  return codec === choice.codec ? choice : { ...choice, codec, level: undefined };
+}
+
 interface LevelRange {
   readonly min: number;
   readonly max: number;

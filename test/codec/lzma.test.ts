@@ -141,6 +141,16 @@ const bad = [
     message: "lzma data needs a dictionary of 4294967295 bytes, more than 134217728",
   },
   {
+    name: "changed dictionary",
+    bytes: header(0x5d, 0x00802000, UNKNOWN),
+    message: "lzma data names a dictionary of 8396800 bytes: no writer does",
+  },
+  {
+    name: "no dictionary",
+    bytes: header(0x5d, 0, UNKNOWN),
+    message: "lzma data names a dictionary of 0 bytes: no writer does",
+  },
+  {
     name: "first byte",
     bytes: Buffer.concat([header(0x5d, 4096, UNKNOWN), Buffer.alloc(40, 1)]),
     message: /after 0 bytes of its content: it does not begin with a zero$/,

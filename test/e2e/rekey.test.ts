@@ -37,10 +37,13 @@ test("rekey: shown first, killed at any moment, whole at the end", async () => {
       env,
       ...(killAfterMs === undefined ? {} : { killAfterMs }),
     });
+  /** What a killed write leaves is invisible to walnut, and `delete garbage` takes it. */
+  const filesUnder = (folder: string) =>
+    readdirSync(join(fixture.repository, folder), { withFileTypes: true, recursive: true })
+      .filter((entry) => entry.isFile() && !entry.name.includes(".tmp."))
+      .map(({ name }) => name);
   const fetchAll = async (env: Readonly<Record<string, string>>) => {
-    const names = readdirSync(join(fixture.repository, "wal_005")).map((name) =>
-      name.replace(/\.lz4$/, ""),
-    );
+    const names = filesUnder("wal_005").map((name) => name.replace(/\.lz4$/, ""));
     const contents = new Map<string, Buffer>();
     for (const name of names.toSorted()) {
       const result = await run(["wal-fetch", name, path("fetched")], env);
@@ -68,14 +71,7 @@ test("rekey: shown first, killed at any moment, whole at the end", async () => {
   assert.match(done.stdout, /No object needs another key any more/);
   const again = await run(["rekey", "--confirm"], both);
   assert.match(again.stdout, new RegExp(`^0 objects .*; ${count} had it before`));
-  // What a killed write leaves in a directory is invisible to walnut, and `delete garbage` takes it.
-  const own = readdirSync(join(fixture.repository, "walnut_005"), {
-    withFileTypes: true,
-    recursive: true,
-  })
-    .filter((entry) => entry.isFile() && !entry.name.includes(".tmp."))
-    .map(({ name }) => name);
-  assert.deepEqual(own, ["encryption.json"]);
+  assert.deepEqual(filesUnder("walnut_005"), ["encryption.json"]);
 
   assert.deepEqual(await fetchAll(newOnly), before);
   const target = path("restored");

@@ -1,7 +1,7 @@
 /** A whole small repository in memory: backups, WAL and timelines, in every codec. */
 import { createHash } from "node:crypto";
 import type { CompressionMethod } from "../../src/codec/codec.ts";
-import { codecOf } from "../../src/codec/table.ts";
+import { codecOf, vouchingCodec } from "../../src/codec/table.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { formatIdentity } from "../../src/layout/identity.ts";
 import { type ChangeMap, formatChangeMap } from "../../src/layout/change-map.ts";
@@ -82,7 +82,9 @@ export async function fillExtras(storage: Storage): Promise<void> {
     await put(walKey(`${last.name}.partial`, extension), await compressed(method, last.bytes));
     const locations = [{ tablespaceOid: 1663, databaseOid: 5, relfilenode: 16384, block: index }];
     const delta = formatWalDelta({ locations, openRecord: Buffer.from("begun") });
-    await put(walKey(deltaName(segment), extension), await compressed(method, delta));
+    const vouched = vouchingCodec(codecOf(method));
+    const deltaKey = walKey(deltaName(segment), vouched.extension);
+    await put(deltaKey, await compressed(vouched.method, delta));
     const map = formatChangeMap(changeMap(systemId, index));
     await put(changeMapKey(segment, extension), await compressed(method, map));
     const manifest = Buffer.from(`{ "PostgreSQL-Backup-Manifest-Version": 1,\n"Files": []\n}\n`);
