@@ -3,7 +3,7 @@
  * were left out and why. Words after `--` are patterns of test files; `--long` adds long rounds.
  */
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
@@ -12,14 +12,18 @@ const isLong = process.argv.includes("--long");
 const isCi = process.env["CI"] === "true";
 const patterns = process.argv.slice(2).filter((word) => !word.startsWith("--"));
 
+const LEFT_OUT_FILE = "left-out";
+const CLUSTERS_FOLDER = "clusters";
+
 /** Set by a user for other programs, these would reach ours: tests decide what they see. */
 const foreign = /^(AWS_|WALG_|WALE_|WALNUT_|PG[A-Z]|HTTPS?_PROXY|ALL_PROXY|NO_PROXY|BUN_)/i;
 
-function cleanEnvironment(leftOutFile: string): NodeJS.ProcessEnv {
+function cleanEnvironment(scratch: string): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !foreign.test(name));
   return {
     ...Object.fromEntries(kept),
-    WALNUT_LEFT_OUT: leftOutFile,
+    WALNUT_LEFT_OUT: join(scratch, LEFT_OUT_FILE),
+    WALNUT_CLUSTER_TEMPLATES: join(scratch, CLUSTERS_FOLDER),
     WALNUT_BINARY: process.env["WALNUT_BINARY"] ?? join(root, "dist", "walnut"),
     ...(isLong ? { WALNUT_LONG: "1" } : {}),
   };
@@ -66,8 +70,10 @@ function count(output: string, word: string): number {
 
 const scratch = mkdtempSync(join(tmpdir(), "walnut-test-"));
 try {
-  const leftOutFile = join(scratch, "left-out");
-  const env = cleanEnvironment(leftOutFile);
+  // PostgreSQL's user copies data directories out of it.
+  chmodSync(scratch, 0o755);
+  mkdirSync(join(scratch, CLUSTERS_FOLDER));
+  const env = cleanEnvironment(scratch);
   const build =
     process.env["WALNUT_BINARY"] === undefined ? await run(["scripts/build.ts"], env) : undefined;
   if (build !== undefined && build.code !== 0) process.exit(build.code);
@@ -78,7 +84,7 @@ try {
     ["test", `--timeout=${timeoutMs}`, "--parallel=2", "--only-failures", ...files],
     env,
   );
-  const skipped = leftOut(leftOutFile);
+  const skipped = leftOut(join(scratch, LEFT_OUT_FILE));
   for (const { suite, reason } of skipped) console.log(`left out: ${suite}: ${reason}`);
   if (skipped.length === 0) console.log("no suite was left out");
 

@@ -8,13 +8,13 @@ import { codecOf } from "../../src/codec/table.ts";
 import { OperationError, StorageError } from "../../src/errors.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { silentLog } from "../../src/io/log.ts";
-import { crc32c } from "../../src/postgres/crc32c.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { formatTimelineHistory } from "../../src/postgres/timeline-history.ts";
 import { formatHistoryName, formatSegmentName } from "../../src/postgres/wal-file.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { seededRandom } from "../support/random.ts";
+import { changeControl, IN_PRODUCTION } from "../support/control-file.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 
 const FAILOVERS = 50;
@@ -46,10 +46,7 @@ async function promote(base: string, timeline: number): Promise<Server> {
   const walDirectory = join(base, `server-${timeline}`, "pg_wal");
   await mkdir(join(walDirectory, "..", "global"), { recursive: true });
   await mkdir(walDirectory);
-  const control = Buffer.from(wal.control);
-  control.writeUInt32LE(6, 16);
-  control.writeUInt32LE(timeline, 48);
-  control.writeUInt32LE(crc32c(control.subarray(0, 288)), 288);
+  const control = changeControl(wal.control, { state: IN_PRODUCTION, timeline });
   await writeFile(join(walDirectory, "..", "global", "pg_control"), control);
 
   const [name = ""] = wal.segments;

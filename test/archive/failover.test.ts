@@ -8,9 +8,9 @@ import { info } from "../../src/commands/info.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
 import { formatWriterClaim } from "../../src/layout/writer-claim.ts";
-import { crc32c } from "../../src/postgres/crc32c.ts";
 import { runCommand } from "../support/command-run.ts";
-import { recordWal, walFile } from "../support/real-wal.ts";
+import { changeControl, IN_ARCHIVE_RECOVERY, IN_PRODUCTION } from "../support/control-file.ts";
+import { onTimeline, recordWal, walFile } from "../support/real-wal.ts";
 import { fail } from "./recorded-storage.ts";
 import { flipBit, openWorkbench, type Workbench } from "./workbench.ts";
 
@@ -18,8 +18,6 @@ const wal = await recordWal();
 const [first = "", second = "", third = ""] = wal.segments;
 const CLAIM = "walnut_005/writers/00000001.json";
 const HISTORY = Buffer.from("1\t0/A000000\tno recovery target specified\n");
-const IN_PRODUCTION = 6;
-const IN_ARCHIVE_RECOVERY = 5;
 
 let bench: Workbench;
 beforeEach(async () => {
@@ -27,28 +25,13 @@ beforeEach(async () => {
 });
 afterEach(() => bench[Symbol.asyncDispose]());
 
-/** pg_control in another state. */
-function control(state: number): Buffer {
-  const bytes = Buffer.from(wal.control);
-  bytes.writeUInt32LE(state, 16);
-  bytes.writeUInt32LE(crc32c(bytes.subarray(0, 288)), 288);
-  return bytes;
-}
-
-/** The same content as a segment of another timeline: its pages name it. */
-function onTimeline(name: string, timeline: number): { name: string; bytes: Buffer } {
-  const bytes = Buffer.from(walFile(wal, name));
-  for (let page = 0; page < bytes.length; page += 8192) bytes.writeUInt32LE(timeline, page + 4);
-  return { name: name.replace(/^.{8}/, `0000000${timeline}`), bytes };
-}
-
 /** A data directory with these files in pg_wal. */
 async function server(
   directory: string,
   files: Readonly<Record<string, Uint8Array>>,
   state = IN_PRODUCTION,
 ) {
-  await bench.file(`${directory}/global/pg_control`, control(state));
+  await bench.file(`${directory}/global/pg_control`, changeControl(wal.control, { state }));
   for (const [name, bytes] of Object.entries(files)) {
     await bench.file(`${directory}/pg_wal/${name}`, bytes);
   }
@@ -181,7 +164,7 @@ test("a standby without a claim by the primary makes none", async () => {
 
 test("a promoted standby brings the history first, then writes both timelines", async () => {
   await (await server("a", all)).push(first);
-  const next = onTimeline(third, 2);
+  const next = onTimeline(wal, third, 2);
   const files = { ...all, "00000002.history": HISTORY, [next.name]: next.bytes };
   const promoted = await server("b", files);
   bench.storage.takeCalls();
@@ -197,7 +180,7 @@ test("a promoted standby brings the history first, then writes both timelines", 
 });
 
 test("no segment is acknowledged as long as its history is not", async () => {
-  const next = onTimeline(third, 2);
+  const next = onTimeline(wal, third, 2);
   const promoted = await server("b", { "00000002.history": HISTORY, [next.name]: next.bytes });
   for (let round = 1; round <= 3; round += 1) {
     const away = new StorageError("503", { isRetryable: true });
@@ -209,7 +192,7 @@ test("no segment is acknowledged as long as its history is not", async () => {
 });
 
 test("a history that is nowhere: no segment, but of an old timeline with a warning", async () => {
-  const next = onTimeline(third, 2);
+  const next = onTimeline(wal, third, 2);
   const promoted = await server("b", { [next.name]: next.bytes });
   await assert.rejects(promoted.push(next.name), {
     name: "RefusedError",
@@ -219,19 +202,19 @@ test("a history that is nowhere: no segment, but of an old timeline with a warni
   assert.equal(await promoted.push(next.name), "archived");
 
   await rm(promoted.path("00000002.history"), { force: true });
-  const later = onTimeline(third, 3);
+  const later = onTimeline(wal, third, 3);
   const text = "1\t0/A000000\tr\n\n2\t0/B000000\tr\n";
   const onThird = await server("c", {
     [later.name]: later.bytes,
     "00000003.history": Buffer.from(text),
   });
-  const old = onTimeline(second, 2);
+  const old = onTimeline(wal, second, 2);
   await writeFile(onThird.path(old.name), old.bytes);
   assert.equal(await onThird.push(old.name), "archived");
 });
 
 test("the archive has another history of this timeline: nothing of it is stored", async () => {
-  const next = onTimeline(third, 2);
+  const next = onTimeline(wal, third, 2);
   const other = Buffer.from("1\t0/A000100\tno recovery target specified\n");
   await bench.put("wal_005/00000002.history.lz4", await bench.compress("lz4", other));
   const promoted = await server("b", { "00000002.history": HISTORY, [next.name]: next.bytes });
@@ -243,7 +226,7 @@ test("the archive has another history of this timeline: nothing of it is stored"
 });
 
 test("the histories of ancestors that died before they stored them come along", async () => {
-  const next = onTimeline(third, 3);
+  const next = onTimeline(wal, third, 3);
   const text = "1\t0/A000000\tr\n\n2\t0/B000000\tr\n";
   const promoted = await server("c", {
     "00000002.history": HISTORY,
@@ -356,8 +339,8 @@ for (const slow of ["primary", "standby"] as const) {
 }
 
 test("that a history was missing is not remembered as if it were there", async () => {
-  const next = onTimeline(second, 2);
-  const later = onTimeline(third, 2);
+  const next = onTimeline(wal, second, 2);
+  const later = onTimeline(wal, third, 2);
   const files = { [next.name]: next.bytes, [later.name]: later.bytes };
   const standby = await server("b", files, IN_ARCHIVE_RECOVERY);
   assert.equal(await standby.push(next.name), "archived");

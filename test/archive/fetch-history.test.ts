@@ -2,26 +2,18 @@ import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { crc32c } from "../../src/postgres/crc32c.ts";
+import { changeControl } from "../support/control-file.ts";
 import { recordWal } from "../support/real-wal.ts";
 import { openWorkbench } from "./workbench.ts";
 
 const wal = await recordWal();
-
-/** pg_control of a server whose last checkpoint is on this timeline. */
-function controlOn(timeline: number): Buffer {
-  const control = Buffer.from(wal.control);
-  control.writeUInt32LE(timeline, 48);
-  control.writeUInt32LE(crc32c(control.subarray(0, 288)), 288);
-  return control;
-}
 
 test("a repository that begins on a later timeline may lack that one's history", async () => {
   await using bench = await openWorkbench();
   await mkdir(join(bench.directory, "pg_wal"));
   await bench.put("wal_005/000000050000000000000007.zst", Buffer.of(1));
   const outcomeOn = async (timeline: number, name = "00000005.history") => {
-    await bench.file("global/pg_control", controlOn(timeline));
+    await bench.file("global/pg_control", changeControl(wal.control, { timeline }));
     const fetched = bench.fetch(name, join(bench.directory, "pg_wal", "RECOVERYHISTORY"));
     return await fetched.then(
       () => "fetched",

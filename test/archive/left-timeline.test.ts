@@ -8,7 +8,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { formatLsn, lsn } from "../../src/postgres/lsn.ts";
 import { parseSegmentName, segmentStart } from "../../src/postgres/wal-file.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
-import { crc32c } from "../../src/postgres/crc32c.ts";
+import { changeControl, IN_ARCHIVE_RECOVERY, IN_PRODUCTION } from "../support/control-file.ts";
 import { recordWal, walFile } from "../support/real-wal.ts";
 import { flipBit, openWorkbench, type Workbench } from "./workbench.ts";
 
@@ -20,8 +20,6 @@ const middle = Buffer.from(longer).fill(0, endOfRecords / 2);
 const forkAt = walkSegment(middle, { name }).endOfRecords;
 /** The same up to the fork. */
 const shorter = Buffer.from(middle).fill(0, forkAt);
-const IN_PRODUCTION = 6;
-const IN_ARCHIVE_RECOVERY = 5;
 
 let bench: Workbench;
 beforeEach(async () => {
@@ -145,10 +143,7 @@ for (const { what, content, fork } of refused) {
 
 for (const { what, stored, local, state, localFork, storedFork, outcome } of cases) {
   test(`${what}: ${outcome}`, async () => {
-    const control = Buffer.from(wal.control);
-    control.writeUInt32LE(state, 16);
-    control.writeUInt32LE(crc32c(control.subarray(0, 288)), 288);
-    await bench.file("b/global/pg_control", control);
+    await bench.file("b/global/pg_control", changeControl(wal.control, { state }));
     const path = await bench.file(join("b", "pg_wal", name), local);
     if (localFork !== undefined) await bench.file("b/pg_wal/00000002.history", history(localFork));
     if (storedFork !== undefined) await bench.put("wal_005/00000002.history", history(storedFork));

@@ -5,18 +5,16 @@ import { afterEach, beforeEach, test } from "node:test";
 import { walPush } from "../../src/commands/wal-push.ts";
 import { StorageError } from "../../src/errors.ts";
 import { defaultConfig } from "../../src/config/load.ts";
-import { crc32c } from "../../src/postgres/crc32c.ts";
 import { fail } from "../archive/recorded-storage.ts";
 import { openWorkbench, type Workbench } from "../archive/workbench.ts";
 import { type CommandRun, runCommand } from "../support/command-run.ts";
-import { recordWal, walFile } from "../support/real-wal.ts";
+import { changeControl, IN_ARCHIVE_RECOVERY, IN_PRODUCTION } from "../support/control-file.ts";
+import { recordWal, walFile, onTimeline } from "../support/real-wal.ts";
 
 const wal = await recordWal();
 const [first = "", second = "", third = ""] = wal.segments;
 const HISTORY = Buffer.from("1\t0/A000000\tno recovery target specified\n");
 const LABEL = `${second}.00000028.backup`;
-const IN_PRODUCTION = 6;
-const IN_ARCHIVE_RECOVERY = 5;
 const away = new StorageError("the store is away", { isRetryable: true });
 
 let bench: Workbench;
@@ -25,19 +23,9 @@ beforeEach(async () => {
 });
 afterEach(() => bench[Symbol.asyncDispose]());
 
-/** The same content as a segment of timeline 2: its pages name it. */
-function onSecond(name: string): { name: string; bytes: Buffer } {
-  const bytes = Buffer.from(walFile(wal, name));
-  for (let page = 0; page < bytes.length; page += 8192) bytes.writeUInt32LE(2, page + 4);
-  return { name: name.replace(/^.{8}/, "00000002"), bytes };
-}
-
 /** A server for whose queue one file is too much. */
 async function server(directory: string, state = IN_PRODUCTION) {
-  const control = Buffer.from(wal.control);
-  control.writeUInt32LE(state, 16);
-  control.writeUInt32LE(crc32c(control.subarray(0, 288)), 288);
-  await bench.file(`${directory}/global/pg_control`, control);
+  await bench.file(`${directory}/global/pg_control`, changeControl(wal.control, { state }));
   const { archiveQueue } = defaultConfig({ cpuCount: 2 });
   const config = {
     cacheDirectory: join(bench.directory, directory, "cache"),
@@ -96,11 +84,11 @@ test("a history that is put off is stored before the next segment of its timelin
   const promoted = await server("b");
   const { log } = await whileAway(() => promoted.push("00000002.history", HISTORY));
   assert.match(log.join("\n"), /put off/);
-  const next = onSecond(third);
+  const next = onTimeline(wal, third, 2);
   bench.storage.interceptOnce(/^put new wal_005\/00000002.history/, fail(away));
   await promoted.push(next.name, next.bytes);
   assert.ok(!bench.memory.keys.includes(`wal_005/${next.name}.zst`), "the history is missing");
-  const later = onSecond(second);
+  const later = onTimeline(wal, second, 2);
   await promoted.push(later.name, later.bytes);
   assert.ok(bench.memory.keys.includes("wal_005/00000002.history.zst"));
   assert.ok(bench.memory.keys.includes(`wal_005/${later.name}.zst`));
@@ -114,7 +102,7 @@ test("a clone does not speak for the server that writes the timeline", async () 
   assert.deepEqual(await clone.records(), [`${second}.json`]);
   // Promoted, it may write; what it gave up before is its own affair still.
   await clone.push("00000002.history", HISTORY);
-  const next = onSecond(third);
+  const next = onTimeline(wal, third, 2);
   await clone.push(next.name, next.bytes);
   assert.ok(bench.memory.keys.includes(`wal_005/${next.name}.zst`));
   assert.deepEqual(gaps(), []);

@@ -3,22 +3,17 @@
  *
  * As root they run as the user "postgres" (or "nobody"), because PostgreSQL refuses root.
  */
-import { spawnSync } from "node:child_process";
 import { chmod, chown, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort, type Major, serverEnvironment, serverProgram } from "./postgres-programs.ts";
+import { type DataDirectoryOptions, makeDataDirectory } from "./data-directory.ts";
+import { freePort, type Major } from "./postgres-programs.ts";
 import { READY_TIMEOUT_MS, Server } from "./postgres-server.ts";
 import { chownTree, type ServerUser, serverUser } from "./server-user.ts";
 
 export { type Major, MAJORS } from "./postgres-programs.ts";
 
-export interface ClusterOptions {
-  readonly major: Major;
-  /** 16 unless told; 1 makes archive tests cheap. */
-  readonly segmentMiB?: number;
-  /** Data checksums; on unless told. */
-  readonly checksums?: boolean;
+export interface ClusterOptions extends DataDirectoryOptions {
   /** Lines of postgresql.conf by name; values are quoted here. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Turns archive_mode on. */
@@ -29,8 +24,6 @@ export interface ClusterOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** "data" unless told; may hold blanks. */
   readonly dataDirectoryName?: string;
-  /** Puts pg_wal there and a symbolic link into the data directory. */
-  readonly walDirectory?: string;
 }
 
 export type StopMode = "smart" | "fast" | "immediate";
@@ -101,21 +94,7 @@ export async function initCluster(options: ClusterOptions): Promise<Cluster> {
   const user = serverUser();
   const directory = await makeRoot(user);
   const dataDirectory = join(directory, options.dataDirectoryName ?? "data");
-  const words = ["-D", dataDirectory, "-U", "postgres", "-A", "trust", "-N", "--no-locale"];
-  words.push("-E", "UTF8", `--wal-segsize=${options.segmentMiB ?? 16}`);
-  if (options.checksums !== false) words.push("--data-checksums");
-  else if (major >= 18) words.push("--no-data-checksums");
-  if (options.walDirectory !== undefined) words.push("-X", options.walDirectory);
-  const initdb = spawnSync(serverProgram(major, "initdb"), words, {
-    ...user,
-    cwd: directory,
-    encoding: "utf8",
-    env: serverEnvironment(directory, {}),
-  });
-  if (initdb.status !== 0) {
-    await rm(directory, { recursive: true, force: true });
-    throw new Error(`initdb of PostgreSQL ${major} failed: ${initdb.stderr}${initdb.error ?? ""}`);
-  }
+  makeDataDirectory(options, { root: directory, dataDirectory, user });
 
   const archiving =
     options.archiveCommand === undefined

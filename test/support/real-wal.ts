@@ -133,3 +133,14 @@ export function walFile(wal: RealWal, name: string | undefined): Buffer {
   if (content === undefined) throw new Error(`no WAL file ${name} was recorded`);
   return content;
 }
+
+/** The same content as a segment of another timeline, 1 to 9: its pages name it. */
+export function onTimeline(
+  wal: RealWal,
+  name: string,
+  timeline: number,
+): { readonly name: string; readonly bytes: Buffer } {
+  const bytes = Buffer.from(walFile(wal, name));
+  for (let page = 0; page < bytes.length; page += 8192) bytes.writeUInt32LE(timeline, page + 4);
+  return { name: name.replace(/^.{8}/, `0000000${timeline}`), bytes };
+}
