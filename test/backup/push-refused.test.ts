@@ -12,7 +12,7 @@ import { formatSentinel } from "../../src/layout/sentinel.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
-import { HookedStorage } from "../support/hooked-storage.ts";
+import { holdFirstPart, HookedStorage } from "../support/hooked-storage.ts";
 import { until } from "../support/until.ts";
 import { listen } from "../support/listening.ts";
 
@@ -99,14 +99,7 @@ describe("a server that archives", () => {
 
   test("a connection through a pooler", async () => {
     await using proxy = await poolerBefore(world().cluster.port);
-    const connection = {
-      host: "127.0.0.1",
-      port: proxy.port,
-      user: "postgres",
-      database: "postgres",
-      sslMode: "disable",
-      applicationName: "walnut-test",
-    };
+    const connection = world().connection({ port: proxy.port, sslMode: "disable" });
     await assertRefused(
       world(),
       { connection },
@@ -143,17 +136,9 @@ describe("a server that archives", () => {
   });
 
   test("a second backup while the first one runs", async () => {
-    const entered = Promise.withResolvers<void>();
-    const gate = Promise.withResolvers<void>();
-    const storage = new HookedStorage(world().storage, {
-      async beforePut(key) {
-        if (!key.includes("part_001")) return;
-        entered.resolve();
-        await gate.promise;
-      },
-    });
+    const { storage, entered, release } = holdFirstPart(world().storage);
     const first = world().push({ storage, hasDatabaseNames: false });
-    await entered.promise;
+    await entered;
     await assertRefused(
       world(),
       {},
@@ -162,7 +147,7 @@ describe("a server that archives", () => {
         hint: /pg_terminate_backend/,
       },
     );
-    gate.resolve();
+    release();
     const { name } = await first;
     assert.ok((await world().keys()).includes(sentinelKey(name)));
     rmSync(join(world().repository, "basebackups_005"), { recursive: true });
@@ -296,13 +281,7 @@ test("archive_mode is off", async () => {
 test("a role without the rights is told what it lacks", async () => {
   await using world = await startBackupWorld({ major: 17 });
   await world.cluster.query("CREATE ROLE keeper LOGIN");
-  const connection = {
-    host: "127.0.0.1",
-    port: world.cluster.port,
-    user: "keeper",
-    database: "postgres",
-    applicationName: "walnut-test",
-  };
+  const connection = world.connection({ user: "keeper" });
   const refusal = { name: "DatabaseError", message: /permission denied|42501/, hint: /GRANT/ };
   await assertRefused(world, { connection }, refusal);
   await world.cluster.query("GRANT pg_monitor TO keeper");

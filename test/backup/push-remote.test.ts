@@ -7,7 +7,7 @@ import { sentinelKey } from "../../src/layout/keys.ts";
 import { formatLsn, lsn } from "../../src/postgres/lsn.ts";
 import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
 import { ForgetfulRelay } from "../support/forgetful-relay.ts";
-import { HookedStorage } from "../support/hooked-storage.ts";
+import { holdFirstPart, HookedStorage } from "../support/hooked-storage.ts";
 import { type Cluster, restoreCluster } from "../support/postgres.ts";
 import { chownTree } from "../support/server-user.ts";
 import { restoreInto } from "../support/restoring.ts";
@@ -88,26 +88,11 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
     test("the session beside it is not forgotten on the way, and the backup outlives it (P19)", async () => {
       const { cluster } = world();
       await using relay = await ForgetfulRelay.start(cluster.port);
-      const user = "postgres";
-      const connection = {
-        host: "127.0.0.1",
-        port: relay.port,
-        user,
-        database: user,
-        applicationName: "walnut-test",
-      };
-      const entered = Promise.withResolvers<void>();
-      const gate = Promise.withResolvers<void>();
-      const storage = new HookedStorage(world().storage, {
-        beforePut: async (key) => {
-          if (!key.includes("part_001")) return;
-          entered.resolve();
-          await gate.promise;
-        },
-      });
+      const connection = world().connection({ port: relay.port });
+      const { storage, entered, release } = holdFirstPart(world().storage);
       const pushing = world().pushRemote({ connection, storage, aliveCheckIntervalMs: 20 });
       pushing.catch(() => {});
-      await Promise.race([entered.promise, pushing]);
+      await Promise.race([entered, pushing]);
       await relay.connectionsLeft(2);
       for (let count = 0; count < 5; count += 1) await relay.clientSpeaks();
       await cluster.query(
@@ -115,7 +100,7 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
           WHERE application_name = 'walnut-test' AND backend_type = 'client backend'`,
       );
       await relay.connectionsLeft(1);
-      gate.resolve();
+      release();
       const { name } = await pushing;
       assert.ok((await world().keys()).includes(sentinelKey(name)));
       assert.match(
@@ -198,13 +183,7 @@ for (const major of isLong ? ([13, 15, 18] as const) : ([13, 18] as const)) {
       await cluster.query("CREATE ROLE keeper LOGIN REPLICATION IN ROLE pg_monitor");
       const from = world().logged.length;
       const { name } = await world().pushRemote({
-        connection: {
-          host: "127.0.0.1",
-          port: cluster.port,
-          user: "keeper",
-          database: "postgres",
-          applicationName: "walnut-test",
-        },
+        connection: world().connection({ user: "keeper" }),
       });
       assert.equal((await world().sentinel(name)).own?.isRemote, true);
       const warnings = world()

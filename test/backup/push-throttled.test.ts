@@ -10,7 +10,7 @@ import type { CallOptions, ListOptions, PutOptions, Storage } from "../../src/st
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { type BackupWorld, startBackupWorld } from "../support/backup-world.ts";
 import { ForgetfulRelay } from "../support/forgetful-relay.ts";
-import { HookedStorage } from "../support/hooked-storage.ts";
+import { holdFirstPart } from "../support/hooked-storage.ts";
 import { restoreInto } from "../support/restoring.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { errorDocument, S3Emulation, type S3Request } from "../support/s3-emulation.ts";
@@ -118,30 +118,16 @@ test("one that refuses everything from some moment on gets no backup (E05)", asy
 
 test("a session that has nothing to do is not forgotten on the way, however long it takes (P19)", async () => {
   await using relay = await ForgetfulRelay.start(world().cluster.port);
-  const connection = {
-    host: "127.0.0.1",
-    port: relay.port,
-    user: "postgres",
-    database: "postgres",
-    applicationName: "walnut-test",
-  };
-  const entered = Promise.withResolvers<void>();
-  const gate = Promise.withResolvers<void>();
-  const storage = new HookedStorage(world().storage, {
-    beforePut: async (key) => {
-      if (!key.includes("part_001")) return;
-      entered.resolve();
-      await gate.promise;
-    },
-  });
+  const connection = world().connection({ port: relay.port });
+  const { storage, entered, release } = holdFirstPart(world().storage);
   // One part is not read to its end before the store takes it.
   const pushing = world().push({ connection, storage, aliveCheckIntervalMs: 20 });
   pushing.catch(() => {});
-  await Promise.race([entered.promise, pushing]);
+  await Promise.race([entered, pushing]);
   // Those of the table names and of the size in bytes come to their ends.
   await relay.connectionsLeft(1);
   for (let count = 0; count < 5; count += 1) await relay.clientSpeaks();
-  gate.resolve();
+  release();
   const { name } = await pushing;
   assert.ok((await world().keys()).includes(sentinelKey(name)));
 });

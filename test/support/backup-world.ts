@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { type PushedBackup, pushBackup, type PushSettings } from "../../src/backup/push.ts";
 import { pushRemoteBackup } from "../../src/backup/remote-push.ts";
 import { codecOf } from "../../src/codec/table.ts";
+import type { ConnectionSettings } from "../../src/connection/target.ts";
 import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { readAll } from "../../src/io/bytes.ts";
@@ -23,6 +24,8 @@ export interface BackupWorld extends AsyncDisposable {
   readonly storage: Storage;
   /** What was logged, a line an event: "warning: text name=value". */
   readonly logged: string[];
+  /** As the superuser, straight to the server, unless told. */
+  connection(changes?: Partial<ConnectionSettings>): ConnectionSettings;
   push(change?: PushChange): Promise<PushedBackup>;
   /** The same over the replication protocol. */
   pushRemote(change?: PushChange): Promise<PushedBackup>;
@@ -152,16 +155,21 @@ class World implements BackupWorld {
     await this.cluster[Symbol.asyncDispose]();
   }
 
+  connection(changes: Partial<ConnectionSettings> = {}): ConnectionSettings {
+    return {
+      host: "127.0.0.1",
+      port: this.cluster.port,
+      user: "postgres",
+      database: "postgres",
+      applicationName: "walnut-test",
+      ...changes,
+    };
+  }
+
   #settings(): PushSettings {
     return {
       dataDirectory: this.cluster.dataDirectory,
-      connection: {
-        host: "127.0.0.1",
-        port: this.cluster.port,
-        user: "postgres",
-        database: "postgres",
-        applicationName: "walnut-test",
-      },
+      connection: this.connection(),
       codec: codecOf("none"),
       zstd: codecOf("zstd"),
       codecJobs: 2,

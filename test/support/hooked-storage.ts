@@ -17,6 +17,24 @@ export interface StorageHooks {
   readonly afterPut?: (key: ObjectKey) => Promise<void> | void;
 }
 
+/** Holds a backup before its first part is stored, until it is let go on. */
+export function holdFirstPart(inner: Storage): {
+  readonly storage: Storage;
+  readonly entered: Promise<void>;
+  release(): void;
+} {
+  const entered = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const storage = new HookedStorage(inner, {
+    beforePut: async (key) => {
+      if (!key.includes("part_001")) return;
+      entered.resolve();
+      await gate.promise;
+    },
+  });
+  return { storage, entered: entered.promise, release: () => gate.resolve() };
+}
+
 /** A store in which a test does something at a certain moment. */
 export class HookedStorage implements Storage {
   readonly name: string;
