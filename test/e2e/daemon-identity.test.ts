@@ -104,6 +104,11 @@ const azure: Start = async (servers, directory) => {
   };
 };
 
+/** A slow machine may leave a connection until its server ends it, with a request on its way. */
+function isTrouble(line: string): boolean {
+  return /ERROR|will be repeated/.test(line) && !/socket hang up|ECONNRESET/.test(line);
+}
+
 async function holdOut(start: Start): Promise<void> {
   using scratch = scratchDirectory();
   await using servers = new AsyncDisposableStack();
@@ -126,7 +131,11 @@ async function holdOut(start: Start): Promise<void> {
   });
   assert.ok(given() >= 2, `${given()} were given`);
   assert.deepEqual(refused(), []);
-  assert.doesNotMatch(daemon.log(), /ERROR|will be repeated/);
+  const troubles = daemon
+    .log()
+    .split("\n")
+    .filter((line) => isTrouble(line));
+  assert.deepEqual(troubles, []);
 }
 
 const rows: readonly (readonly [string, Start])[] = [

@@ -11,6 +11,7 @@ import type { Azurite } from "../support/azurite.ts";
 import { patternBytes, patternSource } from "../support/bodies.ts";
 import { FaultProxy, TcpFaultProxy, first } from "../support/fault-proxy.ts";
 import {
+  assertAllIsProxied,
   assertBusyIsRepeated,
   assertDeafnessEnds,
   assertGetGoesOn,
@@ -19,6 +20,7 @@ import {
   assertRunLosesNothing,
   assertSilenceEnds,
   assertStored,
+  farAway,
 } from "./contract-faults.ts";
 import {
   assertChangesAreNoticed,
@@ -242,4 +244,10 @@ test("an endpoint that takes connections and never reads ends in time", async ()
   const options = { signal, requestTimeoutMs: 300, callTimeoutMs: 1500, uploadConcurrency: 2 };
   const storage = await openStorage(azureConfig({ ...target, endpoint }), options);
   await assertDeafnessEnds(storage, [6 * MIB, 40 * MIB]);
+});
+
+test("azurite: all that is sent goes through an HTTP proxy", async () => {
+  const azurite = await (started ??= startAzurite());
+  const endpoint = farAway(azurite.endpoint);
+  await assertAllIsProxied(azureConfig({ ...azurite, endpoint }, { prefix: "proxied" }));
 });

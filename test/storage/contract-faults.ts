@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { readAll } from "../../src/io/bytes.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import type { StorageConfig } from "../../src/storage/open.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
+import { ConnectProxy } from "../support/connect-proxy.ts";
 import { type FaultProxy, type FaultRule, first } from "../support/fault-proxy.ts";
 import { keysOf, text, textOf } from "./contract-lists.ts";
 
@@ -15,7 +18,8 @@ type Matches = (method: string, url: string) => boolean;
 type Fault = ReturnType<FaultRule>;
 
 const signal = new AbortController().signal;
-const MIB = 1024 * 1024;
+const KIB = 1024;
+const MIB = 1024 * KIB;
 
 /** A store that is busy twice has the object after the third request. */
 export async function assertBusyIsRepeated(
@@ -109,4 +113,24 @@ export async function assertDeafnessEnds(storage: Storage, sizes: readonly numbe
       name: "DeadlineError",
     });
   }
+}
+
+/** The same address by a name that only a `ConnectProxy` knows. */
+export function farAway(url: string): string {
+  return url.replace(/127\.0\.0\.1|localhost/, "far-away");
+}
+
+/** A store that is `farAway` is reached through an HTTP proxy; answers with what that was asked. */
+export async function assertAllIsProxied(config: StorageConfig): Promise<readonly string[]> {
+  await using proxy = await ConnectProxy.start();
+  await using storage = await openStorage(config, {
+    signal,
+    proxy: { http: proxy.url },
+    requestTimeoutMs: 20_000,
+    uploadConcurrency: 2,
+  });
+  await storage.put("a", patternSource(300 * KIB), { signal, ifAbsent: true });
+  assert.equal((await storage.stat("a", { signal })).sizeBytes, 300 * KIB);
+  assert.ok(proxy.passedBytes >= 300 * KIB, `${proxy.passedBytes} bytes went through`);
+  return proxy.requests.map(({ line }) => line);
 }

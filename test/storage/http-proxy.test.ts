@@ -10,16 +10,16 @@ import { findProxy } from "../../src/storage/http-proxy.ts";
 import type { ProxyConfig } from "../../src/storage/http-proxy.ts";
 import { HttpSender } from "../../src/storage/http-sender.ts";
 import type { SdkRequest } from "../../src/storage/http-sender.ts";
-import { openStorage } from "../../src/storage/open.ts";
-import { patternSource } from "../support/bodies.ts";
 import { makeCertificates } from "../support/certificates.ts";
 import { ConnectProxy } from "../support/connect-proxy.ts";
+import { FakeKeystone, keystoneConfig } from "../support/fake-keystone.ts";
 import { FakeKms } from "../support/fake-kms.ts";
 import { GcsEmulation, gcsConfig } from "../support/gcs-emulation.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { closeHttp, listen, portOf } from "../support/listening.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation } from "../support/s3-emulation.ts";
+import { assertAllIsProxied, farAway } from "./contract-faults.ts";
 
 const signal = new AbortController().signal;
 const KIB = 1024;
@@ -298,30 +298,21 @@ test("a store by http is asked for by its whole URL", async () => {
   await closeHttp(server);
 });
 
-function farAway(endpoint: string): string {
-  return endpoint.replace(/127\.0\.0\.1|localhost/, "store.test");
-}
-
-test("S3 and GCS go through the proxy with all that they send", async () => {
-  await using proxy = await ConnectProxy.start();
-  const options = {
-    signal,
-    proxy: { http: proxy.url },
-    requestTimeoutMs: 20_000,
-    uploadConcurrency: 2,
-  };
+test("S3, GCS and Swift go through the proxy with all that they send", async () => {
   await using s3 = await S3Emulation.start();
+  await assertAllIsProxied(s3Config(s3, { endpoint: farAway(s3.endpoint) }));
   await using gcs = await GcsEmulation.start();
-  for (const config of [
-    s3Config(s3, { endpoint: farAway(s3.endpoint) }),
-    gcsConfig(gcs, { endpoint: farAway(gcs.endpoint) }),
-  ]) {
-    const before = proxy.passedBytes;
-    await using storage = await openStorage(config, options);
-    await storage.put("a", patternSource(300 * KIB), { signal, ifAbsent: true });
-    assert.equal((await storage.stat("a", { signal })).sizeBytes, 300 * KIB);
-    assert.ok(proxy.passedBytes - before >= 300 * KIB);
-  }
+  await assertAllIsProxied(gcsConfig(gcs, { endpoint: farAway(gcs.endpoint) }));
+  await using swift = await FakeKeystone.start();
+  const url = farAway(swift.url);
+  const login = { kind: "v3", url: `${url}/identity/v3`, body: {} } as const;
+  const storageUrl = `${url}/v1/me`;
+  const asked = await assertAllIsProxied(keystoneConfig(swift, { login, storageUrl }));
+  assert.deepEqual(asked, [
+    `POST ${url}/identity/v3/auth/tokens`,
+    `PUT ${storageUrl}/c/p/a`,
+    `HEAD ${storageUrl}/c/p/a`,
+  ]);
 });
 
 test("KMS is asked through the proxy", async () => {

@@ -6,7 +6,7 @@ import type { OpenOptions } from "../../src/storage/open.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import type { SwiftConfig } from "../../src/storage/swift-config.ts";
 import { patternBytes, patternSource, sha256 } from "../support/bodies.ts";
-import { FakeKeystone } from "../support/fake-keystone.ts";
+import { FakeKeystone, keystoneConfig } from "../support/fake-keystone.ts";
 import { FaultProxy, first } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
@@ -33,19 +33,6 @@ async function open(config: SwiftConfig, options: Partial<OpenOptions> = {}): Pr
     retryPolicy: policy,
     ...options,
   });
-}
-
-function keystoneConfig({ url }: FakeKeystone, settings: Partial<SwiftConfig> = {}): SwiftConfig {
-  const body = { auth: { identity: { methods: ["password"] } } };
-  return {
-    kind: "swift",
-    container: "c",
-    prefix: "p",
-    login: { kind: "v3", url: `${url}/identity/v3`, body },
-    endpointType: "public",
-    maxPartBytes: 20 * MIB,
-    ...settings,
-  };
 }
 
 test("one login serves many requests, and lists go over pages", async () => {

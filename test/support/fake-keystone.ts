@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import http from "node:http";
+import type { SwiftConfig } from "../../src/storage/swift-config.ts";
 import { listen, portOf } from "./listening.ts";
 
 /** What the server says to a login; undefined: a token. */
@@ -128,4 +129,21 @@ export class FakeKeystone implements AsyncDisposable {
       .toSorted((a, b) => (a.name < b.name ? -1 : 1))
       .slice(0, 3);
   }
+}
+
+/** Settings that log in with a password; the objects are below `p` in the container `c`. */
+export function keystoneConfig(
+  { url }: FakeKeystone,
+  settings: Partial<SwiftConfig> = {},
+): SwiftConfig {
+  const body = { auth: { identity: { methods: ["password"] } } };
+  return {
+    kind: "swift",
+    container: "c",
+    prefix: "p",
+    login: { kind: "v3", url: `${url}/identity/v3`, body },
+    endpointType: "public",
+    maxPartBytes: 20 * 1024 * 1024,
+    ...settings,
+  };
 }
