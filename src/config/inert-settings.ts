@@ -69,7 +69,7 @@ const s3 = inert("any", [
     "S3_USE_YC_SESSION_TOKEN",
     boolean,
     "Credentials from Yandex Cloud's metadata service.",
-    { kind: "refused", reason: "these credentials come in a later version", harmlessText: OFF },
+    { kind: "refused", reason: "walnut can't ask Yandex Cloud for credentials", harmlessText: OFF },
   ],
   [
     "S3_ENDPOINT_SOURCE",

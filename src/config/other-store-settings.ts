@@ -1,20 +1,18 @@
 import { type Effect, type Setting, type SettingType, setting } from "./setting.ts";
 import { boolean, bytes, duration, integer, secret, text } from "./value-types.ts";
 
-const LATER: Effect = { kind: "none", reason: "this store comes in a later version" };
+const WAY_OUT =
+  "walnut does not speak Alibaba's own protocol; reach the bucket by OSS's S3 interface " +
+  "(WALG_S3_PREFIX, AWS_ENDPOINT) or by rclone (WALG_RCLONE_PREFIX)";
+const UNUSED: Effect = { kind: "none", reason: "walnut does not speak Alibaba's own protocol" };
 
 function store(name: string, about: string): Setting<string> {
-  return setting(name, text, about, {
-    effect: {
-      kind: "refused",
-      reason: "this store comes in a later version",
-    },
-  });
+  return setting(name, text, about, { effect: { kind: "refused", reason: WAY_OUT } });
 }
 
 /** The same names as in WAL-G: bare, or with a prefix. */
 function key<T>(name: string, type: SettingType<T>, about: string): Setting<T> {
-  return setting(name, type, about, { form: "any", effect: LATER });
+  return setting(name, type, about, { form: "any", effect: UNUSED });
 }
 
 /** Prefixes of the stores that are known but not built: each is refused, none is passed over. */

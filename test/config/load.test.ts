@@ -290,12 +290,12 @@ test("every setting of Yandex KMS is refused, whatever its value", async () => {
 const refused: readonly (readonly [Readonly<Record<string, string>>, RegExp])[] = [
   [{ WALG_ENVELOPE_PGP_KEY: "k" }, /^WALG_ENVELOPE_PGP_KEY from .* is not supported: .*Yandex KMS/],
   [{ YC_CSE_KMS_KEY_ID: "k" }, /not supported: .*Yandex KMS/],
-  [{ WALG_OSS_PREFIX: "oss://b/f" }, /^WALG_OSS_PREFIX from .* not supported: this store comes/],
+  [{ WALG_OSS_PREFIX: "oss://b/f" }, /^WALG_OSS_PREFIX from .* not supported: .* S3 interface/],
   [{ WALE_AZ_PREFIX: "azure://b/f" }, /needs a storage account/],
-  [{ WALG_OSS_PREFIX: "oss://b/f" }, /this store comes/],
+  [{ WALE_OSS_PREFIX: "oss://b/f" }, /by rclone/],
   [{ WALG_FAILOVER_STORAGES: '{"b":{}}' }, /stands in for no storage/],
   [{ WALG_TARGET_STORAGE: "b" }, /there is no storage b/],
-  [{ S3_USE_YC_SESSION_TOKEN: "true" }, /credentials come in a later version/],
+  [{ S3_USE_YC_SESSION_TOKEN: "true" }, /ask Yandex Cloud for credentials/],
   [{ S3_ENDPOINT_SOURCE: "http://x" }, /only AWS_ENDPOINT/],
 ];
 
