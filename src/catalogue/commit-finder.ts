@@ -8,10 +8,14 @@ import type { Catalogue } from "./catalogue.ts";
 import { CommitIndex } from "./commit-index.ts";
 import type { CommitPoint, CommitSummary, PlacedEnd } from "./commit-scan.ts";
 import { HasherPool } from "./hasher-pool.ts";
-import { readSegments, type SegmentObject, type SegmentReading } from "./segment-reader.ts";
+import {
+  readSegments,
+  type SegmentObject,
+  type SegmentReaderOptions,
+  type SegmentReading,
+} from "./segment-reader.ts";
 import { segmentTimeline } from "./wal-integrity.ts";
 import type { SegmentRun } from "./segment-set.ts";
-import { segmentsPerHigh } from "./wal-objects.ts";
 import type { WalView } from "./wal-view.ts";
 
 export interface FinderOptions extends CallOptions {
@@ -21,8 +25,10 @@ export interface FinderOptions extends CallOptions {
   readonly onBytes?: (count: number) => void;
 }
 
-/** How far is looked for a commit where there is none, in segments. */
-const LOOK_MAX = 512;
+/** Segments that are looked at together at most: one first, then twice as many each time. */
+const STEP_MAX = 64;
+/** Segments in a row that can't be read, as without the key: then no commit is looked for. */
+const UNREADABLE_MAX = 256;
 
 /**
  * Finds commits in an archive, with the help of the index where there is one; what is read on the
@@ -66,13 +72,35 @@ export class CommitFinder {
 
   /** Of one segment on the way to a timeline; undefined when it is not there or can't be read. */
   async summary(history: TimelineHistory, number: number): Promise<CommitSummary | undefined> {
+    const known = await this.#indexed(history, number);
+    if (known !== undefined) return known;
     const timeline = segmentTimeline(history, number, this.#view.segmentBytes);
-    const known = await this.#index.find(timeline, number);
-    if (known?.isExact === true) return known.commits;
     const object = this.objectOf(timeline, number);
     if (object === undefined) return undefined;
     const reading = await this.#readOne(history, object);
     return reading?.fault === undefined ? reading?.commits : undefined;
+  }
+
+  /**
+   * The first segment on the way to a timeline, in the order of `numbers`, that has commits. What
+   * the index does not know is read, several at the same time. Undefined if none has any, and where
+   * too many in a row can't be read.
+   */
+  async nearestCommits(
+    history: TimelineHistory,
+    numbers: Iterable<number>,
+  ): Promise<NumberedSummary | undefined> {
+    let unreadable = 0;
+    for (const step of growingSteps(numbers)) {
+      const known = await this.#lookAt(history, step);
+      for (const number of step) {
+        const commits = known.get(number);
+        if (commits?.last !== undefined) return { number, commits };
+        unreadable = commits === undefined ? unreadable + 1 : 0;
+        if (unreadable === UNREADABLE_MAX) return undefined;
+      }
+    }
+    return undefined;
   }
 
   /** The last commit from `fromLsn` on in segments of `range`. */
@@ -81,30 +109,20 @@ export class CommitFinder {
     range: SegmentRun,
     fromLsn: Lsn,
   ): Promise<CommitPoint | undefined> {
-    const first = Math.max(range.first, range.last - LOOK_MAX);
-    for (let number = range.last; number >= first; number -= 1) {
-      const last = (await this.summary(history, number))?.last;
-      if (last !== undefined) return last.lsn >= fromLsn ? last : undefined;
-    }
-    return undefined;
+    const last = (await this.nearestCommits(history, downwards(range)))?.commits.last;
+    return last !== undefined && last.lsn >= fromLsn ? last : undefined;
   }
 
   /** The first commit in segments of `range`. */
   async firstCommit(history: TimelineHistory, range: SegmentRun): Promise<CommitPoint | undefined> {
-    const last = Math.min(range.last, range.first + LOOK_MAX);
-    for (let number = range.first; number <= last; number += 1) {
-      const first = (await this.summary(history, number))?.first;
-      if (first !== undefined) return first;
-    }
-    return undefined;
+    return (await this.nearestCommits(history, numbersOf(range)))?.commits.first;
   }
 
   /** Whether a commit in `range` may remove files: false only where the index knows of all. */
   async mayRemove(history: TimelineHistory, range: SegmentRun): Promise<boolean> {
     for (const number of numbersOf(range)) {
-      const timeline = segmentTimeline(history, number, this.#view.segmentBytes);
-      const known = await this.#index.find(timeline, number);
-      if (known?.isExact !== true || known.commits.removingCount > 0) return true;
+      const known = await this.#indexed(history, number);
+      if (known === undefined || known.removingCount > 0) return true;
     }
     return false;
   }
@@ -117,19 +135,10 @@ export class CommitFinder {
     const pending: { readonly end: PlacedEnd; readonly timeline: number }[] = [];
     // The one before gives what its last record began.
     const numbers = [...numbersOf({ first: range.first - 1, last: range.last })];
-    const options = {
-      ...this.#readerOptions(),
-      onEnd: (end: PlacedEnd, { timeline, number }: SegmentObject) => {
-        if (number >= range.first) pending.push({ end, timeline });
-      },
+    const onEnd = (end: PlacedEnd, { timeline, number }: SegmentObject): void => {
+      if (number >= range.first) pending.push({ end, timeline });
     };
-    for await (const reading of readSegments(
-      this.#storage,
-      this.#objects(history, numbers),
-      options,
-    )) {
-      this.#options.onBytes?.(reading.readBytes);
-      await this.#note(reading);
+    for await (const _ of this.#readings(this.#objects(history, numbers), { onEnd })) {
       yield* pending.splice(0);
     }
   }
@@ -162,6 +171,56 @@ export class CommitFinder {
     };
   }
 
+  /** What the index knows for certain. */
+  async #indexed(history: TimelineHistory, number: number): Promise<CommitSummary | undefined> {
+    const timeline = segmentTimeline(history, number, this.#view.segmentBytes);
+    const known = await this.#index.find(timeline, number);
+    return known?.isExact === true ? known.commits : undefined;
+  }
+
+  /** Of these segments, at least up to the first that has commits. */
+  async #lookAt(
+    history: TimelineHistory,
+    numbers: readonly number[],
+  ): Promise<ReadonlyMap<number, CommitSummary>> {
+    const found = new Map<number, CommitSummary>();
+    const [single, ...others] = numbers;
+    if (single !== undefined && others.length === 0) {
+      const commits = await this.summary(history, single);
+      return commits === undefined ? found : found.set(single, commits);
+    }
+    const unknown = new Set<number>();
+    for (const number of numbers) {
+      const known = await this.#indexed(history, number);
+      if (known === undefined) unknown.add(number);
+      else found.set(number, known);
+      if (known?.last !== undefined) break;
+    }
+    // The one before gives what its last record began.
+    const wanted = [...new Set([...unknown].flatMap((number) => [number - 1, number]))];
+    const objects = this.#objects(
+      history,
+      wanted.toSorted((one, other) => one - other),
+    );
+    for await (const reading of this.#readings(objects)) {
+      const { object, fault, commits } = reading;
+      if (unknown.has(object.number) && fault === undefined) found.set(object.number, commits);
+    }
+    return found;
+  }
+
+  async *#readings(
+    objects: AsyncIterable<SegmentObject>,
+    more: Pick<SegmentReaderOptions, "onEnd"> = {},
+  ): AsyncGenerator<SegmentReading, void, undefined> {
+    const options = { ...this.#readerOptions(), ...more };
+    for await (const reading of readSegments(this.#storage, objects, options)) {
+      this.#options.onBytes?.(reading.readBytes);
+      await this.#note(reading);
+      yield reading;
+    }
+  }
+
   async #readOne(
     history: TimelineHistory,
     object: SegmentObject,
@@ -176,15 +235,7 @@ export class CommitFinder {
 
   async #readLast(objects: readonly SegmentObject[]): Promise<SegmentReading | undefined> {
     let last: SegmentReading | undefined;
-    for await (const reading of readSegments(
-      this.#storage,
-      iterate(objects),
-      this.#readerOptions(),
-    )) {
-      this.#options.onBytes?.(reading.readBytes);
-      last = reading;
-      await this.#note(reading);
-    }
+    for await (const reading of this.#readings(iterate(objects))) last = reading;
     return last;
   }
 
@@ -213,6 +264,29 @@ export class CommitFinder {
   }
 }
 
+/** The commits of a segment, and its number. */
+export interface NumberedSummary {
+  readonly number: number;
+  readonly commits: CommitSummary;
+}
+
+function* growingSteps(numbers: Iterable<number>): Generator<readonly number[]> {
+  let step: number[] = [];
+  let size = 1;
+  for (const number of numbers) {
+    step.push(number);
+    if (step.length < size) continue;
+    yield step;
+    step = [];
+    size = Math.min(size * 2, STEP_MAX);
+  }
+  if (step.length > 0) yield step;
+}
+
+function* downwards({ first, last }: SegmentRun): Generator<number> {
+  for (let number = last; number >= first; number -= 1) yield number;
+}
+
 function* numbersOf({ first, last }: SegmentRun): Generator<number> {
   for (let number = first; number <= last; number += 1) yield number;
 }
@@ -228,19 +302,8 @@ function findSegment(
 ): StoredWal | undefined {
   const range = wal.timelineRanges().find((rows) => rows.timeline === timeline);
   if (range === undefined) return undefined;
-  const high = Math.floor(number / segmentsPerHigh(segmentBytes));
-  const low = number % segmentsPerHigh(segmentBytes);
-  let from = range.start;
-  let to = range.end;
-  while (from < to) {
-    const middle = Math.floor((from + to) / 2);
-    const isBefore =
-      wal.highAt(middle) < high || (wal.highAt(middle) === high && wal.lowAt(middle) < low);
-    if (isBefore) from = middle + 1;
-    else to = middle;
-  }
-  for (let row = from; row < range.end; row += 1) {
-    if (wal.highAt(row) !== high || wal.lowAt(row) !== low) return undefined;
+  for (let row = wal.firstRowOf(range, number, segmentBytes); row < range.end; row += 1) {
+    if (wal.segmentNumberAt(row, segmentBytes) !== number) return undefined;
     if (wal.kindAt(row) !== "segment") continue;
     return { key: wal.keyAt(row), extension: wal.extensionAt(row) };
   }

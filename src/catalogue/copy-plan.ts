@@ -10,6 +10,7 @@ import { lsn } from "../postgres/lsn.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { ObjectKey } from "../storage/storage.ts";
 import { segmentsPerHigh } from "./wal-objects.ts";
+import { lineOfBackup, lineParts, missingOnLine, type TimelineRun } from "./wal-line.ts";
 import { historyOf, type WalView, walView } from "./wal-view.ts";
 
 /** What is copied, in this order; a repository that lacks the rest holds no broken backup. */
@@ -40,10 +41,9 @@ export function planCopy(catalogue: Catalogue, wish: CopyWish): CopyPlan {
   const chosen = chooseBackups(catalogue, wish.names);
   const wal = new Set<number>();
   for (const backup of chosen) {
-    const rows = ownRows(catalogue, view, backup);
-    for (const row of rows) wal.add(row);
-    if (wish.isWithHistory) for (const row of rowsBehind(catalogue, view, backup)) wal.add(row);
+    for (const row of ownRows(catalogue, view, backup)) wal.add(row);
   }
+  if (wish.isWithHistory) for (const row of rowsBehind(catalogue, view, chosen)) wal.add(row);
   const folderKeys = chosen.flatMap(({ folder }) => [...(folder?.keys() ?? [])]);
   return {
     described: chosen.flatMap(({ name, folder }) =>
@@ -111,7 +111,7 @@ function ownRows(
   view: WalView,
   backup: CatalogueBackup,
 ): readonly number[] {
-  const { startLsn, finishLsn, timeline, name } = backup;
+  const { startLsn, finishLsn, name } = backup;
   if (startLsn === undefined || finishLsn === undefined) {
     throw new RefusedError(`backup ${name} does not record where it starts and ends`, {
       hint: "Nothing was copied. Copy such a backup with all WAL, by the store's own means.",
@@ -121,51 +121,48 @@ function ownRows(
   const named = backup.high * segmentsPerHigh(view.segmentBytes) + backup.low;
   const first = Math.min(named, Number(startLsn / size));
   const last = Math.max(first, Number((finishLsn - 1n) / size));
-  const set = view.sets.get(timeline);
-  const missing = set === undefined ? first : set.firstMissing(first, last);
+  const range = { first, last };
+  const line = lineOfBackup(view, backup, range);
+  const [missing] = missingOnLine(view, line, range);
   if (missing !== undefined) {
-    const segment = formatSegmentName(timeline, BigInt(missing), view.segmentBytes);
+    const number = BigInt(missing.first);
+    const segment = formatSegmentName(missing.timeline, number, view.segmentBytes);
     throw new RefusedError(
       `WAL segment ${segment}, which backup ${name} needs, is missing in ${storageName}`,
       { hint: "Nothing was copied: the copy could not be restored, and neither can the original." },
     );
   }
-  return rowsIn(wal, view, { timeline, first, last });
+  return [...lineParts(view, line, range)].flatMap((part) => [...rowsIn(wal, view, part)]);
 }
 
-/** What can be replayed from the backup on: later segments, and timelines that follow. */
-function rowsBehind({ wal }: Catalogue, view: WalView, backup: CatalogueBackup): readonly number[] {
-  const { timeline, startLsn = 0n, finishLsn = startLsn } = backup;
-  const first = Number(startLsn / BigInt(view.segmentBytes));
-  const rows = [...rowsIn(wal, view, { timeline, first, last: Infinity })];
-  for (const other of view.timelines) {
-    if (other <= timeline) continue;
-    const isKnown = view.histories.has(other);
-    if (isKnown && !isOnHistory(historyOf(view, other), timeline, lsn(finishLsn))) continue;
-    rows.push(
-      ...rowsIn(wal, view, { timeline: other, first: isKnown ? first : 0, last: Infinity }),
-    );
+/** What can be replayed from the backups on: later segments, and timelines that follow. */
+function* rowsBehind(
+  { wal }: Catalogue,
+  view: WalView,
+  backups: readonly CatalogueBackup[],
+): Generator<number> {
+  for (const timeline of view.timelines) {
+    const starts = backups.flatMap((backup) => {
+      if (!view.histories.has(timeline) && timeline > backup.timeline) return 0;
+      const { startLsn = 0n, finishLsn = startLsn } = backup;
+      const isBehind = isOnHistory(historyOf(view, timeline), backup.timeline, lsn(finishLsn));
+      return isBehind ? Number(startLsn / BigInt(view.segmentBytes)) : [];
+    });
+    if (starts.length === 0) continue;
+    yield* rowsIn(wal, view, { timeline, first: Math.min(...starts), last: Infinity });
   }
-  return rows;
-}
-
-interface SegmentRange {
-  readonly timeline: number;
-  readonly first: number;
-  readonly last: number;
 }
 
 /** All objects of these segments, what lies beside them included. */
-function rowsIn(
+function* rowsIn(
   wal: Catalogue["wal"],
   { segmentBytes }: WalView,
-  { timeline, first, last }: SegmentRange,
-): readonly number[] {
+  { timeline, first, last }: TimelineRun,
+): Generator<number> {
   const range = wal.timelineRanges().find((one) => one.timeline === timeline);
-  const rows: number[] = [];
-  for (let row = range?.start ?? 0; row < (range?.end ?? 0); row += 1) {
-    const number = wal.segmentNumberAt(row, segmentBytes);
-    if (number >= first && number <= last && wal.kindAt(row) !== "unknown") rows.push(row);
+  if (range === undefined) return;
+  for (let row = wal.firstRowOf(range, first, segmentBytes); row < range.end; row += 1) {
+    if (wal.segmentNumberAt(row, segmentBytes) > last) return;
+    if (wal.kindAt(row) !== "unknown") yield row;
   }
-  return rows;
 }

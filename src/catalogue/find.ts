@@ -60,46 +60,51 @@ async function findAt(
   place: FindPlace,
   isReached: (point: CommitPoint) => boolean,
 ): Promise<readonly FindMatch[]> {
-  const { finder, history, runs } = place;
+  const { runs } = place;
   const numbers = new Numbers(runs);
   let low = 0;
   let high = numbers.count;
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     // A segment without commits is on the side of the next one that has some.
-    const last = await lastFrom(place, numbers, middle, high);
-    if (last === undefined) high = middle;
-    else if (isReached(last.point)) high = middle;
-    else low = last.index + 1;
+    const next = await nextCommits(place, numbers, { from: middle, to: high });
+    if (next === undefined || isReached(next.last)) high = middle;
+    else low = next.index + 1;
   }
   // What is reached may be in a segment behind some without commits.
-  for (let index = low; index < numbers.count; index += 1) {
-    const number = numbers.at(index);
-    const summary = await finder.summary(history, number);
-    if (summary?.last === undefined) continue;
-    const matches = await matchesIn(
+  for (let from = low; from < numbers.count;) {
+    const next = await nextCommits(place, numbers, { from, to: numbers.count });
+    if (next === undefined) return [];
+    const [first] = await matchesIn(
       place,
-      { first: Math.max(number - 1, 0), last: number },
+      { first: Math.max(next.number - 1, 0), last: next.number },
       (end) => (end.kind === "commit" && isReached(end) ? "match" : undefined),
     );
-    const [first] = matches;
     if (first !== undefined) return [first];
+    from = next.index + 1;
   }
   return [];
 }
 
-/** The last commit of the first segment from `index` on, before `end`, that has commits. */
-async function lastFrom(
+/** The first segment with commits among those of these indexes, half-open. */
+async function nextCommits(
   { finder, history }: FindPlace,
   numbers: Numbers,
-  index: number,
-  end: number,
-): Promise<{ readonly point: CommitPoint; readonly index: number } | undefined> {
-  for (let at = index; at < end; at += 1) {
-    const last = (await finder.summary(history, numbers.at(at)))?.last;
-    if (last !== undefined) return { point: last, index: at };
-  }
-  return undefined;
+  { from, to }: { readonly from: number; readonly to: number },
+): Promise<{ number: number; index: number; last: CommitPoint } | undefined> {
+  const indexes = new Map<number, number>();
+  const some = function* (): Generator<number> {
+    for (let index = from; index < to; index += 1) {
+      const number = numbers.at(index);
+      indexes.set(number, index);
+      yield number;
+    }
+  };
+  const found = await finder.nearestCommits(history, some());
+  const index = indexes.get(found?.number ?? -1);
+  const last = found?.commits.last;
+  if (found === undefined || index === undefined || last === undefined) return undefined;
+  return { number: found.number, index, last };
 }
 
 type Judge = (end: PlacedEnd) => FindMatch["effect"] | "match";

@@ -1,7 +1,9 @@
-import type { TimelineHistory } from "../postgres/timeline-history.ts";
+import { lsn } from "../postgres/lsn.ts";
+import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import type { CatalogueBackup } from "./catalogue.ts";
 import type { SegmentRun } from "./segment-set.ts";
 import { segmentTimeline } from "./wal-integrity.ts";
-import type { WalView } from "./wal-view.ts";
+import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** Segments of one timeline's files. */
 export interface TimelineRun extends SegmentRun {
@@ -24,6 +26,38 @@ export function* lineParts(
     yield { timeline, first, last };
     first = last + 1;
   }
+}
+
+/** What is missing of a line of history. */
+export function missingOnLine(
+  view: WalView,
+  history: TimelineHistory,
+  range: SegmentRun,
+): readonly TimelineRun[] {
+  return [...lineParts(view, history, range)].flatMap((part) =>
+    missingRuns(view.sets.get(part.timeline)?.runs ?? [], part).map((run) => ({
+      timeline: part.timeline,
+      ...run,
+    })),
+  );
+}
+
+/**
+ * The line on which a backup becomes consistent: its own timeline's, unless segments of `needed`
+ * are missing there and all is there on the way to a newer one. Where that left it in the segment
+ * in which the backup ended, the newer timeline's file is the one that was archived.
+ */
+export function lineOfBackup(
+  view: WalView,
+  { timeline, finishLsn = 0n }: Pick<CatalogueBackup, "timeline" | "finishLsn">,
+  needed: SegmentRun,
+): TimelineHistory {
+  const own = historyOf(view, timeline);
+  const later = [...view.histories.values()].filter((history) =>
+    isOnHistory(history, timeline, lsn(finishLsn)),
+  );
+  const isWhole = (line: TimelineHistory) => missingOnLine(view, line, needed).length === 0;
+  return [own, ...later].find(isWhole) ?? own;
 }
 
 /** A missing segment with others behind it. */

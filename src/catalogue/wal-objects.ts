@@ -132,6 +132,18 @@ export class WalObjects {
     return ranges;
   }
 
+  /** First row of a timeline's that is named after this segment or a later one. */
+  firstRowOf({ start, end }: TimelineRows, number: number, segmentBytes: number): number {
+    let low = start;
+    let high = end;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (this.segmentNumberAt(middle, segmentBytes) < number) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
   /** First row behind a timeline, which begins at `start`. */
   #endOf(timeline: number, start: number): number {
     let low = start;

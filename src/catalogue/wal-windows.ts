@@ -4,8 +4,7 @@ import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-fil
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import { type BackupsByName, findChainFault } from "./chain.ts";
-import type { SegmentRun } from "./segment-set.ts";
-import { lineParts, type TimelineRun } from "./wal-line.ts";
+import { lineOfBackup, missingOnLine, type TimelineRun } from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
@@ -89,40 +88,9 @@ function reachOf(
     timeline,
     startLsn: lsn(startLsn),
     finishLsn: lsn(finishLsn),
-    missing: leastMissing(view, { timeline, finishLsn: lsn(finishLsn) }, needed),
+    missing: missingOnLine(view, lineOfBackup(view, backup, needed), needed),
     chainFault: findChainFault(backups, backup),
   };
-}
-
-/**
- * On the backup's own timeline, unless all is there on the way to a newer one: where that left it
- * in the segment in which the backup ended, the newer timeline's file is the one that was archived.
- */
-function leastMissing(
-  view: WalView,
-  { timeline, finishLsn }: { readonly timeline: number; readonly finishLsn: Lsn },
-  needed: SegmentRun,
-): readonly TimelineRun[] {
-  const own = missingOnLine(view, historyOf(view, timeline), needed);
-  if (own.length === 0) return own;
-  for (const history of view.histories.values()) {
-    if (!isOnHistory(history, timeline, finishLsn)) continue;
-    if (missingOnLine(view, history, needed).length === 0) return [];
-  }
-  return own;
-}
-
-function missingOnLine(
-  view: WalView,
-  history: TimelineHistory,
-  range: SegmentRun,
-): readonly TimelineRun[] {
-  return [...lineParts(view, history, range)].flatMap((part) =>
-    missingRuns(view.sets.get(part.timeline)?.runs ?? [], part).map((run) => ({
-      timeline: part.timeline,
-      ...run,
-    })),
-  );
 }
 
 function planTimeline(

@@ -108,6 +108,28 @@ describe("copy", () => {
     });
   });
 
+  test("a backup that ended where its timeline was left comes with the newer one's file", async () => {
+    const { timelines, backups } = world();
+    const ended = backups.map((one) =>
+      one.name === OTHER ? { ...one, segment: 39, lastSegment: 40 } : one,
+    );
+    const name = `base_${segmentName(1, 39)}`;
+    const left = {
+      timelines: timelines.map((one) => (one.id === 1 ? { ...one, endSegment: 40 } : one)),
+      backups: ended.map((one) => (one.name === OTHER ? { ...one, name } : one)),
+    };
+    const source = await storageOf(objectsOf(left));
+    for (const isWithHistory of [false, true]) {
+      const target = new MemoryStorage();
+      await copy(source, target, { names: [name], isWithHistory });
+      const [backup] = new Reference(left, target.keys).listed;
+      assert.ok(backup !== undefined && new Reference(left, target.keys).canRestore(backup));
+      const behind = isWithHistory ? [41, 42, 43, 44] : [];
+      const wanted = [segmentName(1, 39), ...[40, ...behind].map((one) => segmentName(2, one))];
+      assert.deepEqual(segments(target), wanted);
+    }
+  });
+
   test("refuses before anything is copied what could not be restored", async () => {
     for (const hole of [10, 11]) {
       const target = new MemoryStorage();
