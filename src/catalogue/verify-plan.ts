@@ -1,3 +1,4 @@
+import type { Clock } from "../io/clock.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { tarFolder } from "../layout/keys.ts";
 import type { ObjectKey } from "../storage/storage.ts";
@@ -88,4 +89,60 @@ export function chooseSample(
 /** Also where both are infinite. */
 function compare(one: number, other: number): number {
   return one === other ? 0 : one - other;
+}
+
+/** Stored bytes of all of them. */
+export function sumBytes(items: readonly VerifyItem[]): number {
+  return items.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}
+
+/** Since when all of them are proved: 0 = some never were, undefined without any. */
+export function oldestProof(
+  items: readonly VerifyItem[],
+  memory: VerifyMemory,
+): number | undefined {
+  if (items.length === 0) return undefined;
+  return Math.min(...items.map((item) => provedAtMs(memory, item)));
+}
+
+/** For how long a verify begins to read more. */
+export class TimeBudget {
+  readonly startedAtMs: number;
+  readonly #budgetMs: number;
+  readonly #clock: Clock;
+  #hasBegun = false;
+
+  constructor(
+    {
+      clock,
+      budgetMs = Infinity,
+    }: { readonly clock: Clock; readonly budgetMs?: number | undefined },
+    startedAtMs: number,
+  ) {
+    this.startedAtMs = startedAtMs;
+    this.#budgetMs = budgetMs;
+    this.#clock = clock;
+  }
+
+  /** Once is always true, so that a time that is too short proves everything in the end, too. */
+  mayBegin(): boolean {
+    const mayBegin = !this.#hasBegun || this.#isInTime();
+    this.#hasBegun = true;
+    return mayBegin;
+  }
+
+  /**
+   * Where time may run out a few items at once, as long as it lasts: so that parts, which are
+   * checked before segments, do not take the turn of segments that have waited longer.
+   */
+  *batches(items: readonly VerifyItem[], size: number): Generator<readonly VerifyItem[]> {
+    const step = this.#budgetMs === Infinity ? Math.max(1, items.length) : size;
+    for (let at = 0; at < items.length && (at === 0 || this.#isInTime()); at += step) {
+      yield items.slice(at, at + step);
+    }
+  }
+
+  #isInTime(): boolean {
+    return this.#clock.now() - this.startedAtMs < this.#budgetMs;
+  }
 }

@@ -59,7 +59,8 @@ export interface WalCheckOptions extends CallOptions {
   readonly codecJobs: number;
   readonly isRelearning: boolean;
   readonly atMs: number;
-  readonly isInTime: () => boolean;
+  /** Asked before each item; false ends the check. */
+  readonly mayBegin: () => boolean;
   readonly onBytes: (count: number) => void;
   /** Of each row that was read and found sound. */
   readonly onSound: (row: number) => void;
@@ -138,12 +139,12 @@ async function* segmentObjects(
   { segmentBytes }: WalView,
   {
     items,
-    isInTime,
+    mayBegin,
     rows: rowsOf,
-  }: Pick<WalCheckOptions, "items" | "isInTime"> & { readonly rows: Map<SegmentObject, number> },
+  }: Pick<WalCheckOptions, "items" | "mayBegin"> & { readonly rows: Map<SegmentObject, number> },
 ): AsyncGenerator<SegmentObject> {
   for (const { timeline, rows } of items) {
-    if (!isInTime()) return;
+    if (!mayBegin()) return;
     for (let row = rows.start; row < rows.end; row += 1) {
       const kind = wal.kindAt(row);
       if (kind !== "segment" && kind !== "partial") continue;

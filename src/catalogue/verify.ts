@@ -27,7 +27,14 @@ import {
 } from "./verify-memory.ts";
 import { judgeNames } from "./verify-names.ts";
 import { pathsByPart, verifyPart } from "./verify-part.ts";
-import { chooseSample, keysOfItem, provedAtMs, type VerifyItem } from "./verify-plan.ts";
+import {
+  chooseSample,
+  keysOfItem,
+  oldestProof,
+  sumBytes,
+  TimeBudget,
+  type VerifyItem,
+} from "./verify-plan.ts";
 import { verifySmallObjects } from "./verify-small.ts";
 import { verifyWal, walItems } from "./verify-wal.ts";
 import { planWindows, type TimelinePlan } from "./wal-windows.ts";
@@ -131,8 +138,11 @@ class Verification {
         ? this.#choose(items, suspects)
         : items.filter((item) => keysOfItem(item, catalogue).some((key) => only.has(key)));
     this.#totalBytes = sumBytes(chosen);
-    await this.#checkParts(chosen, marks, startedAtMs);
-    await this.#checkWal({ catalogue, view, systemId, marks }, chosen, startedAtMs);
+    const time = new TimeBudget(this.#options, startedAtMs);
+    for (const batch of time.batches(chosen, this.#options.jobs)) {
+      await this.#checkParts(batch, marks, time);
+      await this.#checkWal({ catalogue, view, systemId, marks }, batch, time);
+    }
     for (const { subject } of this.#findings) {
       marks.settle(subject);
       // What is wrong is not held against what takes its place.
@@ -272,22 +282,16 @@ class Verification {
     return chooseSample(candidates, { memory: this.#memory, suspects }, budgetBytes);
   }
 
-  #isInTime(startedAtMs: number): boolean {
-    const { level, budgetMs, clock } = this.#options;
-    if (level !== "sample" || budgetMs === undefined) return true;
-    return clock.now() - startedAtMs < budgetMs;
-  }
-
   async #checkParts(
     chosen: readonly VerifyItem[],
     marks: MarkCheck,
-    startedAtMs: number,
+    time: TimeBudget,
   ): Promise<void> {
     const { codecJobs, jobs } = this.#options;
     const parts = chosen.filter((item) => item.kind === "part");
     const check = async (item: (typeof parts)[number], { signal }: CallOptions): Promise<void> => {
       const backup = this.#backups.get(item.backup);
-      if (backup === undefined || !this.#isInTime(startedAtMs)) return;
+      if (backup === undefined || !time.mayBegin()) return;
       const { documents, paths } = backup;
       const key = `${tarFolder(item.backup)}${item.part}`;
       const parsed = parsePartKey(key);
@@ -321,7 +325,7 @@ class Verification {
       readonly marks: MarkCheck;
     },
     chosen: readonly VerifyItem[],
-    startedAtMs: number,
+    time: TimeBudget,
   ): Promise<void> {
     const { signal } = this.#options;
     const hasher = await this.#hashers.take("xxh64");
@@ -335,8 +339,8 @@ class Verification {
       hashers: this.#hashers,
       items: chosen.filter((item) => item.kind === "wal"),
       index,
-      atMs: startedAtMs,
-      isInTime: () => this.#isInTime(startedAtMs),
+      atMs: time.startedAtMs,
+      mayBegin: () => time.mayBegin(),
       onBytes: this.#onBytes,
       onSound: (row) => {
         place.marks.learnSegment(row);
@@ -345,7 +349,7 @@ class Verification {
     });
     this.#findings.push(...result.findings);
     this.#readObjects += result.objectCount;
-    this.#provedWal = result.proved;
+    this.#provedWal = [...this.#provedWal, ...result.proved];
     this.#hashers.give(hasher);
   }
 
@@ -388,13 +392,4 @@ class Verification {
   #add(kind: Finding["kind"], subject: string, text: string, backup?: BackupName): void {
     this.#findings.push({ kind, subject, text, ...(backup === undefined ? {} : { backup }) });
   }
-}
-
-function sumBytes(items: readonly VerifyItem[]): number {
-  return items.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-}
-
-function oldestProof(items: readonly VerifyItem[], memory: VerifyMemory): number | undefined {
-  if (items.length === 0) return undefined;
-  return Math.min(...items.map((item) => provedAtMs(memory, item)));
 }

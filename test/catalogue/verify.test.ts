@@ -20,6 +20,7 @@ import { systemClock } from "../../src/io/clock.ts";
 import { createHasher } from "../../src/io/hash.ts";
 import { parseSegmentName } from "../../src/postgres/wal-file.ts";
 import { runCommand } from "../support/command-run.ts";
+import { FakeClock } from "../support/fake-clock.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { postgresBytes, postgresFacts } from "../support/postgres-fixtures.ts";
 import { seededRandom } from "../support/random.ts";
@@ -216,6 +217,19 @@ describe("a quick verify where the store tells checksums", () => {
   });
 });
 
+/** A millisecond passes whenever something was read. */
+class SteppingClock extends FakeClock {
+  #steps = 0;
+
+  step(): void {
+    this.#steps += 1;
+  }
+
+  override now(): number {
+    return super.now() + this.#steps;
+  }
+}
+
 describe("a sample", () => {
   test("of any budget proves everything in the end", async () => {
     const storage = await freshRepository();
@@ -228,6 +242,26 @@ describe("a sample", () => {
       assert.ok(rounds < 50);
     }
     assert.ok(rounds > 1);
+  });
+
+  test("of any time proves everything in the end, WAL as well as parts", async () => {
+    for (const budgetMs of [0, 4]) {
+      const storage = await freshRepository();
+      const others = storage.keys.filter((key) => /005\/base_0{8}1\d{14}2[1-4]/.test(key));
+      await storage.delete(others, { signal });
+      const clock = new SteppingClock();
+      const onProgress = () => clock.step();
+      const sample = { ...options, level: "sample", budgetMs, clock, onProgress, jobs: 1 } as const;
+      let rounds = 0;
+      for (let isProved = false; !isProved; rounds += 1) {
+        const { findings, read, there, oldestProofMs } = await verifyRepository(storage, sample);
+        assert.deepEqual(findings, []);
+        assert.ok(read.bytes > 0 && read.bytes < there.bytes);
+        isProved = oldestProofMs !== 0;
+        assert.ok(rounds < 50);
+      }
+      assert.ok(rounds > 1);
+    }
   });
 
   test("where the store may only be read says so, and is no failure", async () => {
