@@ -113,7 +113,10 @@ const BTP_LEAF = 1;
 const BTP_DELETED = 4;
 const BTP_HINTS = 0x20 | 0x40;
 
-/** @source src/backend/access/common/bufmask.c, heap_mask, btree_mask, hash_mask */
+/**
+ * @source src/backend/access/common/bufmask.c, heap_mask, btree_mask, hash_mask; of a deleted page
+ *   of a B-tree mask_page_content and btree_xlog_unlink_page
+ */
 function maskPage(original: Buffer): Buffer {
   const page = Buffer.from(original);
   page.fill(0, 0, LSN_BYTES + 2);
@@ -147,9 +150,13 @@ function maskHeap(page: Buffer, lower: number): void {
 
 function maskBtree(page: Buffer, lower: number, special: number): void {
   const flags = page.readUInt16LE(special + 12);
-  if ((flags & BTP_DELETED) !== 0) page.fill(0, 24, special);
-  else if ((flags & BTP_LEAF) !== 0) maskLines(page, lower);
-  page.writeUInt16LE(flags & ~BTP_HINTS, special + 12);
+  const isDeleted = (flags & BTP_DELETED) !== 0;
+  if (isDeleted) {
+    // Replay makes it anew: up to 13 without the line that is left on it, and without its kind.
+    page.fill(0, 12, 16);
+    page.fill(0, 24, special);
+  } else if ((flags & BTP_LEAF) !== 0) maskLines(page, lower);
+  page.writeUInt16LE(flags & ~(isDeleted ? BTP_HINTS | BTP_LEAF : BTP_HINTS), special + 12);
   page.writeUInt16LE(0, special + 14);
 }
 
