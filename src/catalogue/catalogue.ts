@@ -133,6 +133,21 @@ export function historiesByTimeline({
 }
 
 /**
+ * Timelines with WAL whose history is not in the archive, ascending: nobody who comes from an
+ * earlier one finds them. Of the first in a repository there may never have been one here.
+ */
+export function lostHistories({
+  backups,
+  histories,
+  wal,
+}: Pick<Catalogue, "backups" | "histories" | "wal">): readonly number[] {
+  const known = new Set(histories.map(({ timeline }) => timeline));
+  const archived = wal.timelineRanges().map(({ timeline }) => timeline);
+  const first = Math.min(...archived, ...backups.map(({ timeline }) => timeline));
+  return archived.filter((timeline) => timeline > first && !known.has(timeline));
+}
+
+/**
  * Ascending by timeline, position in it (an increment before a full backup, which may have been
  * merged from it), and name: never by a clock's time.
  */

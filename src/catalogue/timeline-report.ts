@@ -3,7 +3,7 @@ import type { TimeNs } from "../layout/time.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { type Catalogue, type CatalogueBackup, lostHistories } from "./catalogue.ts";
 import { findOwnFault, isIncrement } from "./chain.ts";
 import type { CommitFinder } from "./commit-finder.ts";
 import type { CommitPoint } from "./commit-scan.ts";
@@ -71,6 +71,8 @@ export interface ReportedTimeline {
   readonly timeline: number;
   readonly parentTimeline: number;
   readonly forkLsn: Lsn;
+  /** No restore from before comes to it: the archive lacks its history. */
+  readonly isHistoryLost: boolean;
   readonly backups: readonly ReportedBackup[];
   readonly windows: readonly ReportedWindow[];
   readonly holes: readonly ReportedHole[];
@@ -120,6 +122,7 @@ async function reportTimeline(plan: TimelinePlan, place: Place): Promise<Reporte
     timeline,
     parentTimeline,
     forkLsn,
+    isHistoryLost: lostHistories(catalogue).includes(timeline),
     backups: catalogue.backups
       .filter((backup) => backup.timeline === timeline)
       .map((backup) => reportBackup(backup, problems)),

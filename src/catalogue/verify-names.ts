@@ -1,7 +1,7 @@
 import { RefusedError } from "../errors.ts";
 import { sentinelKey, walKey } from "../layout/keys.ts";
 import { formatHistoryName, formatSegmentName } from "../postgres/wal-file.ts";
-import type { Catalogue } from "./catalogue.ts";
+import { type Catalogue, lostHistories } from "./catalogue.ts";
 import { chainOf, CIRCLE } from "./chain.ts";
 import type { Finding } from "./finding.ts";
 import { countGivenUp } from "./timeline-report.ts";
@@ -22,7 +22,7 @@ export function judgeNames(
     ...catalogue.histories.flatMap(({ key, problem }): readonly Finding[] =>
       problem === undefined ? [] : [{ kind: "damaged", subject: key, text: problem }],
     ),
-    ...lostHistories(catalogue),
+    ...missingHistories(catalogue),
     ...brokenChains(catalogue),
     ...plans.flatMap((plan) => [...missingWal(plan, view), ...holes(plan, catalogue, view)]),
   ];
@@ -38,23 +38,14 @@ function requireContent({ backups, wal, histories, storageName }: Catalogue): vo
   });
 }
 
-/**
- * Nobody who comes from an earlier timeline finds one whose history is lost. Of the first timeline
- * of a repository there may never have been one here.
- */
-function lostHistories({ backups, histories, wal }: Catalogue): readonly Finding[] {
-  const known = new Set(histories.map(({ timeline }) => timeline));
-  const archived = wal.timelineRanges().map(({ timeline }) => timeline);
-  const first = Math.min(...archived, ...backups.map(({ timeline }) => timeline));
-  return archived
-    .filter((timeline) => timeline > first && !known.has(timeline))
-    .map((timeline) => ({
-      kind: "missing",
-      subject: walKey(formatHistoryName(timeline), ""),
-      text:
-        "there is WAL of its timeline, which no recovery from before finds without it; " +
-        "`walnut backfill` on the server that has the file brings it",
-    }));
+function missingHistories(catalogue: Catalogue): readonly Finding[] {
+  return lostHistories(catalogue).map((timeline) => ({
+    kind: "missing",
+    subject: walKey(formatHistoryName(timeline), ""),
+    text:
+      "there is WAL of its timeline, which no recovery from before finds without it; " +
+      "`walnut backfill` on the server that has the file brings it",
+  }));
 }
 
 function brokenChains({ backups }: Catalogue): readonly Finding[] {

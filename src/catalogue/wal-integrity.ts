@@ -115,13 +115,15 @@ function judgeRuns(runs: readonly StatusRun[], hasBackup: boolean): CheckStatus 
 
 /**
  * WAL-G's other check: the highest timeline in the archive's names is the cluster's. `timelines`
- * ascend.
+ * ascend. OK only if no history is `lost`.
  */
 export function checkTimeline(
   timelines: readonly number[],
   currentTimeline: number,
+  lost: readonly number[],
 ): { readonly status: CheckStatus; readonly highestTimeline: number } {
   const highestTimeline = timelines.at(-1) ?? 0;
   if (highestTimeline === 0) return { status: "WARNING", highestTimeline };
-  return { status: highestTimeline === currentTimeline ? "OK" : "FAILURE", highestTimeline };
+  if (highestTimeline !== currentTimeline) return { status: "FAILURE", highestTimeline };
+  return { status: lost.length === 0 ? "OK" : "WARNING", highestTimeline };
 }

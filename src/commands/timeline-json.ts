@@ -21,6 +21,7 @@ export function timelineJson(report: TimelineReport): JsonObject {
           ["timeline", BigInt(timeline.timeline)],
           ["parent", timeline.parentTimeline === 0 ? null : BigInt(timeline.parentTimeline)],
           ["fork_lsn", timeline.parentTimeline === 0 ? null : formatLsn(timeline.forkLsn)],
+          ["history_lost", timeline.isHistoryLost],
           ["backups", timeline.backups.map(backupJson)],
           ["windows", timeline.windows.map(windowJson)],
           ["holes", timeline.holes.map(holeJson)],

@@ -104,8 +104,11 @@ export function formatReport(report: TimelineReport): string {
 
 function formatTimeline(one: ReportedTimeline): string {
   const { timeline: number, parentTimeline, forkLsn, backups, windows, holes } = one;
-  const origin =
-    parentTimeline === 0 ? "" : `, which left timeline ${parentTimeline} at ${formatLsn(forkLsn)}`;
+  const origin = one.isHistoryLost
+    ? ", whose history is lost: no restore from before comes to it"
+    : parentTimeline === 0
+      ? ""
+      : `, which left timeline ${parentTimeline} at ${formatLsn(forkLsn)}`;
   const parts = [`timeline ${number}${origin}\n`];
   if (backups.length > 0) {
     const rows = backups.map((backup) => [

@@ -1,5 +1,5 @@
 import { type CatalogueEntry, listBackups } from "../backup/catalogue.ts";
-import { type Catalogue, readCatalogue } from "../catalogue/catalogue.ts";
+import { type Catalogue, lostHistories, readCatalogue } from "../catalogue/catalogue.ts";
 import { walView } from "../catalogue/wal-view.ts";
 import { type ShownTimeline, showTimelines } from "../catalogue/wal-show.ts";
 import type { Log } from "../io/log.ts";
@@ -49,10 +49,19 @@ export const walShow: Command<WalShowArguments> = {
   },
 };
 
-/** A history that can't be read hides where its timeline came from. */
-export function warnOfHistories({ histories }: Pick<Catalogue, "histories">, log: Log): void {
-  for (const { key, problem } of histories) {
+/** Without a readable history nobody knows where a timeline came from. */
+export function warnOfHistories(
+  catalogue: Pick<Catalogue, "backups" | "histories" | "wal">,
+  log: Log,
+): void {
+  for (const { key, problem } of catalogue.histories) {
     if (problem !== undefined) log.warning("a timeline history can't be read", { key, problem });
+  }
+  for (const timeline of lostHistories(catalogue)) {
+    log.warning("the history of a timeline is lost: no restore from before comes to it", {
+      timeline,
+      hint: "`walnut backfill` on the server that has the file brings it.",
+    });
   }
 }
 

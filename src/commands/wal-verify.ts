@@ -1,6 +1,11 @@
 import { listGapRecords } from "../archive/stored-gaps.ts";
 import { findBackup, LATEST } from "../backup/catalogue.ts";
-import { type Catalogue, type CatalogueBackup, readCatalogue } from "../catalogue/catalogue.ts";
+import {
+  type Catalogue,
+  type CatalogueBackup,
+  lostHistories,
+  readCatalogue,
+} from "../catalogue/catalogue.ts";
 import {
   checkIntegrity,
   checkTimeline,
@@ -48,7 +53,8 @@ export const walVerify: Command<WalVerifyArguments> = {
   summary: "Check by names that the archive has every segment, and the right timeline.",
   details:
     "integrity: every segment from the oldest backup that is not permanent to the server's current " +
-    "one is there. timeline: no timeline in the archive is newer than the server's.\n\n" +
+    "one is there. timeline: no timeline in the archive is newer than the server's, and (else " +
+    "WARNING) no history of one is lost.\n\n" +
     "FAILURE ends with an exit code of its own; WALNUT_WAL_VERIFY_EXIT_ZERO=true gives WAL-G's 0 " +
     "for it. Only names are looked at: `walnut verify` reads what the objects hold.",
   flags: [
@@ -96,7 +102,9 @@ export const walVerify: Command<WalVerifyArguments> = {
       const found = { view, history, fromLsn, givenUp };
       results.set("integrity", integrityResult(found, current, context));
     }
-    if (checks.has("timeline")) results.set("timeline", timelineResult(view, current));
+    if (checks.has("timeline")) {
+      results.set("timeline", timelineResult(view, current, lostHistories(catalogue)));
+    }
     await context.write(isJson ? formatResults(results) : textOf(results));
     requireSound(results, context);
   },
@@ -237,8 +245,12 @@ function rowOf(run: StatusRun, segmentBytes: number) {
   };
 }
 
-function timelineResult({ timelines }: WalView, { timeline }: Position): CheckResult {
-  const { status, highestTimeline } = checkTimeline(timelines, timeline);
+function timelineResult(
+  { timelines }: WalView,
+  { timeline }: Position,
+  lost: readonly number[],
+): CheckResult {
+  const { status, highestTimeline } = checkTimeline(timelines, timeline, lost);
   return {
     status,
     json: jsonObject([
@@ -253,7 +265,8 @@ function timelineResult({ timelines }: WalView, { timeline }: Position): CheckRe
     ]),
     text:
       `Highest timeline found in storage: ${highestTimeline}\n` +
-      `Current cluster timeline: ${timeline}\n`,
+      `Current cluster timeline: ${timeline}\n` +
+      (lost.length === 0 ? "" : `Timelines whose history is lost: ${lost.join(", ")}\n`),
   };
 }
 

@@ -60,6 +60,7 @@ const first: ReportedTimeline = {
   timeline: 1,
   parentTimeline: 0,
   forkLsn: lsn(0n),
+  isHistoryLost: false,
   backups: [
     backup(1, 8, { isPermanent: true }),
     backup(1, 40),
@@ -110,6 +111,7 @@ const second: ReportedTimeline = {
   timeline: 2,
   parentTimeline: 1,
   forkLsn: place(112.4).lsn,
+  isHistoryLost: false,
   backups: [backup(2, 118), backup(2, 142, { baseSegment: 118 })],
   windows: [
     {
