@@ -8,8 +8,14 @@ export const PAGE_SCRIPT = String.raw`
   const report = JSON.parse(document.getElementById("data").textContent);
   const svg = document.querySelector("svg");
   const tip = document.getElementById("tip");
-  const LANE = 92, TOP = 34, LEFT = 92;
-  const state = { axis: "time", from: 0, to: 1 };
+  const TOP = 34, LEFT = 92;
+  // Of many timelines each gets less room, so that more of them fit into a window.
+  const isDense = report.timelines.length > 8;
+  const SIZE = isDense
+    ? { lane: 52, name: 22, origin: 38, window: 6, bar: 10, wal: 19, run: 5, hole: 17, gap: 9, backup: 38, fork: 21 }
+    : { lane: 92, name: 30, origin: 47, window: 12, bar: 16, wal: 32, run: 8, hole: 29, gap: 14, backup: 62, fork: 36 };
+  const LANE = SIZE.lane;
+  const state = { axis: "time", from: 0, to: 1, height: 0 };
   const lsn = (text) => {
     const [high, low] = text.split("/");
     return parseInt(high, 16) * 2 ** 32 + parseInt(low, 16);
@@ -123,13 +129,23 @@ export const PAGE_SCRIPT = String.raw`
     return step >= 1e3 ? text.slice(11, 19) : text.slice(11, 23);
   };
 
+  // Where the picture is higher than the window, the wheel has to move the page.
+  const isTall = () => state.height > innerHeight * 0.8;
+  const hint = document.querySelector(".hint");
   const draw = () => {
     const focused = document.activeElement?.getAttribute("data-tip");
     svg.replaceChildren();
     const lines = report.timelines;
-    const height = TOP + Math.max(1, lines.length) * LANE + 8;
+    const height = TOP + Math.max(1, lines.length) * LANE + (isDense ? 22 : 8);
+    state.height = height;
+    hint.textContent = "Drag to move, " + (isTall() ? "Ctrl and scroll" : "scroll") +
+      " to zoom, Tab through what is drawn.";
     svg.setAttribute("viewBox", "0 0 " + width() + " " + height);
     svg.setAttribute("height", height);
+    if (lines.length === 0) {
+      element("text", { class: "quiet", x: 10, y: TOP + 20 }, svg, "The archive is empty.");
+      return;
+    }
     const { values, step } = ticks();
     const laneOf = new Map(lines.map((line, index) => [line.timeline, TOP + index * LANE]));
     for (const [, y] of laneOf) {
@@ -140,6 +156,10 @@ export const PAGE_SCRIPT = String.raw`
       if (x < LEFT) continue;
       element("line", { class: "grid", x1: x, x2: x, y1: TOP - 6, y2: height - 8 }, svg);
       element("text", { class: "quiet", x: x + 3, y: TOP - 12 }, svg, tickText(value, step));
+      // Whoever has scrolled down to the last timelines sees the axis, too.
+      if (isDense) {
+        element("text", { class: "quiet", x: x + 3, y: height - 8 }, svg, tickText(value, step));
+      }
     }
     for (const line of lines) drawLine(line, laneOf);
     for (const made of svg.querySelectorAll("[data-tip]")) {
@@ -151,14 +171,17 @@ export const PAGE_SCRIPT = String.raw`
   const drawLine = (line, laneOf) => {
     const y = laneOf.get(line.timeline);
     const group = element("g", { role: "list" }, svg);
-    element("text", { x: 10, y: y + 30 }, group, "timeline " + line.timeline);
+    element("text", { x: 10, y: y + SIZE.name }, group, "timeline " + line.timeline);
+    if (line.history_lost) {
+      element("text", { class: "bad", x: 10, y: y + SIZE.origin }, group, "history lost");
+    }
     if (line.parent !== null) {
-      element("text", { class: "quiet", x: 10, y: y + 47 }, group, "from " + line.parent);
+      element("text", { class: "quiet", x: 10, y: y + SIZE.origin }, group, "from " + line.parent);
       drawFork(line, laneOf, group);
     }
     for (const window of line.windows) {
       const ends = window.end === "hole" ? "a hole" : "the archive's end";
-      bar(group, "window", valueOf(window.from), valueOf(window.to), { y: y + 12, height: 16, text:
+      bar(group, "window", valueOf(window.from), valueOf(window.to), { y: y + SIZE.window, height: SIZE.bar, text:
         "Restorable from " + shown(window.from.time) + "\nto " + shown(window.to.time) +
         (window.has_commit
           ? "\nlast commit " + window.to.lsn + ", transaction " + window.last_xid
@@ -166,14 +189,14 @@ export const PAGE_SCRIPT = String.raw`
         "\nends at " + ends + "; " + window.segments + " segments\nfrom " + window.backups.join(", ") });
     }
     for (const run of line.wal) {
-      bar(group, "wal", valueOf(at(run.start_lsn)), valueOf(at(run.end_lsn)), { y: y + 32, height: 8, text:
+      bar(group, "wal", valueOf(at(run.start_lsn)), valueOf(at(run.end_lsn)), { y: y + SIZE.wal, height: SIZE.run, text:
         "WAL " + run.first_segment + "\nto " + run.last_segment + "\n" + run.segments + " segments, " +
         run.start_lsn + " to " + run.end_lsn });
     }
     for (const hole of line.holes) {
       const before = at(hole.start_lsn, hole.last_commit_before?.time);
       const behind = at(hole.end_lsn, hole.first_commit_behind?.time);
-      bar(group, hole.intended ? "intended" : "hole", valueOf(before), valueOf(behind), { y: y + 29, height: 14, text:
+      bar(group, hole.intended ? "intended" : "hole", valueOf(before), valueOf(behind), { y: y + SIZE.hole, height: SIZE.gap, text:
         (hole.intended ? "Left out by retention: " : "HOLE: ") + hole.segments + " segments are missing\n" +
         hole.first_segment + " to " + hole.last_segment +
         "\nlast commit before: " + shown(hole.last_commit_before?.time) +
@@ -190,14 +213,14 @@ export const PAGE_SCRIPT = String.raw`
     const fork = at(line.fork_lsn, window?.from.lsn === line.fork_lsn ? window.from.time : null);
     const x = xOf(valueOf(fork)), y = laneOf.get(line.timeline);
     if (x < LEFT) return;
-    const path = "M" + x + " " + (parentY + 36) + " L" + x + " " + (y + 36);
+    const path = "M" + x + " " + (parentY + SIZE.fork) + " L" + x + " " + (y + SIZE.fork);
     const made = element("path", { class: "fork", d: path }, group);
     const text = "Timeline " + line.timeline + " left timeline " + line.parent;
     explained(made, text + " at " + line.fork_lsn);
   };
 
   const drawBackup = (backup, y, group) => {
-    const middle = xOf((valueOf(backup.start) + valueOf(backup.finish)) / 2), middleY = y + 62;
+    const middle = xOf((valueOf(backup.start) + valueOf(backup.finish)) / 2), middleY = y + SIZE.backup;
     places.set(backup.name, [middle, middleY]);
     if (middle < LEFT || middle > width() - 12) return;
     const base = places.get(backup.base);
@@ -321,6 +344,7 @@ export const PAGE_SCRIPT = String.raw`
     svg.parentElement.classList.remove("dragging");
   });
   svg.addEventListener("wheel", (event) => {
+    if (isTall() && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     const box = svg.getBoundingClientRect();
     const share = Math.min(1, Math.max(0, (event.clientX - box.left - LEFT) / (width() - LEFT)));

@@ -26,11 +26,12 @@ button[aria-pressed="true"] { background: var(--full); border-color: var(--full)
   color: var(--paper); }
 .hint, footer { color: var(--quiet); font-size: .85rem; }
 #picture { border: 1px solid var(--line); border-radius: 6px; overflow: hidden; cursor: grab;
-  touch-action: none; }
+  touch-action: pan-y; }
 #picture.dragging { cursor: grabbing; }
 svg { display: block; width: 100%; }
 svg text { fill: var(--ink); font-size: 12px; }
 svg text.quiet { fill: var(--quiet); }
+svg text.bad { fill: var(--hole); }
 .lane { fill: var(--band); }
 .grid { stroke: var(--line); }
 .wal { fill: var(--wal); background: var(--wal); }

@@ -7,6 +7,7 @@ import { timelineJson } from "../../src/commands/timeline-json.ts";
 import { timelinePage } from "../../src/commands/timeline-page.ts";
 import { PAGE_SCRIPT } from "../../src/commands/timeline-page-script.ts";
 import { dumpDocument, findBrowser } from "../support/browser.ts";
+import { formatJson } from "../../src/layout/json.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { TIMELINE_EXAMPLE } from "../support/timeline-example.ts";
@@ -72,18 +73,60 @@ const VISIT = `
   seen.isFocusShown = !tip.hidden && tip.textContent.startsWith("HOLE");
   seen.tables = all("#tables table");
   seen.injected = all("#tables b, #summary b, svg b");
+  const show = (name) => {
+    document.querySelector("svg").replaceWith(document.querySelector("svg").cloneNode(false));
+    document.getElementById("tables").replaceChildren();
+    document.getElementById("data").textContent = document.getElementById(name).textContent;
+    const script = document.createElement("script");
+    script.textContent = [...document.scripts].at(-2).textContent;
+    document.head.append(script);
+    return document.querySelector("svg");
+  };
+  const many = show("many");
+  const isTaken = (more) => {
+    const wheel = new WheelEvent("wheel", { bubbles: true, cancelable: true, deltaY: -1, ...more });
+    return !many.dispatchEvent(wheel);
+  };
+  const labels = [...many.querySelectorAll("text.quiet")].map((text) => text.textContent);
+  const dates = labels.filter((text) => /^\\d/.test(text));
+  seen.many = { lanes: all("svg .lane"), forks: all("svg .fork"), windows: all("svg .window"),
+    isHigh: many.clientHeight > 2000 && many.clientHeight < 3000,
+    isAxisTwice: dates.length > 3 && dates.length === 2 * new Set(dates).size,
+    lost: [...many.querySelectorAll("text.bad")].map((text) => text.textContent),
+    hint: document.querySelector(".hint").textContent,
+    wheel: [isTaken({}), isTaken({ ctrlKey: true })] };
+  const empty = show("empty");
+  seen.empty = { texts: [...empty.querySelectorAll("text")].map((text) => text.textContent),
+    drawn: empty.querySelectorAll("rect, line, path").length,
+    summary: document.getElementById("summary").textContent };
   const result = document.createElement("pre");
   result.id = "visit";
   result.textContent = JSON.stringify(seen);
   document.body.append(result);
 `;
 
+/** Fifty failovers, of which one lost its history. */
+const MANY = Array.from({ length: 50 }, (_, index) => {
+  const [, second] = TIMELINE_EXAMPLE.timelines;
+  if (second === undefined) throw new Error("the example has no second timeline");
+  const timeline = index + 1;
+  return { ...second, timeline, parentTimeline: index, isHistoryLost: timeline === 30 };
+});
+
+function embedded(id: string, timelines: typeof TIMELINE_EXAMPLE.timelines): string {
+  const data = formatJson(timelineJson({ ...TIMELINE_EXAMPLE, storageName: "here", timelines }));
+  return `<script type="application/json" id="${id}">${data}</script>`;
+}
+
 test("a browser draws backups, windows, holes and timelines, and explains them", async () => {
   const browser = findBrowser();
   if (browser === undefined) return leaveOut("the page in a browser", "chromium is not installed");
   using directory = scratchDirectory();
   const path = join(directory.path, "page.html");
-  await writeFile(path, page.replace("</body>", `<script>${VISIT}</script></body>`));
+  const others = embedded("many", MANY) + embedded("empty", []);
+  const [start = "", end = ""] = page.split('<script type="application/json"');
+  const whole = `${start}${others}<script type="application/json"${end}`;
+  await writeFile(path, whole.replace("</body>", () => `<script>${VISIT}</script></body>`));
   const dom = dumpDocument(browser, path, { profileDirectory: join(directory.path, "profile") });
   const [, text = ""] = /<pre id="visit">(.*?)<\/pre>/s.exec(dom) ?? [];
   const seen = JSON.parse(
@@ -104,6 +147,21 @@ test("a browser draws backups, windows, holes and timelines, and explains them",
   assert.match(seen.hole, /^HOLE: 3 segments are missing\n.*\n.*\n.*\n3 of them were given up/);
   assert.match(seen.backup, /increment on base_/);
   assert.match(seen.window, /^Restorable from/);
+  assert.deepEqual(seen.many, {
+    lanes: 50,
+    forks: 49,
+    windows: 50,
+    isHigh: true,
+    isAxisTwice: true,
+    lost: ["history lost"],
+    hint: "Drag to move, Ctrl and scroll to zoom, Tab through what is drawn.",
+    wheel: [false, true],
+  });
+  assert.deepEqual(seen.empty, {
+    texts: ["The archive is empty."],
+    drawn: 0,
+    summary: "Nothing in here can be restored.",
+  });
   const { isHidden, isZoomed, isReset, axis, isFocusShown, tables, injected } = seen;
   assert.deepEqual(
     { isHidden, isZoomed, isReset, axis, isFocusShown, tables, injected },
