@@ -100,10 +100,11 @@ async function supervise(parts: Parts, context: Context): Promise<void> {
   signal.addEventListener("abort", () => bell.ring(), { once: true });
   notifier.ready();
   let toldAtMs = Number.NEGATIVE_INFINITY;
+  let refusal = "";
   while (!signal.aborted) {
     if (isReloadWanted) {
       isReloadWanted = false;
-      await reload(parts, context);
+      refusal = (await reload(parts, context)) ? "" : "; new settings were refused, see the log";
     }
     if (!(await server.isOwn())) {
       throw new RefusedError(`${path} does not lead to this daemon any more`, {
@@ -111,7 +112,8 @@ async function supervise(parts: Parts, context: Context): Promise<void> {
       });
     }
     const { done, failed } = server.counts;
-    notifier.status(`${done} done, ${failed} failed, ${server.runningCount} under way`);
+    const running = server.runningCount;
+    notifier.status(`${done} done, ${failed} failed, ${running} under way${refusal}`);
     const isDue = clock.monotonicMs() - toldAtMs >= watchdogMs / 2;
     if (Number.isFinite(watchdogMs) && isDue && (await getsOn(parts))) {
       toldAtMs = clock.monotonicMs();
@@ -136,16 +138,19 @@ async function getsOn({ server, archive, path }: Parts): Promise<boolean> {
   return false;
 }
 
-async function reload({ archive, notifier }: Parts, context: Context): Promise<void> {
-  if (context.reload === undefined) return;
+/** Gives whether the settings that are there are those in use. */
+async function reload({ archive, notifier }: Parts, context: Context): Promise<boolean> {
+  if (context.reload === undefined) return true;
   notifier.reloading();
   try {
     await archive.reload(await context.reload());
     archive.log.info("settings were read anew");
+    return true;
   } catch (error) {
     if (!(error instanceof OperationError)) throw error;
     const { message: reason, hint } = error;
     archive.log.error("new settings are refused, the old ones stay", { reason, hint });
+    return false;
   } finally {
     notifier.ready();
   }

@@ -83,11 +83,16 @@ for (const suite of suites) {
     reloads.push(() => {
       throw new ConfigError("wrong");
     });
-    for (const expected of [/new settings are refused.*wrong/, /settings were read anew/]) {
+    for (const [expected, suffix] of [
+      [/new settings are refused.*wrong/, "; new settings were refused, see the log"],
+      [/settings were read anew/, ""],
+    ] as const) {
       hangUps[0]?.();
       assert.match(await nextOf(notices, routine), /^RELOADING=1\nMONOTONIC_USEC=\d+$/);
       assert.equal(await nextOf(notices, routine), "READY=1");
       assert.match(log.lines.at(-1) ?? "", expected);
+      const status = `STATUS=0 done, 0 failed, 0 under way${suffix}`;
+      assert.equal(await nextOf(notices, /^WATCHDOG=/), status);
     }
 
     const client = connect(socketPath);
