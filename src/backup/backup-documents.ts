@@ -1,7 +1,7 @@
 import type { Codec } from "../codec/codec.ts";
 import { DamagedError, FormatError, ObjectNotFoundError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
-import { collectGarbage } from "../io/runtime.ts";
+import { collected } from "../io/collected.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import {
   type FilesMetadataItem,
@@ -72,8 +72,9 @@ export interface SharedDocuments {
   readonly above?: BackupDocuments | undefined;
 }
 
-/** Each line of a manifest leaves about 1 kB of garbage. */
-const LINES_PER_COLLECTION = 32_768;
+/** What is left of a line of a manifest, and of an item of files_metadata.json. */
+const LINE_GARBAGE_BYTES = 1024;
+const ITEM_GARBAGE_BYTES = 4096;
 
 /** A sentinel is a small document; a larger object is none. Version 1 sentinels hold file lists. */
 const MAX_SENTINEL_BYTES = 512 * 1024 * 1024;
@@ -124,14 +125,21 @@ export async function* readManifestLines(
   { zstd, signal }: ReadDocumentsOptions,
 ): AsyncGenerator<ManifestLine> {
   const stored = storage.get(manifestKey(name), { signal });
-  let count = 0;
-  for await (const line of parseManifest(zstd.decompress(stored, { jobs: 1, signal }))) {
-    yield line;
-    count += 1;
-    // The collector does not see how much a million small things take.
-    if (count % LINES_PER_COLLECTION === 0) collectGarbage();
-  }
-  if (count >= LINES_PER_COLLECTION) collectGarbage();
+  const lines = parseManifest(zstd.decompress(stored, { jobs: 1, signal }));
+  yield* collected(lines, LINE_GARBAGE_BYTES);
+}
+
+/**
+ * files_metadata.json item by item; rejects with ObjectNotFoundError when the backup has none, and
+ * with FormatError for a damaged one.
+ */
+export async function* readFilesMetadata(
+  storage: Storage,
+  name: BackupName,
+  { signal }: { readonly signal: AbortSignal },
+): AsyncGenerator<FilesMetadataItem> {
+  const stored = storage.get(filesMetadataKey(name), { signal });
+  yield* collected(parseFilesMetadata(name, stored), ITEM_GARBAGE_BYTES);
 }
 
 async function readManifest(
@@ -267,7 +275,7 @@ async function readFilesIndex(
   const key = filesMetadataKey(name);
   return await undamaged(name, key, async () => {
     try {
-      return await indexFiles(parseFilesMetadata(name, storage.get(key, { signal })), paths);
+      return await indexFiles(readFilesMetadata(storage, name, { signal }), paths);
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return undefined;
       throw error;
@@ -298,10 +306,7 @@ export async function indexFiles(
 ): Promise<FilesIndex | undefined> {
   const states = new PathValues<FileState>(table);
   const parts = new Map<string, PathList>();
-  let count = 0;
   for await (const item of items) {
-    count += 1;
-    if (count % LINES_PER_COLLECTION === 0) collectGarbage();
     if (item.kind === "file") {
       const state = item.isSkipped ? "skipped" : item.isIncremented ? "incremented" : "here";
       states.set(pathOf(item.name), state);

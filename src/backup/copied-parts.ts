@@ -5,11 +5,10 @@ import { createHasher, type Hasher } from "../io/hash.ts";
 import type { Log } from "../io/log.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { parseFilesMetadata } from "../layout/files-metadata.ts";
-import { copyName, filesMetadataKey, parsePartKey, tarFolder } from "../layout/keys.ts";
+import { copyName, parsePartKey, tarFolder } from "../layout/keys.ts";
 import type { ManifestFile, ManifestPart } from "../layout/manifest.ts";
 import type { Storage } from "../storage/storage.ts";
-import { readManifestLines } from "./backup-documents.ts";
+import { readFilesMetadata, readManifestLines } from "./backup-documents.ts";
 import type { DocumentsSpool } from "./documents-spool.ts";
 import { openForReading } from "./file-content.ts";
 import type { FileJudge } from "./file-judge.ts";
@@ -142,8 +141,7 @@ async function readParts(
   }
   const listed = new Set<string>();
   try {
-    const text = storage.get(filesMetadataKey(backup), { signal });
-    for await (const item of parseFilesMetadata(backup, text)) {
+    for await (const item of readFilesMetadata(storage, backup, { signal })) {
       if (item.kind !== "member") continue;
       listed.add(item.part);
       const part = byName.get(item.part);

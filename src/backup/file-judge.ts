@@ -110,7 +110,10 @@ export class FileJudge {
   ): Promise<Verdict> {
     if (base.hash === undefined || base.sizeBytes !== entry.sizeBytes) return FULL;
     const { hasher } = tools;
-    for await (const piece of pieces(file, entry.sizeBytes, tools)) hasher.update(piece);
+    await readPieces(file, entry.sizeBytes, tools, (piece) => {
+      hasher.update(piece);
+      return true;
+    });
     const hash = hasher.digest();
     return base.hash === hash ? { kind: "unchanged", hash } : FULL;
   }
@@ -124,7 +127,7 @@ export class FileJudge {
     const changed: number[] = [];
     let isReliable = true;
     let block = 0;
-    for await (const piece of pieces(file, entry.sizeBytes, tools)) {
+    await readPieces(file, entry.sizeBytes, tools, async (piece) => {
       await tools.onPages?.(piece, block);
       const view = new DataView(piece.buffer, piece.byteOffset, piece.byteLength);
       for (let at = 0; at < piece.length; at += PAGE_BYTES) {
@@ -133,9 +136,9 @@ export class FileJudge {
         else if (change === "changed") changed.push(block);
         block += 1;
       }
-      if (!isReliable) return undefined;
-    }
-    return changed;
+      return isReliable;
+    });
+    return isReliable ? changed : undefined;
   }
 }
 
@@ -158,18 +161,22 @@ function blocksOf(
   return blocks;
 }
 
-/** The file in pieces of the buffer's size; zeros where it has become shorter. */
-async function* pieces(
+/**
+ * Gives the file in pieces of the buffer's size, as long as `take` wants more; zeros where it has
+ * become shorter. No generator: it would leave more to the collector than a small file has.
+ */
+async function readPieces(
   file: OpenFile,
   sizeBytes: number,
   { buffer, onRead }: JudgeTools,
-): AsyncGenerator<Buffer, void, undefined> {
+  take: (piece: Buffer) => boolean | Promise<boolean>,
+): Promise<void> {
   for (let at = 0; at < sizeBytes; at += buffer.length) {
     const piece = buffer.subarray(0, Math.min(buffer.length, sizeBytes - at));
     await onRead(piece.length);
     if (piece.length <= SMALL_BYTES) file.readSync(piece, at);
     else await file.read(piece, at);
-    yield piece;
+    if (!(await take(piece))) return;
   }
 }
 

@@ -4,12 +4,11 @@ import {
   formatDatabaseBegin,
   formatDatabaseEnd,
   formatRelation,
-  parseFilesMetadata,
 } from "../layout/files-metadata.ts";
-import { filesMetadataKey } from "../layout/keys.ts";
 import type { Storage } from "../storage/storage.ts";
 import {
   type BackupDocuments,
+  readFilesMetadata,
   readManifestLines,
   type ReadDocumentsOptions,
 } from "./backup-documents.ts";
@@ -65,8 +64,7 @@ export class MergeFacts {
     }
     const names = new DatabaseNames(to);
     try {
-      const text = storage.get(filesMetadataKey(name), options);
-      for await (const item of parseFilesMetadata(name, text)) {
+      for await (const item of readFilesMetadata(storage, name, options)) {
         if (item.kind === "database") names.begin(item.name, item.oid);
         else if (item.kind === "relation") names.add(formatRelation(item.relation));
         else if (item.kind === "file" && manifest === undefined) {

@@ -13,8 +13,12 @@ import type { ExtractTarget } from "./part-extract.ts";
 import { extractParts, requireComplete, type StepResult } from "./restore-parts.ts";
 import type { RestoreStep } from "./restore-plan.ts";
 
-/** Parts with increments that are fetched at the same time. */
+/** Parts with increments that are fetched at the same time; one where paths take the memory. */
 const PAGE_JOBS = 2;
+const MANY_PATHS = 500_000;
+
+/** What packing a file again leaves to the collector, beside reading it; see noteMade. */
+const THINGS_PER_FILE = 32;
 
 /** What both passes over a chain share. */
 export interface MergeInput {
@@ -83,6 +87,7 @@ async function giveAll(
     pages,
     tablespaces,
     onFile: async (file) => {
+      given.table.noteMade(THINGS_PER_FILE);
       given.add(file.path);
       await handoff.give(entryOf(file, facts));
     },
@@ -158,7 +163,7 @@ async function extract(
   },
 ): Promise<StepResult> {
   const isFirstPass = step.increments.size > 0;
-  const jobs = isFirstPass ? PAGE_JOBS : 1;
+  const jobs = isFirstPass && step.paths.count < MANY_PATHS ? PAGE_JOBS : 1;
   const unchanged = step.isNewest ? undefined : plan.newest.manifest?.unchanged;
   const modes = { get: (path: string) => unchanged?.get(path)?.mode };
   const context = { storage, tree, codecJobs, kept: new Set<string>(), gaps, modes, onProgress };

@@ -16,8 +16,8 @@ import type { EntryContent } from "./increment.ts";
 /** pg_control and the labels are held in memory until the end; none is ever near this size. */
 const MAX_SPECIAL_BYTES = 16 * 1024 * 1024;
 
-/** What the entry of a file leaves to the collector: header, streams, promises; see noteMade. */
-const THINGS_PER_FILE = 16;
+/** What an entry leaves to the collector: header, streams, promises; see noteMade. */
+const THINGS_PER_ENTRY = 16;
 
 /** A file that is held back, as its part has it. */
 export interface SpecialFile {
@@ -203,6 +203,7 @@ class PartExtraction {
   }
 
   async #take(entry: TarEntry): Promise<void> {
+    this.#step.paths.noteMade(THINGS_PER_ENTRY);
     const path = parseEntryName(entry.name);
     if (isTablespaceMarker(path)) return;
     if (isSpecialPart(this.#part) && !(entry.kind === "file" && isSpecialPath(path))) {
@@ -245,7 +246,6 @@ class PartExtraction {
   }
 
   async #takeFile(path: string, entry: TarEntry): Promise<void> {
-    this.#step.paths.noteMade(THINGS_PER_FILE);
     const listed = this.#listed(path, entry);
     if (isSpecialPath(path)) return await this.#holdBack(path, entry, listed);
     if (this.#context.kept.has(path)) {

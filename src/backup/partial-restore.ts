@@ -9,13 +9,12 @@ import type { BackupName } from "../layout/backup-name.ts";
 import {
   type FilesMetadataItem,
   parseEmbeddedFilesMetadata,
-  parseFilesMetadata,
   type RelationDescription,
 } from "../layout/files-metadata.ts";
 import { filesMetadataKey } from "../layout/keys.ts";
 import { parseRelationPath } from "../postgres/relation-file.ts";
 import type { Storage } from "../storage/storage.ts";
-import { readSentinel } from "./backup-documents.ts";
+import { readFilesMetadata, readSentinel } from "./backup-documents.ts";
 
 /** One name of `--restore-only`, in which "*" stands for any characters. */
 export interface RestoreChoice {
@@ -126,7 +125,7 @@ async function* readItems(
 ): AsyncGenerator<FilesMetadataItem> {
   const { embeddedFilesMetadata: embedded } = await readSentinel(storage, backup, { signal });
   if (embedded !== undefined) yield* parseEmbeddedFilesMetadata(backup, embedded);
-  else yield* parseFilesMetadata(backup, storage.get(filesMetadataKey(backup), { signal }));
+  else yield* readFilesMetadata(storage, backup, { signal });
 }
 
 function requireMatch(

@@ -7,11 +7,15 @@ import { boundedParallel } from "../io/ordered.ts";
 import { localFileError } from "../io/system-error.ts";
 import { isTablespaceMarker } from "./extract-path.ts";
 import type { ExpectedFile, ExpectedTree } from "./expected-tree.ts";
+import { PackedNames } from "./packed-names.ts";
 import { type Paths, PathSet } from "./path-set.ts";
 import type { PathTable } from "./path-table.ts";
 import { isSpecialPath } from "./restore-plan.ts";
 import { RESTORE_MARKER_PATH } from "./restore-marker.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
+
+/** What a look at a file leaves to the collector; see noteMade. */
+const THINGS_PER_LOOK = 8;
 
 const GLOBAL = dirname(RESTORE_MARKER_PATH);
 
@@ -113,9 +117,10 @@ class Weeding {
   /** Removes what is no candidate, and directories without any; whether it found one. */
   async weed(directory: string, prefix: string): Promise<boolean> {
     // Names only: a million entries with their kinds would take 150 MiB.
-    const names = await onDisk("list", directory, readdir(directory));
+    const names = new PackedNames(await onDisk("list", directory, readdir(directory)));
     let isAnyUsed = false;
-    for (const name of names) {
+    for (let name = names.next(); name !== undefined; name = names.next()) {
+      this.#candidates.table.noteMade(THINGS_PER_LOOK);
       const path = `${prefix}${name}`;
       if (path === RESTORE_MARKER_PATH || isTablespaceMarker(path)) continue;
       const absolute = join(directory, name);

@@ -2,9 +2,8 @@ import { readRelationUpdates } from "../connection/catalog.ts";
 import { connectPostgres } from "../connection/connect.ts";
 import { DatabaseError, ObjectNotFoundError } from "../errors.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { parseFilesMetadata } from "../layout/files-metadata.ts";
-import { filesMetadataKey } from "../layout/keys.ts";
 import type { Storage } from "../storage/storage.ts";
+import { readFilesMetadata } from "./backup-documents.ts";
 import { relationGroup, type UpdateCounts } from "./composer.ts";
 import { type DatabaseNamesOptions, readDatabases } from "./database-names.ts";
 
@@ -46,8 +45,7 @@ export async function readEarlierCounts(
 ): Promise<ReadonlyMap<string, bigint>> {
   const counts = new Map<string, bigint>();
   try {
-    const bytes = storage.get(filesMetadataKey(backup), { signal });
-    for await (const item of parseFilesMetadata(backup, bytes)) {
+    for await (const item of readFilesMetadata(storage, backup, { signal })) {
       if (item.kind === "file" && item.updatesCount > 0n) counts.set(item.name, item.updatesCount);
     }
   } catch (error) {

@@ -64,7 +64,7 @@ interface Frame {
   readonly directory: string;
   /** What the names are relative to the data directory: "", "base/5/". */
   readonly prefix: string;
-  /** Still to be visited, the next one last: a name is given up as soon as it was visited. */
+  /** Still to be visited. */
   readonly names: PackedNames;
   readonly unlogged: ReadonlySet<string>;
 }
@@ -76,7 +76,7 @@ const TABLESPACE_LINK = /^pg_tblspc\/([1-9][0-9]*)$/;
  * Files after which garbage is collected: with a million names that live the collector would let as
  * much of it come together.
  */
-const NAMES_PER_COLLECTION = 16_384;
+const NAMES_PER_COLLECTION = 4096;
 const NO_NAMES: ReadonlySet<string> = new Set();
 
 /**
@@ -124,7 +124,7 @@ export class DataDirectoryWalk implements Iterable<Walked> {
     this.#emptyTablespacesWithin();
     const stack = [this.#open(dataDirectory, "")];
     for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
-      const name = top.names.pop();
+      const name = top.names.next();
       if (name === undefined) {
         stack.pop();
         continue;
@@ -246,10 +246,7 @@ export class DataDirectoryWalk implements Iterable<Walked> {
           }),
         )
       : NO_NAMES;
-    const isLarge = names.length >= NAMES_PER_COLLECTION;
-    const packed = new PackedNames(names);
-    if (isLarge) collectGarbage();
-    return { directory, prefix, names: packed, unlogged };
+    return { directory, prefix, names: new PackedNames(names), unlogged };
   }
 }
 
@@ -326,13 +323,10 @@ function followLink(
   }
 }
 
-/** Descending in the order of UTF-16, which is that of the bytes for all names of the server. */
 function readNames(directory: string): string[] {
   const names = unlessMissing("list", directory, () => readdirSync(directory)) ?? [];
   if (names.some((name) => name.includes("\ufffd"))) requireUtf8Names(directory);
-  // In place: a million names take enough room once.
-  // oxlint-disable-next-line unicorn/no-array-sort, unicorn/no-array-reverse
-  return names.sort().reverse();
+  return names;
 }
 
 function requireUtf8Names(directory: string): void {

@@ -1,7 +1,6 @@
+import { readFilesMetadata } from "../backup/backup-documents.ts";
 import { ObjectNotFoundError, RefusedError, UsageError } from "../errors.ts";
 import type { RelationDescription } from "../layout/files-metadata.ts";
-import { parseFilesMetadata } from "../layout/files-metadata.ts";
-import { filesMetadataKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { SoughtRelation } from "./find.ts";
@@ -59,8 +58,7 @@ async function lookUp(
   const oids = new Map<string, number>();
   const found = new Map<string, RelationDescription>();
   try {
-    const stored = storage.get(filesMetadataKey(backup), { signal });
-    for await (const item of parseFilesMetadata(backup, stored)) {
+    for await (const item of readFilesMetadata(storage, backup, { signal })) {
       if (item.kind === "database") oids.set(item.name, item.oid);
       if (item.kind !== "relation") continue;
       if (database !== undefined && item.database !== database) continue;

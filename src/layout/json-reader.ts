@@ -20,6 +20,9 @@ const MAX_DEPTH = 200;
 /** One string or number may be this long, so that an endless one can't fill the memory. */
 const MAX_TOKEN_LENGTH = 64 * 1024 * 1024;
 
+/** Of text that is read before its values are given away. */
+const PIECE_BYTES = 64 * 1024;
+
 const WHITESPACE = /[ \t\n\r]*/y;
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const NUMBER_RUN = /[-+.\deE]+/y;
@@ -242,8 +245,11 @@ export async function* readJsonValues(
   });
   const decoder = new TextDecoder("utf-8", { fatal: true });
   for await (const chunk of bytes) {
-    reader.write(decodeUtf8(decoder, chunk));
-    yield* found.splice(0);
+    // The values of a whole chunk would be some ten megabytes.
+    for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
+      reader.write(decodeUtf8(decoder, chunk.subarray(at, at + PIECE_BYTES)));
+      yield* found.splice(0);
+    }
   }
   reader.write(decodeUtf8(decoder));
   reader.end();

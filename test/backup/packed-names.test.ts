@@ -3,7 +3,7 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import { PackedNames } from "../../src/backup/packed-names.ts";
 
-test("gives the names back, the last one first, and leaves no string", () => {
+test("gives the names back in the order of their bytes, and leaves no string", () => {
   const name = fc
     .string({ unit: "binary", minLength: 1, maxLength: 300 })
     .filter((text) => !text.includes("\0"));
@@ -13,9 +13,11 @@ test("gives the names back, the last one first, and leaves no string", () => {
       const packed = new PackedNames(given);
       assert.deepEqual(given, []);
       const taken: string[] = [];
-      for (let next = packed.pop(); next !== undefined; next = packed.pop()) taken.push(next);
-      assert.deepEqual(taken, names.toReversed());
-      assert.equal(packed.pop(), undefined);
+      for (let next = packed.next(); next !== undefined; next = packed.next()) taken.push(next);
+      const bytes = names.map((text) => Buffer.from(text));
+      const sorted = bytes.toSorted((one, other) => Buffer.compare(one, other));
+      assert.deepEqual(taken, sorted.map(String));
+      assert.equal(packed.next(), undefined);
     }),
     { numRuns: 200 },
   );
