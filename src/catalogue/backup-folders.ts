@@ -9,6 +9,8 @@ export interface BackupFolder {
   readonly name: BackupName;
   readonly objectCount: number;
   readonly sizeBytes: number;
+  /** Of the documents, which lie in no folder below: they grow with the number of files. */
+  readonly documentBytes: number;
   /** Whether an object has this key, relative to the folder: "metadata.json". */
   has(relativeKey: string): boolean;
   /** Keys relative to the folder, in their order. */
@@ -70,6 +72,7 @@ class CompactFolder implements BackupFolder {
   readonly name: BackupName;
   objectCount = 0;
   sizeBytes = 0;
+  documentBytes = 0;
   readonly #names: Names;
   #codes = new Uint32Array(FIRST_CAPACITY);
 
@@ -87,6 +90,7 @@ class CompactFolder implements BackupFolder {
     this.#codes[this.objectCount] = this.#names.codeOf(relativeKey);
     this.objectCount += 1;
     this.sizeBytes += sizeBytes;
+    if (!relativeKey.includes("/")) this.documentBytes += sizeBytes;
   }
 
   has(relativeKey: string): boolean {

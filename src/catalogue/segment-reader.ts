@@ -1,7 +1,8 @@
 import { readStoredWal, type StoredWal } from "../archive/stored-wal.ts";
 import { ObjectNotFoundError, OperationError } from "../errors.ts";
-import { type ByteStream, readAll } from "../io/bytes.ts";
+import type { ByteStream } from "../io/bytes.ts";
 import { loadNativeCrc32c } from "../io/crc32c.ts";
+import { freed } from "../io/freed.ts";
 import type { Hasher } from "../io/hash.ts";
 import { orderedJobs } from "../io/ordered.ts";
 import { WalWalker, type WalWalk } from "../postgres/wal-record.ts";
@@ -52,7 +53,7 @@ export interface SegmentReaderOptions extends CallOptions {
 }
 
 /** Whole segments in memory at the same time are at most so many bytes, and one segment. */
-const BUFFERED_BYTES_MAX = 128 * 1024 * 1024;
+const BUFFERED_BYTES_MAX = 96 * 1024 * 1024;
 /** Of segments larger than this, none is held in memory: they are read one after the other. */
 const BUFFERED_SEGMENT_MAX = 32 * 1024 * 1024;
 const NO_COMMITS: CommitSummary = {
@@ -138,8 +139,14 @@ class Reader {
   async buffered(load: Load): Promise<Load> {
     try {
       const limit = this.#options.segmentBytes * 2;
-      const bytes = await readAll(load.content, limit);
-      return { ...load, content: once(bytes) };
+      const chunks: Buffer[] = [];
+      let sizeBytes = 0;
+      for await (const chunk of load.content) {
+        sizeBytes += chunk.length;
+        if (sizeBytes > limit) throw new RangeError(`stream is longer than ${limit} bytes`);
+        chunks.push(Buffer.from(chunk));
+      }
+      return { ...load, content: freed(once(...chunks)) };
     } catch (error) {
       const fault = this.#faultOf(error);
       return { ...load, content: once(), fault };

@@ -1,6 +1,7 @@
 import {
   type BackupDocuments,
   readBackupDocuments,
+  readFilesMetadata,
   readSentinel,
 } from "../backup/backup-documents.ts";
 import { readMetadata } from "../backup/catalogue.ts";
@@ -9,7 +10,6 @@ import { ObjectNotFoundError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { parseFilesMetadata } from "../layout/files-metadata.ts";
 import { isJsonEqual, type JsonValue } from "../layout/json-value.ts";
 import {
   filesMetadataKey,
@@ -130,8 +130,7 @@ class DocumentsCheck {
     await this.attempt(key, async () => {
       let fileCount = 0;
       try {
-        const stored = this.#storage.get(key, this.#options);
-        for await (const item of parseFilesMetadata(this.#name, stored)) {
+        for await (const item of readFilesMetadata(this.#storage, this.#name, this.#options)) {
           if (item.kind !== "file" || manifest === undefined) continue;
           const path = parseEntryName(item.name);
           const listed = manifest.files.get(path);
@@ -151,8 +150,10 @@ class DocumentsCheck {
         });
         return;
       }
-      const listedCount = [...(manifest?.files.keys() ?? [])].filter(isInFilesMetadata).length;
-      if (manifest !== undefined && fileCount !== listedCount) {
+      if (manifest === undefined) return;
+      const { files } = manifest;
+      const listedCount = files.size - UNDESCRIBED.filter((path) => files.has(path)).length;
+      if (fileCount !== listedCount) {
         this.#add(key, `it names ${fileCount} files of the ${listedCount} in the manifest`);
       }
     });
@@ -197,9 +198,7 @@ class DocumentsCheck {
 }
 
 /** Files that files_metadata.json leaves out. */
-function isInFilesMetadata(path: string): boolean {
-  return !["global/pg_control", "backup_label", "tablespace_map"].includes(path);
-}
+const UNDESCRIBED: readonly string[] = ["global/pg_control", "backup_label", "tablespace_map"];
 
 /** XXH64 and size of an object as it is stored; undefined if there is none. */
 export async function hashObject(

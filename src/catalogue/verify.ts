@@ -3,13 +3,19 @@ import type { BackupDocuments } from "../backup/backup-documents.ts";
 import { FormatError, StorageAccessError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { createHasher, type Hasher } from "../io/hash.ts";
-import { boundedParallel } from "../io/ordered.ts";
 import type { BackupName } from "../layout/backup-name.ts";
-import { parsePartKey, QUARANTINE_FOLDER, tarFolder, verifyMemoryKey } from "../layout/keys.ts";
+import {
+  parsePartKey,
+  QUARANTINE_FOLDER,
+  sentinelKey,
+  tarFolder,
+  verifyMemoryKey,
+} from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type Catalogue, type CatalogueBackup, readCatalogue } from "./catalogue.ts";
 import { describeCollisions, readCollisions } from "./collisions.ts";
 import { CommitIndex } from "./commit-index.ts";
+import { DocumentsShelf } from "./documents-shelf.ts";
 import { HasherPool } from "./hasher-pool.ts";
 import { faultText, type Finding } from "./finding.ts";
 import { markOf } from "./object-marks.ts";
@@ -26,7 +32,7 @@ import {
   writeVerifyMemory,
 } from "./verify-memory.ts";
 import { judgeNames } from "./verify-names.ts";
-import { pathsByPart, verifyPart } from "./verify-part.ts";
+import { type PartItem, verifyParts } from "./verify-parts.ts";
 import {
   chooseSample,
   keysOfItem,
@@ -89,10 +95,10 @@ export async function verifyRepository(
   return await new Verification(storage, options, await createHasher("xxh64")).run();
 }
 
-/** A backup whose documents were read. */
-interface CheckedBackup {
-  readonly documents: BackupDocuments;
-  readonly paths: ReadonlyMap<string, Iterable<string>>;
+interface PartChecks {
+  readonly marks: MarkCheck;
+  readonly time: TimeBudget;
+  readonly shelf: DocumentsShelf;
 }
 
 class Verification {
@@ -101,7 +107,8 @@ class Verification {
   readonly #hasher: Hasher;
   readonly #hashers = new HasherPool();
   readonly #findings: Finding[] = [];
-  readonly #backups = new Map<BackupName, CheckedBackup>();
+  /** Of backups with our manifest. */
+  readonly #partCounts = new Map<BackupName, number>();
   readonly #documents = new Map<ObjectKey, StoredHash>();
   readonly #provedParts = new Map<BackupName, string[]>();
   #provedWal: readonly ProvedRun[] = [];
@@ -125,7 +132,11 @@ class Verification {
     const plans = planWindows(view, catalogue.backups);
     this.#findings.push(...judgeNames(catalogue, plans, view));
     const systemId = await this.#readIdentity(catalogue);
-    const parts = await this.#checkBackups(catalogue);
+    const shelf = new DocumentsShelf(this.#storage, catalogue.backups, {
+      jobs: this.#options.jobs,
+      onFault: (name, error) => this.#add("damaged", sentinelKey(name), faultText(error), name),
+    });
+    const parts = await this.#checkBackups(catalogue, shelf);
     await this.#checkSmallObjects(catalogue);
     await this.#noteCollisions(catalogue);
 
@@ -140,7 +151,7 @@ class Verification {
     this.#totalBytes = sumBytes(chosen);
     const time = new TimeBudget(this.#options, startedAtMs);
     for (const batch of time.batches(chosen, this.#options.jobs)) {
-      await this.#checkParts(batch, marks, time);
+      await this.#checkParts(batch, { marks, time, shelf });
       await this.#checkWal({ catalogue, view, systemId, marks }, batch, time);
     }
     for (const { subject } of this.#findings) {
@@ -193,7 +204,10 @@ class Verification {
   }
 
   /** Reads the documents of all backups and compares the list of parts; gives the parts. */
-  async #checkBackups(catalogue: Catalogue): Promise<readonly VerifyItem[]> {
+  async #checkBackups(
+    { backups }: Catalogue,
+    shelf: DocumentsShelf,
+  ): Promise<readonly VerifyItem[]> {
     const parts = new Map<BackupName, readonly VerifyItem[]>();
     const check = async ({ name, folder }: CatalogueBackup, { signal }: CallOptions) => {
       const verdict = await this.#hashers.use("xxh64", (hasher) =>
@@ -204,11 +218,14 @@ class Verification {
       this.#readObjects += verdict.hashes.size;
       if (verdict.documents === undefined) return;
       const { documents } = verdict;
-      this.#backups.set(name, { documents, paths: pathsByPart(documents) });
+      if (documents.manifest !== undefined) {
+        this.#partCounts.set(name, documents.manifest.parts.size);
+      }
       parts.set(name, await this.#listParts(documents, signal));
+      shelf.offer(documents);
     };
-    await boundedParallel(catalogue.backups, this.#options.jobs, check, this.#options);
-    return catalogue.backups.flatMap(({ name }) => parts.get(name) ?? []);
+    await shelf.forEach(backups, check, this.#options);
+    return backups.flatMap(({ name }) => parts.get(name) ?? []);
   }
 
   async #listParts(
@@ -284,37 +301,25 @@ class Verification {
 
   async #checkParts(
     chosen: readonly VerifyItem[],
-    marks: MarkCheck,
-    time: TimeBudget,
+    { marks, time, shelf }: PartChecks,
   ): Promise<void> {
-    const { codecJobs, jobs } = this.#options;
-    const parts = chosen.filter((item) => item.kind === "part");
-    const check = async (item: (typeof parts)[number], { signal }: CallOptions): Promise<void> => {
-      const backup = this.#backups.get(item.backup);
-      if (backup === undefined || !time.mayBegin()) return;
-      const { documents, paths } = backup;
-      const key = `${tarFolder(item.backup)}${item.part}`;
-      const parsed = parsePartKey(key);
-      if (parsed === undefined) return;
-      const { kind, extension } = parsed;
-      const stored = documents.manifest?.parts.get(item.part);
-      const part = { key, name: item.part, kind, extension, stored };
-      const wanted = paths.get(item.part) ?? [];
-      const options = { codecJobs, signal, wanted, onBytes: this.#onBytes };
-      const algorithm = documents.manifest?.header.hash ?? "xxh64";
-      const fault = await this.#hashers.use("xxh64", (stored) =>
-        this.#hashers.use(algorithm, (content) =>
-          verifyPart(this.#storage, documents, part, { ...options, stored, content }),
-        ),
-      );
+    const onChecked = (item: PartItem, key: ObjectKey, fault: string | undefined): void => {
+      const { backup, part } = item;
       this.#readObjects += 1;
-      if (fault !== undefined) return this.#add("damaged", key, fault, item.backup);
+      if (fault !== undefined) return this.#add("damaged", key, fault, backup);
       marks.learnPart(item);
       marks.settle(key);
-      const proved = this.#provedParts.get(item.backup) ?? [];
-      this.#provedParts.set(item.backup, [...proved, item.part]);
+      this.#provedParts.set(backup, [...(this.#provedParts.get(backup) ?? []), part]);
     };
-    await boundedParallel(parts, Math.max(1, Math.min(jobs, parts.length)), check, this.#options);
+    const parts = chosen.filter((item) => item.kind === "part");
+    await verifyParts(this.#storage, parts, {
+      ...this.#options,
+      shelf,
+      hashers: this.#hashers,
+      mayBegin: () => time.mayBegin(),
+      onBytes: this.#onBytes,
+      onChecked,
+    });
   }
 
   async #checkWal(
@@ -363,7 +368,7 @@ class Verification {
     for (const { name } of backups) {
       const known = this.#memory.backups.get(name);
       const fresh = this.#provedParts.get(name) ?? [];
-      const count = this.#backups.get(name)?.documents.manifest?.parts.size;
+      const count = this.#partCounts.get(name);
       if (count !== undefined && fresh.length === count) {
         proved.set(name, { allAtMs: atMs, partsAtMs: new Map() });
       } else if (known !== undefined || fresh.length > 0) {
