@@ -69,20 +69,21 @@ function openAddress(path: string): ReturnType<typeof socketAddress> | undefined
 }
 
 /**
- * Removes what a prefetcher left that was killed; nothing while one lives. Rejects with
- * LocalFileError.
+ * Removes what a prefetcher left that was killed; nothing, and gives false, while one lives.
+ * Rejects with LocalFileError.
  */
 export async function sweepPrefetched(
   { prefetch, prefetchSocket }: Spool,
   options: AskOptions,
-): Promise<void> {
+): Promise<boolean> {
   // Listed first: one that begins now makes other names.
   const names = await listed(prefetch);
-  if (names.length === 0) return;
+  if (names.length === 0) return true;
   const { converse } = await import("./drain-client.ts");
   const question = { request: { kind: "status" }, parse: parsePrefetchAnswer };
-  if ((await converse(prefetchSocket, question, options)).kind !== "absent") return;
+  if ((await converse(prefetchSocket, question, options)).kind !== "absent") return false;
   for (const name of names) await rm(join(prefetch, name), { recursive: true, force: true });
+  return true;
 }
 
 async function listed(directory: string): Promise<readonly string[]> {

@@ -3,13 +3,14 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
 import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
+import { parseBackupLabel } from "../postgres/backup-label.ts";
 import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
 import {
   isAncestor,
   parseTimelineHistory,
   type TimelineHistory,
 } from "../postgres/timeline-history.ts";
-import { parseWalFileName } from "../postgres/wal-file.ts";
+import { formatSegmentName, parseWalFileName, segmentNumberOf } from "../postgres/wal-file.ts";
 import type { ArchiveQueue } from "./archive-status.ts";
 
 /**
@@ -100,6 +101,36 @@ export async function readControl({ dataDirectory }: ArchiveQueue): Promise<PgCo
     throw new LocalFileError(`${path} can't be read`, { cause: error });
   }
   return parsePgControl(bytes);
+}
+
+/** In a data directory from a backup, until its recovery has read its first record. */
+const BACKUP_LABEL = "backup_label";
+
+/** Whether the data directory is from a backup and nothing has been replayed yet. */
+export function isBackup({ dataDirectory }: ArchiveQueue): boolean {
+  return existsSync(join(dataDirectory, BACKUP_LABEL));
+}
+
+/**
+ * The segment before the one that a recovery from a backup asks for first; undefined once that
+ * goes on without backup_label. Rejects with LocalFileError and FormatError where the label or
+ * pg_control don't tell.
+ *
+ * @source InitWalRecovery, src/backend/access/transam/xlogrecovery.c (StartupXLOG before 15)
+ */
+export async function readSegmentBefore(queue: ArchiveQueue): Promise<string | undefined> {
+  const path = join(queue.dataDirectory, BACKUP_LABEL);
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return undefined;
+    throw new LocalFileError(`${path} can't be read`, { cause: error });
+  }
+  const { checkpointLsn, startTimeline } = parseBackupLabel(text);
+  const { walSegmentBytes } = await readControl(queue);
+  const first = segmentNumberOf(checkpointLsn, walSegmentBytes);
+  return formatSegmentName(startTimeline, first - 1n, walSegmentBytes);
 }
 
 /**

@@ -50,8 +50,7 @@ export async function recoveryOf(
     existsSync(join(queue.dataDirectory, "postmaster.pid"));
   if (!isServer) return undefined;
   if (kind === "history") {
-    // With it a recovery begins: nothing that is left of another one may meet it.
-    await sweepAhead(queue, context);
+    await beginAhead(wanted, queue, context);
     return undefined;
   }
   try {
@@ -62,6 +61,21 @@ export async function recoveryOf(
     log.debug("nothing is fetched ahead", { reason: error.message });
     return undefined;
   }
+}
+
+/**
+ * A recovery begins: nothing that is left of another one may meet it. Where the data directory is
+ * from a backup its first segment is known, and is fetched from now on. Rejects only with the
+ * signal's reason.
+ */
+async function beginAhead(
+  wanted: WantedSegment,
+  queue: ArchiveQueue,
+  context: Context,
+): Promise<void> {
+  const spool = await sweepAhead(queue, context);
+  const { isBackup } = await import("../archive/recovery-watch.ts");
+  if (spool !== undefined && isBackup(queue)) startPrefetcher(wanted, { queue, spool }, context);
 }
 
 /** The spool that holds what is fetched ahead. Rejects like spoolDirectory. */
@@ -110,13 +124,18 @@ export async function takeAhead(
   }
 }
 
-/** Starts the prefetcher for what comes after this segment. Never throws. */
+/**
+ * Starts the prefetcher for what comes after this segment or, for a history, for all that a backup
+ * needs. Never throws.
+ */
 export function startPrefetcher(
   { name, recovery }: WantedSegment,
   { queue, spool }: Recovery,
   { log, self }: Context,
 ): void {
-  const words = ["wal-prefetch", queue.dataDirectory, "--after", name];
+  const isSegment = parseWalFileName(name)?.kind === "segment";
+  const from = isSegment ? ["--after", name] : ["--begin"];
+  const words = ["wal-prefetch", queue.dataDirectory, ...from];
   if (recovery !== undefined) words.push("--recovery", recovery);
   try {
     self?.startDetached(words, join(spool.path, "prefetch.log"));
@@ -127,17 +146,22 @@ export function startPrefetcher(
 
 const SWEEP_TIMEOUT_MS = 1000;
 
-/** Removes what a killed prefetcher left. Rejects only with the signal's reason. */
+/**
+ * Removes what a killed prefetcher left, and gives where it was; undefined if one lives. Rejects
+ * only with the signal's reason.
+ */
 export async function sweepAhead(
   { dataDirectory }: ArchiveQueue,
   { config, log, signal }: Context,
-): Promise<void> {
+): Promise<Spool | undefined> {
   try {
     const spool = await prefetchSpool(dataDirectory, config);
     const { sweepPrefetched } = await import("../archive/prefetch-client.ts");
-    await sweepPrefetched(spool, { timeoutMs: SWEEP_TIMEOUT_MS, signal });
+    const isAlone = await sweepPrefetched(spool, { timeoutMs: SWEEP_TIMEOUT_MS, signal });
+    return isAlone ? spool : undefined;
   } catch (error) {
     if (signal.aborted || !(error instanceof OperationError)) throw error;
     log.debug("nothing is swept", { reason: error.message });
+    return undefined;
   }
 }

@@ -3,6 +3,7 @@ import { queueIn } from "../archive/archive-status.ts";
 import { converse } from "../archive/drain-client.ts";
 import { parsePrefetchAnswer } from "../archive/prefetch-protocol.ts";
 import { prefetch } from "../archive/prefetcher.ts";
+import { readSegmentBefore } from "../archive/recovery-watch.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { prefetchSpool } from "./fetch-ahead.ts";
@@ -10,6 +11,7 @@ import { prefetchSpool } from "./fetch-ahead.ts";
 interface Arguments {
   readonly dataDirectory: string | undefined;
   readonly after: string | undefined;
+  readonly isBegin: boolean;
   readonly recovery: string | undefined;
   readonly isStatus: boolean;
 }
@@ -28,6 +30,7 @@ export const walPrefetch: Command<Arguments> = {
     "for. It runs once a data directory; --status asks the one that runs.",
   flags: [
     { name: "after", value: "<segment>", text: "The segment that recovery has got last." },
+    { name: "begin", text: "Begin with the segment that backup_label names." },
     { name: "recovery", value: "<name>", text: "The recovery, as setup's line names it." },
     { name: "status", text: "Print as JSON what the running one does." },
   ],
@@ -38,15 +41,16 @@ export const walPrefetch: Command<Arguments> = {
     if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
     const isStatus = words.has("status");
     const after = words.value("after");
-    if (after === undefined && !isStatus) {
+    const isBegin = words.has("begin");
+    if (after === undefined && !isBegin && !isStatus) {
       throw new UsageError("the segment that recovery has got last is missing", {
         hint: "wal-fetch starts this command; `walnut wal-prefetch --status` looks at it.",
       });
     }
-    return { dataDirectory, after, recovery: words.value("recovery"), isStatus };
+    return { dataDirectory, after, isBegin, recovery: words.value("recovery"), isStatus };
   },
 
-  async run({ dataDirectory, after = "", recovery, isStatus }, context) {
+  async run({ dataDirectory, after = "", isBegin, recovery, isStatus }, context) {
     const { config, log, clock, signal, workingDirectory, self } = context;
     const place = dataDirectory ?? config.dataDirectory ?? ".";
     const queue = queueIn(resolve(workingDirectory, place));
@@ -59,6 +63,9 @@ export const walPrefetch: Command<Arguments> = {
       return await context.write(`${JSON.stringify(status ?? { running: false })}\n`);
     }
     if (self === undefined) throw new RefusedError("wal-prefetch can't run here");
+    const last = isBegin ? await readSegmentBefore(queue) : after;
+    // The call for the first segment has found nobody, and starts another one.
+    if (last === undefined) return log.debug("the recovery has begun already");
     const { installRenameProgram } = await import("../archive/rename-program.ts");
     await installRenameProgram(spool.renameProgram).catch((error: unknown) => {
       log.debug("no program to rename", { reason: String(error) });
@@ -75,7 +82,7 @@ export const walPrefetch: Command<Arguments> = {
       inspectMs: INSPECT_MS,
       settings: self.fingerprint,
       configFile: self.configFile,
-      after,
+      after: last,
       recovery,
       log,
       clock,

@@ -49,9 +49,9 @@ test("what a killed prefetcher left is swept, not what a living one has", async 
     spool.prefetchSocket,
     prefetchLines((_, answer) => answer({ kind: "declined", reason: "any" })),
   );
-  await sweep();
+  assert.equal(await sweep(), false);
   assert.deepEqual(readdirSync(spool.prefetch), ["run-1"]);
   await living?.[Symbol.asyncDispose]();
-  await sweep();
+  assert.equal(await sweep(), true);
   assert.deepEqual(readdirSync(spool.prefetch), []);
 });
