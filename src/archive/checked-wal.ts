@@ -19,10 +19,28 @@ export interface WalExpectation {
   readonly systemId: bigint | undefined;
   /** Whether the records of a segment are to be followed. */
   readonly mustCheckRecords: boolean;
+  /**
+   * Set where whoever takes the content hands every byte of it to this, so that both need it at the
+   * same time; the content is refused at the end if that was not done.
+   */
+  readonly records?: RecordFollower;
   /** What the segment before left open, where that segment is at hand. */
   readonly findOpenRecord?: (header: SegmentHeader) => Promise<OpenRecord | undefined>;
   /** Told at the end what the segment itself leaves open, where its records were followed. */
   readonly onOpenRecord?: (openRecord: OpenRecord | undefined) => void;
+}
+
+/** Follows the records of one segment in the bytes that it is handed, in order. */
+export class RecordFollower {
+  #walker: WalWalker | undefined;
+
+  /** `walker` was given all bytes until now. */
+  begin(walker: WalWalker): void {
+    this.#walker = walker;
+  }
+
+  /** Nothing is followed before the header is known, nor where records don't count. */
+  readonly follow = (piece: Uint8Array): void => this.#walker?.push(piece);
 }
 
 /**
@@ -43,15 +61,15 @@ export function checkedWal(content: ByteStream, expectation: WalExpectation): By
 
 async function* checkedSegment(
   content: ByteStream,
-  { name, systemId, mustCheckRecords, findOpenRecord, onOpenRecord }: WalExpectation,
+  { name, systemId, mustCheckRecords, records, findOpenRecord, onOpenRecord }: WalExpectation,
 ): ByteStream {
   const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
   let header: SegmentHeader | undefined;
   let walker: WalWalker | undefined;
   let sizeBytes = 0;
   for await (const chunk of content) {
-    const headBytes = Math.max(0, Math.min(head.length - sizeBytes, chunk.length));
-    if (headBytes > 0) head.set(chunk.subarray(0, headBytes), sizeBytes);
+    const passedBytes = sizeBytes;
+    if (header === undefined) head.set(chunk.subarray(0, head.length - passedBytes), passedBytes);
     sizeBytes += chunk.length;
     if (header === undefined && sizeBytes >= head.length) {
       header = checkSegmentStart(head, name);
@@ -59,8 +77,9 @@ async function* checkedSegment(
       if (mustCheckRecords) {
         const [openRecord, crc] = [await findOpenRecord?.(header), await loadNativeCrc32c()];
         walker = new WalWalker(name, openRecord, undefined, crc);
+        walker.push(head.subarray(0, passedBytes));
+        records?.begin(walker);
       }
-      walker?.push(head);
     }
     // Before it is written: a wrong object must not fill the disk.
     if (header !== undefined && sizeBytes > header.segmentBytes) {
@@ -68,7 +87,7 @@ async function* checkedSegment(
         `WAL segment ${name} has more than the ${header.segmentBytes} bytes that its header says`,
       );
     }
-    walker?.push(chunk.subarray(headBytes));
+    if (records === undefined) walker?.push(chunk);
     yield chunk;
   }
   const { segmentBytes } = header ?? checkSegmentStart(head.subarray(0, sizeBytes), name);

@@ -19,7 +19,7 @@ import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
-import { checkedWal } from "./checked-wal.ts";
+import { checkedWal, RecordFollower } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { holdsRepository } from "./identity.ts";
@@ -344,8 +344,10 @@ class Fetch {
     await ahead?.waitForTurn({ signal });
     const content = codec.decompress(download?.bytes() ?? object, { jobs: codecJobs, signal });
     const isProof = !codec.hasContentChecksum;
+    const records = new RecordFollower();
     const checked = checkedWal(content, {
       name,
+      records,
       systemId,
       mustCheckRecords: ahead !== undefined || (checkRecords && isProof),
       findOpenRecord: (header) =>
@@ -356,6 +358,7 @@ class Fetch {
     });
     await writeFileDurably(path, checked, {
       signal,
+      alongside: records.follow,
       // After a power cut nobody looks for what was fetched ahead.
       ...(ahead === undefined
         ? {}

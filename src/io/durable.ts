@@ -18,6 +18,8 @@ export interface DurableWriteOptions {
    * missing, and made durable; this one never is, so that an unmounted disk is noticed.
    */
   readonly root?: string;
+  /** Given every byte of `body` once, in order, while it is written; what it throws ends that. */
+  readonly alongside?: (piece: Uint8Array) => void;
   /** Told when all of `body` is written, before it is fsynced. */
   readonly onWritten?: () => void;
   /**
@@ -66,11 +68,24 @@ export async function createFileDurably(
 const WRITE_BYTES = 256 * 1024;
 
 /** Writes all of `bytes` at the handle's position: a file system may take less in one call. */
-export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+export async function writeAll(
+  handle: FileHandle,
+  bytes: Uint8Array,
+  alongside?: (piece: Uint8Array) => void,
+): Promise<void> {
   let offset = 0;
+  let handedBytes = 0;
   while (offset < bytes.length) {
     const wantedBytes = Math.min(bytes.length - offset, WRITE_BYTES);
-    const { bytesWritten } = await handle.write(bytes, offset, wantedBytes);
+    const writing = handle.write(bytes, offset, wantedBytes);
+    try {
+      alongside?.(bytes.subarray(handedBytes, offset + wantedBytes));
+    } finally {
+      // Nobody may have the memory back before, whatever happens.
+      await writing;
+    }
+    handedBytes = offset + wantedBytes;
+    const { bytesWritten } = await writing;
     if (bytesWritten === 0) throw new LocalFileError("the file system takes no more bytes");
     offset += bytesWritten;
   }
@@ -99,7 +114,7 @@ async function publish(
   const handle = await openNew(temporaryPath, mode, root);
   try {
     try {
-      await writeBody(handle, body, { signal, path });
+      await writeBody(handle, body, { ...options, path });
       options.onWritten?.();
       await onDisk("fsync", path, handle.sync());
     } finally {
@@ -157,14 +172,14 @@ async function makeBelow(directory: string, root: string): Promise<void> {
 async function writeBody(
   handle: FileHandle,
   body: Uint8Array | ByteStream,
-  { signal, path }: { readonly signal: AbortSignal; readonly path: string },
+  { signal, path, alongside }: DurableWriteOptions & { readonly path: string },
 ): Promise<void> {
   if (body instanceof Uint8Array) {
-    await onDisk("write", path, writeAll(handle, body));
+    await onDisk("write", path, writeAll(handle, body, alongside));
     return;
   }
   for await (const chunk of abortable(body, signal)) {
-    await onDisk("write", path, writeAll(handle, chunk));
+    await onDisk("write", path, writeAll(handle, chunk, alongside));
   }
 }
 

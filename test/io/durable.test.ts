@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
-import { mkdir, mkdtemp, open, readFile, readdir, rm, stat } from "node:fs/promises";
+import {
+  type FileHandle,
+  mkdir,
+  mkdtemp,
+  open,
+  readFile,
+  readdir,
+  rm,
+  stat,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -156,6 +165,54 @@ test("whoever waits for the content learns of it before the file has its name", 
   await assert.rejects(writeFileDurably(path, broken, options), /the body breaks/);
 });
 
+test("whoever works alongside is given every byte once, in order, also where writes are short", async () => {
+  const path = join(await makeDirectory("alongside"), "file");
+  const handed: Buffer[] = [];
+  const alongside = (piece: Uint8Array) => void handed.push(Buffer.from(piece));
+  await writeFileDurably(path, patternSource(3_000_000).open(), { signal, alongside });
+  assert.ok(Buffer.concat(handed).equals(patternBytes(3_000_000)));
+  assert.ok((await readFile(path)).equals(patternBytes(3_000_000)));
+
+  handed.length = 0;
+  const real = await open(path, "w");
+  await writeAll(shortWriting(real, []), patternBytes(2500), alongside);
+  await real.close();
+  assert.ok(Buffer.concat(handed).equals(patternBytes(2500)));
+  assert.ok((await readFile(path)).equals(patternBytes(2500)));
+});
+
+function refuse(): never {
+  throw new Error("a wrong record");
+}
+
+test("what fails alongside ends the write, once the disk has let go of the memory", async () => {
+  const directory = await makeDirectory("alongside-fails");
+  const real = await open(join(directory, "slow"), "w");
+  const gate = Promise.withResolvers<void>();
+  let isEnded = false;
+  const slow = new Proxy(real, {
+    get: (target, name) =>
+      name === "write"
+        ? async (bytes: Uint8Array, offset: number, length: number) => {
+            await gate.promise;
+            return await target.write(bytes, offset, length);
+          }
+        : Reflect.get(target, name),
+  });
+  const writing = writeAll(slow, patternBytes(100), refuse).finally(() => (isEnded = true));
+  writing.catch(() => {});
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(isEnded, false);
+  gate.resolve();
+  await assert.rejects(writing, /a wrong record/);
+  await real.close();
+
+  const path = join(directory, "file");
+  const options = { signal, alongside: refuse };
+  await assert.rejects(writeFileDurably(path, patternBytes(100), options), /a wrong record/);
+  assert.deepEqual(await readdir(directory), ["slow"]);
+});
+
 test("no call writes so much that Linux looks for memory in large blocks", async () => {
   const path = join(await makeDirectory("pieces"), "file");
   const real = await open(path, "w");
@@ -175,11 +232,9 @@ test("no call writes so much that Linux looks for memory in large blocks", async
   assert.ok((await readFile(path)).equals(patternBytes(2_100_000)));
 });
 
-test("short writes are continued, and a disk that takes nothing is an error", async () => {
-  const path = join(scratch, "short");
-  const real = await open(path, "w");
-  const lengths: number[] = [];
-  const short = new Proxy(real, {
+/** Takes at most 1000 bytes in a call; `lengths` is told how many. */
+function shortWriting(real: FileHandle, lengths: number[]): FileHandle {
+  return new Proxy(real, {
     get: (target, name) =>
       name === "write"
         ? async (bytes: Uint8Array, offset: number, length: number) => {
@@ -189,7 +244,13 @@ test("short writes are continued, and a disk that takes nothing is an error", as
           }
         : Reflect.get(target, name),
   });
-  await writeAll(short, patternBytes(2500));
+}
+
+test("short writes are continued, and a disk that takes nothing is an error", async () => {
+  const path = join(scratch, "short");
+  const real = await open(path, "w");
+  const lengths: number[] = [];
+  await writeAll(shortWriting(real, lengths), patternBytes(2500));
   await real.close();
   assert.deepEqual(lengths, [1000, 1000, 500]);
   assert.ok((await readFile(path)).equals(patternBytes(2500)));
