@@ -1,5 +1,5 @@
-import { existsSync } from "node:fs";
-import { open, readFile, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import { readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
@@ -38,16 +38,14 @@ const MEMBERS = [
   "systemId",
 ] as const;
 
-/** Looks at a WAL file. Rejects with LocalFileError. */
+/**
+ * Looks at a WAL file. Rejects with LocalFileError. The process waits for the two reads: threads of
+ * the runtime would take longer, in the call that finds its work done.
+ */
 export async function readFileIdentity(path: string): Promise<FileIdentity> {
   try {
-    await using handle = await open(path, "r");
-    const stats = await handle.stat({ bigint: true });
-    const sizeBytes = Number(stats.size);
     const ends = Buffer.alloc(2 * END_BYTES);
-    const endBytes = Math.min(END_BYTES, sizeBytes);
-    await handle.read(ends, 0, endBytes, 0);
-    await handle.read(ends, END_BYTES, endBytes, sizeBytes - endBytes);
+    const { stats, endBytes } = readEnds(path, ends);
     const firstPage = ends.subarray(0, endBytes);
     return {
       inode: String(stats.ino),
@@ -60,6 +58,21 @@ export async function readFileIdentity(path: string): Promise<FileIdentity> {
     };
   } catch (error) {
     throw localFileError("read", path, error);
+  }
+}
+
+/** Fills both halves of `ends`, as far as the file reaches. */
+function readEnds(path: string, ends: Uint8Array) {
+  const descriptor = openSync(path, "r");
+  try {
+    const stats = fstatSync(descriptor, { bigint: true });
+    const sizeBytes = Number(stats.size);
+    const endBytes = Math.min(END_BYTES, sizeBytes);
+    readSync(descriptor, ends, 0, endBytes, 0);
+    readSync(descriptor, ends, END_BYTES, endBytes, sizeBytes - endBytes);
+    return { stats, endBytes };
+  } finally {
+    closeSync(descriptor);
   }
 }
 
@@ -158,7 +171,7 @@ export class PushNotes {
     const path = join(this.#directory, name);
     let text: string | undefined;
     try {
-      text = await readFile(path, "utf8");
+      text = readFileSync(path, "utf8");
     } catch (error) {
       if (systemErrorCode(error) === undefined) throw error;
     }
