@@ -4,7 +4,8 @@
  *   npm run bench -- [--only start,wal,backup,changes,summaries,chain,files,drain,replay,hit,
  *     sustained,stores]; "increment" is changes, chain and summaries
  *     [--scale 150] [--rounds 5] [--segments 200] [--minutes 10] [--files 1000000]
- *     [--mebibytes 4096] [--stores s3,gcs,azure,sftp,swift,rclone] [--directory /tmp]
+ *     [--mebibytes 4096] [--stores s3,gcs,azure,sftp,swift,rclone] [--directory /tmp]; of replay
+ *     the stores are directory and s3
  *     [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
@@ -76,9 +77,14 @@ if (onCluster.some((name) => wanted.has(name))) {
   if (wanted.has("hit")) tables.push(await hitTable(cluster, binary, rounds * 3));
   if (wanted.has("replay")) {
     const segmentCount = Number(values.segments);
-    tables.push(await replayTable(cluster, binary, { rounds, segmentCount }));
-    await using store = await startSlowStore(cluster.home);
-    tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
+    const stores = values.stores?.split(",") ?? ["directory", "s3"];
+    if (stores.includes("directory")) {
+      tables.push(await replayTable(cluster, binary, { rounds, segmentCount }));
+    }
+    if (stores.includes("s3")) {
+      await using store = await startSlowStore(cluster.home);
+      tables.push(await replayTable(cluster, binary, { rounds, segmentCount, store }));
+    }
   }
   if (wanted.has("changes")) tables.push(await changeTable(cluster, binary, rounds));
   if (wanted.has("chain")) tables.push(...(await chainTables(cluster, binary, rounds)));

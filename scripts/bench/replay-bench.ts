@@ -54,8 +54,10 @@ export async function replayTable(
   const pgBackRest = await pgBackRestPeer(cluster, store);
   for (const segment of segments) {
     const path = join(cluster.segmentDirectory, segment);
-    await measure([...walnut.words, "wal-push", path], walnut.options);
-    await measure([...pgBackRest.words, "archive-push", path], pgBackRest.options);
+    await Promise.all([
+      measure([...walnut.words, "wal-push", path], walnut.options),
+      measure([...pgBackRest.words, "archive-push", path], pgBackRest.options),
+    ]);
   }
   const restorers = [
     ...restorersOf(cluster, walnut, pgBackRest),
