@@ -2,6 +2,7 @@
  * `npm run test:interop`: builds servers from the Go module registry into .cache/bin, holds S3's and
  * GCS's stores to their contract on each server that this machine has, archives, backs up and
  * restores there, and writes the table of docs/storage.md. Without Go it says what was left out.
+ * Words after `--` are names of servers: only those are tried, and only their rows written.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -147,18 +148,23 @@ function cell({ passed, failed }: Counted): string {
 const BEGIN = "<!-- written by npm run test:interop -->";
 const END = "<!-- end -->";
 
-function writeTable(rows: readonly string[]): void {
+/** Writes the rows of servers that were tried, and leaves the others as they are. */
+function writeTable(tried: ReadonlyMap<string, string>): void {
   const path = join(root, "docs", "storage.md");
   const text = readFileSync(path, "utf8");
   const [start, end] = [text.indexOf(BEGIN), text.indexOf(END)];
   if (start < 0 || end < start) throw new Error(`${path} has no place for the table`);
+  const before = text.slice(start, end).split("\n");
+  const rows = SERVERS.map(
+    ({ name }) => tried.get(name) ?? before.find((line) => line.startsWith(`| ${name} |`)) ?? "",
+  );
   const head =
     "| server | version | contract | archive, back up, restore | found |\n| --- | --- | --- | --- | --- |";
-  const table = `${BEGIN}\n\n${head}\n${rows.join("\n")}\n\n`;
+  const table = `${BEGIN}\n\n${head}\n${rows.filter((row) => row !== "").join("\n")}\n\n`;
   writeFileSync(path, text.slice(0, start) + table + text.slice(end));
 }
 
-async function test(leftOut: ReadonlyMap<string, string>): Promise<number> {
+async function test(servers: readonly Server[]): Promise<number> {
   const scratch = mkdtempSync(join(tmpdir(), "walnut-interop-"));
   try {
     const suites = [
@@ -168,35 +174,39 @@ async function test(leftOut: ReadonlyMap<string, string>): Promise<number> {
     ];
     const reportFile = join(scratch, "report.xml");
     const reporter = ["--reporter=junit", `--reporter-outfile=${reportFile}`];
-    const words = ["test", "--timeout=120000", ...reporter, ...suites];
+    const titles = servers.flatMap(({ contract, roundTrip }) => [contract, `${roundTrip}$`]);
+    const filter = `--test-name-pattern=${titles.join("|")}`;
+    const words = ["test", "--timeout=120000", filter, ...reporter, ...suites];
     const env = { WALNUT_INTEROP: "1", WALNUT_LEFT_OUT: join(scratch, "left-out") };
     const { code } = await run(process.execPath, words, { env, isShown: true });
     const report = readFileSync(reportFile, "utf8");
-    const rows = SERVERS.map((server) => {
-      const [contract, roundTrip] = [server.contract, server.roundTrip].map((title) =>
-        cell(count(report, title)),
-      );
-      return `| ${server.name} | ${server.version} | ${contract} | ${roundTrip} | ${server.quirks} |`;
-    });
-    // A machine that lacks a server has nothing to say of it.
-    if (leftOut.size === 0) writeTable(rows);
-    console.log(rows.join("\n"));
+    const rows = new Map<string, string>();
+    for (const { name, version, contract, roundTrip, quirks } of servers) {
+      const cells = [contract, roundTrip].map((title) => cell(count(report, title)));
+      rows.set(name, `| ${[name, version, ...cells, quirks].join(" | ")} |`);
+    }
+    writeTable(rows);
+    console.log([...rows.values()].join("\n"));
     return code ?? 1;
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
 }
 
+const names = process.argv.slice(2);
+const unknown = names.filter((one) => SERVERS.every(({ name }) => name !== one));
+if (unknown.length > 0) throw new Error(`no server is called ${unknown.join(", ")}`);
+const wanted = SERVERS.filter(({ name }) => names.length === 0 || names.includes(name));
 const go = await run("go", ["version"]);
 const leftOut = new Map<string, string>();
-for (const server of SERVERS) {
+for (const server of wanted) {
   const isWithoutGo = server.module !== undefined && go.code !== 0;
   const reason = isWithoutGo ? "there is no Go toolchain" : await build(server);
   if (reason !== undefined) leftOut.set(server.name, reason);
 }
-const isNothingLeft = SERVERS.every(
-  ({ name, module }) => module === undefined || leftOut.has(name),
-);
-if (!isNothingLeft) process.exitCode = await test(leftOut);
+// Those of scripts/test-servers.sh alone are part of `npm test`.
+const tried = wanted.filter(({ name }) => !leftOut.has(name));
+const isNothingLeft = names.length === 0 && tried.every(({ module }) => module === undefined);
+if (!isNothingLeft && tried.length > 0) process.exitCode = await test(tried);
 for (const [name, reason] of leftOut) console.log(`left out: ${name}: ${reason}`);
 if (isNothingLeft) console.log("no server of the Go module registry was tried");

@@ -35,19 +35,20 @@ interface Store extends AsyncDisposable {
     readonly name: string;
     readonly env: Environment;
     readonly put: (file: string) => readonly string[];
+    /** Of the object that walnut has stored. */
     readonly get: (file: string) => readonly string[];
   };
 }
 
 /** rclone, told of one remote by its environment. */
-function rclone(path: string, settings: Environment): Store["plain"] {
+function rclone(folder: string, settings: Environment): Store["plain"] {
   const names = Object.entries(settings).map(([name, value]) => [`RCLONE_CONFIG_X_${name}`, value]);
   const copy = ["rclone", "copyto", "--ignore-times"];
   return {
     name: "rclone",
     env: Object.fromEntries(names),
-    put: (file) => [...copy, file, `x:${path}`],
-    get: (file) => [...copy, `x:${path}`, file],
+    put: (file) => [...copy, file, `x:${folder}/plain`],
+    get: (file) => [...copy, `x:${folder}/${KEY}`, file],
   };
 }
 
@@ -63,7 +64,7 @@ async function startS3(): Promise<Store> {
       AWS_ACCESS_KEY_ID: accessKeyId,
       AWS_SECRET_ACCESS_KEY: secretAccessKey,
     },
-    plain: rclone(`${bucket}/plain`, {
+    plain: rclone(bucket, {
       TYPE: "s3",
       PROVIDER: "Other",
       ENDPOINT: endpoint,
@@ -90,7 +91,7 @@ async function startGcs(): Promise<Store> {
       name: "curl",
       env: {},
       put: (file) => [...CURL, "-X", "POST", "-T", file, upload],
-      get: (file) => [...CURL, "-o", file, `${endpoint}/storage/v1/b/${bucket}/o/plain?alt=media`],
+      get: (file) => [...CURL, "-o", file, `${endpoint}/storage/v1/b/${bucket}/o/${KEY}?alt=media`],
     },
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
@@ -101,7 +102,7 @@ async function startAzure(): Promise<Store> {
   const { account, accessKey, endpoint, container } = server;
   const parts = [`AccountName=${account}`, `AccountKey=${accessKey}`, `BlobEndpoint=${endpoint}`];
   const sas = makeSas(container, { expiresOn: new Date(Date.now() + 24 * 3_600_000) });
-  const url = `${endpoint}/${container}/plain?${sas}`;
+  const url = (name: string) => `${endpoint}/${container}/${name}?${sas}`;
   return {
     name: "Azure (Azurite)",
     settings: {
@@ -111,8 +112,8 @@ async function startAzure(): Promise<Store> {
     plain: {
       name: "curl",
       env: {},
-      put: (file) => [...CURL, "-H", "x-ms-blob-type: BlockBlob", "-T", file, url],
-      get: (file) => [...CURL, "-o", file, url],
+      put: (file) => [...CURL, "-H", "x-ms-blob-type: BlockBlob", "-T", file, url("plain")],
+      get: (file) => [...CURL, "-o", file, url(KEY)],
     },
     [Symbol.asyncDispose]: () => server.stop(),
   };
@@ -133,7 +134,7 @@ async function startSftp(): Promise<Store> {
       SSH_PRIVATE_KEY_PATH: keyFile,
       WALNUT_SSH_KNOWN_HOSTS: join(server.directory, "known_hosts"),
     },
-    plain: rclone(join(path, "plain"), {
+    plain: rclone(path, {
       TYPE: "sftp",
       HOST: "127.0.0.1",
       PORT: `${server.port}`,
@@ -156,7 +157,7 @@ async function startSwift(): Promise<Store> {
       OS_USERNAME: USER,
       OS_PASSWORD: password,
     },
-    plain: rclone(`${server.bucket}/plain`, { TYPE: "swift", USER, KEY: password, AUTH }),
+    plain: rclone(server.bucket, { TYPE: "swift", USER, KEY: password, AUTH }),
     [Symbol.asyncDispose]: () => server.stop(),
   };
 }
@@ -171,7 +172,7 @@ async function startRclone(): Promise<Store> {
     },
     // A stream, as ours is: of a file rclone would know the length and the sum beforehand.
     plain: {
-      ...rclone(join(directory, "plain"), { TYPE: "local" }),
+      ...rclone(directory, { TYPE: "local" }),
       put: (file) => ["sh", "-c", 'exec rclone rcat "x:$0/plain" < "$1"', directory, file],
     },
     [Symbol.asyncDispose]: async () => rmSync(directory, { recursive: true }),
@@ -232,6 +233,31 @@ interface Size {
   readonly names?: readonly string[] | undefined;
 }
 
+/** One server at a time. What it has stored goes with it, and with that what it costs to hold. */
+class Served implements AsyncDisposable {
+  readonly #start: () => Promise<Store>;
+  #store: Store | undefined;
+
+  constructor(start: () => Promise<Store>) {
+    this.#start = start;
+  }
+
+  get store(): Store {
+    if (this.#store === undefined) throw new Error("no server was started");
+    return this.#store;
+  }
+
+  async renew(): Promise<void> {
+    await this[Symbol.asyncDispose]();
+    this.#store = await this.#start();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#store?.[Symbol.asyncDispose]();
+    this.#store = undefined;
+  }
+}
+
 /** Two tables for each store. Nothing is compressed or encrypted. */
 export async function storeTables(
   binary: string,
@@ -241,9 +267,10 @@ export async function storeTables(
   const tables: string[] = [];
   try {
     for (const start of await storesToRun(names)) {
-      await using store = await start();
-      const ownMiB = Math.min(sizeMiB, store.mostMiB ?? sizeMiB);
-      tables.push(...(await tablesOf(store, { binary, home, rounds, sizeMiB: ownMiB })));
+      await using served = new Served(start);
+      await served.renew();
+      const ownMiB = Math.min(sizeMiB, served.store.mostMiB ?? sizeMiB);
+      tables.push(...(await tablesOf(served, { binary, home, rounds, sizeMiB: ownMiB })));
     }
     return tables;
   } finally {
@@ -251,28 +278,40 @@ export async function storeTables(
   }
 }
 
+/** Each upload has a server of its own; downloads are of the object that was uploaded last. */
 async function tablesOf(
-  store: Store,
+  served: Served,
   { binary, home, rounds, sizeMiB }: Size & { readonly binary: string; readonly home: string },
 ): Promise<string[]> {
   const [file, copy] = [join(home, `file of ${sizeMiB} MiB`), join(home, "copy")];
   if (!existsSync(file)) writeLargeFile(file, sizeMiB);
-  const env = { ...store.settings, WALNUT_CACHE_DIR: join(home, "cache") };
-  const walnut = (name: string, ...words: readonly string[]): Contender => ({
-    name,
-    run: () => measure([binary, "st", ...words], { cwd: home, env }),
-  });
-  const plain = (words: readonly string[]): Contender => ({
-    name: store.plain.name,
-    run: () => measure(words, { cwd: home, env: store.plain.env }),
-  });
+  const { name, plain } = served.store;
+  const walnut = (...words: readonly string[]): Contender["run"] => {
+    const environment = { WALNUT_CACHE_DIR: join(home, "cache") };
+    return () => {
+      const env = { ...served.store.settings, ...environment };
+      return measure([binary, "st", ...words], { cwd: home, env });
+    };
+  };
+  const byPlain = (way: "put" | "get", path: string): Contender["run"] => {
+    return () => {
+      const { env, [way]: words } = served.store.plain;
+      return measure(words(path), { cwd: home, env });
+    };
+  };
+  const table = async (title: string, contenders: readonly Contender[]) =>
+    formatTable(`${title} of ${sizeMiB} MiB: ${name}`, await compare(contenders, rounds));
+
+  const renew = async () => await served.renew();
+  const put = walnut("put", "--no-compress", "--force", file, KEY);
+  const up = await table("Upload", [
+    { name: plain.name, prepare: renew, run: byPlain("put", file) },
+    { name: "walnut st put", prepare: renew, run: put },
+  ]);
   const fresh = async () => rmSync(copy, { force: true });
-  const put = walnut("walnut st put", "put", "--no-compress", "--force", file, KEY);
-  const get = walnut("walnut st get", "get", "--no-decompress", KEY, copy);
-  const ups = await compare([plain(store.plain.put(file)), put], rounds);
-  const downs = [plain(store.plain.get(copy)), get].map((one) => ({ ...one, prepare: fresh }));
-  return [
-    formatTable(`Upload of ${sizeMiB} MiB: ${store.name}`, ups),
-    formatTable(`Download of ${sizeMiB} MiB: ${store.name}`, await compare(downs, rounds)),
-  ];
+  const down = await table("Download", [
+    { name: plain.name, prepare: fresh, run: byPlain("get", copy) },
+    { name: "walnut st get", prepare: fresh, run: walnut("get", "--no-decompress", KEY, copy) },
+  ]);
+  return [up, down];
 }
