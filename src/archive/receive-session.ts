@@ -180,11 +180,6 @@ export class ReceiveSession {
     const promisedSegment = segmentNumberOf(promisedLsn, segmentBytes);
     const isMore = segmentNumberOf(start.startLsn, segmentBytes) < promisedSegment;
     state.promisedLsn = isMore ? promisedLsn : undefined;
-    log.info("receiving WAL", {
-      slot: name,
-      timeline: start.timeline,
-      from: formatLsn(start.startLsn),
-    });
     return start;
   }
 
@@ -235,7 +230,7 @@ export class ReceiveSession {
     { timeline, startLsn }: ReceiveStart,
     signal: AbortSignal,
   ): Promise<TimelineEnd> {
-    const { slot, isSynchronous } = this.#options;
+    const { slot, isSynchronous, log } = this.#options;
     const { shipper } = this.#parts;
     const started = await session.startPhysical({
       slot,
@@ -247,6 +242,7 @@ export class ReceiveSession {
     });
     if (!(started instanceof WalStream)) return started;
     await using stream = started;
+    log.info("receiving WAL", { slot, timeline, from: formatLsn(startLsn) });
     this.#receivedLsn = startLsn;
     const watch = new ShutdownWatch(stream, this.#options);
     shipper.onStored = () => stream.confirm(this.#positions());

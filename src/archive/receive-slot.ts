@@ -59,7 +59,8 @@ export function lostSlot(slot: string, cause?: unknown): RefusedError {
       hint:
         `Drop the slot (SELECT pg_drop_replication_slot('${slot}')), start wal-receive again, and ` +
         "take a new base backup at once: no recovery gets across the gap, unless archive_command " +
-        "has filled it. Raise max_slot_wal_keep_size, or make the store faster.",
+        "has filled it. Raise max_slot_wal_keep_size (and idle_replication_slot_timeout, if it is " +
+        "set), or make the store faster.",
     },
   );
 }

@@ -120,7 +120,7 @@ for (const major of [13, 15, 18] as const) {
     await standby.stop();
     await writeFile(join(standby.dataDirectory, "standby.signal"), "");
     await standby.start();
-    await until("the second connection", () => receiver.count(/^receiving WAL$/) > 1);
+    await until("the second connection", () => receiver.count(/^receiving WAL$/) > 2);
     await promote(standby);
     await until("the second end", () => receiver.count(/^the timeline has ended$/) > 1);
     await fill(standby, 30_000);

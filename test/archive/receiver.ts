@@ -15,7 +15,7 @@ import type { Log, LogFields } from "../../src/io/log.ts";
 import { parseWalKey } from "../../src/layout/keys.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
-import type { PutOptions } from "../../src/storage/storage.ts";
+import type { PutOptions, Storage } from "../../src/storage/storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { type Cluster, type Major, startCluster } from "../support/postgres.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
@@ -40,7 +40,7 @@ export interface Receiver extends AsyncDisposable {
 
 /** Starts to receive from the server on a port of 127.0.0.1. */
 export function startReceiver(
-  storage: ReceivingStorage,
+  storage: Storage,
   options: Partial<ReceiveOptions> & { readonly port: number; readonly cacheDirectory: string },
 ): Receiver {
   const stop = new AbortController();
