@@ -1,5 +1,5 @@
 import type { TimeNs } from "../layout/time.ts";
-import type { Lsn } from "../postgres/lsn.ts";
+import { type Lsn, lsn } from "../postgres/lsn.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import type { CommitFinder } from "./commit-finder.ts";
 import type { CommitPoint, PlacedEnd } from "./commit-scan.ts";
@@ -23,7 +23,7 @@ export interface SoughtRelation {
 export interface FindMatch {
   readonly end: PlacedEnd;
   readonly timeline: number;
-  /** The commit before it, as far as the segments that were read tell. */
+  /** The commit before it, unless a hole or the beginning of the archive is between them. */
   readonly before: CommitPoint | undefined;
   /** What it did to the relation that was looked for. */
   readonly effect: "dropped" | "rewritten" | "files removed" | undefined;
@@ -129,10 +129,11 @@ async function findBackwards(
 }
 
 async function matchesIn(
-  { finder, history }: FindPlace,
+  place: FindPlace,
   range: SegmentRun,
   judge: Judge,
 ): Promise<readonly FindMatch[]> {
+  const { finder, history } = place;
   const matches: FindMatch[] = [];
   let before: CommitPoint | undefined;
   for await (const { end, timeline } of finder.ends(history, range)) {
@@ -143,7 +144,19 @@ async function matchesIn(
     }
     if (end.kind === "commit") before = { lsn: end.lsn, timeNs: end.timeNs, xid: end.xid };
   }
-  return matches;
+  const [first, ...others] = matches;
+  if (first === undefined || first.before !== undefined) return matches;
+  return [{ ...first, before: await commitBefore(place, range.first) }, ...others];
+}
+
+/** The last commit in segments before this one, back to a hole. */
+async function commitBefore(
+  { finder, history, runs }: FindPlace,
+  number: number,
+): Promise<CommitPoint | undefined> {
+  const run = runs.find((one) => one.first < number && number <= one.last + 1);
+  if (run === undefined) return undefined;
+  return await finder.lastCommit(history, { first: run.first, last: number - 1 }, lsn(0n));
 }
 
 /** What a commit does to a relation; undefined for nothing. */

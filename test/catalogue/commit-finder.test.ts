@@ -124,4 +124,5 @@ test("what no index knows is read several at a time, from both sides", async () 
   const place = { finder, history: HISTORY, runs: [range] };
   const [found] = await find(place, { kind: "lsn", lsn: positionOf(3) });
   assert.equal(found?.end.lsn, positionOf(-1));
+  assert.equal(found?.before?.lsn, positionOf(0), "the commit before it is 13 segments away");
 });
