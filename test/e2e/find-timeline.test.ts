@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -11,6 +12,7 @@ import {
   restoreCluster,
 } from "../support/postgres.ts";
 import { type Installation, install } from "../support/repository.ts";
+import { until } from "../support/until.ts";
 
 const RELEASES: readonly Major[] = process.env["WALNUT_LONG"] === undefined ? [18] : MAJORS;
 
@@ -58,10 +60,17 @@ for (const major of RELEASES) {
     await cluster.configure({ archive_command: walnut.archiveCommand });
     await cluster.start();
     await cluster.query("create table marker (id bigserial, at timestamptz default now())");
+    await cluster.query("create table filler (id serial)");
     await cluster.query("create table victim as select generate_series(1, 500) as id");
     await walnut.mustRun("backup-push", cluster.dataDirectory);
     await cluster.query("insert into victim select generate_series(501, 600)");
     await cluster.query("begin; drop table victim; insert into marker default values; commit");
+    // Archiving notes commits after every 16 segments, before anybody asks for them.
+    while (!(await cluster.switchWal()).endsWith("F")) {
+      await cluster.query("insert into filler default values");
+    }
+    const index = join(repository, "walnut_005", "index");
+    await until("commits are noted", () => existsSync(index) && readdirSync(index).length > 0);
     await cluster.query("insert into marker default values");
     const lastXid = await cluster.value(
       "insert into marker default values returning txid_current()",
@@ -81,12 +90,17 @@ for (const major of RELEASES) {
     );
     assert.equal(found.matches.at(-1).effect, major < 15 ? "files removed" : "dropped");
     await paste(found.restore.commands, cluster);
+    // A copy has it all as well.
+    const place = { WALNUT_FILE_PREFIX: await cluster.makeDirectory("copied") };
+    const copy = await install(cluster, place, "copy");
+    const sides = ["--from", walnut.configFile, "--to", copy.configFile];
+    await walnut.mustRun("copy", ...sides, "--with-history");
     const end = join(cluster.directory, "to the end");
-    await walnut.mustRun("backup-fetch", end, "LATEST");
+    await copy.mustRun("backup-fetch", end, "LATEST");
     const sql = "select count(*) || ' ' || current_setting('archive_mode') from victim";
     assert.equal(await restored(cluster, walnut, { directory: dropped, sql }), "600 off");
     const last = "select xmin::text from marker order by id desc limit 1";
-    assert.equal(await restored(cluster, walnut, { directory: end, sql: last }), lastXid);
+    assert.equal(await restored(cluster, copy, { directory: end, sql: last }), lastXid);
 
     const byXid = JSON.parse((await walnut.mustRun("find", "--xid", lastXid, "--json")).stdout);
     assert.equal(byXid.matches[0].lsn, windows[0].to.lsn);
