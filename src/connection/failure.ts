@@ -37,6 +37,11 @@ function isServerError(error: unknown): boolean {
   return error instanceof Error && "severity" in error;
 }
 
+/** What can be done about an error of the server, where we know better than the server does. */
+export function hintOfServer(sqlState: string, text: string): string | undefined {
+  return hintOfWords(text) ?? HINTS.find(([state]) => sqlState.startsWith(state))?.[1];
+}
+
 /** DatabaseError "<action>: <what the server or the system said>"; our own errors are kept. */
 export function databaseError(action: string, error: unknown): OperationError {
   if (error instanceof OperationError) return error;
@@ -51,6 +56,16 @@ export function databaseError(action: string, error: unknown): OperationError {
 
 /** Where the words tell more than the SQLSTATE. */
 const WORD_HINTS: readonly (readonly [words: RegExp, hint: string])[] = [
+  [
+    /replication slot .* is active for PID/,
+    "Another process receives through this slot: a second wal-receive? Stop one of them, or give each a " +
+      "slot of its own by WALG_SLOTNAME. After a crash the server may need a minute to notice that the " +
+      "receiver has gone.",
+  ],
+  [
+    /permission denied to (start WAL sender|use replication slots)|superuser or replication role/,
+    "As superuser: ALTER ROLE <role> REPLICATION.",
+  ],
   [
     /max_wal_senders/,
     "Raise max_wal_senders: a remote backup needs one beside standbys and wal-receive; see " +
@@ -67,11 +82,12 @@ const WORD_HINTS: readonly (readonly [words: RegExp, hint: string])[] = [
 ];
 
 function hintOf(error: unknown, sqlState: string | undefined): string | undefined {
-  const text = textOf(error);
-  const byWords = WORD_HINTS.find(([words]) => words.test(text));
-  if (byWords !== undefined) return byWords[1];
-  if (sqlState === undefined) return NETWORK_HINTS.get(systemErrorCode(error) ?? "");
-  return HINTS.find(([state]) => sqlState.startsWith(state))?.[1] ?? serverHint(error);
+  if (sqlState !== undefined) return hintOfServer(sqlState, textOf(error)) ?? serverHint(error);
+  return hintOfWords(textOf(error)) ?? NETWORK_HINTS.get(systemErrorCode(error) ?? "");
+}
+
+function hintOfWords(text: string): string | undefined {
+  return WORD_HINTS.find(([words]) => words.test(text))?.[1];
 }
 
 /** What the server itself says there is to do. */

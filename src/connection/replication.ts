@@ -16,6 +16,7 @@ import {
 } from "./backend-message.ts";
 import { BaseBackup, type BaseBackupRequest, formatBaseBackup } from "./backup-stream.ts";
 import { connectClient } from "./connect.ts";
+import { hintOfServer } from "./failure.ts";
 import { MessageSocket } from "./message-socket.ts";
 import type { ConnectionSettings } from "./target.ts";
 import { parseTimelineEnd, type TimelineEnd, WalStream } from "./wal-stream.ts";
@@ -28,7 +29,8 @@ export class ReplicationError extends DatabaseError {
   constructor(command: string, complaint: ServerComplaint) {
     const { sqlState, message, detail, hint } = complaint;
     const more = detail === undefined ? "" : ` (${detail})`;
-    const details = hint === undefined ? {} : { hint };
+    const known = hintOfServer(sqlState, message) ?? hint;
+    const details = known === undefined ? {} : { hint: known };
     super(`${command}: ${message}${more}, SQLSTATE ${sqlState}`, details);
     this.sqlState = sqlState;
   }

@@ -20,6 +20,7 @@ for (const [error, hint] of [
     /set PGSSLMODE/,
   ],
   [refusal("28000", 'role "x" does not exist'), /^Check PGUSER/],
+  [refusal("42501", "must be superuser or replication role to start walsender"), /REPLICATION\.$/],
   [new Error("self signed certificate"), /PGSSLROOTCERT/],
   [new Error("unable to verify the first certificate"), /PGSSLROOTCERT/],
 ] as const) {

@@ -203,7 +203,10 @@ for (const major of [13, 15, 18] as const satisfies readonly Major[]) {
       await using other = await open(cluster);
       await assert.rejects(
         stream(other, "busy", from),
-        (error) => error instanceof ReplicationError && error.sqlState === "55006",
+        (error) =>
+          error instanceof ReplicationError &&
+          error.sqlState === "55006" &&
+          error.hint?.includes("a slot of its own by WALG_SLOTNAME") === true,
       );
     });
 
