@@ -4,8 +4,9 @@ import { ensureRepositoryIdentity } from "../archive/identity.ts";
 import { describeWriter } from "../archive/writer.ts";
 import { readWriterClaim, requireSameWriter } from "../archive/writer-claims.ts";
 import type { BackupStart } from "../connection/backup-session.ts";
-import type { ServerFacts } from "../connection/server-facts.ts";
+import { isArchivedByServer, type ServerFacts } from "../connection/server-facts.ts";
 import type { Session } from "../connection/session.ts";
+import { isReceiving, readSlotRow } from "../connection/slot.ts";
 import { FormatError, RefusedError, systemErrorCode } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -18,6 +19,12 @@ import { readControlFile } from "./control-file.ts";
 
 interface World {
   readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+interface ArchiverQuestion {
+  /** Of wal-receive. */
+  readonly receiverSlot?: string | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -97,19 +104,25 @@ export function requireOwnProcess(session: Session): void {
 }
 
 /**
- * Rejects with RefusedError when the server does not archive. What a standby says of that does not
- * count: its primary archives.
+ * Rejects with RefusedError when nobody archives: neither the server nor a wal-receive. What a
+ * standby says of that does not count: its primary archives. That WAL arrives is proved later.
  */
-export function requireArchiver(facts: ServerFacts): void {
-  if (facts.isInRecovery) return;
-  if (facts.archiveMode === "off" || !facts.hasArchiver) {
-    const what = facts.archiveMode === "off" ? "archive_mode is off" : "archive_command is not set";
-    throw new RefusedError(`${what}: a backup without its WAL can't be restored`, {
-      hint:
-        "Put into postgresql.conf: archive_mode = on, archive_command = 'walnut wal-push \"%p\"'. " +
-        "archive_mode needs a restart of the server.",
-    });
-  }
+export async function requireArchiver(
+  session: Session,
+  facts: ServerFacts,
+  { receiverSlot: slot = "", signal }: ArchiverQuestion,
+): Promise<void> {
+  if (facts.isInRecovery || isArchivedByServer(facts)) return;
+  const row = await readSlotRow(session, slot, { signal });
+  if (isReceiving(row)) return;
+  const what = facts.archiveMode === "off" ? "archive_mode is off" : "archive_command is not set";
+  const receiver =
+    row === undefined ? "" : `, and nobody receives through replication slot ${slot}`;
+  throw new RefusedError(`${what}${receiver}: a backup without its WAL can't be restored`, {
+    hint:
+      "Put into postgresql.conf: archive_mode = on, archive_command = 'walnut wal-push \"%p\"'. " +
+      "archive_mode needs a restart of the server. Or start `walnut wal-receive`, which needs neither.",
+  });
 }
 
 /**

@@ -16,6 +16,8 @@ export interface PushSettings {
   /** Absolute; must be the server's own. */
   readonly dataDirectory: string;
   readonly connection: ConnectionSettings;
+  /** Through which wal-receive gets WAL, if it does. */
+  readonly receiverSlot?: string | undefined;
   /** WALNUT_SERVER_NAME. */
   readonly serverName?: string | undefined;
   readonly codec: Codec;

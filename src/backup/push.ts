@@ -59,7 +59,7 @@ import {
   startBesideBase,
 } from "./push-start.ts";
 import type { SegmentRange } from "./segment-wait.ts";
-import { lastSegmentTimeoutMs, requireSameTimeline, standbyArchive } from "./standby.ts";
+import { lastSegmentTimeoutMs, requireSameTimeline, withMissingHint } from "./standby.ts";
 import { DataDirectoryWalk } from "./walk.ts";
 
 export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
@@ -74,13 +74,13 @@ export async function pushBackup(settings: PushSettings, world: PushWorld): Prom
   await using session = await connectPostgres(settings.connection, { signal });
   requireOwnProcess(session);
   const facts = await readServerFacts(session, { signal });
-  requireArchiver(facts);
+  const { receiverSlot, serverName } = settings;
+  await requireArchiver(session, facts, { receiverSlot, signal });
   const dataDirectory = await requireDataDirectory(settings.dataDirectory, facts, world);
   await lockBackup(session, { signal });
-  const { serverName } = settings;
   await requireRepository(storage, facts, { dataDirectory, serverName }, { signal });
   const startTimeNs = timeNsOf(clock.now());
-  const archive = standbyArchive(archiveOf(settings, world, dataDirectory), facts);
+  const archive = withMissingHint(archiveOf(settings, world, dataDirectory), facts);
   const resumption = await prepareResumption({ facts, dataDirectory }, settings, world);
   const place = { facts, dataDirectory, archive, resumption };
   const proof = await beginProof(session, place, settings, world);
@@ -312,7 +312,11 @@ function describeCopy(copy: Copy, { stop, walk, settings }: CopyEnd): BackupDesc
     tablespaces: walk.tablespaces,
     hasChecksums: facts.hasDataChecksums,
     base: copy.base === undefined ? catchUpBase(settings.catchUpFrom) : baseRecord(copy.base),
-    own: { changeSource: copy.reading.changeSource, ...verificationOf(copy, stop) },
+    own: {
+      changeSource: copy.reading.changeSource,
+      ...verificationOf(copy, stop),
+      isResumed: copy.resuming?.interrupted === undefined ? undefined : true,
+    },
   };
 }
 

@@ -47,7 +47,7 @@ import { EntryPacker } from "./entry-packer.ts";
 import { LABEL_PATH } from "./restore-plan.ts";
 import { ServerManifestCheck } from "./server-manifest.ts";
 import { Spool } from "./spool.ts";
-import { lastSegmentTimeoutMs, requireEarlierSegments, standbyArchive } from "./standby.ts";
+import { lastSegmentTimeoutMs, requireEarlierSegments, withMissingHint } from "./standby.ts";
 
 /** What counts for a backup of a server on another host. */
 export type RemotePushSettings = Omit<PushSettings, "dataDirectory" | "serverName">;
@@ -68,7 +68,8 @@ export async function pushRemoteBackup(
   const { storage, signal } = world;
   await using session = await connectPostgres(settings.connection, { signal });
   const facts = await readServerFacts(session, { signal });
-  requireArchiver(facts);
+  const { receiverSlot } = settings;
+  await requireArchiver(session, facts, { receiverSlot, signal });
   await lockBackup(session, { signal });
   await ensureRepositoryIdentity(storage, facts.systemId, { signal });
   await using replication = await connectReplication(settings.connection, world);
@@ -82,7 +83,7 @@ export async function pushRemoteBackup(
   // Before the start: a database that is made anew later has another transaction then.
   const databases = await readDatabaseIdentities(session, { signal });
   for (const database of databases) documents.addDatabase(database);
-  const archive = standbyArchive({ ...world, connection: settings.connection }, facts);
+  const archive = withMissingHint({ ...world, connection: settings.connection }, facts);
   const directoryMode = await readDirectoryMode(session, world);
   const remote = { session, replication, facts, directoryMode, archive, documents };
   const running = await startArchived(remote, base, settings, world);

@@ -4,7 +4,7 @@ import {
   type StandbyStart,
   startStandbyBackup,
 } from "../connection/backup-session.ts";
-import type { ServerFacts } from "../connection/server-facts.ts";
+import { isArchivedByServer, type ServerFacts } from "../connection/server-facts.ts";
 import type { Session } from "../connection/session.ts";
 import { RefusedError } from "../errors.ts";
 import { parseBackupLabel } from "../postgres/backup-label.ts";
@@ -21,14 +21,19 @@ const MISSING_HINT =
   "A standby can't end a segment; the primary archives it when it is full. Run SELECT pg_switch_wal() " +
   "there, and set archive_timeout; does the primary archive into this repository?";
 
+const RECEIVER_HINT =
+  "The server does not archive; `walnut wal-receive` does. Does it run, and into this repository? See " +
+  "its log.";
+
 interface StandbyPlace {
   readonly facts: ServerFacts;
   readonly archive: WalArchive;
 }
 
-/** Where what a standby misses comes from. */
-export function standbyArchive(archive: WalArchive, facts: ServerFacts): WalArchive {
-  return facts.isInRecovery ? { ...archive, missingHint: MISSING_HINT } : archive;
+/** Where what is missing comes from, if not from this server's archiver. */
+export function withMissingHint(archive: WalArchive, facts: ServerFacts): WalArchive {
+  if (facts.isInRecovery) return { ...archive, missingHint: MISSING_HINT };
+  return isArchivedByServer(facts) ? archive : { ...archive, missingHint: RECEIVER_HINT };
 }
 
 /** For the last segment; without a setting only a standby's wait has an end. */

@@ -2,7 +2,7 @@ import type { BackupName } from "../layout/backup-name.ts";
 import type { TimeNs } from "../layout/time.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
-import type { Catalogue, CatalogueBackup } from "./catalogue.ts";
+import { type Catalogue, type CatalogueBackup, lostHistories } from "./catalogue.ts";
 import { isIncrement } from "./chain.ts";
 import { describeCollisions, type StoredCollision } from "./collisions.ts";
 import type { PlacedTime, TimelineReport } from "./timeline-report.ts";
@@ -22,10 +22,24 @@ export interface ServerState {
   readonly lsn: Lsn;
   readonly isInRecovery: boolean;
   readonly isArchiving: boolean;
+  /** The slot of wal-receive; undefined when there is none. */
+  readonly receiver?: ReceiverState | undefined;
   readonly lastFailedWal: string | undefined;
   readonly lastFailedAt: string | undefined;
   /** Whether the last attempt of the archiver failed. */
   readonly isArchiverFailing: boolean;
+}
+
+/** What the server says of the slot through which wal-receive gets its WAL. */
+export interface ReceiverState {
+  readonly slot: string;
+  readonly isReceiving: boolean;
+  /** The server has removed WAL that it needs. */
+  readonly isLost: boolean;
+  /** The server keeps its WAL from here on. */
+  readonly restartLsn: Lsn | undefined;
+  /** Up to where the archive has what was received, also of an unfinished segment. */
+  readonly storedLsn: Lsn | undefined;
 }
 
 /** Everything on the one screen. */
@@ -60,10 +74,14 @@ export interface InfoWarning {
     | "broken-backup"
     | "unreadable-backup"
     | "hole"
+    | "lost-history"
+    | "unreadable-history"
     | "collision"
     | "unfinished-backup"
     | "archiver-failing"
     | "archiver-off"
+    | "receiver-away"
+    | "receiver-lost"
     | "archive-behind"
     | "left-behind"
     | "wrong-cluster"
@@ -85,6 +103,7 @@ export interface InfoQuery {
 const BACKUP_AGE_MAX_NS = 26n * 3_600_000_000_000n;
 /** A server that writes fast has some segments under way. */
 const LAG_SEGMENTS_MAX = 16;
+const MIB = 1024 * 1024;
 const NS_PER_HOUR = 3_600_000_000_000n;
 
 /** Puts together what is known; pure. */
@@ -100,10 +119,9 @@ export function summarizeRepository(query: InfoQuery): RepositoryInfo {
     ? segmentStart(BigInt(lastNumber) + 1n, view.segmentBytes)
     : undefined;
   const isAsked = server !== undefined && !("problem" in server);
+  const storedLsn = hasLast && isAsked ? storedEnd(query, server, lastNumber) : undefined;
   const lagBytes =
-    isAsked && archivedLsn !== undefined
-      ? Math.max(0, Number(server.lsn - archivedLsn))
-      : undefined;
+    isAsked && storedLsn !== undefined ? Math.max(0, Number(server.lsn - storedLsn)) : undefined;
   return {
     storageName: catalogue.storageName,
     systemId: lastBackup?.systemId ?? (isAsked ? server.systemId : undefined),
@@ -126,6 +144,27 @@ export function summarizeRepository(query: InfoQuery): RepositoryInfo {
       ...warnOfServer(query, lagBytes),
     ],
   };
+}
+
+/**
+ * Where the archive ends: with the newest whole segment, or in the unfinished one behind it. How
+ * much of that is stored only wal-receive knows, and tells the server.
+ */
+function storedEnd(
+  { catalogue: { wal }, view: { segmentBytes } }: InfoQuery,
+  { receiver }: ServerState,
+  lastNumber: number,
+): Lsn {
+  const endOf = (segmentNumber: number) => segmentStart(BigInt(segmentNumber) + 1n, segmentBytes);
+  const archivedLsn = endOf(lastNumber);
+  const next = lastNumber + 1;
+  const flushLsn = receiver?.storedLsn;
+  if (flushLsn === undefined || flushLsn <= archivedLsn) return archivedLsn;
+  for (let row = wal.count - 1; row >= 0; row -= 1) {
+    if (wal.kindAt(row) !== "partial" || wal.segmentNumberAt(row, segmentBytes) !== next) continue;
+    return flushLsn < endOf(next) ? flushLsn : endOf(next);
+  }
+  return archivedLsn;
 }
 
 function newestBackup(backups: readonly CatalogueBackup[]): CatalogueBackup | undefined {
@@ -182,11 +221,19 @@ function warnOfBackups(
   return warnings;
 }
 
-function warnOfWal({ report }: InfoQuery): readonly InfoWarning[] {
+function warnOfWal({ catalogue, report }: InfoQuery): readonly InfoWarning[] {
   const warnings: InfoWarning[] = [];
   const windows = report.timelines.flatMap(({ windows: some }) => some);
   if (windows.length === 0) {
     warnings.push({ code: "nothing-restorable", text: "nothing can be restored" });
+  }
+  for (const timeline of lostHistories(catalogue)) {
+    const text = `the history of timeline ${timeline} is lost: no restore from before comes to it`;
+    warnings.push({ code: "lost-history", text });
+  }
+  for (const { key, problem } of catalogue.histories) {
+    if (problem === undefined) continue;
+    warnings.push({ code: "unreadable-history", text: `${key}: ${problem}` });
   }
   for (const { holes } of report.timelines) {
     for (const { firstSegment, lastSegment, segmentCount, isIntended, givenUpCount } of holes) {
@@ -224,7 +271,8 @@ function warnOfServer(
       `${newest}: what this one writes is lost to it (docs/failover.md)`;
     warnings.push({ code: "left-behind", text });
   }
-  if (!server.isArchiving && !server.isInRecovery) {
+  warnings.push(...warnOfReceiver(server));
+  if (!server.isArchiving && !server.isInRecovery && server.receiver?.isReceiving !== true) {
     warnings.push({ code: "archiver-off", text: "the server has no archive_command in use" });
   }
   if (server.isArchiverFailing) {
@@ -237,4 +285,22 @@ function warnOfServer(
     warnings.push({ code: "archive-behind", text });
   }
   return warnings;
+}
+
+function warnOfReceiver({ receiver, lsn }: ServerState): readonly InfoWarning[] {
+  if (receiver === undefined || receiver.isReceiving) return [];
+  const { slot, isLost, restartLsn } = receiver;
+  if (isLost) {
+    const text =
+      `replication slot ${slot} was invalidated: drop it, start wal-receive, and take a base backup ` +
+      "if nothing else archives";
+    return [{ code: "receiver-lost", text }];
+  }
+  const kept = restartLsn === undefined ? "" : `, and keeps ${formatKept(lsn - restartLsn)} of WAL`;
+  const text = `nobody receives through replication slot ${slot}${kept}: start wal-receive, or drop it`;
+  return [{ code: "receiver-away", text }];
+}
+
+function formatKept(bytes: bigint): string {
+  return `${(Math.max(0, Number(bytes)) / MIB).toFixed(1)} MiB`;
 }

@@ -193,6 +193,7 @@ export function pushSettings(
   return {
     connection: config.postgres,
     serverName: config.archiveQueue.serverName,
+    receiverSlot: config.receive.slot,
     codec: codecOf(config.compressionMethod),
     zstd: codecOf("zstd"),
     level: config.compressionLevel,

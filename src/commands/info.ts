@@ -64,10 +64,17 @@ export const info: Command<InfoArguments> = {
     await using storage = await context.openStorage();
     const catalogue = await readCatalogue(storage, { signal });
     const view = walView(catalogue);
-    const options = { jobs: config.downloadConcurrency, codecJobs: config.codecJobs, signal };
+    let doneBytes = 0;
+    const onBytes = (count: number): void => {
+      doneBytes += count;
+      context.progress.update({ activity: "reading commits", doneBytes });
+    };
+    const { downloadConcurrency: jobs, codecJobs } = config;
+    const options = { jobs, codecJobs, signal, onBytes };
     const finder = await CommitFinder.open(storage, { catalogue, view }, options);
     try {
       const report = await reportTimelines({ catalogue, view, finder });
+      context.progress.end();
       const server = isOffline ? undefined : await askServer(context);
       const nowNs = timeNsOf(clock.now());
       const collisions = await readCollisions(storage, catalogue.ownKeys, { signal });
@@ -77,6 +84,7 @@ export const info: Command<InfoArguments> = {
       const shown = { state, server, config, mirrors, nowNs };
       await context.write(isJson ? toJson(shown) : toText(shown));
     } finally {
+      context.progress.end();
       await finder.close();
     }
   },
@@ -85,24 +93,35 @@ export const info: Command<InfoArguments> = {
 type Server = ServerState | { readonly problem: string } | undefined;
 
 async function askServer({ config, signal }: Context): Promise<Server> {
-  const [{ connectPostgres }, { readServerFacts }, { readArchiverHealth, readWalPosition }] =
-    await Promise.all([
-      import("../connection/connect.ts"),
-      import("../connection/server-facts.ts"),
-      import("../connection/wal-position.ts"),
-    ]);
+  const [
+    { connectPostgres },
+    { readServerFacts },
+    { readArchiverHealth, readWalPosition },
+    { isReceiving, readSlotRow },
+  ] = await Promise.all([
+    import("../connection/connect.ts"),
+    import("../connection/server-facts.ts"),
+    import("../connection/wal-position.ts"),
+    import("../connection/slot.ts"),
+  ]);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(SERVER_TIMEOUT_MS)]);
   try {
     await using session = await connectPostgres(config.postgres, { signal: limit });
     const facts = await readServerFacts(session, { signal: limit });
     const position = await readWalPosition(session, { signal: limit });
     const archiver = await readArchiverHealth(session, { signal: limit });
+    const { slot } = config.receive;
+    const row = await readSlotRow(session, slot, { signal: limit });
     return {
       ...position,
       systemId: facts.systemId,
       versionNumber: facts.versionNumber,
       isInRecovery: facts.isInRecovery,
       isArchiving: archiver.isArchiving,
+      receiver:
+        row?.isPhysical === true
+          ? { ...row, slot, isReceiving: isReceiving(row), storedLsn: row.flushLsn }
+          : undefined,
       isArchiverFailing: archiver.isFailing,
       lastFailedWal: archiver.lastFailedWal,
       lastFailedAt: archiver.lastFailedAt,

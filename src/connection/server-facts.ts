@@ -30,6 +30,11 @@ export interface ServerFacts {
   readonly statsDirectory: string | undefined;
 }
 
+/** Whether the server hands its WAL to somebody; wal-receive needs no such thing. */
+export function isArchivedByServer({ archiveMode, hasArchiver }: ServerFacts): boolean {
+  return archiveMode !== "off" && hasArchiver;
+}
+
 const FACTS = `
   SELECT current_setting('server_version_num') AS version_number,
          current_setting('data_directory') AS data_directory,

@@ -13,6 +13,8 @@ import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { holdFirstPart, HookedStorage } from "../support/hooked-storage.ts";
+import { MemoryStorage } from "../support/memory-storage.ts";
+import { startReceiver } from "../archive/receiver.ts";
 import { until } from "../support/until.ts";
 import { listen } from "../support/listening.ts";
 
@@ -269,13 +271,40 @@ describe("a server that archives", () => {
   });
 });
 
-test("archive_mode is off", async () => {
+test("archive_mode is off: then wal-receive must run, and that is enough", async () => {
   await using world = await startBackupWorld({ major: 13, settings: { archive_mode: "off" } });
+  const receiverSlot = "walg";
   await assertRefused(
     world,
-    {},
-    { message: /^archive_mode is off: a backup/, hint: /archive_mode needs a restart/ },
+    { receiverSlot },
+    {
+      message: /^archive_mode is off: a backup/,
+      hint: /archive_mode needs a restart.* wal-receive/,
+    },
   );
+  const { port } = world.cluster;
+  const cacheDirectory = await world.cluster.makeDirectory("cache");
+  const startReceiving = () => startReceiver(world.storage, { port, cacheDirectory });
+  {
+    await using receiver = startReceiving();
+    await receiver.said(/^receiving WAL$/);
+    await assertRefused(
+      world,
+      { receiverSlot, storage: new MemoryStorage(), archiveCheckTimeoutMs: 1000 },
+      { message: /did not arrive in/, hint: /does not archive; `walnut wal-receive` does/ },
+    );
+  }
+  await world.cluster.waitFor("SELECT NOT active FROM pg_replication_slots");
+  await assertRefused(
+    world,
+    { receiverSlot },
+    { message: /^archive_mode is off, and nobody receives through .* slot walg: /, hint: /start/ },
+  );
+  await using receiver = startReceiving();
+  await receiver.said(/^receiving WAL$/);
+  const { name } = await world.push({ receiverSlot });
+  await world.pushRemote({ receiverSlot });
+  assert.ok((await world.keys()).includes(sentinelKey(name)));
 });
 
 test("a role without the rights is told what it lacks", async () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readCatalogue } from "../../src/catalogue/catalogue.ts";
-import { summarizeRepository } from "../../src/catalogue/repository-info.ts";
+import { type ReceiverState, summarizeRepository } from "../../src/catalogue/repository-info.ts";
 import { walView } from "../../src/catalogue/wal-view.ts";
 import { info } from "../../src/commands/info.ts";
 import { timeline } from "../../src/commands/timeline.ts";
@@ -63,6 +63,58 @@ test("a primary on an older timeline than the archive's was left behind", async 
     [isLeft(1, false), isLeft(2, false), isLeft(3, false), isLeft(1, true)],
     [true, false, false, false],
   );
+});
+
+test("wal-receive counts: as an archiver, for the lag, and as what keeps WAL", async () => {
+  const { signal } = new AbortController();
+  const storage = new MemoryStorage();
+  for (const name of ["000000010000000000000004", "000000010000000000000005.partial"]) {
+    await storage.put(`wal_005/${name}`, bytesSource(Buffer.alloc(8192, 1)), { signal });
+  }
+  const catalogue = await readCatalogue(storage, { signal });
+  const view = walView(catalogue);
+  const infoWith = (receiver: ReceiverState | undefined) =>
+    summarizeRepository({
+      catalogue,
+      view,
+      report: { ...view, storageName: "", systemId: undefined, timelines: [], plans: [] },
+      collisions: [],
+      server: {
+        systemId: 1n,
+        versionNumber: 180_000,
+        timeline: 1,
+        lsn: parseLsn("0/5000100"),
+        isInRecovery: false,
+        isArchiving: false,
+        receiver,
+        lastFailedWal: undefined,
+        lastFailedAt: undefined,
+        isArchiverFailing: false,
+      },
+      nowNs: timeNsOf(systemClock.now()),
+    });
+  const slot = {
+    slot: "walg",
+    isReceiving: true,
+    isLost: false,
+    restartLsn: parseLsn("0/4000000"),
+    storedLsn: parseLsn("0/50000F0"),
+  };
+  const seen = (receiver: ReceiverState | undefined) => {
+    const { lagBytes, warnings } = infoWith(receiver);
+    return [lagBytes, ...warnings.slice(2).map(({ code }) => code)];
+  };
+  assert.deepEqual(seen(undefined), [0x100, "archiver-off"]);
+  assert.deepEqual(seen(slot), [0x10]);
+  // What is stored elsewhere does not count here.
+  assert.deepEqual(seen({ ...slot, storedLsn: parseLsn("0/3000000") }), [0x100]);
+  const away = { ...slot, isReceiving: false, storedLsn: undefined };
+  assert.deepEqual(seen(away), [0x100, "receiver-away", "archiver-off"]);
+  assert.match(
+    infoWith(away).warnings.at(-2)?.text ?? "",
+    /walg, and keeps 16\.0 MiB of WAL: start/,
+  );
+  assert.deepEqual(seen({ ...away, isLost: true }), [0x100, "receiver-lost", "archiver-off"]);
 });
 
 test("info warns of what somebody should look at", async () => {
