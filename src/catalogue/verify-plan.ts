@@ -132,13 +132,17 @@ export class TimeBudget {
   }
 
   /**
-   * Where time may run out a few items at once, as long as it lasts: so that parts, which are
-   * checked before segments, do not take the turn of segments that have waited longer.
+   * Where time may run out a few items of one kind at once, as long as it lasts: so that parts do
+   * not take the turn of segments that have waited longer. Else all of them.
    */
   *batches(items: readonly VerifyItem[], size: number): Generator<readonly VerifyItem[]> {
-    const step = this.#budgetMs === Infinity ? Math.max(1, items.length) : size;
-    for (let at = 0; at < items.length && (at === 0 || this.#isInTime()); at += step) {
-      yield items.slice(at, at + step);
+    if (this.#budgetMs === Infinity) return yield items;
+    for (let at = 0; at < items.length && (at === 0 || this.#isInTime());) {
+      const some = items.slice(at, at + size);
+      const end = some.findIndex(({ kind }) => kind !== some[0]?.kind);
+      const batch = end < 0 ? some : some.slice(0, end);
+      yield batch;
+      at += batch.length;
     }
   }
 

@@ -245,13 +245,16 @@ describe("a sample", () => {
   });
 
   test("of any time proves everything in the end, WAL as well as parts", async () => {
-    for (const budgetMs of [0, 4]) {
+    for (const [budgetMs, jobs] of [
+      [0, 4],
+      [4, 1],
+    ] as const) {
       const storage = await freshRepository();
       const others = storage.keys.filter((key) => /005\/base_0{8}1\d{14}2[1-4]/.test(key));
       await storage.delete(others, { signal });
       const clock = new SteppingClock();
       const onProgress = () => clock.step();
-      const sample = { ...options, level: "sample", budgetMs, clock, onProgress, jobs: 1 } as const;
+      const sample = { ...options, level: "sample", budgetMs, clock, onProgress, jobs } as const;
       let rounds = 0;
       for (let isProved = false; !isProved; rounds += 1) {
         const { findings, read, there, oldestProofMs } = await verifyRepository(storage, sample);
