@@ -4,6 +4,7 @@ import { readCatalogue } from "../../src/catalogue/catalogue.ts";
 import { judgeNames } from "../../src/catalogue/verify-names.ts";
 import { planWindows } from "../../src/catalogue/wal-windows.ts";
 import { walView } from "../../src/catalogue/wal-view.ts";
+import { info } from "../../src/commands/info.ts";
 import { timeline } from "../../src/commands/timeline.ts";
 import { walShow } from "../../src/commands/wal-show.ts";
 import { walVerify } from "../../src/commands/wal-verify.ts";
@@ -46,7 +47,7 @@ test("a timeline whose history is lost is named, unless the repository begins on
   assert.deepEqual(await findings({ ...FIRST, ...SECOND, "00000002.history": HISTORY }), []);
 });
 
-test("timeline, wal-show and wal-verify tell of a lost history, too", async () => {
+test("timeline, info, wal-show and wal-verify tell of a lost history, too", async () => {
   const lost = { ...FIRST, ...SECOND };
   const warning = /^warning: the history of a timeline is lost: no restore .*timeline.*2/;
   const position = ["--timeline", "2", "--lsn", "0/8000000"];
@@ -66,6 +67,11 @@ test("timeline, wal-show and wal-verify tell of a lost history, too", async () =
   assert.match(text.stdout, /check status: WARNING\n[^]*\nTimelines whose history is lost: 2\n$/);
   const shown = await runCommand(timeline, storage, []);
   assert.match(shown.stdout, /^timeline 2, whose history is lost: no restore from before comes/m);
+  const screen = await runCommand(info, storage, ["--offline"]);
+  assert.match(screen.stdout, /^WARNING: the history of timeline 2 is lost: no restore from/m);
+  const damaged = await archive({ ...FIRST, ...SECOND, "00000002.history": "?" });
+  const other = await runCommand(info, damaged, ["--offline"]);
+  assert.match(other.stdout, /^WARNING: wal_005\/00000002\.history: line 1 of a timeline history/m);
   const json = await runCommand(timeline, storage, ["--json"]);
   const told = JSON.parse(json.stdout).timelines.map(
     (one: { history_lost: boolean }) => one.history_lost,
