@@ -126,7 +126,10 @@ test("a browser draws backups, windows, holes and timelines, and explains them",
   const others = embedded("many", MANY) + embedded("empty", []);
   const [start = "", end = ""] = page.split('<script type="application/json"');
   const whole = `${start}${others}<script type="application/json"${end}`;
-  await writeFile(path, whole.replace("</body>", () => `<script>${VISIT}</script></body>`));
+  await writeFile(
+    path,
+    whole.replace("</body>", () => `<script>${VISIT}</script></body>`),
+  );
   const dom = dumpDocument(browser, path, { profileDirectory: join(directory.path, "profile") });
   const [, text = ""] = /<pre id="visit">(.*?)<\/pre>/s.exec(dom) ?? [];
   const seen = JSON.parse(
