@@ -40,6 +40,8 @@ export interface CatalogueBackup {
   readonly userData?: JsonValue | undefined;
   readonly compressedBytes?: number | undefined;
   readonly uncompressedBytes?: number | undefined;
+  /** Whether its name is that of an earlier try, and tells less than its start. */
+  readonly isResumed?: boolean | undefined;
   /** Pages that were found damaged when it was taken; absent = none, or nobody looked. */
   readonly corruptPages?: number | undefined;
   /** Whether its sentinel could be read: if not, little of the above is known. */
@@ -101,8 +103,8 @@ export async function readCatalogue(storage: Storage, options: CallOptions): Pro
     options,
   );
   const { wal, historyKeys, noteKeys } = listedWal;
-  const starts = backups.flatMap(({ startLsn, high, low }) =>
-    startLsn === undefined ? [] : { startLsn, high, low },
+  const starts = backups.flatMap(({ startLsn, high, low, isResumed }) =>
+    startLsn === undefined || isResumed === true ? [] : { startLsn, high, low },
   );
   const histories = await readStoredHistories(storage, historyKeys, options);
   return {
@@ -251,6 +253,7 @@ function toBackup(
     userData: sentinel?.userData ?? metadata?.userData,
     compressedBytes: sentinel?.compressedBytes,
     uncompressedBytes: sentinel?.uncompressedBytes,
+    isResumed: sentinel?.own?.isResumed,
     corruptPages: sentinel?.own?.corruptPages,
     isReadable: sentinel !== undefined,
     problems,

@@ -42,12 +42,13 @@ export function sizesOfName({ startLsn, high, low }: NamedStart): readonly numbe
 
 /**
  * The one size, in bytes, that all these names agree on; "mixed" if there is no such; undefined if
- * there are several.
+ * there are several. A name that no size explains tells nothing: it is that of an earlier try.
  */
 export function sizeOfNames(starts: readonly NamedStart[]): number | "mixed" | undefined {
   let possible: readonly number[] | undefined;
   for (const start of starts) {
     const sizes = sizesOfName(start);
+    if (sizes.length === 0) continue;
     possible = possible === undefined ? sizes : possible.filter((size) => sizes.includes(size));
   }
   if (possible === undefined) return undefined;

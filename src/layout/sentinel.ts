@@ -41,6 +41,8 @@ export interface OwnRecord {
   readonly filesMetadataHash?: string | undefined;
   /** Of a full backup that was put together: the newest backup of the chain. */
   readonly mergedFrom?: BackupName | undefined;
+  /** Whether it has the name of an earlier try, before its start; absent = not. */
+  readonly isResumed?: boolean | undefined;
 }
 
 /**
@@ -123,6 +125,7 @@ function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
     ["remote", own?.isRemote],
     ["files_metadata_xxh64", own?.filesMetadataHash],
     ["merged_from", own?.mergedFrom],
+    ["resumed", own?.isResumed],
   ]);
   return object.size === 0 ? undefined : object;
 }
@@ -138,6 +141,7 @@ function parseOwn(fields: Fields): OwnRecord | undefined {
     isRemote: own.boolean("remote"),
     filesMetadataHash: own.string("files_metadata_xxh64"),
     mergedFrom: own.string("merged_from"),
+    isResumed: own.boolean("resumed"),
   };
 }
 

@@ -19,6 +19,7 @@ import { StorageError } from "../../src/errors.ts";
 import { type Clock, systemClock } from "../../src/io/clock.ts";
 import { describeHolder } from "../../src/io/process-identity.ts";
 import { resumeFolder, sentinelKey, tarFolder } from "../../src/layout/keys.ts";
+import { readCatalogue } from "../../src/catalogue/catalogue.ts";
 import { overlay } from "../../src/storage/overlay.ts";
 import { type BackupWorld, type PushChange, startBackupWorld } from "../support/backup-world.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
@@ -118,6 +119,11 @@ async function requireClean(name: string): Promise<void> {
   assert.ok(names.length > 500);
   assert.deepEqual(names.length, new Set(names).size);
   assert.deepEqual(await world().keys(resumeFolder(name)), []);
+  // Its name tells less than its start: that must not be taken for another size of segments.
+  assert.equal((await world().sentinel(name)).own?.isResumed, true);
+  const signal = AbortSignal.timeout(60_000);
+  const { segmentBytes } = await readCatalogue(world().storage, { signal });
+  assert.equal(segmentBytes, 1024 * 1024);
 }
 
 async function restored(name: string, directory: string): Promise<string> {

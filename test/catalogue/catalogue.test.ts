@@ -100,6 +100,10 @@ describe("segment size", () => {
     assert.equal(sizeOfNames([first]), undefined);
     assert.equal(sizeOfNames([first, second]), MIB);
     assert.equal(sizeOfNames([first, second, other]), "mixed");
+    // A resumed backup has the name of its first try.
+    const resumed = { startLsn: 0x19000028n, high: 0, low: 0x13 };
+    assert.equal(sizeOfNames([resumed]), undefined);
+    assert.equal(sizeOfNames([resumed, other]), 16 * MIB);
   });
 });
 
