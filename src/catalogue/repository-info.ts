@@ -6,6 +6,7 @@ import { type Catalogue, type CatalogueBackup, lostHistories } from "./catalogue
 import { isIncrement } from "./chain.ts";
 import { describeCollisions, type StoredCollision } from "./collisions.ts";
 import type { PlacedTime, TimelineReport } from "./timeline-report.ts";
+import { describeUnfinished } from "./unfinished-backups.ts";
 import type { WalView } from "./wal-view.ts";
 
 /** Bytes and objects of one kind, as stored. */
@@ -214,8 +215,7 @@ function warnOfBackups(
     if (problem === undefined || unreadable.has(name)) continue;
     warnings.push({ code: "broken-backup", text: `${name}: ${problem}` });
   }
-  for (const { name } of catalogue.unfinished) {
-    const text = `${name} is being taken, or was given up`;
+  for (const text of describeUnfinished(catalogue)) {
     warnings.push({ code: "unfinished-backup", text });
   }
   return warnings;
