@@ -179,7 +179,8 @@ function planHoles(line: Line): readonly WalHole[] {
   );
 }
 
-function judgeHole(hole: TimelineRun, { view, onLine }: Line): WalHole {
+function judgeHole(hole: TimelineRun, line: Line): WalHole {
+  const { view, onLine } = line;
   const { segmentBytes } = view;
   const holeStart = segmentStart(BigInt(hole.first), segmentBytes);
   const holeEnd = segmentStart(BigInt(hole.last) + 1n, segmentBytes);
@@ -189,9 +190,24 @@ function judgeHole(hole: TimelineRun, { view, onLine }: Line): WalHole {
   const isNeeded = onLine.some(
     ({ startLsn, finishLsn }) => startLsn < holeEnd && finishLsn > holeStart,
   );
+  const end = replayEnd(hole, before, line);
   const isIntended =
-    isFollowed &&
-    !isNeeded &&
-    (before.length === 0 || ownEnds.some((last) => last + 1 === hole.first));
+    isFollowed && !isNeeded && (before.length === 0 || ownEnds.some((last) => last + 1 === end));
   return { ...hole, isIntended, cutBackups: before.map(({ name }) => name) };
+}
+
+/**
+ * Where replay ends before a hole, from whichever backup: at the hole, or earlier, behind which
+ * nobody comes to it. The backup that begins last gets furthest.
+ */
+function replayEnd(
+  hole: TimelineRun,
+  before: readonly BackupReach[],
+  { view, history }: Line,
+): number {
+  const last = before.at(-1);
+  if (last === undefined) return hole.first;
+  const first = Number(segmentNumberOf(last.startLsn, view.segmentBytes));
+  const [missing] = missingOnLine(view, history, { first, last: hole.first });
+  return missing?.first ?? hole.first;
 }

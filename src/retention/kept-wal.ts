@@ -60,7 +60,8 @@ export class KeptWal {
     this.#keep(timeline, segments);
     // A timeline that left within these segments begins with a copy of what was before.
     for (const { history } of this.#survey.descendants(timeline)) {
-      this.#keepPath(history, timeline, segments);
+      const left = history.ancestors.find((one) => one.timeline === timeline)?.endLsn ?? 0n;
+      if (this.#segmentOf(left) >= own.first) this.#keepPath(history, timeline, segments);
     }
   }
 
@@ -89,9 +90,13 @@ export class KeptWal {
     this.#keep(timeline, segments);
     for (const ancestor of ancestors) {
       if (ancestor.timeline <= from) continue;
-      const left = Number(ancestor.endLsn / BigInt(this.#survey.segmentBytes));
+      const left = this.#segmentOf(ancestor.endLsn);
       this.#keep(ancestor.timeline, { ...segments, last: Math.min(segments.last, left) });
     }
+  }
+
+  #segmentOf(position: bigint): number {
+    return Number(position / BigInt(this.#survey.segmentBytes));
   }
 
   #keep(timeline: number, segments: KeptSegments): void {

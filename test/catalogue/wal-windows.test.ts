@@ -221,4 +221,24 @@ describe("a hole", () => {
       assert.equal(relevant[0]?.isIntended, isIntended);
     });
   }
+
+  for (const [from, isIntended] of [
+    [6, true],
+    [7, false],
+  ] as const) {
+    test(`from segment ${from} to a fork and behind it, with own WAL to 5`, () => {
+      const lost = Array.from({ length: LAST }, (_, index) => from + index);
+      const built = build({
+        forks: [{ parent: 0, segment: 8 }],
+        missing: [new Set(lost), new Set([8, 9]), new Set(), new Set()],
+        backups: [
+          { line: 0, first: 4, length: 1 },
+          { line: 1, first: 10, length: 1 },
+        ],
+      });
+      const [, second] = planWindows(built.view, built.backups);
+      const found = second?.holes.map(({ first, last, isIntended: is }) => [first, last, is]);
+      assert.deepEqual(found, [[8, 9, isIntended]]);
+    });
+  }
 });
