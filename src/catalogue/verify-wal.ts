@@ -105,9 +105,10 @@ export async function verifyWal(
       findings.push({ kind: "damaged", subject: stored.key, text: fault });
       continue;
     }
+    // Else a timeline that ends with an unfinished one would count as never read.
+    proved.push({ timeline, first: number, last: number, atMs: options.atMs });
     if (name.endsWith(".partial")) continue;
     if (row !== undefined) options.onSound(row);
-    proved.push({ timeline, first: number, last: number, atMs: options.atMs });
     await options.index.note(timeline, number, {
       segment: name,
       commits: reading.commits,
