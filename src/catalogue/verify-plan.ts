@@ -136,7 +136,10 @@ export class TimeBudget {
    * not take the turn of segments that have waited longer. Else all of them.
    */
   *batches(items: readonly VerifyItem[], size: number): Generator<readonly VerifyItem[]> {
-    if (this.#budgetMs === Infinity) return yield items;
+    if (this.#budgetMs === Infinity) {
+      yield items;
+      return;
+    }
     for (let at = 0; at < items.length && (at === 0 || this.#isInTime());) {
       const some = items.slice(at, at + size);
       const end = some.findIndex(({ kind }) => kind !== some[0]?.kind);
