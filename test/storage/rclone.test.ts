@@ -6,13 +6,18 @@ import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { ObjectExistsError } from "../../src/errors.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import type { OpenOptions } from "../../src/storage/open.ts";
 import type { RcloneConfig } from "../../src/storage/rclone-config.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { patternSource, sha256 } from "../support/bodies.ts";
+import { TcpFaultProxy } from "../support/fault-proxy.ts";
+import type { TcpFault } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { isRcloneAvailable, localRemote } from "../support/rclone.ts";
+import { chownTree, serverUser } from "../support/server-user.ts";
+import { isSshServerAvailable, startSshServer } from "../support/ssh-server.ts";
 import { assertHalfWrittenIsTold, keysOf, text, textOf } from "./contract-lists.ts";
 import { until } from "../support/until.ts";
 
@@ -208,8 +213,63 @@ function describeFiles(): void {
   });
 }
 
+/** To an SFTP server: what passes is checked, so a wrong bit ends a connection, too. */
+const LINE_FAULTS: readonly TcpFault[] = [
+  { cutAfterBytes: 300_000 },
+  { cutAnswersAfterBytes: 6000 },
+  { corruptByte: 250_000 },
+  { cutAnswersAfterBytes: 400_000 },
+];
+
+function describeLine(): void {
+  rcloneTest("a remote behind a bad line: stored whole, read whole", async () => {
+    await using server = await startSshServer();
+    const path = join(server.stores, "far");
+    await mkdir(path);
+    await chownTree(path, serverUser());
+    await using proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: server.port });
+    let faultCount = 0;
+    proxy.rule = (connection) =>
+      connection % 2 === 1 ? LINE_FAULTS[faultCount++ % LINE_FAULTS.length] : undefined;
+    const lines = [
+      "[far]",
+      "type = sftp",
+      "host = 127.0.0.1",
+      `port = ${proxy.port}`,
+      `user = ${server.username}`,
+      `key_file = ${join(server.directory, "ed25519")}`,
+      "shell_type = unix",
+      "disable_hashcheck = true",
+    ];
+    const config = { ...localRemote(path), remote: `far:${path}`, configText: lines.join("\n") };
+    const keys = ["a/0", "a/1", "b/2", "b/3"];
+    const sizeBytes = 600_000;
+    for (const key of keys) {
+      // A process of its own begins with a connection of its own, as each command does.
+      await using storage = await open(config, { retryPolicy: { ...policy, attempts: 20 } });
+      const put = storage.put(key, patternSource(sizeBytes), { signal, ifAbsent: true });
+      await put.catch((error: unknown) => {
+        // Its own, whose answer was lost: what it holds is looked at below.
+        if (!(error instanceof ObjectExistsError)) throw error;
+      });
+    }
+    const expected = await sha256(patternSource(sizeBytes).open());
+    await using storage = await open(config, { retryPolicy: { ...policy, attempts: 20 } });
+    assert.deepEqual(await keysOf(storage, ""), keys);
+    for (const key of keys) assert.equal(await sha256(storage.get(key, { signal })), expected, key);
+    await using straight = await open(localRemote(path));
+    assert.deepEqual(await keysOf(straight, ""), keys);
+    for (const key of keys) {
+      assert.equal(await sha256(straight.get(key, { signal })), expected, key);
+    }
+    assert.ok(faultCount >= LINE_FAULTS.length, `${faultCount} faults`);
+  });
+}
+
 if (isRcloneAvailable()) {
   describeProcess();
+  if (isSshServerAvailable()) describeLine();
+  else leaveOut("rclone behind a bad line", "OpenSSH's server is not installed");
   describeFiles();
 } else {
   leaveOut("rclone store's process", "rclone is not installed");
