@@ -133,6 +133,7 @@ test("docs/FORMAT.md names every member of ours in the sentinel", () => {
       isRemote: true,
       filesMetadataHash: "0123456789abcdef",
       mergedFrom: "base",
+      isResumed: true,
     } satisfies Required<OwnRecord>,
   });
   const own = objectMember(parseJson(sentinel), "Walnut");
