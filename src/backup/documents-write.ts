@@ -21,7 +21,13 @@ import {
 } from "../layout/keys.ts";
 import type { ManifestHash } from "../layout/manifest.ts";
 import { formatMetadata } from "../layout/metadata.ts";
-import { formatSentinel, type IncrementBase, type OwnRecord } from "../layout/sentinel.ts";
+import {
+  formatSentinel,
+  type IncrementBase,
+  type OwnRecord,
+  type Sentinel,
+  sumSentinel,
+} from "../layout/sentinel.ts";
 import type { Tablespace } from "../layout/tablespace-spec.ts";
 import type { TimeNs } from "../layout/time.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
@@ -117,7 +123,9 @@ export async function writeSentinel(
   { storage, signal }: WriteOptions,
 ): Promise<void> {
   const key = sentinelKey(description.name);
-  const text = Buffer.from(sentinelText(description));
+  const hasher = await createHasher("xxh64");
+  const sentinel = sumSentinel(sentinelOf(description), (bytes) => hasher.digestOf(bytes));
+  const text = Buffer.from(formatSentinel(sentinel));
   // A catch-up backup has a base without a name.
   if (description.base !== undefined && description.base.name !== "") {
     await requireBaseThere(storage, description.base.name, { signal });
@@ -182,10 +190,10 @@ function metadataText(description: BackupDescription): string {
   });
 }
 
-function sentinelText(description: BackupDescription): string {
+function sentinelOf(description: BackupDescription): Sentinel {
   const { tablespaces, dataDirectory } = description;
   const spec = { basePrefix: dataDirectory, tablespaces };
-  return formatSentinel({
+  return {
     startLsn: description.startLsn,
     base: description.base,
     pgVersion: description.versionNumber,
@@ -203,7 +211,7 @@ function sentinelText(description: BackupDescription): string {
     dataDirectory,
     isPermanent: description.isPermanent,
     own: description.own,
-  });
+  };
 }
 
 const REMOVE_TIMEOUT_MS = 10_000;

@@ -19,7 +19,7 @@ import {
   serverManifestKey,
 } from "../layout/keys.ts";
 import { type BackupMetadata, formatMetadata } from "../layout/metadata.ts";
-import { formatSentinel, type Sentinel } from "../layout/sentinel.ts";
+import { formatSentinel, type Sentinel, sumSentinel } from "../layout/sentinel.ts";
 import { parseEntryName } from "../backup/extract-path.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import type { BackupFolder } from "./backup-folders.ts";
@@ -53,7 +53,7 @@ export async function verifyDocuments(
     readBackupDocuments(storage, name, { zstd: codecOf("zstd"), signal }),
   );
   if (documents !== undefined) {
-    await check.compareSentinel(documents);
+    await check.compareSentinel(documents, hasher);
     await check.compareFiles(documents);
   }
   const own = folder?.has("walnut_backup_manifest.zst") === true ? [serverManifestKey(name)] : [];
@@ -86,7 +86,7 @@ class DocumentsCheck {
     }
   }
 
-  async compareSentinel({ manifest }: BackupDocuments): Promise<void> {
+  async compareSentinel({ manifest }: BackupDocuments, hasher: Hasher): Promise<void> {
     const name = this.#name;
     const [sentinelPlace, metadataPlace] = [sentinelKey(name), metadataKey(name)];
     const sentinel = await this.attempt(sentinelPlace, () =>
@@ -106,7 +106,16 @@ class DocumentsCheck {
     }
     // What we wrote ourselves can only be written in one way.
     await this.#requireText(sentinelPlace, formatSentinel(sentinel));
+    this.#requireSum(sentinelPlace, sentinel, hasher);
     if (metadata !== undefined) await this.#requireText(metadataPlace, formatMetadata(metadata));
+  }
+
+  /** Sentinels of earlier releases have none. */
+  #requireSum(key: ObjectKey, sentinel: Sentinel, hasher: Hasher): void {
+    const sum = sentinel.own?.sum;
+    if (sum === undefined) return;
+    const { own } = sumSentinel(sentinel, (bytes) => hasher.digestOf(bytes));
+    if (own?.sum !== sum) this.#add(key, "it does not have the hash that it says");
   }
 
   async #readMetadata(): Promise<BackupMetadata | undefined> {

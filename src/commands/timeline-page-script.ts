@@ -12,8 +12,10 @@ export const PAGE_SCRIPT = String.raw`
   // Of many timelines each gets less room, so that more of them fit into a window.
   const isDense = report.timelines.length > 8;
   const SIZE = isDense
-    ? { lane: 52, name: 22, origin: 38, window: 6, bar: 10, wal: 19, run: 5, hole: 17, gap: 9, backup: 38, fork: 21 }
-    : { lane: 92, name: 30, origin: 47, window: 12, bar: 16, wal: 32, run: 8, hole: 29, gap: 14, backup: 62, fork: 36 };
+    ? { lane: 52, name: 22, origin: 38, window: 6, bar: 10, wal: 19, run: 5,
+        hole: 17, gap: 9, backup: 38, fork: 21 }
+    : { lane: 92, name: 30, origin: 47, window: 12, bar: 16, wal: 32, run: 8,
+        hole: 29, gap: 14, backup: 62, fork: 36 };
   const LANE = SIZE.lane;
   const state = { axis: "time", from: 0, to: 1, height: 0 };
   const lsn = (text) => {
@@ -189,14 +191,16 @@ export const PAGE_SCRIPT = String.raw`
         "\nends at " + ends + "; " + window.segments + " segments\nfrom " + window.backups.join(", ") });
     }
     for (const run of line.wal) {
-      bar(group, "wal", valueOf(at(run.start_lsn)), valueOf(at(run.end_lsn)), { y: y + SIZE.wal, height: SIZE.run, text:
+      const [start, end] = [valueOf(at(run.start_lsn)), valueOf(at(run.end_lsn))];
+      bar(group, "wal", start, end, { y: y + SIZE.wal, height: SIZE.run, text:
         "WAL " + run.first_segment + "\nto " + run.last_segment + "\n" + run.segments + " segments, " +
         run.start_lsn + " to " + run.end_lsn });
     }
     for (const hole of line.holes) {
       const before = at(hole.start_lsn, hole.last_commit_before?.time);
       const behind = at(hole.end_lsn, hole.first_commit_behind?.time);
-      bar(group, hole.intended ? "intended" : "hole", valueOf(before), valueOf(behind), { y: y + SIZE.hole, height: SIZE.gap, text:
+      const kind = hole.intended ? "intended" : "hole";
+      bar(group, kind, valueOf(before), valueOf(behind), { y: y + SIZE.hole, height: SIZE.gap, text:
         (hole.intended ? "Left out by retention: " : "HOLE: ") + hole.segments + " segments are missing\n" +
         hole.first_segment + " to " + hole.last_segment +
         "\nlast commit before: " + shown(hole.last_commit_before?.time) +

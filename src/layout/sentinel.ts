@@ -43,6 +43,8 @@ export interface OwnRecord {
   readonly mergedFrom?: BackupName | undefined;
   /** Whether it has the name of an earlier try, before its start; absent = not. */
   readonly isResumed?: boolean | undefined;
+  /** Of the whole text, as sumSentinel gives it; absent = nothing vouches for its other numbers. */
+  readonly sum?: string | undefined;
 }
 
 /**
@@ -117,6 +119,15 @@ export function formatSentinel(sentinel: Sentinel): string {
   return formatJson(object, { escape: "go" });
 }
 
+/**
+ * The same with the sum that it must have: of its text with sixteen zeros in the place of the sum.
+ * `digestOf` gives the XXH64 of bytes as 16 hex digits.
+ */
+export function sumSentinel(sentinel: Sentinel, digestOf: (bytes: Uint8Array) => string): Sentinel {
+  const withSum = (sum: string) => ({ ...sentinel, own: { ...sentinel.own, sum } });
+  return withSum(digestOf(Buffer.from(formatSentinel(withSum("0".repeat(16))))));
+}
+
 function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
   const object = jsonObject([
     ["changes", own?.changeSource],
@@ -126,6 +137,7 @@ function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
     ["files_metadata_xxh64", own?.filesMetadataHash],
     ["merged_from", own?.mergedFrom],
     ["resumed", own?.isResumed],
+    ["xxh64", own?.sum],
   ]);
   return object.size === 0 ? undefined : object;
 }
@@ -142,6 +154,7 @@ function parseOwn(fields: Fields): OwnRecord | undefined {
     filesMetadataHash: own.string("files_metadata_xxh64"),
     mergedFrom: own.string("merged_from"),
     isResumed: own.boolean("resumed"),
+    sum: own.string("xxh64"),
   };
 }
 

@@ -134,6 +134,7 @@ test("docs/FORMAT.md names every member of ours in the sentinel", () => {
       filesMetadataHash: "0123456789abcdef",
       mergedFrom: "base",
       isResumed: true,
+      sum: "0123456789abcdef",
     } satisfies Required<OwnRecord>,
   });
   const own = objectMember(parseJson(sentinel), "Walnut");

@@ -1,10 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
+import { createHasher } from "../../src/io/hash.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
 import { formatMetadata, parseMetadata } from "../../src/layout/metadata.ts";
-import { formatSentinel, parseSentinel, type Sentinel } from "../../src/layout/sentinel.ts";
+import {
+  formatSentinel,
+  parseSentinel,
+  type Sentinel,
+  sumSentinel,
+} from "../../src/layout/sentinel.ts";
 import { parseTablespaceSpec } from "../../src/layout/tablespace-spec.ts";
+import { flipBit } from "../archive/workbench.ts";
 
 const backup = "base_000000010000000000000005";
 
@@ -38,6 +45,27 @@ for (const [what, text] of [
     assert.equal(formatSentinel(parseSentinel(backup, text)), text);
   });
 }
+
+test("the sum of a sentinel tells of every bit that changed in it", async () => {
+  const hasher = await createHasher("xxh64");
+  const summed = (sentinel: Sentinel) => sumSentinel(sentinel, (bytes) => hasher.digestOf(bytes));
+  const written = { ...parseSentinel(backup, increment), own: { changeSource: "wal-deltas" } };
+  const text = Buffer.from(formatSentinel(summed(written)));
+  /** As verify looks at it. */
+  const isRight = (bytes: Buffer): boolean => {
+    try {
+      const sentinel = parseSentinel(backup, bytes.toString());
+      const isAsWritten = formatSentinel(sentinel) === bytes.toString();
+      return isAsWritten && summed(sentinel).own?.sum === sentinel.own?.sum;
+    } catch {
+      return false;
+    }
+  };
+  assert.ok(isRight(text));
+  for (let at = 0; at < text.length * 8; at += 1) {
+    assert.ok(!isRight(flipBit(text, at >> 3, at & 7)), `bit ${at & 7} of byte ${at >> 3}`);
+  }
+});
 
 test("values are read with their types", () => {
   const sentinel = parseSentinel(backup, increment);

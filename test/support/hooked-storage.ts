@@ -21,7 +21,7 @@ export interface StorageHooks {
 export function holdFirstPart(inner: Storage): {
   readonly storage: Storage;
   readonly entered: Promise<void>;
-  release(): void;
+  readonly release: () => void;
 } {
   const entered = Promise.withResolvers<void>();
   const gate = Promise.withResolvers<void>();

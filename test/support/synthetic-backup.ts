@@ -20,7 +20,7 @@ import {
 } from "../../src/layout/keys.ts";
 import { formatManifestLine, type ManifestLine } from "../../src/layout/manifest.ts";
 import { formatMetadata } from "../../src/layout/metadata.ts";
-import { formatSentinel, type Sentinel } from "../../src/layout/sentinel.ts";
+import { formatSentinel, type Sentinel, sumSentinel } from "../../src/layout/sentinel.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { formatTarHeader, tarPaddingBytes } from "../../src/tar/write.ts";
 
@@ -140,6 +140,7 @@ export async function putSyntheticBackup(
       sentinel = { ...sentinel, own: { filesMetadataHash: stored.digestOf(files) } };
   }
   await put(metadataKey(name), Buffer.from(metadataText(backup)));
+  if (isOf("walnut")) sentinel = sumSentinel(sentinel, (bytes) => stored.digestOf(bytes));
   await put(sentinelKey(name), Buffer.from(formatSentinel(sentinel)));
   return name;
 }
