@@ -213,8 +213,10 @@ class Prefetcher {
     this.#pace = afterTake(this.#pace, this.#now());
     const isAtOnce = this.#now() - this.#lastReady.atMs < AT_ONCE_MS;
     if (isAtOnce && name === this.#lastReady.name) this.#pace = afterStall(this.#pace);
-    // A segment that is waited for is where recovery is.
-    if (this.#waiting.size === 0) this.#cursor = this.#following(name);
+    // One that is waited for is where recovery is; others may be missed late, behind newer ones.
+    if (this.#waiting.size === 0 && name >= (this.#cursor ?? "")) {
+      this.#cursor = this.#following(name);
+    }
     this.#wake();
   }
 
