@@ -18,7 +18,7 @@ import { flipBit, type Workbench } from "./workbench.ts";
 const wal = await recordWal({ segmentCount: 9 });
 const foreign = await recordWal({ segmentCount: 2 });
 const { segments, segmentBytes } = wal;
-const signal = AbortSignal.timeout(120_000);
+const { signal } = new AbortController();
 const options = { timeoutMs: 20_000, signal };
 
 let rig: Prefetching;

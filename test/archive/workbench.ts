@@ -40,7 +40,7 @@ export async function openWorkbench(): Promise<Workbench> {
   const options = {
     codecJobs: 2,
     cacheDirectory: join(directory, "cache"),
-    timeoutMs: 60_000,
+    timeoutMs: 240_000,
     log: silentLog,
     signal,
   };

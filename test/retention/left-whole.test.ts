@@ -28,7 +28,7 @@ const options = {
   minimumFulls: 1,
   clock: new FakeClock(NOW_MS),
   log: silentLog,
-  signal: AbortSignal.timeout(600_000),
+  signal: new AbortController().signal,
 };
 
 /** What `verify` says of the names alone. */

@@ -17,7 +17,7 @@ const options = {
   minimumFulls: 1,
   clock: new FakeClock(NOW_MS),
   log: silentLog,
-  signal: AbortSignal.timeout(600_000),
+  signal: new AbortController().signal,
 };
 
 async function planFor(world: World, pitrDays: number): Promise<RetentionPlan | undefined> {

@@ -21,7 +21,7 @@ import { NOW_MS, objectsOf, segmentName, storageOf, type World, worlds } from ".
 
 const RUNS = process.env["WALNUT_LONG"] === undefined ? 300 : 5000;
 const DAY_MS = 86_400_000;
-const signal = AbortSignal.timeout(600_000);
+const { signal } = new AbortController();
 const options = {
   abandonedAfterMs: 6 * 3_600_000,
   clock: new FakeClock(NOW_MS),
