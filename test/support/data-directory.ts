@@ -40,7 +40,9 @@ export function makeDataDirectory(options: DataDirectoryOptions, place: Place): 
   const template = join(templates, `${major}-${segmentMiB}-${checksums}`);
   if (!existsSync(template)) addTemplate(template, options, place);
   run("cp", ["-a", "--reflink=auto", template, place.dataDirectory], { major, place });
-  giveIdentity(place.dataDirectory, randomBytes(8).readBigUInt64LE());
+  // As initdb makes them: the seconds, and what tells clusters of one second apart.
+  const seconds = BigInt(Math.floor(Date.now() / 1000));
+  giveIdentity(place.dataDirectory, (seconds << 32n) | BigInt(randomBytes(4).readUInt32LE()));
 }
 
 /** Another process may make the same one: the first stays. */
