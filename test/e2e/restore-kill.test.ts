@@ -132,6 +132,12 @@ async function requireServer(place: Place): Promise<void> {
   assert.equal(await server.value("select count(*) from items"), "302");
 }
 
+/** Killed behind pg_control it leaves them in tablespaces, which a destination links to. */
+function withoutMarks(entries: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  const mark = /^(pg_tblspc\/\d+\/)?walnut_restore\.json$/;
+  return new Map([...entries].filter(([path]) => !mark.test(path)));
+}
+
 for (const style of ["walnut", "walg"] as const) {
   test(`killed at any moment, a restore neither starts nor stands in the way: ${style}, seed ${SEED}`, async () => {
     const random = randomNumbers(SEED);
@@ -166,10 +172,8 @@ for (const style of ["walnut", "walg"] as const) {
         if (serverStarts < SERVER_STARTS) await requireNoServer(place);
         serverStarts += 1;
       }
-      assert.deepEqual(snapshot(place.destination), whole);
-      const location = new Map(snapshot(place.location));
-      location.delete("walnut_restore.json");
-      assert.deepEqual(location, wholeLocation);
+      assert.deepEqual(withoutMarks(snapshot(place.destination)), whole);
+      assert.deepEqual(withoutMarks(snapshot(place.location)), wholeLocation);
     }
     await requireServer(place);
   });
