@@ -19,7 +19,7 @@ import { Reference } from "./reference.ts";
 import { BROKEN, FORK_HOLES, SIBLING } from "./known-worlds.ts";
 import { NOW_MS, objectsOf, segmentName, storageOf, type World, worlds } from "./world.ts";
 
-const RUNS = process.env["WALNUT_LONG"] === undefined ? 300 : 5000;
+const RUNS = process.env["WALNUT_LONG"] === undefined ? 100 : 5000;
 const DAY_MS = 86_400_000;
 const { signal } = new AbortController();
 const options = {
