@@ -81,13 +81,17 @@ export async function writeDocuments(
   const base = description.base?.name || undefined;
   const header = { backup: name, systemId, hash, startLsn, hasChecksums, base };
   let filesMetadataHash: string | undefined;
+  let manifestHash: string | undefined;
   const puts: (readonly [key: string, body: ByteSource])[] = [
     [metadataKey(name), bytesSource(Buffer.from(metadataText(description)))],
     [
       manifestKey(name),
       {
         isReopenable: true,
-        open: () => zstd.compress(documents.manifest(header), { jobs: 1, signal }),
+        open: () => {
+          const stored = zstd.compress(documents.manifest(header), { jobs: 1, signal });
+          return hashed(stored, (sum) => (manifestHash = sum));
+        },
       },
     ],
   ];
@@ -101,8 +105,7 @@ export async function writeDocuments(
     async ([key, body], options) => await storage.put(key, body, options),
     { signal },
   );
-  if (filesMetadataHash === undefined) return description;
-  return { ...description, own: { ...description.own, filesMetadataHash } };
+  return { ...description, own: { ...description.own, filesMetadataHash, manifestHash } };
 }
 
 async function* hashed(stream: ByteStream, onEnd: (xxh64: string) => void): ByteStream {

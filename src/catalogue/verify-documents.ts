@@ -168,13 +168,16 @@ class DocumentsCheck {
     });
   }
 
-  /** What is in the list of files, and nowhere else. */
+  /** Both lists of files, bit by bit: nothing else tells of all that is in them. */
   compareHash({ sentinel }: BackupDocuments, hashes: ReadonlyMap<ObjectKey, StoredHash>): void {
-    const key = filesMetadataKey(this.#name);
-    const expected = sentinel.own?.filesMetadataHash;
-    const found = hashes.get(key)?.xxh64;
-    if (expected === undefined || found === undefined || found === expected) return;
-    this.#add(key, "it does not have the hash that the sentinel says");
+    for (const [key, expected] of [
+      [filesMetadataKey(this.#name), sentinel.own?.filesMetadataHash],
+      [manifestKey(this.#name), sentinel.own?.manifestHash],
+    ] as const) {
+      const found = hashes.get(key)?.xxh64;
+      if (expected === undefined || found === undefined || found === expected) continue;
+      this.#add(key, "it does not have the hash that the sentinel says");
+    }
   }
 
   /** Of a remote backup: text in zstd, which has a checksum. */

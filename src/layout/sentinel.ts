@@ -39,6 +39,8 @@ export interface OwnRecord {
   readonly corruptPages?: number | undefined;
   /** XXH64 of files_metadata.json, 16 hex digits: nothing else vouches for it. */
   readonly filesMetadataHash?: string | undefined;
+  /** The same of our manifest as stored: what compresses it may write a content in several ways. */
+  readonly manifestHash?: string | undefined;
   /** Of a full backup that was put together: the newest backup of the chain. */
   readonly mergedFrom?: BackupName | undefined;
   /** Whether it has the name of an earlier try, before its start; absent = not. */
@@ -135,6 +137,7 @@ function formatOwn(own: OwnRecord | undefined): JsonObject | undefined {
     ["corrupt_pages", integer(own?.corruptPages)],
     ["remote", own?.isRemote],
     ["files_metadata_xxh64", own?.filesMetadataHash],
+    ["manifest_xxh64", own?.manifestHash],
     ["merged_from", own?.mergedFrom],
     ["resumed", own?.isResumed],
     ["xxh64", own?.sum],
@@ -152,6 +155,7 @@ function parseOwn(fields: Fields): OwnRecord | undefined {
     corruptPages: own.integer("corrupt_pages"),
     isRemote: own.boolean("remote"),
     filesMetadataHash: own.string("files_metadata_xxh64"),
+    manifestHash: own.string("manifest_xxh64"),
     mergedFrom: own.string("merged_from"),
     isResumed: own.boolean("resumed"),
     sum: own.string("xxh64"),

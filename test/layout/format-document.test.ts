@@ -132,6 +132,7 @@ test("docs/FORMAT.md names every member of ours in the sentinel", () => {
       corruptPages: 1,
       isRemote: true,
       filesMetadataHash: "0123456789abcdef",
+      manifestHash: "0123456789abcdef",
       mergedFrom: "base",
       isResumed: true,
       sum: "0123456789abcdef",

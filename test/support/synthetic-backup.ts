@@ -132,12 +132,19 @@ export async function putSyntheticBackup(
   };
   const isOf = (other: typeof style) => style === other || style === "both";
   let sentinel = sentinelOf(backup);
-  if (isOf("walnut")) await put(manifestKey(name), await packManifest(name, backup, lines));
+  if (isOf("walnut")) {
+    const manifest = await packManifest(name, backup, lines);
+    await put(manifestKey(name), manifest);
+    sentinel = { ...sentinel, own: { ...sentinel.own, manifestHash: stored.digestOf(manifest) } };
+  }
   if (isOf("walg")) {
     const files = await packFiles(backup, packs.values());
     await put(filesMetadataKey(name), files);
     if (style === "both")
-      sentinel = { ...sentinel, own: { filesMetadataHash: stored.digestOf(files) } };
+      sentinel = {
+        ...sentinel,
+        own: { ...sentinel.own, filesMetadataHash: stored.digestOf(files) },
+      };
   }
   await put(metadataKey(name), Buffer.from(metadataText(backup)));
   if (isOf("walnut")) sentinel = sumSentinel(sentinel, (bytes) => stored.digestOf(bytes));
