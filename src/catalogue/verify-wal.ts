@@ -88,6 +88,7 @@ export async function verifyWal(
 ): Promise<WalCheckResult> {
   const findings: Finding[] = [];
   const proved: ProvedRun[] = [];
+  const damaged = new Set<string>();
   let objectCount = 0;
   const inOrder = options.items.toSorted((one, other) => one.rows.start - other.rows.start);
   const rows = new Map<SegmentObject, number>();
@@ -103,6 +104,7 @@ export async function verifyWal(
     rows.delete(reading.object);
     if (fault !== undefined) {
       findings.push({ kind: "damaged", subject: stored.key, text: fault });
+      damaged.add(`${timeline} ${number}`);
       continue;
     }
     // Else a timeline that ends with an unfinished one would count as never read.
@@ -118,7 +120,9 @@ export async function verifyWal(
     });
   }
   await options.index.flush();
-  return { findings, proved: joinRuns(proved), objectCount };
+  // Another object of the segment, or an unfinished one, may be sound: it proves nothing then.
+  const sound = proved.filter(({ timeline, first }) => !damaged.has(`${timeline} ${first}`));
+  return { findings, proved: joinRuns(sound), objectCount };
 }
 
 /** Also what decompresses alike is not as it was stored when its bytes are others. */

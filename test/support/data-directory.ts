@@ -39,7 +39,7 @@ export function makeDataDirectory(options: DataDirectoryOptions, place: Place): 
   const { major, segmentMiB = 16, checksums = true } = options;
   const template = join(templates, `${major}-${segmentMiB}-${checksums}`);
   if (!existsSync(template)) addTemplate(template, options, place);
-  run("cp", ["-a", "--reflink=auto", template, place.dataDirectory], { major, place });
+  run("cp", ["-a", template, place.dataDirectory], { major, place });
   // As initdb makes them: the seconds, and what tells clusters of one second apart.
   const seconds = BigInt(Math.floor(Date.now() / 1000));
   giveIdentity(place.dataDirectory, (seconds << 32n) | BigInt(randomBytes(4).readUInt32LE()));
