@@ -223,6 +223,15 @@ test("tests wait for events: only test/support/ knows timers", () => {
   assert.deepEqual(bad, [], "see test/support/until.ts");
 });
 
+test("properties take WALNUT_SEED: only test/support/property.ts knows fast-check", () => {
+  const bad = sourceFiles("test").filter(
+    (file) =>
+      file !== "test/support/property.ts" &&
+      /from "fast[-]check"/.test(readFileSync(join(root, file), "utf8")),
+  );
+  assert.deepEqual(bad, []);
+});
+
 test("file names are kebab-case nouns", () => {
   const banned = /(^|-)(utils?|helpers?|common|manager|handler|base|impl|new|misc)(-|\.|$)/;
   const bad = all.filter((file) => {

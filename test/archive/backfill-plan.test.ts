@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { planBackfill } from "../../src/archive/backfill-plan.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { formatHistoryName, formatSegmentName } from "../../src/postgres/wal-file.ts";

@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { type ArchiveMemory, readArchiveMemory, rememberArchive } from "../../src/archive/cache.ts";
 import { silentLog } from "../../src/io/log.ts";
 

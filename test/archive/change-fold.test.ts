@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { ChangeFold, walkChanges, type WalkedSegment } from "../../src/archive/change-fold.ts";
 import type { ByteStream } from "../../src/io/bytes.ts";
 import { type ChangeMap, formatChangeMap, parseChangeMap } from "../../src/layout/change-map.ts";

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { lstat, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, mock, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { OperationError, StorageAccessError, StorageError } from "../../src/errors.ts";
 import { walkSegment } from "../../src/postgres/wal-record.ts";

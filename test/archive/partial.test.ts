@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { findUsablePartial, partialObstacle, readPartial } from "../../src/archive/partial.ts";
 import { readAll } from "../../src/io/bytes.ts";
 import { lsn } from "../../src/postgres/lsn.ts";

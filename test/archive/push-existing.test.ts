@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { compareWithStored } from "../../src/archive/comparison.ts";
 import { inspectLocalWal } from "../../src/archive/local-wal.ts";
 import { codecOf } from "../../src/codec/table.ts";

@@ -4,7 +4,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { formatNote, parseNote, PushNotes, readFileIdentity } from "../../src/archive/push-note.ts";
 
 const NAME = "000000010000000000000003";

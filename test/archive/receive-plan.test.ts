@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { planContinuation, startAt } from "../../src/archive/receive-plan.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { type TimelineHistory, timelineOf } from "../../src/postgres/timeline-history.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { ManifestFiles, UnchangedFiles } from "../../src/backup/manifest-table.ts";
 import { PathTable } from "../../src/backup/path-table.ts";
 import type { ManifestHash } from "../../src/layout/manifest.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { PackedNames } from "../../src/backup/packed-names.ts";
 
 test("gives the names back in the order of their bytes, and leaves no string", () => {

@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { DocumentsSpool } from "../../src/backup/documents-spool.ts";
 import { PAGE_BYTES } from "../../src/backup/increment-header.ts";
 import { PageVerifier } from "../../src/backup/page-verifier.ts";

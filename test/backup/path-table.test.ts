@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { PathList, PathSet, PathValues } from "../../src/backup/path-set.ts";
 import { PathTable } from "../../src/backup/path-table.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import type { FilesIndex, FileState } from "../../src/backup/backup-documents.ts";
 import { parsePathMask } from "../../src/backup/path-mask.ts";
 import { type ChainMember, planRestore } from "../../src/backup/restore-plan.ts";

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import {
   type MissingSegment,
   type SegmentRange,

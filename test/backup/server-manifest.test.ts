@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { ServerManifestCheck } from "../../src/backup/server-manifest.ts";
 import { Spool } from "../../src/backup/spool.ts";
 import type { ServerManifestHash } from "../../src/connection/backup-stream.ts";

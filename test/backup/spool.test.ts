@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { DocumentsSpool } from "../../src/backup/documents-spool.ts";
 import { GroupedSpool, Spool } from "../../src/backup/spool.ts";
 import { readAll } from "../../src/io/bytes.ts";

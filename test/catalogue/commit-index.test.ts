@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { readCatalogue } from "../../src/catalogue/catalogue.ts";
 import { CommitFinder } from "../../src/catalogue/commit-finder.ts";
 import {

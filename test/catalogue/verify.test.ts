@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { readCatalogue } from "../../src/catalogue/catalogue.ts";
 import { CommitFinder } from "../../src/catalogue/commit-finder.ts";
 import { type VerifyOptions, verifyRepository } from "../../src/catalogue/verify.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { BackupFolders } from "../../src/catalogue/backup-folders.ts";
 import type { CatalogueBackup } from "../../src/catalogue/catalogue.ts";
 import { type SegmentRun, SegmentSet } from "../../src/catalogue/segment-set.ts";

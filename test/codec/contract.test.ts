@@ -1,7 +1,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { gzipSync } from "node:zlib";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import type { CompressionMethod } from "../../src/codec/codec.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { type ByteStream, readAll } from "../../src/io/bytes.ts";

@@ -1,6 +1,6 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { loadLz4Addon, substitute } from "../../src/codec/lz4-addon.ts";
 import { compressLz4Block, decompressLz4Block } from "../../src/codec/lz4-block.ts";
 import { sampleContent } from "../support/content.ts";

@@ -1,7 +1,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { constants, zstdCompressSync } from "node:zlib";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { ZstdFrameWalker } from "../../src/codec/zstd-frame.ts";
 import { sampleContent } from "../support/content.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { headerKeyId, isHeaderOfName, makeHeader } from "../../src/crypto/libsodium-header.ts";
 import { libsodiumKeyId } from "../../src/crypto/libsodium-key.ts";
 import { FormatError, TruncatedError, WrongKeyError } from "../../src/errors.ts";

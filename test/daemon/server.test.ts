@@ -4,7 +4,7 @@ import { existsSync, lstatSync, readdirSync, rmSync, writeFileSync } from "node:
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { callDaemon } from "../../src/daemon/client.ts";
 import { formatMessage } from "../../src/daemon/protocol.ts";
 import { DaemonServer, type DaemonServerOptions } from "../../src/daemon/server.ts";

@@ -1,7 +1,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { createHasher } from "../../src/io/hash.ts";
 import { Xxh32, xxh32 } from "../../src/io/xxh32.ts";
 import { sampleContent } from "../support/content.ts";

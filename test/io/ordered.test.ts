@@ -1,7 +1,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { Semaphore, boundedParallel, orderedJobs } from "../../src/io/ordered.ts";
 
 const never = new AbortController().signal;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { formatJson, parseJson } from "../../src/layout/json.ts";
 import { JsonReader, readJsonValues } from "../../src/layout/json-reader.ts";
 import {

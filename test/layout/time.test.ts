@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { formatTime, formatTimeUtc, parseTime, timeMsOf, timeNsOf } from "../../src/layout/time.ts";
 
 const exact = [

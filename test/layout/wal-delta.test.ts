@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { deltaName, formatWalDelta, parseWalDelta } from "../../src/layout/wal-delta.ts";
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { BlockSet } from "../../src/postgres/block-set.ts";
 import { ChangedBlocks, type ForkPlace } from "../../src/postgres/changed-blocks.ts";
 import type { RelationFile } from "../../src/postgres/relation-file.ts";

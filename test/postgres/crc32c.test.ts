@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { createWasmCrc32c } from "../../src/io/crc32c-wasm.ts";
 import { createCrc32c, loadNativeCrc32c } from "../../src/io/crc32c.ts";
 import { Crc32c, crc32c } from "../../src/postgres/crc32c.ts";

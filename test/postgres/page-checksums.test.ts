@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { pageChecksum } from "../../src/postgres/data-page.ts";
 import { PageChecksums } from "../../src/postgres/page-checksums.ts";
 import { seededRandom } from "../support/random.ts";

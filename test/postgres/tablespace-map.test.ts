@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { FormatError, TruncatedError } from "../../src/errors.ts";
 import { formatTablespaceMap, parseTablespaceMap } from "../../src/postgres/tablespace-map.ts";
 import { postgresFacts, postgresText } from "../support/postgres-fixtures.ts";

@@ -1,7 +1,7 @@
 /** Records that cross from one segment into the next, with what the first leaves open. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { type WalWalk, WalWalker } from "../../src/postgres/wal-record.ts";
 import { type RecordRecipe, SWITCH, writeWal, type WrittenWal } from "../support/wal-writer.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { FormatError } from "../../src/errors.ts";
 import { parseLsn } from "../../src/postgres/lsn.ts";
 import { walkSegment, type WalWalk, WalWalker } from "../../src/postgres/wal-record.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { readCatalogue } from "../../src/catalogue/catalogue.ts";
 import { isFailure } from "../../src/catalogue/finding.ts";
 import { judgeNames } from "../../src/catalogue/verify-names.ts";

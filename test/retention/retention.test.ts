@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { timeNsOf } from "../../src/layout/time.ts";
 import { type DeleteRequest, selectForDelete } from "../../src/retention/delete-selection.ts";

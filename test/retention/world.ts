@@ -1,4 +1,4 @@
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { formatMetadata } from "../../src/layout/metadata.ts";
 import { formatSentinel } from "../../src/layout/sentinel.ts";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { assert as check, asyncProperty, constantFrom, string, uniqueArray } from "fast-check";
 import { inByteOrder } from "../../src/storage/byte-order.ts";
 import { compareKeys } from "../../src/storage/key.ts";
+import { fc } from "../support/property.ts";
 
-const segment = string({
-  unit: constantFrom("a", "z", "/", "\uffee", "\u{1f418}"),
+const segment = fc.string({
+  unit: fc.constantFrom("a", "z", "/", "\uffee", "\u{1f418}"),
   maxLength: 5,
 });
 
@@ -17,8 +17,8 @@ async function keysInOrder(keys: readonly string[]): Promise<string[]> {
 }
 
 test("any keys in the order of UTF-16 units, or of bytes, come out in that of bytes", async () => {
-  await check(
-    asyncProperty(uniqueArray(segment), async (keys) => {
+  await fc.assert(
+    fc.asyncProperty(fc.uniqueArray(segment), async (keys) => {
       const expected = keys.toSorted(compareKeys);
       assert.deepEqual(await keysInOrder(keys.toSorted()), expected);
       assert.deepEqual(await keysInOrder(expected), expected);

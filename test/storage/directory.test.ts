@@ -15,7 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import type { ByteStream } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";

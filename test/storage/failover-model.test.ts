@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../../src/errors.ts";
 import type { StorageUse } from "../../src/storage/failover-open.ts";
 import type { Storage } from "../../src/storage/storage.ts";

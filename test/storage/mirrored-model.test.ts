@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { StorageError } from "../../src/errors.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { OperationError } from "../../src/errors.ts";
 import { readAll } from "../../src/io/bytes.ts";
 import { readTar, type TarEntry } from "../../src/tar/read.ts";

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, readlinkSync, rmSync, statSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import { fc } from "../support/property.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { readTar } from "../../src/tar/read.ts";
 import { formatTarHeader, packTar, tarPaddingBytes, type TarMember } from "../../src/tar/write.ts";
