@@ -10,7 +10,14 @@ import { lsn } from "../postgres/lsn.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { ObjectKey } from "../storage/storage.ts";
 import { segmentsPerHigh } from "./wal-objects.ts";
-import { lineOfBackup, lineParts, missingOnLine, type TimelineRun } from "./wal-line.ts";
+import type { SegmentRun } from "./segment-set.ts";
+import {
+  endTimelineOf,
+  lineOfBackup,
+  missingOnLine,
+  ownParts,
+  type TimelineRun,
+} from "./wal-line.ts";
 import { historyOf, type WalView, walView } from "./wal-view.ts";
 
 /** What is copied, in this order; a repository that lacks the rest holds no broken backup. */
@@ -105,23 +112,28 @@ function requireWholeChain(
   );
 }
 
-/** Objects of the segments from the backup's start to its end; none may be missing. */
-function ownRows(
-  { wal, storageName }: Catalogue,
-  view: WalView,
-  backup: CatalogueBackup,
-): readonly number[] {
+/** Segments from the backup's start to its end. */
+function ownRange({ segmentBytes }: WalView, backup: CatalogueBackup): SegmentRun {
   const { startLsn, finishLsn, name } = backup;
   if (startLsn === undefined || finishLsn === undefined) {
     throw new RefusedError(`backup ${name} does not record where it starts and ends`, {
       hint: "Nothing was copied. Copy such a backup with all WAL, by the store's own means.",
     });
   }
-  const size = BigInt(view.segmentBytes);
-  const named = backup.high * segmentsPerHigh(view.segmentBytes) + backup.low;
+  const size = BigInt(segmentBytes);
+  const named = backup.high * segmentsPerHigh(segmentBytes) + backup.low;
   const first = Math.min(named, Number(startLsn / size));
-  const last = Math.max(first, Number((finishLsn - 1n) / size));
-  const range = { first, last };
+  return { first, last: Math.max(first, Number((finishLsn - 1n) / size)) };
+}
+
+/** Objects of these segments; none may be missing. */
+function ownRows(
+  { wal, storageName }: Catalogue,
+  view: WalView,
+  backup: CatalogueBackup,
+): readonly number[] {
+  const { name } = backup;
+  const range = ownRange(view, backup);
   const line = lineOfBackup(view, backup, range);
   const [missing] = missingOnLine(view, line, range);
   if (missing !== undefined) {
@@ -132,7 +144,7 @@ function ownRows(
       { hint: "Nothing was copied: the copy could not be restored, and neither can the original." },
     );
   }
-  return [...lineParts(view, line, range)].flatMap((part) => [...rowsIn(wal, view, part)]);
+  return [...ownParts(view, backup, range)].flatMap((part) => [...rowsIn(wal, view, part)]);
 }
 
 /** What can be replayed from the backups on: later segments, and timelines that follow. */
@@ -141,11 +153,15 @@ function* rowsBehind(
   view: WalView,
   backups: readonly CatalogueBackup[],
 ): Generator<number> {
+  const ends = new Map(
+    backups.map((backup) => [backup, endTimelineOf(view, backup, ownRange(view, backup))]),
+  );
   for (const timeline of view.timelines) {
     const starts = backups.flatMap((backup) => {
       if (!view.histories.has(timeline) && timeline > backup.timeline) return 0;
       const { startLsn = 0n, finishLsn = startLsn } = backup;
-      const isBehind = isOnHistory(historyOf(view, timeline), backup.timeline, lsn(finishLsn));
+      const ended = ends.get(backup) ?? backup.timeline;
+      const isBehind = isOnHistory(historyOf(view, timeline), ended, lsn(finishLsn));
       return isBehind ? Number(startLsn / BigInt(view.segmentBytes)) : [];
     });
     if (starts.length === 0) continue;

@@ -1,5 +1,5 @@
 import { lsn } from "../postgres/lsn.ts";
-import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import { type TimelineHistory, timelineOf } from "../postgres/timeline-history.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import type { SegmentRun } from "./segment-set.ts";
 import { segmentTimeline } from "./wal-integrity.ts";
@@ -28,9 +28,12 @@ export function* lineParts(
   }
 }
 
+/** What lines of history are judged by. */
+export type LineView = Pick<WalView, "segmentBytes" | "sets" | "histories">;
+
 /** What is missing of a line of history. */
 export function missingOnLine(
-  view: WalView,
+  view: Pick<WalView, "segmentBytes" | "sets">,
   history: TimelineHistory,
   range: SegmentRun,
 ): readonly TimelineRun[] {
@@ -42,22 +45,65 @@ export function missingOnLine(
   );
 }
 
+/** What of a backup tells its line. */
+export type BackupSpan = Pick<CatalogueBackup, "timeline" | "startLsn" | "finishLsn">;
+
 /**
  * The line on which a backup becomes consistent: its own timeline's, unless segments of `needed`
  * are missing there and all is there on the way to a newer one. Where that left it in the segment
- * in which the backup ended, the newer timeline's file is the one that was archived.
+ * in which the backup ended, the newer timeline's file is the one that was archived. And a standby
+ * may have followed its primary to another timeline before its backup ended: that is believed if
+ * the archive has nothing of its own timeline behind the segment in which it was left.
+ *
+ * @source do_pg_backup_stop, src/backend/access/transam/xlog.c: minRecoveryPointTLI
  */
 export function lineOfBackup(
-  view: WalView,
-  { timeline, finishLsn = 0n }: Pick<CatalogueBackup, "timeline" | "finishLsn">,
+  view: LineView,
+  { timeline, startLsn = 0n, finishLsn = 0n }: BackupSpan,
   needed: SegmentRun,
 ): TimelineHistory {
   const own = historyOf(view, timeline);
-  const later = [...view.histories.values()].filter((history) =>
-    isOnHistory(history, timeline, lsn(finishLsn)),
-  );
   const isWhole = (line: TimelineHistory) => missingOnLine(view, line, needed).length === 0;
-  return [own, ...later].find(isWhole) ?? own;
+  if (isWhole(own)) return own;
+  const lastOwn = view.sets.get(timeline)?.runs.at(-1)?.last ?? -1;
+  const lines = [...view.histories.values()].flatMap((history) => {
+    const left = history.ancestors.find((one) => one.timeline === timeline)?.endLsn;
+    if (left === undefined || left < startLsn) return [];
+    const isFollowed = left < finishLsn;
+    if (isFollowed && lastOwn > Number(left / BigInt(view.segmentBytes))) return [];
+    return [{ history, isFollowed }];
+  });
+  const inOrder = lines.toSorted((one, other) => Number(one.isFollowed) - Number(other.isFollowed));
+  return inOrder.find(({ history }) => isWhole(history))?.history ?? own;
+}
+
+/** The timeline on which a backup ended. */
+export function endTimelineOf(view: LineView, backup: BackupSpan, needed: SegmentRun): number {
+  const line = lineOfBackup(view, backup, needed);
+  const { timeline, finishLsn = 0n } = backup;
+  return line.timeline === timeline ? timeline : timelineOf(line, lsn(finishLsn - 1n));
+}
+
+/**
+ * All files of a backup's own WAL: those of its line, and of timelines that left it behind the
+ * backup's end, in its last segment. Without these a restore that asks for a newer timeline would
+ * take the older one's file instead, and replay in it what was given up.
+ *
+ * @source XLogFileReadAnyTLI, src/backend/access/transam/xlogrecovery.c
+ */
+export function* ownParts(
+  view: LineView,
+  backup: BackupSpan,
+  needed: SegmentRun,
+): Generator<TimelineRun> {
+  yield* lineParts(view, lineOfBackup(view, backup, needed), needed);
+  const ended = endTimelineOf(view, backup, needed);
+  for (const history of view.histories.values()) {
+    const left = history.ancestors.find((one) => one.timeline === ended)?.endLsn;
+    if (left === undefined || left < (backup.finishLsn ?? 0n)) continue;
+    const first = Number(left / BigInt(view.segmentBytes));
+    yield* lineParts(view, history, { first, last: needed.last });
+  }
 }
 
 /** A missing segment with others behind it. */

@@ -35,7 +35,10 @@ export function walView(catalogue: Catalogue): WalView {
 }
 
 /** The history of a timeline, or one without ancestors where the archive has none. */
-export function historyOf({ histories }: WalView, timeline: number): TimelineHistory {
+export function historyOf(
+  { histories }: Pick<WalView, "histories">,
+  timeline: number,
+): TimelineHistory {
   return histories.get(timeline) ?? { timeline, ancestors: [] };
 }
 

@@ -4,13 +4,15 @@ import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-fil
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import { type BackupsByName, findChainFault } from "./chain.ts";
-import { lineOfBackup, missingOnLine, type TimelineRun } from "./wal-line.ts";
+import { endTimelineOf, lineOfBackup, missingOnLine, type TimelineRun } from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
 export interface BackupReach {
   readonly name: BackupName;
   readonly timeline: number;
+  /** Another than `timeline` where a standby followed its primary meanwhile. */
+  readonly endTimeline: number;
   readonly startLsn: Lsn;
   readonly finishLsn: Lsn;
   /** Segments that it needs to become consistent and the archive lacks. */
@@ -86,6 +88,7 @@ function reachOf(
   return {
     name,
     timeline,
+    endTimeline: endTimelineOf(view, backup, needed),
     startLsn: lsn(startLsn),
     finishLsn: lsn(finishLsn),
     missing: missingOnLine(view, lineOfBackup(view, backup, needed), needed),
@@ -100,16 +103,18 @@ function planTimeline(
 ): TimelinePlan {
   const history = historyOf(view, timeline);
   const parent = history.ancestors.at(-1);
-  const onLine = reaches
-    .filter(({ timeline: own, finishLsn }) => isOnHistory(history, own, finishLsn))
-    .toSorted((one, other) => (one.startLsn < other.startLsn ? -1 : 1));
-  const line = { view, history, forkLsn: parent?.endLsn ?? lsn(0n), onLine };
+  const inOrder = reaches.toSorted((one, other) => (one.startLsn < other.startLsn ? -1 : 1));
+  const onLine = inOrder.filter(({ endTimeline, finishLsn }) =>
+    isOnHistory(history, endTimeline, finishLsn),
+  );
+  const begun = inOrder.filter((reach) => isOnHistory(history, reach.timeline, reach.startLsn));
+  const line = { view, history, forkLsn: parent?.endLsn ?? lsn(0n), onLine, begun };
   return {
     timeline,
     parentTimeline: parent?.timeline ?? 0,
     forkLsn: line.forkLsn,
     leftAt: leavers(view, timeline),
-    backups: onLine.filter((reach) => reach.timeline === timeline),
+    backups: inOrder.filter((reach) => reach.timeline === timeline),
     windows: planTimelineWindows(line),
     holes: planHoles(line),
   };
@@ -119,8 +124,10 @@ interface Line {
   readonly view: WalView;
   readonly history: TimelineHistory;
   readonly forkLsn: Lsn;
-  /** By start. */
+  /** Backups that end on the line, by start. */
   readonly onLine: readonly BackupReach[];
+  /** Those that begin on it, wherever they end. */
+  readonly begun: readonly BackupReach[];
 }
 
 function leavers({ histories }: WalView, timeline: number): TimelinePlan["leftAt"] {
@@ -180,12 +187,12 @@ function planHoles(line: Line): readonly WalHole[] {
 }
 
 function judgeHole(hole: TimelineRun, line: Line): WalHole {
-  const { view, onLine } = line;
+  const { view, onLine, begun } = line;
   const { segmentBytes } = view;
   const holeStart = segmentStart(BigInt(hole.first), segmentBytes);
   const holeEnd = segmentStart(BigInt(hole.last) + 1n, segmentBytes);
   const before = onLine.filter(({ startLsn }) => startLsn < holeStart);
-  const isFollowed = onLine.some(({ startLsn }) => startLsn >= holeEnd);
+  const isFollowed = begun.some(({ startLsn }) => startLsn >= holeEnd);
   const ownEnds = before.map(({ finishLsn }) => Number(segmentOfEnd(finishLsn, segmentBytes)));
   const isNeeded = onLine.some(
     ({ startLsn, finishLsn }) => startLsn < holeEnd && finishLsn > holeStart,

@@ -1,4 +1,5 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
+import { lineOfBackup, missingOnLine, ownParts } from "../catalogue/wal-line.ts";
 import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { lsn } from "../postgres/lsn.ts";
 import type { Survey } from "./survey.ts";
@@ -15,8 +16,9 @@ export interface KeptSegments {
 export interface ReplayStart {
   readonly timeline: number;
   readonly segmentNumber: number;
-  /** Where replay must have got before it may follow another timeline. */
+  /** Where replay must have got before it may follow another timeline, and on which. */
   readonly consistentLsn: bigint;
+  readonly consistentTimeline: number;
   readonly reason: string;
 }
 
@@ -31,7 +33,7 @@ export class KeptWal {
 
   /** Everything that can be replayed from there: later WAL, and that of all timelines behind it. */
   keepFrom(start: ReplayStart): void {
-    const { timeline, segmentNumber, reason } = start;
+    const { timeline, segmentNumber, consistentLsn, consistentTimeline, reason } = start;
     this.#keep(timeline, { first: segmentNumber, last: Infinity, reason });
     for (const other of this.#survey.timelines) {
       if (other <= timeline) continue;
@@ -40,7 +42,7 @@ export class KeptWal {
         this.#keep(other, { first: 0, last: Infinity, reason: unknownReason(other) });
         continue;
       }
-      if (isOnHistory(history, timeline, lsn(start.consistentLsn))) {
+      if (isOnHistory(history, consistentTimeline, lsn(consistentLsn))) {
         this.#keepPath(history, timeline, { first: 0, last: Infinity, reason });
       }
     }
@@ -53,12 +55,21 @@ export class KeptWal {
     if (own === undefined || finishLsn === undefined) {
       const reason = `WAL from backup ${name} on, whose end is not recorded`;
       const segmentNumber = this.#survey.nameSegment(backup);
-      this.keepFrom({ timeline, segmentNumber, consistentLsn: startLsn, reason });
+      const consistent = { consistentLsn: startLsn, consistentTimeline: timeline };
+      this.keepFrom({ timeline, segmentNumber, ...consistent, reason });
       return;
     }
-    const segments = { ...own, reason: `own WAL of backup ${name}` };
+    const reason = `own WAL of backup ${name}`;
+    const line = lineOfBackup(this.#survey, backup, own);
+    if (missingOnLine(this.#survey, line, own).length === 0) {
+      for (const { timeline: holder, ...part } of ownParts(this.#survey, backup, own)) {
+        this.#keep(holder, { ...part, reason });
+      }
+      return;
+    }
+    // Nobody can tell which of what is there it needs beside what is missing.
+    const segments = { ...own, reason };
     this.#keep(timeline, segments);
-    // A timeline that left within these segments begins with a copy of what was before.
     for (const { history } of this.#survey.descendants(timeline)) {
       const left = history.ancestors.find((one) => one.timeline === timeline)?.endLsn ?? 0n;
       if (this.#segmentOf(left) >= own.first) this.#keepPath(history, timeline, segments);

@@ -5,7 +5,7 @@ import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { RetentionPlan } from "./plan.ts";
 import { isFull, isSound } from "./policy.ts";
 import type { Survey } from "./survey.ts";
-import { byEnd, findFault, wayToNewest } from "./wholeness.ts";
+import { byEnd, endTimeline, findFault, wayToNewest } from "./wholeness.ts";
 
 /** Violations that are named at most. */
 const MAX_SHOWN = 5;
@@ -82,13 +82,17 @@ function firstLost(
   const size = BigInt(survey.segmentBytes);
   const start = Number((backup.startLsn ?? 0n) / size) || survey.nameSegment(backup);
   const consistent = backup.finishLsn ?? backup.startLsn ?? 0n;
-  const ranges = [{ timeline: backup.timeline, first: start, last: Infinity }];
-  for (const { timeline, history } of survey.descendants(backup.timeline)) {
-    const left = history.ancestors.find((one) => one.timeline === backup.timeline)?.endLsn ?? 0n;
+  const ended = endTimeline(survey, backup);
+  const ranges = [
+    { timeline: backup.timeline, first: start, last: Infinity },
+    { timeline: ended, first: start, last: Infinity },
+  ];
+  for (const { timeline, history } of survey.descendants(ended)) {
+    const left = history.ancestors.find((one) => one.timeline === ended)?.endLsn ?? 0n;
     if (left < consistent) continue;
     ranges.push({ timeline, first: 0, last: Infinity });
     for (const { timeline: between, endLsn } of history.ancestors) {
-      if (between <= backup.timeline) continue;
+      if (between <= ended) continue;
       ranges.push({ timeline: between, first: 0, last: Number(endLsn / size) });
     }
   }

@@ -15,7 +15,7 @@ import {
   mergeStartOf,
 } from "./unfinished.ts";
 import { decideWal, type WalDecisions } from "./wal-decisions.ts";
-import { wayToNewest } from "./wholeness.ts";
+import { endTimeline, wayToNewest } from "./wholeness.ts";
 
 /** What happens to one backup, and why. */
 export interface PlannedBackup {
@@ -229,7 +229,9 @@ function keptWal(
     if (!isKept || !mayBeRunning) continue;
     const segmentNumber = survey.nameSegment(one);
     const reason = `WAL for ${one.name}, which may be being taken`;
-    wal.keepFrom({ timeline: one.timeline, segmentNumber, consistentLsn: 0n, reason });
+    const { timeline } = one;
+    const consistent = { consistentLsn: 0n, consistentTimeline: timeline };
+    wal.keepFrom({ timeline, segmentNumber, ...consistent, reason });
   }
   const newest = survey.timelines.at(-1);
   if (newest !== undefined && !way.isLed) {
@@ -246,6 +248,7 @@ function startOf(survey: Survey, backup: CatalogueBackup, reason: string): Repla
     timeline,
     segmentNumber: startLsn === undefined ? named : Math.min(named, recorded),
     consistentLsn: finishLsn ?? startLsn ?? 0n,
+    consistentTimeline: endTimeline(survey, backup),
     reason,
   };
 }

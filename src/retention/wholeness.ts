@@ -1,7 +1,12 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { findChainFault } from "../catalogue/chain.ts";
-import type { SegmentSet } from "../catalogue/segment-set.ts";
-import { firstHoleOnLine, type LineHole } from "../catalogue/wal-line.ts";
+import {
+  endTimelineOf,
+  firstHoleOnLine,
+  type LineHole,
+  lineOfBackup,
+  missingOnLine,
+} from "../catalogue/wal-line.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { isOnHistory } from "../postgres/timeline-history.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
@@ -19,8 +24,17 @@ export function findFault(survey: Survey, backup: CatalogueBackup): string | und
 function findMissingWal(survey: Survey, backup: CatalogueBackup): string | undefined {
   const range = ownSegments(survey, backup);
   if (range === undefined) return undefined;
-  const missing = missingOnAPath(survey, backup, range);
-  return missing === undefined ? undefined : `its WAL segment ${missing} is missing`;
+  const [missing] = missingOnLine(survey, lineOfBackup(survey, backup, range), range);
+  if (missing === undefined) return undefined;
+  const { timeline, first } = missing;
+  const segment = formatSegmentName(timeline, BigInt(first), survey.segmentBytes);
+  return `its WAL segment ${segment} is missing`;
+}
+
+/** The timeline on which a backup ended: another than its own where a standby followed its primary. */
+export function endTimeline(survey: Survey, backup: CatalogueBackup): number {
+  const range = ownSegments(survey, backup);
+  return range === undefined ? backup.timeline : endTimelineOf(survey, backup, range);
 }
 
 /** Orders backups by where they can be consistent at the earliest. */
@@ -65,7 +79,9 @@ export function wayToNewest(survey: Survey, backup: CatalogueBackup): WayToNewes
   const newest = survey.timelines.at(-1) ?? timeline;
   const known = survey.histories.get(newest);
   const history = known ?? { timeline, ancestors: [] };
-  const isOn = known === undefined || isOnHistory(known, timeline, lsn(finishLsn ?? startLsn));
+  const consistentLsn = lsn(finishLsn ?? startLsn);
+  const isOn =
+    known === undefined || isOnHistory(known, endTimeline(survey, backup), consistentLsn);
   if (!isOn) return undefined;
   const own = ownSegments(survey, backup);
   const first = own?.first ?? survey.nameSegment(backup);
@@ -83,26 +99,4 @@ export interface WayToNewest {
   readonly first: number;
   /** Where it ends before the archive does. */
   readonly hole: LineHole | undefined;
-}
-
-/** A backup of a standby may have followed its primary to another timeline while it was taken. */
-function missingOnAPath(
-  survey: Survey,
-  backup: CatalogueBackup,
-  { first, last }: OwnSegments,
-): string | undefined {
-  const set = survey.sets.get(backup.timeline);
-  const missing = firstMissing(set, first, last);
-  if (missing === undefined) return undefined;
-  for (const { timeline, history } of survey.descendants(backup.timeline)) {
-    const leftLsn = history.ancestors.find((one) => one.timeline === backup.timeline)?.endLsn;
-    const left = Number((leftLsn ?? 0n) / BigInt(survey.segmentBytes));
-    if (left < first || left > missing) continue;
-    if (firstMissing(survey.sets.get(timeline), left, last) === undefined) return undefined;
-  }
-  return formatSegmentName(backup.timeline, BigInt(missing), survey.segmentBytes);
-}
-
-function firstMissing(set: SegmentSet | undefined, first: number, last: number) {
-  return set === undefined ? first : set.firstMissing(first, last);
 }

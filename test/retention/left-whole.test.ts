@@ -41,13 +41,16 @@ async function findings(storage: MemoryStorage) {
 
 const DAY_MS = 86_400_000;
 
-function backup(timeline: number, segment: number, ageDays: number): WorldBackup {
+function backup(
+  [timeline, segment, lastSegment = segment + 1]: readonly [number, number, number?],
+  ageDays: number,
+): WorldBackup {
   const startMs = NOW_MS - ageDays * DAY_MS;
   return {
     name: `base_${segmentName(timeline, segment)}`,
     timeline,
     segment,
-    lastSegment: segment + 1,
+    lastSegment,
     base: undefined,
     startMs,
     finishMs: startMs + 1000,
@@ -64,7 +67,30 @@ const ACROSS_A_FORK: World = {
     { id: 1, parent: 0, forkSegment: 1, endSegment: 20, holes: [], hasHistory: false },
     { id: 2, parent: 1, forkSegment: 20, endSegment: 40, holes: [], hasHistory: true },
   ],
-  backups: [backup(1, 10, 20), backup(2, 30, 2)],
+  backups: [backup([1, 10], 20), backup([2, 30], 2)],
+};
+
+/** Timeline 2 left before the first backup ended: that needs none of its WAL. */
+const LEFT_WITHIN: World = {
+  timelines: [
+    { id: 1, parent: 0, forkSegment: 50, endSegment: 55, holes: [], hasHistory: false },
+    { id: 2, parent: 1, forkSegment: 50, endSegment: 65, holes: [], hasHistory: true },
+  ],
+  backups: [backup([1, 50, 52], 20), backup([2, 51, 51], 10), backup([2, 54, 54], 2)].map(
+    (one) => ({ ...one, isPermanent: true }),
+  ),
+};
+
+/** The first backup is of a standby, which followed its primary to timeline 2. */
+const FOLLOWED: World = {
+  timelines: [
+    { id: 1, parent: 0, forkSegment: 10, endSegment: 21, holes: [], hasHistory: false },
+    { id: 2, parent: 1, forkSegment: 20, endSegment: 40, holes: [], hasHistory: true },
+  ],
+  backups: [backup([1, 10], 30), backup([1, 19, 22], 20), backup([2, 30], 2)].map((one) => ({
+    ...one,
+    isPermanent: true,
+  })),
 };
 
 test("where verify found nothing wrong, it finds nothing wrong behind expire", async () => {
@@ -97,7 +123,7 @@ test("where verify found nothing wrong, it finds nothing wrong behind expire", a
         assert.deepEqual(faults, []);
       },
     ),
-    { numRuns: RUNS, examples: [[ACROSS_A_FORK, 1, 3]] },
+    { numRuns: RUNS, examples: [ACROSS_A_FORK, LEFT_WITHIN, FOLLOWED].map((one) => [one, 1, 3]) },
   );
   assert.ok(judged > RUNS / 10, `${judged} of ${RUNS} were judged`);
 });
