@@ -1,6 +1,6 @@
 import { readStoredWal, type StoredWal } from "../archive/stored-wal.ts";
 import { ObjectNotFoundError, OperationError } from "../errors.ts";
-import type { ByteStream } from "../io/bytes.ts";
+import { type ByteStream, readChunks } from "../io/bytes.ts";
 import { loadNativeCrc32c } from "../io/crc32c.ts";
 import { freed } from "../io/freed.ts";
 import type { Hasher } from "../io/hash.ts";
@@ -138,14 +138,7 @@ class Reader {
 
   async buffered(load: Load): Promise<Load> {
     try {
-      const limit = this.#options.segmentBytes * 2;
-      const chunks: Buffer[] = [];
-      let sizeBytes = 0;
-      for await (const chunk of load.content) {
-        sizeBytes += chunk.length;
-        if (sizeBytes > limit) throw new RangeError(`stream is longer than ${limit} bytes`);
-        chunks.push(Buffer.from(chunk));
-      }
+      const chunks = await readChunks(load.content, this.#options.segmentBytes * 2);
       return { ...load, content: freed(once(...chunks)) };
     } catch (error) {
       const fault = this.#faultOf(error);

@@ -95,12 +95,18 @@ interface Place {
   readonly finder: CommitFinder;
 }
 
+interface Reporting extends Place {
+  /** Timelines whose history the archive lacks. */
+  readonly lost: ReadonlySet<number>;
+}
+
 /** Reads the commits at the edges of what can be restored: a few segments a window. */
 export async function reportTimelines(place: Place): Promise<TimelineReport> {
   const { catalogue, view } = place;
   const plans = planWindows(view, catalogue.backups);
+  const reporting = { ...place, lost: new Set(lostHistories(catalogue)) };
   const timelines: ReportedTimeline[] = [];
-  for (const plan of plans) timelines.push(await reportTimeline(plan, place));
+  for (const plan of plans) timelines.push(await reportTimeline(plan, reporting));
   return {
     storageName: catalogue.storageName,
     systemId: catalogue.backups.flatMap(({ systemId }) => systemId ?? [])[0],
@@ -110,7 +116,7 @@ export async function reportTimelines(place: Place): Promise<TimelineReport> {
   };
 }
 
-async function reportTimeline(plan: TimelinePlan, place: Place): Promise<ReportedTimeline> {
+async function reportTimeline(plan: TimelinePlan, place: Reporting): Promise<ReportedTimeline> {
   const { catalogue, view } = place;
   const { timeline, parentTimeline, forkLsn } = plan;
   const windows: ReportedWindow[] = [];
@@ -122,7 +128,7 @@ async function reportTimeline(plan: TimelinePlan, place: Place): Promise<Reporte
     timeline,
     parentTimeline,
     forkLsn,
-    isHistoryLost: lostHistories(catalogue).includes(timeline),
+    isHistoryLost: place.lost.has(timeline),
     backups: catalogue.backups
       .filter((backup) => backup.timeline === timeline)
       .map((backup) => reportBackup(backup, problems)),

@@ -50,6 +50,11 @@ export async function readAll(
   stream: ByteStream,
   limitBytes = Number.POSITIVE_INFINITY,
 ): Promise<Buffer> {
+  return Buffer.concat(await readChunks(stream, limitBytes));
+}
+
+/** Copies of all chunks of `stream`. Throws RangeError past `limitBytes`. */
+export async function readChunks(stream: ByteStream, limitBytes: number): Promise<Buffer[]> {
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
   for await (const chunk of stream) {
@@ -57,7 +62,7 @@ export async function readAll(
     if (sizeBytes > limitBytes) throw new RangeError(`stream is longer than ${limitBytes} bytes`);
     chunks.push(Buffer.from(chunk));
   }
-  return Buffer.concat(chunks, sizeBytes);
+  return chunks;
 }
 
 /** Passes `stream` on and tells `onBytes` the length of each chunk. */
