@@ -50,7 +50,7 @@ export const expire: Command<ExpireArguments> = {
     );
     if (prepared === undefined) {
       log.info("No backups found: nothing is removed", { storage: storage.name });
-      if (isJson) await context.write('{"version":1,"backups":[]}\n');
+      if (isJson) await context.write(`${formatPlanJson()}\n`);
       return;
     }
     const { plan } = prepared;

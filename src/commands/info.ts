@@ -1,11 +1,9 @@
 import { readCatalogue } from "../catalogue/catalogue.ts";
 import { readCollisions } from "../catalogue/collisions.ts";
-import { isIncrement } from "../catalogue/chain.ts";
 import { CommitFinder } from "../catalogue/commit-finder.ts";
 import {
   type KindSize,
   type RepositoryInfo,
-  type ServerState,
   summarizeRepository,
 } from "../catalogue/repository-info.ts";
 import { reportTimelines } from "../catalogue/timeline-report.ts";
@@ -13,18 +11,18 @@ import { walView } from "../catalogue/wal-view.ts";
 import type { Config } from "../config/config.ts";
 import { OperationError } from "../errors.ts";
 import { formatJson } from "../layout/json.ts";
-import { type JsonObject, jsonObject } from "../layout/json-value.ts";
 import { formatTimeUtc, timeMsOf, type TimeNs, timeNsOf } from "../layout/time.ts";
 import { formatLsn } from "../postgres/lsn.ts";
 import type { Command, Context } from "./command.ts";
 import { indentJson } from "./indented-json.ts";
 import {
-  type MirrorStatus,
-  mirrorJson,
-  mirrorText,
-  mirrorWarnings,
-  readMirrorStatuses,
-} from "./mirror-status.ts";
+  allWarnings,
+  infoJson,
+  policyRules,
+  type ServerAnswer,
+  type ShownInfo,
+} from "./info-json.ts";
+import { mirrorText, readMirrorStatuses } from "./mirror-status.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
 
@@ -33,8 +31,6 @@ interface InfoArguments {
   readonly isOffline: boolean;
 }
 
-/** Version of what `info --json` prints; see docs/info-schema.md. */
-const SCHEMA = 1n;
 /** For a server that does not answer: the screen is about the repository. */
 const SERVER_TIMEOUT_MS = 10_000;
 
@@ -61,7 +57,7 @@ export const info: Command<InfoArguments> = {
 
   async run({ isJson, isOffline }, context) {
     const { config, clock, signal } = context;
-    await using storage = await context.openStorage();
+    await using storage = await context.openStorage("alive");
     const catalogue = await readCatalogue(storage, { signal });
     const view = walView(catalogue);
     let doneBytes = 0;
@@ -82,7 +78,9 @@ export const info: Command<InfoArguments> = {
       const state = summarizeRepository(query);
       const mirrors = await readMirrorStatuses(storage);
       const shown = { state, server, config, mirrors, nowNs };
-      await context.write(isJson ? toJson(shown) : toText(shown));
+      await context.write(
+        isJson ? `${indentJson(formatJson(infoJson(shown)), "  ")}\n` : toText(shown),
+      );
     } finally {
       context.progress.end();
       await finder.close();
@@ -90,9 +88,7 @@ export const info: Command<InfoArguments> = {
   },
 };
 
-type Server = ServerState | { readonly problem: string } | undefined;
-
-async function askServer({ config, signal }: Context): Promise<Server> {
+async function askServer({ config, signal }: Context): Promise<ServerAnswer> {
   const [
     { connectPostgres },
     { readServerFacts },
@@ -136,26 +132,7 @@ async function askServer({ config, signal }: Context): Promise<Server> {
   }
 }
 
-interface Shown {
-  readonly state: RepositoryInfo;
-  readonly server: Server;
-  readonly config: Config;
-  readonly mirrors: readonly MirrorStatus[];
-  readonly nowNs: TimeNs;
-}
-
-function allWarnings({
-  state,
-  mirrors,
-  nowNs,
-}: Shown): readonly { readonly code: string; readonly text: string }[] {
-  return [
-    ...state.warnings,
-    ...mirrors.flatMap((mirror) => mirrorWarnings(mirror, timeMsOf(nowNs))),
-  ];
-}
-
-function toText(shown: Shown): string {
+function toText(shown: ShownInfo): string {
   const { state, server, config, mirrors, nowNs } = shown;
   const { sizes, lastBackup, restorableTo } = state;
   const lines: (readonly [name: string, value: string])[] = [
@@ -197,7 +174,7 @@ function clusterText({ systemId, pgVersion, segmentBytes, timeline }: Repository
   return `${systemId ?? "unknown"}${version}${line}, segments of ${formatBytes(segmentBytes)}`;
 }
 
-function serverText(server: Server): string {
+function serverText(server: ServerAnswer): string {
   if (server === undefined) return "not asked";
   if ("problem" in server) return "not reached";
   const role = server.isInRecovery ? "standby" : "primary";
@@ -224,115 +201,4 @@ function lagText({ lagBytes, segmentBytes }: RepositoryInfo): string {
 function policyText(config: Config): string {
   const rules = policyRules(config).map(([name, value]) => `${name} ${value}`);
   return rules.length === 0 ? "none: nothing is removed by itself" : rules.join(", ");
-}
-
-function policyRules({ retention }: Config): readonly (readonly [string, number])[] {
-  const pairs = [
-    ["fulls", retention.fullCount],
-    ["window_days", retention.windowDays],
-    ["pitr_days", retention.pitrDays],
-    ["daily", retention.daily],
-    ["weekly", retention.weekly],
-    ["monthly", retention.monthly],
-    ["yearly", retention.yearly],
-  ] as const;
-  return pairs.flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]));
-}
-
-function toJson(shown: Shown): string {
-  const { state, server, config, mirrors, nowNs } = shown;
-  const { lastBackup, restorableTo, sizes } = state;
-  const rules = policyRules(config);
-  const text = formatJson(
-    jsonObject([
-      ["schema", SCHEMA],
-      ["time", formatTimeUtc(nowNs)],
-      ["store", state.storageName],
-      ["mirrors", mirrors.map((one) => mirrorJson(one, timeMsOf(nowNs)))],
-      ["cluster", clusterJson(state)],
-      ["server", serverJson(server)],
-      ["backup_count", BigInt(state.backupCount)],
-      [
-        "last_backup",
-        lastBackup === undefined
-          ? null
-          : jsonObject([
-              ["name", lastBackup.name],
-              ["kind", isIncrement(lastBackup) ? "increment" : "full"],
-              ["finish_time", timeJson(lastBackup.finishTimeNs)],
-              ["age_seconds", ageJson(lastBackup.finishTimeNs, nowNs)],
-            ]),
-      ],
-      ["last_segment", state.lastSegment ?? null],
-      ["archived_lsn", state.archivedLsn === undefined ? null : formatLsn(state.archivedLsn)],
-      ["lag_bytes", big(state.lagBytes)],
-      [
-        "restorable_to",
-        restorableTo === undefined
-          ? null
-          : jsonObject([
-              ["lsn", formatLsn(restorableTo.lsn)],
-              ["time", timeJson(restorableTo.timeNs)],
-              ["age_seconds", ageJson(restorableTo.timeNs, nowNs)],
-            ]),
-      ],
-      [
-        "sizes",
-        jsonObject(
-          Object.entries(sizes).map(([kind, { objects, bytes }]) => [
-            kind,
-            jsonObject([
-              ["objects", BigInt(objects)],
-              ["bytes", BigInt(bytes)],
-            ]),
-          ]),
-        ),
-      ],
-      ["policy", jsonObject(rules.map(([name, value]) => [name, BigInt(value)]))],
-      [
-        "warnings",
-        allWarnings(shown).map(({ code, text: what }) =>
-          jsonObject([
-            ["code", code],
-            ["text", what],
-          ]),
-        ),
-      ],
-    ]),
-  );
-  return `${indentJson(text, "  ")}\n`;
-}
-
-function clusterJson(state: RepositoryInfo): JsonObject {
-  return jsonObject([
-    ["system_identifier", state.systemId?.toString() ?? null],
-    ["pg_version", big(state.pgVersion)],
-    ["segment_bytes", BigInt(state.segmentBytes)],
-    ["timeline", big(state.timeline)],
-  ]);
-}
-
-function serverJson(server: Server): JsonObject | null {
-  if (server === undefined) return null;
-  if ("problem" in server) return jsonObject([["problem", server.problem]]);
-  return jsonObject([
-    ["pg_version", BigInt(server.versionNumber)],
-    ["timeline", BigInt(server.timeline)],
-    ["lsn", formatLsn(server.lsn)],
-    ["in_recovery", server.isInRecovery],
-    ["archiving", server.isArchiving],
-    ["archiver_failing", server.isArchiverFailing],
-  ]);
-}
-
-function timeJson(timeNs: TimeNs | undefined): string | null {
-  return timeNs === undefined ? null : formatTimeUtc(timeNs);
-}
-
-function ageJson(timeNs: TimeNs | undefined, nowNs: TimeNs): bigint | null {
-  return timeNs === undefined ? null : (nowNs - timeNs) / 1_000_000_000n;
-}
-
-function big(value: number | undefined): bigint | null {
-  return value === undefined ? null : BigInt(value);
 }

@@ -69,9 +69,12 @@ function why(reasons: readonly string[]): string {
   return reasons.length === 0 ? "nothing keeps it" : reasons.join("; ");
 }
 
-/** The same as one JSON object; its members are described in docs/retention.md. */
-export function formatPlanJson(plan: RetentionPlan): string {
-  const { promise } = plan.selection;
+/**
+ * The same as one JSON object, of an empty plan if there is none; docs/retention.md describes its
+ * members.
+ */
+export function formatPlanJson(plan?: RetentionPlan): string {
+  const promise = plan?.selection.promise;
   return formatJson(
     jsonObject([
       ["version", 1n],
@@ -84,21 +87,24 @@ export function formatPlanJson(plan: RetentionPlan): string {
               ["backup", promise.backup],
             ]),
       ],
-      ["backups", plan.backups.map(toBackupJson)],
-      [
-        "unfinished",
-        plan.unfinished.map(({ unfinished, isKept, reason }) =>
-          jsonObject([
-            ["name", unfinished.name],
-            ["action", isKept ? "keep" : "remove"],
-            ["reasons", [reason]],
-          ]),
-        ),
-      ],
-      ["wal", [...walRuns(plan)].map(toRunJson)],
-      ["objects", plan.removedKeys],
+      ["backups", plan?.backups.map(toBackupJson) ?? []],
+      ["unfinished", plan?.unfinished.map(toUnfinishedJson) ?? []],
+      ["wal", plan === undefined ? [] : [...walRuns(plan)].map(toRunJson)],
+      ["objects", plan?.removedKeys ?? []],
     ]),
   );
+}
+
+function toUnfinishedJson({
+  unfinished,
+  isKept,
+  reason,
+}: RetentionPlan["unfinished"][number]): JsonObject {
+  return jsonObject([
+    ["name", unfinished.name],
+    ["action", isKept ? "keep" : "remove"],
+    ["reasons", [reason]],
+  ]);
 }
 
 function toBackupJson({ backup, isKept, reasons }: RetentionPlan["backups"][number]): JsonObject {

@@ -1,5 +1,5 @@
 import { tmpdir } from "node:os";
-import type { Command } from "../../src/commands/command.ts";
+import type { Command, Context } from "../../src/commands/command.ts";
 import { readCommandLine } from "../../src/commands/words.ts";
 import type { Config } from "../../src/config/config.ts";
 import { defaultConfig } from "../../src/config/load.ts";
@@ -20,24 +20,39 @@ export async function runCommand<Arguments>(
   args: readonly string[],
   config: Partial<Config> = {},
 ): Promise<CommandRun> {
+  const { failure, ...run } = await runCommandToEnd(command, storage, args, config);
+  if (failure !== undefined) throw failure.error;
+  return run;
+}
+
+/** The same for a command that may fail when it has written all. */
+export async function runCommandToEnd<Arguments>(
+  command: Command<Arguments>,
+  storage: Storage,
+  args: readonly string[],
+  config: Partial<Config> = {},
+): Promise<CommandRun & { readonly failure: { readonly error: unknown } | undefined }> {
   const log = collectingLog();
   let stdout = "";
-  await command.run(
-    command.parse(
-      readCommandLine(args, { names: () => [], find: () => undefined }, command.flags).words,
-    ),
-    {
-      config: { ...defaultConfig({ cpuCount: 2 }), ...config },
-      log,
-      clock: systemClock,
-      signal: AbortSignal.timeout(600_000),
-      workingDirectory: tmpdir(),
-      write: async (text) => {
-        stdout += text;
-      },
-      progress: { update: () => {}, end: () => {} },
-      openStorage: async () => storage,
+  let failure: { readonly error: unknown } | undefined;
+  const context: Context = {
+    config: { ...defaultConfig({ cpuCount: 2 }), ...config },
+    log,
+    clock: systemClock,
+    signal: AbortSignal.timeout(600_000),
+    workingDirectory: tmpdir(),
+    write: async (text) => {
+      stdout += text;
     },
-  );
-  return { stdout, log: log.lines };
+    progress: { update: () => {}, end: () => {} },
+    openStorage: async () => storage,
+  };
+  try {
+    const program = { names: () => [], find: () => undefined };
+    const { words } = readCommandLine(args, program, command.flags);
+    await command.run(command.parse(words), context);
+  } catch (error) {
+    failure = { error };
+  }
+  return { stdout, log: log.lines, failure };
 }
