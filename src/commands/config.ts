@@ -68,7 +68,7 @@ export function configCommand(
       const names = usedStorages(config);
       for (const name of names) {
         const one = names.length > 1 ? inStorage(checked, name) : checked;
-        await using storage = await one.openStorage();
+        await using storage = await one.openStorage("check");
         const isRemoving = await checkStorage(storage, context);
         const does = isRemoving ? "takes, gives, lists and deletes" : "takes, gives and lists";
         context.log.info(`the store ${does} objects`, { storage: storage.name });

@@ -15,6 +15,9 @@ import type { Storage } from "../storage/storage.ts";
 import type { Context } from "./command.ts";
 import { ofTarget, withStorage } from "./storage-choice.ts";
 
+/** Of the silence and of the repetitions of a check: who runs one waits for what it says. */
+const CHECK_MS = 15_000;
+
 type ContextParts = Omit<Context, "openStorage" | "openStored">;
 
 /** Makes the Context of one run: everything in `parts`, and the way to open the store. */
@@ -46,7 +49,7 @@ export async function openSides(
   parts: Pick<ContextParts, "config" | "clock" | "log" | "signal" | "traffic">,
   use: StorageUse = "all",
 ): Promise<RepositorySides> {
-  const { log, signal } = parts;
+  const { clock, log, signal } = parts;
   const config = ofTarget(parts.config);
   if (config.storage === undefined) {
     throw new ConfigError("no storage is configured", {
@@ -57,7 +60,11 @@ export async function openSides(
   }
   const keys = await openConfiguredKeys(parts);
   const { openStorage } = await import("../storage/open.ts");
+  // Which that one has loaded.
+  const { STORAGE_RETRY_POLICY } = await import("../io/retry.ts");
+  const isCheck = use === "check";
   const stored = await openStorage(config.storage, {
+    clock,
     signal,
     log,
     traffic: parts.traffic,
@@ -68,7 +75,10 @@ export async function openSides(
       : { mirror: { config: config.mirror, isReader: use === "alive" } }),
     createOnly: { cacheDirectory: config.cacheDirectory, key: CREATE_ONLY_KEY },
     proxy: config.proxy,
-    requestTimeoutMs: config.requestTimeoutMs,
+    requestTimeoutMs: isCheck
+      ? Math.min(CHECK_MS, config.requestTimeoutMs)
+      : config.requestTimeoutMs,
+    ...(isCheck ? { retryPolicy: { ...STORAGE_RETRY_POLICY, totalMs: CHECK_MS } } : {}),
     uploadConcurrency: config.uploadConcurrency,
     ...(config.networkRateLimitBytesPerSecond === undefined
       ? {}

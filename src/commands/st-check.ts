@@ -15,7 +15,7 @@ export const checkTool: StorageTool = async (words, context) => {
   if (kind !== "read" && kind !== "write") {
     throw new UsageError("check is check read or check write");
   }
-  await using storage = await context.openStorage();
+  await using storage = await context.openStorage("check");
   if (kind === "write") await checkWrite(storage, context);
   else await checkRead(storage, paths.map(cleanPath), signal);
   await context.write(kind === "write" ? "Write check OK\n" : "Read check OK\n");

@@ -1,5 +1,5 @@
 import { ALL_STORAGES, DEFAULT_STORAGE } from "../config/failover-settings.ts";
-import { ObjectNotFoundError, UsageError } from "../errors.ts";
+import { ObjectNotFoundError, OperationError, StorageError, UsageError } from "../errors.ts";
 import type { Command, Context, Flag, Words } from "./command.ts";
 import { inStorage } from "./context.ts";
 import type { Program } from "./index.ts";
@@ -120,17 +120,39 @@ export function storageTools(program: ToolProgram): Command<ToolArguments> {
         throw new UsageError("--read-stdin has one content for one storage, not for all");
       }
       const targets = isEach ? storageNames(context.config) : [target];
-      const missing: ObjectNotFoundError[] = [];
+      const failures: Failure[] = [];
       for (const name of targets) {
+        const one = inStorage(context, name);
+        const write = async (text: string) => await context.write(`${name}: ${text}`);
         try {
-          await run(words, inStorage(context, name), program);
+          await run(words, isEach ? { ...one, write } : one, program);
         } catch (error) {
-          if (!(error instanceof ObjectNotFoundError) || targets.length === 1) throw error;
-          missing.push(error);
+          if (!(error instanceof OperationError) || targets.length === 1) throw error;
+          failures.push({ name, error });
         }
       }
-      // What one of them has is there.
-      if (missing[0] !== undefined && missing.length === targets.length) throw missing[0];
+      requireEach(failures, targets.length);
     },
   };
+}
+
+interface Failure {
+  readonly name: string;
+  readonly error: OperationError;
+}
+
+/** What one of several storages has is there; one that does not answer has failed. */
+function requireEach(failures: readonly Failure[], count: number): void {
+  const missing = failures.filter(({ error }) => error instanceof ObjectNotFoundError);
+  if (missing.length === count) throw missing[0]?.error;
+  const failed = failures.filter((one) => !missing.includes(one));
+  const [first] = failed;
+  if (first === undefined) return;
+  const reasons = failed.map(({ name, error }) => `${name}: ${error.message}`);
+  const { hint } = first.error;
+  throw new StorageError(`${failed.length} of ${count} storages failed: ${reasons.join("; ")}`, {
+    isRetryable: false,
+    ...(hint === undefined ? {} : { hint }),
+    cause: first.error,
+  });
 }

@@ -114,6 +114,10 @@ export class EncryptedStorage implements Storage {
     return primary === undefined ? undefined : new EncryptedStorage(primary, this.#rules);
   }
 
+  get unseen(): readonly string[] | undefined {
+    return this.#inner.unseen;
+  }
+
   /** The storage with the objects as they are, and what encrypts them. */
   get sealed(): { readonly storage: Storage; readonly rules: EncryptionRules } {
     return { storage: this.#inner, rules: this.#rules };

@@ -64,6 +64,13 @@ export class Members {
     return this.leavesOutDead && alive.length > 0 ? alive : [...alive, ...dead];
   }
 
+  /** Names of those that were left out when the stores were opened. */
+  get unseen(): readonly string[] {
+    const chosen = this.#chosen;
+    if (chosen === undefined) return [];
+    return this.all.filter((member) => !chosen.includes(member)).map(({ name }) => name);
+  }
+
   /** In the order in which a put tries them. */
   writers(): readonly Member[] {
     for (const member of this.all) this.health.recheckIfDue(member, "write");

@@ -12,9 +12,9 @@ import type { CallOptions, Storage } from "./storage.ts";
 
 /**
  * What a command wants of several stores: see FAILOVER_STORAGES.md. Without fail-over storages all
- * are the same.
+ * are the same, but for "check", which is of one store and wants to know how it is now.
  */
-export type StorageUse = "all" | "archive" | "backup" | "alive";
+export type StorageUse = "all" | "archive" | "backup" | "alive" | "check";
 
 /** A store that can be opened. */
 export interface StoreToOpen {

@@ -43,6 +43,7 @@ export interface KeyRules {
 export class FailoverStorage implements Storage {
   readonly name: string;
   readonly upkeep: Upkeep;
+  readonly unseen: readonly string[];
   readonly #members: Members;
   readonly #rules: KeyRules;
   /** Where groups are, by their marks, as far as it is known. */
@@ -55,6 +56,7 @@ export class FailoverStorage implements Storage {
     this.#members = members;
     this.#rules = rules;
     this.upkeep = joinUpkeep(members);
+    this.unseen = members.unseen;
   }
 
   async *get(key: ObjectKey, options: GetOptions): ByteStream {

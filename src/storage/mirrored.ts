@@ -193,6 +193,11 @@ export class MirroredStorage implements Storage {
     return this.#primary.storage;
   }
 
+  get unseen(): readonly string[] {
+    const isAway = this.#primary.isAlone === true && this.#hasJustFailed(0);
+    return isAway ? ["default"] : (this.#primary.storage.unseen ?? []);
+  }
+
   /** Each mirror with the primary, to look at both sides of it. */
   get pairs(): readonly (MirrorPair & Mirror)[] {
     const primary = this.#primary.storage;

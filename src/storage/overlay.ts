@@ -24,6 +24,9 @@ export function overlay(inner: Storage, own: Own): Storage {
     get primary() {
       return inner.primary;
     },
+    get unseen() {
+      return inner.unseen;
+    },
     readableBytes: (key, storedBytes) =>
       inner.readableBytes === undefined ? storedBytes : inner.readableBytes(key, storedBytes),
     get: (key, options) => inner.get(key, options),

@@ -108,6 +108,8 @@ export interface Storage extends AsyncDisposable {
    * counts where damage is looked for. Absent where there is one store.
    */
   readonly primary?: Storage | undefined;
+  /** Names of stores that do not answer, and of which nothing is seen; absent where none is left out. */
+  readonly unseen?: readonly string[] | undefined;
   /** What is put as secret can't be read here: there is no private key. */
   readonly isWriteOnly?: boolean | undefined;
   /** With what and with which keys is encrypted what is put as secret; absent where nothing is. */
