@@ -2,7 +2,7 @@ import type { Socket } from "node:net";
 import { closeSync, openSync } from "node:fs";
 import { dirname, join, basename } from "node:path";
 import { type ErrorCode, OperationError } from "../errors.ts";
-import { type CallerName, isCallerName } from "./caller-name.ts";
+import { type ArchiverName, type CallerName, isArchiverName, isCallerName } from "./caller-name.ts";
 import type { LineProtocol } from "./line-server.ts";
 
 /** What wal-push says to the drainer: one line of JSON. */
@@ -12,8 +12,8 @@ export type DrainRequest =
       readonly name: string;
       /** Of the settings that the caller has. */
       readonly settings: string;
-      /** The process that started the caller's shell, if that says so. */
-      readonly archiverPid?: number;
+      /** Whose shell called, if that says so. */
+      readonly archiver?: ArchiverName;
       /** Who calls, as ready-call.ts names it. */
       readonly caller?: CallerName;
     }
@@ -72,14 +72,14 @@ function parseRequest(line: string): DrainRequest | undefined {
   if (kind === "status") return { kind };
   const name = fields.get("name");
   const settings = fields.get("settings");
-  const archiverPid = fields.get("archiverPid");
+  const archiver = fields.get("archiver");
   const caller = fields.get("caller");
   if (kind !== "push" || typeof name !== "string" || typeof settings !== "string") return undefined;
   return {
     kind,
     name,
     settings,
-    ...(typeof archiverPid === "number" ? { archiverPid } : {}),
+    ...(isArchiverName(archiver) ? { archiver } : {}),
     ...(isCallerName(caller) ? { caller } : {}),
   };
 }

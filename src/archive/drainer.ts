@@ -1,20 +1,11 @@
 import { join } from "node:path";
-import type { Codec } from "../codec/codec.ts";
-import { ConflictError } from "../errors.ts";
+import { ConflictError, RefusedError } from "../errors.ts";
 import { Bell } from "../io/bell.ts";
-import type { Clock } from "../io/clock.ts";
-import type { Log } from "../io/log.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
-import {
-  type ArchiveQueue,
-  DoneMarks,
-  isReady,
-  listReady,
-  serverStart,
-  watchMarks,
-} from "./archive-status.ts";
+import { DoneMarks, isReady, listReady, serverStart, watchMarks } from "./archive-status.ts";
 import { FIRST_LEVEL, type LevelState, nextLevel } from "./drain-level.ts";
+import type { DrainOptions } from "./drain-options.ts";
 import { planDrain } from "./drain-plan.ts";
 import {
   drainLines,
@@ -26,41 +17,9 @@ import {
 import { forgetGap, shipGaps } from "./gaps.ts";
 import { LineServer } from "./line-server.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
-import { type PushOptions, type PushWitness, pushWal } from "./push.ts";
+import { type PushOptions, pushWal } from "./push.ts";
 import { type NoteReader, PushNotes, readSettledIdentity } from "./push-note.ts";
-import type { Spool } from "./spool-directory.ts";
 import { WalPacker } from "./wal-packer.ts";
-
-export interface DrainOptions extends PushWitness {
-  readonly queue: ArchiveQueue;
-  readonly spool: Spool;
-  /** Called until it succeeds; the storage is kept and closed at the end. */
-  readonly openStorage: () => Promise<Storage>;
-  readonly codec: Codec;
-  /** In the codec's scale; undefined = its default. */
-  readonly level: number | undefined;
-  /** zstd's level follows the backlog. */
-  readonly isLevelByNeed: boolean;
-  readonly codecJobs: number;
-  readonly concurrency: number;
-  /** Files that may be ahead of PostgreSQL. */
-  readonly aheadMax: number;
-  /** Rename `.ready` to `.done` ourselves, for `aheadMax` files from one call to the next. */
-  readonly isMarkingDone: boolean;
-  readonly cacheDirectory: string;
-  readonly serverName?: string | undefined;
-  /** For one push. */
-  readonly timeoutMs: number;
-  /** Ends when there was nothing to do for so long. */
-  readonly idleMs: number;
-  /** Of the settings; calls with others are declined. */
-  readonly settings: string;
-  /** Whoever started us pushes this file by itself. */
-  readonly except?: string | undefined;
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly signal: AbortSignal;
-}
 
 /** More would hold more memory and not more of the line. */
 const CONCURRENCY_MAX = 8;
@@ -71,6 +30,11 @@ const STATUS_LOG_MS = 60_000;
 const EXCEPT_MS = 5000;
 /** Without a call for so long, archive_command may not be ours any more; the next starts us anew. */
 const UNHEARD_MS = 300_000;
+/**
+ * Without a call for so long, files are no longer done by their notes alone: the next one tells us
+ * whether it has our settings still, wherever those come from.
+ */
+const UNPROVED_MS = 10_000;
 
 type Answer = (answer: DrainAnswer) => void;
 
@@ -109,6 +73,12 @@ class Drainer {
   #isProved = false;
   #level: LevelState = FIRST_LEVEL;
   #endReason: string | undefined;
+  /** Aborted when nothing may be done with these settings any more. */
+  readonly #over = new AbortController();
+  readonly #signal: AbortSignal;
+  #isOwn = async (): Promise<boolean> => true;
+  /** Somebody with these settings has called of late. */
+  #isTrusted = true;
   #storedCount = 0;
   #failedCount = 0;
   #lastError: string | undefined;
@@ -117,6 +87,7 @@ class Drainer {
 
   constructor(options: DrainOptions) {
     this.#options = options;
+    this.#signal = AbortSignal.any([options.signal, this.#over.signal]);
     const { spool, queue } = options;
     this.#notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
@@ -130,9 +101,9 @@ class Drainer {
 
   readonly handle = (request: DrainRequest, answer: Answer): void => {
     if (request.kind === "status") return answer({ kind: "status", status: this.#status() });
-    const { name, settings, archiverPid, caller } = request;
+    const { name, settings, archiver, caller } = request;
     const decline = (reason: string) => answer({ kind: "declined", reason });
-    if (settings !== this.#options.settings) this.#endReason ??= "a call had other settings";
+    if (settings !== this.#options.settings) this.#outdated("a call had other settings");
     if (this.#endReason !== undefined) {
       this.#bell.ring();
       return decline(this.#endReason);
@@ -140,16 +111,18 @@ class Drainer {
     if (parseWalFileName(name) === undefined) return decline("no WAL file");
     answer({ kind: "taken" });
     this.#doneMarks.heard();
-    for (const reader of [archiverPid, caller]) {
+    for (const reader of [archiver, caller]) {
       if (reader !== undefined && !this.#notes.isVouchedFor(reader)) void this.#vouch(reader);
     }
     this.#activeAtMs = this.#heardAtMs = this.#now();
+    this.#isTrusted = true;
     void this.#take(name, answer);
   };
 
   async run(server: LineServer): Promise<string> {
     const { queue, signal, log } = this.#options;
     const start = await serverStart(queue);
+    this.#isOwn = () => server.isOwn();
     await this.#notes.forgetReaders();
     await this.#checkNotes();
     const watcher = watchMarks(queue, (name) => this.#look(name));
@@ -161,14 +134,15 @@ class Drainer {
         if (this.#now() - lookedAtMs >= RESCAN_MS) {
           lookedAtMs = this.#now();
           await this.#rescan();
-          if (!(await server.isOwn())) this.#endReason = "another one took over";
-          else if ((await serverStart(queue)) !== start) this.#endReason = "the server has ended";
+          await this.#doubt();
+          await this.#isWanted();
+          if ((await serverStart(queue)) !== start) this.#endReason ??= "the server has ended";
         }
         if (this.#now() - toldAtMs >= STATUS_LOG_MS) {
           toldAtMs = this.#now();
           log.info("draining", { ...this.#status() });
         }
-        this.#begin();
+        if (this.#endReason === undefined) this.#begin();
         this.#endIfIdle();
         if (this.#endReason === undefined) await this.#pause();
       }
@@ -176,6 +150,7 @@ class Drainer {
     } finally {
       this.#endReason ??= "it was stopped";
       watcher?.close();
+      if (this.#over.signal.aborted) await this.#notes.forgetReaders();
       await Promise.all(this.#underWay.values());
       log.info("drainer ends", { reason: this.#endReason, ...this.#status() });
       await this.#storage?.[Symbol.asyncDispose]();
@@ -207,15 +182,40 @@ class Drainer {
     try {
       await this.#checkNotes();
       await this.#notes.vouchFor(reader);
+      if (this.#endReason !== undefined) await this.#notes.forgetReaders();
     } catch (error) {
       // It finds no note then.
       this.#options.log.debug("no link for a reader", { reason: reasonOf(error) });
     }
   }
 
+  /** Ends at once: what is under way would be for somebody else. */
+  #outdated(reason: string): void {
+    this.#endReason ??= reason;
+    this.#over.abort(new RefusedError(reason));
+  }
+
+  /** Whether a note that is made now is one for who will look at it. */
+  async #isWanted(): Promise<boolean> {
+    if (!(await this.#isOwn())) this.#endReason ??= "another one took over";
+    this.#checkSettings();
+    return this.#endReason === undefined;
+  }
+
+  #checkSettings(): void {
+    if (this.#options.isCurrent?.() === false) this.#outdated("the settings have changed");
+  }
+
+  async #doubt(): Promise<void> {
+    if (!this.#isTrusted || this.#now() - this.#heardAtMs < UNPROVED_MS) return;
+    this.#isTrusted = false;
+    await this.#notes.forgetReaders();
+  }
+
   #look(name: string): void {
     if (isReady(this.#options.queue, name)) this.#found(name);
     else this.#gone(name);
+    this.#checkSettings();
     this.#bell.ring();
   }
 
@@ -289,17 +289,18 @@ class Drainer {
     const chosen = isLevelByNeed ? this.#level.level : level;
     const pushOptions: PushOptions = {
       ...this.#options,
+      signal: this.#signal,
       level: chosen,
       pack: (local, options) => this.#packer.pack(local, chosen, options),
     };
     const outcome = await pushWal(storage, { path, name }, pushOptions);
-    const isNoted = await this.#notes.add(name, before);
+    const isNoted = await this.#notes.add(name, before, () => this.#isWanted());
     if (isNoted) this.#ahead.add(name);
-    if (isNoted) await this.#doneMarks.add(name);
+    if (isNoted && this.#isTrusted) await this.#doneMarks.add(name);
     await forgetGap(spool.gaps, name);
     for (const answer of this.#takeWaiting(name)) {
       if (isNoted || !isReady(queue, name)) answer({ kind: "stored", outcome });
-      else answer({ kind: "declined", reason: "the file changed while it was pushed" });
+      else answer({ kind: "declined", reason: "the file, or who asks, has changed" });
     }
     return isNoted;
   }
@@ -315,7 +316,7 @@ class Drainer {
     this.#isProved = true;
     this.#failures = 0;
     this.#lastError = undefined;
-    if (wasAway) void this.#shipGaps();
+    if (wasAway && this.#endReason === undefined) void this.#shipGaps();
     const before = this.#level.level;
     this.#level = nextLevel(this.#level, { backlog: this.#ready.size, nowMs: this.#now() });
     if (this.#options.isLevelByNeed && before !== this.#level.level) {
@@ -325,8 +326,8 @@ class Drainer {
   }
 
   #failed(name: string, error: unknown): void {
-    const { queue, signal, log } = this.#options;
-    if (signal.aborted) return;
+    const { queue, log } = this.#options;
+    if (this.#signal.aborted) return;
     this.#failedCount += 1;
     const reason = reasonOf(error);
     if (reason !== this.#lastError) log.error("push failed", { wal: name, reason });

@@ -8,7 +8,7 @@ import { nativeXxh64 } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { checkSegmentStart } from "../postgres/wal-segment.ts";
-import type { CallerName } from "./caller-name.ts";
+import { ARCHIVER_NAME, type ArchiverName, type CallerName } from "./caller-name.ts";
 
 /** What is hashed of each end: the largest page that PostgreSQL has by default. */
 const END_BYTES = 8192;
@@ -139,10 +139,10 @@ export function parseNote(text: string): FileIdentity | undefined {
 }
 
 /** The shell of an archiver process, or the calls of one caller (ready-call.ts). */
-export type NoteReader = number | CallerName;
+export type NoteReader = ArchiverName | CallerName;
 
 /** Names of links: of archivers, and of callers. */
-const READERS = [/^\d{1,10}$/, /^c-/] as const;
+const READERS = [ARCHIVER_NAME, /^c-/] as const;
 
 /** The notes of one spool: which ready files the store has acknowledged. See DRAIN.md. */
 export class PushNotes {
@@ -189,15 +189,19 @@ export class PushNotes {
 
   /**
    * Notes that the store has acknowledged the file, whose identity was taken before it was pushed.
-   * Gives false, and makes no note, when the file is not the same any more. Where the note can't be
-   * written it is kept in memory.
+   * Gives false, and makes no note, when the file is not the same any more, or `isWanted` says no.
+   * Where the note can't be written it is kept in memory.
    */
-  async add(name: string, before: FileIdentity): Promise<boolean> {
+  async add(
+    name: string,
+    before: FileIdentity,
+    isWanted: () => Promise<boolean> = async () => true,
+  ): Promise<boolean> {
     const temporaryPath = join(this.#directory, `.${name}.tmp`);
     const text = formatNote(before, this.#repository);
     const isWritten = await succeeds(() => writeFile(temporaryPath, text, { mode: 0o600 }));
     // After the note was written: what comes later is newer than the note.
-    const isSame = await this.#isUnchanged(name, before);
+    const isSame = (await this.#isUnchanged(name, before)) && (await isWanted());
     const path = join(this.#directory, name);
     const isNoted = isSame && isWritten && (await succeeds(() => rename(temporaryPath, path)));
     if (isNoted) return true;
@@ -242,7 +246,7 @@ export class PushNotes {
 
   /** Whether this reader believes the notes without asking the drainer. */
   isVouchedFor(reader: NoteReader): boolean {
-    return existsSync(join(this.#directory, String(reader)));
+    return existsSync(join(this.#directory, reader));
   }
 
   /** From now on nobody believes the notes unasked: they may become those of another repository. */
@@ -258,14 +262,13 @@ export class PushNotes {
    * made sure that all notes that are there are true.
    */
   async vouchFor(reader: NoteReader): Promise<void> {
-    const own = String(reader);
-    const kind = READERS[typeof reader === "number" ? 0 : 1];
+    const kind = READERS.find((one) => one.test(reader));
     let isThere = false;
     for (const name of await readdir(this.#directory)) {
-      if (name === own) isThere = true;
-      else if (kind.test(name)) await rm(join(this.#directory, name), { force: true });
+      if (name === reader) isThere = true;
+      else if (kind?.test(name) === true) await rm(join(this.#directory, name), { force: true });
     }
-    if (!isThere) await symlink(".", join(this.#directory, own));
+    if (!isThere) await symlink(".", join(this.#directory, reader));
   }
 }
 

@@ -4,20 +4,35 @@ import type { Spool } from "./spool-directory.ts";
 
 /**
  * `archive_command`: the shell itself finds out that a file was archived ahead, and starts us only
- * for others. docs/decisions/0040 tells why it may. `program` are the words that start us.
+ * for others. docs/decisions/0040 tells why it may. `program` are the words that start us,
+ * `configFile` is where the settings come from: notes from before it changed do not count.
  */
-export function archiveCommandLine(program: readonly string[], spool: Spool): string {
+export function archiveCommandLine(
+  program: readonly string[],
+  { spool, configFile }: { readonly spool: Spool; readonly configFile: string | undefined },
+): string {
   const walnut = program.map(shellWord).join(" ");
   // Times of two file systems come from two clocks, if one of them is on another machine.
   if (!spool.isOnWalFileSystem) {
     return confLine("archive_command", `exec ${escaped(walnut)} wal-push "%p"`);
   }
-  const note = `${escaped(shellWord(spool.notes))}/"$PPID"/%f`;
+  const archiver = `"$PPID"-${lineHash(program)}`;
+  const older = ['"%p"', "postmaster.pid", ...configWords(configFile)];
+  const tests = older.map((path) => `[ "$n" -nt ${path} ]`).join(" && ");
   return confLine(
     "archive_command",
-    `[ ${note} -nt "%p" ] && [ ${note} -nt postmaster.pid ] || ` +
-      `exec ${escaped(walnut)} wal-push --archiver "$PPID" "%p"`,
+    `n=${escaped(shellWord(spool.notes))}/${archiver}/%f; ${tests} || ` +
+      `exec ${escaped(walnut)} wal-push --archiver ${archiver} "%p"`,
   );
+}
+
+/** Another line, with other flags, has another one. */
+function lineHash(program: readonly string[]): string {
+  return sha256Hex(program.join("\0")).slice(0, 8);
+}
+
+function configWords(configFile: string | undefined): readonly string[] {
+  return configFile === undefined ? [] : [escaped(shellWord(configFile))];
 }
 
 /** What setup knows of the machine when it writes the restore_command. */
@@ -46,10 +61,9 @@ export function restoreCommandLine(
 ): string {
   if (spool?.isOnWalFileSystem !== true) return plainRestoreCommandLine(program);
   const walnut = escaped(program.map(shellWord).join(" "));
-  const hash = sha256Hex(program.join("\0")).slice(0, 8);
-  const recovery = `"$PPID"-${hash}`;
-  const tests = ['[ "$f" -nt postmaster.pid ]'];
-  if (configFile !== undefined) tests.push(`[ "$f" -nt ${escaped(shellWord(configFile))} ]`);
+  const recovery = `"$PPID"-${lineHash(program)}`;
+  const older = ["postmaster.pid", ...configWords(configFile)];
+  const tests = older.map((path) => `[ "$f" -nt ${path} ]`);
   const take = renameProgram === undefined ? "mv -f" : escaped(shellWord(renameProgram));
   // One that is under way comes sooner than walnut could start and ask for it.
   const wait =

@@ -53,12 +53,21 @@ export type Reloaded = Pick<Context, "config" | "log" | "self">;
 export interface Self {
   /** The words that start it, with all settings that were flags. */
   readonly words: readonly string[];
-  /** Of the program and its settings: another one must not answer in its place. */
+  /**
+   * Of the program, its settings and the files that they name: another one must not answer in its
+   * place.
+   */
   readonly fingerprint: string;
   /** Who called, where a server did; see ready-call.ts. */
   readonly caller?: CallerName | undefined;
-  /** The file that settings were read from, if there was one. */
+  /** The file that settings were read from, if there was one: an absolute path. */
   readonly configFile?: string | undefined;
+  /**
+   * Begins to watch: the answer tells, whenever it is asked, whether that file is as it was read
+   * and those that settings name (keys, certificates) are as they are now. Absent where a change
+   * counts from a reload on only.
+   */
+  readonly watchSettings?: () => () => boolean;
   /**
    * Starts a command with the same settings that outlives us; its output is appended to the file.
    * Throws what the file system throws for that.

@@ -67,7 +67,7 @@ export class DaemonArchive implements DaemonWork {
       const { config } = context;
       const walTimeoutMs = Math.min(config.walTimeoutMs, config.daemonPushTimeoutMs);
       const own = { ...context, signal, config: { ...config, walTimeoutMs } };
-      await walPush.run({ path, archiverPid: undefined }, own);
+      await walPush.run({ path, archiver: undefined }, own);
     }, signal);
   }
 

@@ -13,7 +13,6 @@ import { startDetached } from "../io/detached.ts";
 import type { LogLevel } from "../io/log.ts";
 import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
-import { sha256Hex } from "../io/runtime.ts";
 import { StorageTraffic } from "../storage/traffic.ts";
 import type { Command, Context, Self, Words } from "./command.ts";
 import { createContext } from "./context.ts";
@@ -21,6 +20,7 @@ import { errorExitCode } from "./exit-codes.ts";
 import { formatCommandHelp, formatOverview, unknownCommand } from "./help.ts";
 import { type CommandEntry, type Program, commandEntry, commands } from "./index.ts";
 import { lazyProgress, logProgress, terminalProgress } from "./progress.ts";
+import { settingsFingerprint, settingsWatch } from "./setting-files.ts";
 import { Terminal } from "./terminal.ts";
 import { formatTraffic, formatTrafficJson } from "./traffic-text.ts";
 import { type SettingFlags, findCommand, readCommandLine } from "./words.ts";
@@ -209,14 +209,16 @@ function describeSelf(
 ): Self {
   const { programWords, environment, workingDirectory, versionText } = machine;
   const words = [...programWords, ...settingWords];
+  const places = { config, found, environment, workingDirectory };
+  const { configFile } = found.beside;
   return {
     words,
     get fingerprint() {
-      // The configuration holds secrets.
-      return sha256Hex(`${versionText}${JSON.stringify(config)}`);
+      return settingsFingerprint(versionText, places);
     },
     caller: machine.caller,
-    configFile: found.beside.configFile,
+    configFile: configFile && resolve(workingDirectory, configFile),
+    watchSettings: () => settingsWatch(places),
     startDetached: (more, outputPath) =>
       startDetached([...words, ...more], { workingDirectory, environment, outputPath }),
   };

@@ -5,6 +5,7 @@ import type { CallerName } from "../archive/caller-name.ts";
 import { PushNotes } from "../archive/push-note.ts";
 import { putReadySegment } from "../archive/ready-segment.ts";
 import { CONFIG_EXTENSIONS, homeConfigPaths } from "../config/home-config.ts";
+import { fileState } from "../io/file-state.ts";
 import { sha256Hex } from "../io/runtime.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 
@@ -131,10 +132,4 @@ function callerName(
   const files = [...named, ...homes].map((path) => fileState(path) ?? "");
   const all = [versionText, words, variables, workingDirectory, pidFile, server, files];
   return `c-${sha256Hex(JSON.stringify(all)).slice(0, 16)}`;
-}
-
-/** Changes with every write and every replacement. */
-function fileState(path: string): string | undefined {
-  const found = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return found && `${found.dev} ${found.ino} ${found.size} ${found.mtimeNs} ${found.ctimeNs}`;
 }

@@ -57,7 +57,7 @@ export const setup: Command<Arguments> = {
     const lines = [
       ...((await isRestored(directory)) ? [TRIAL_NOTE] : []),
       "archive_mode = on",
-      archiveCommandLine(self.words, spool),
+      archiveCommandLine(self.words, { spool, configFile: self.configFile }),
       await restoreLine(directory, context),
     ];
     await write(`${lines.join("\n")}\n`);

@@ -73,6 +73,7 @@ export const walDrain: Command<Arguments> = {
       timeoutMs: config.walTimeoutMs,
       idleMs: IDLE_MS,
       settings: self.fingerprint,
+      isCurrent: self.watchSettings?.(),
       except,
       log,
       clock,

@@ -2,6 +2,7 @@ import { readdir } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { listReady, queueOf } from "../archive/archive-status.ts";
 import type { ArchiveQueue } from "../archive/archive-status.ts";
+import { type ArchiverName, isArchiverName } from "../archive/caller-name.ts";
 import type { AskOutcome } from "../archive/drain-client.ts";
 import { PushNotes } from "../archive/push-note.ts";
 import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
@@ -13,7 +14,7 @@ import { onePath } from "./words.ts";
 
 interface Arguments {
   readonly path: string;
-  readonly archiverPid: number | undefined;
+  readonly archiver: ArchiverName | undefined;
 }
 
 interface Wal {
@@ -39,17 +40,17 @@ export const walPush: Command<Arguments> = {
     "While several files wait, a second process archives them ahead, so that the calls for them " +
     "return at once: TOTAL_BG_UPLOADED_LIMIT=0 turns that off.",
   flags: [
-    { name: "archiver", value: "<pid>", text: "The archiver process, as setup's line names it." },
+    { name: "archiver", value: "<name>", text: "The archiver process, as setup's line names it." },
   ],
   needsConfig: true,
 
   parse(words) {
-    const pid = Number(words.value("archiver"));
-    const archiverPid = Number.isSafeInteger(pid) && pid > 0 ? pid : undefined;
-    return { path: onePath(words, "the WAL file"), archiverPid };
+    const named = words.value("archiver");
+    const archiver = isArchiverName(named) ? named : undefined;
+    return { path: onePath(words, "the WAL file"), archiver };
   },
 
-  async run({ path, archiverPid }, context) {
+  async run({ path, archiver }, context) {
     const { log, workingDirectory } = context;
     const wal = { path: resolve(workingDirectory, path), name: basename(path) };
     const around = await lookAround(wal, context);
@@ -59,20 +60,20 @@ export const walPush: Command<Arguments> = {
     const notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     if (await notes.isTrue(wal.name)) {
       log.info("archived ahead", { wal: wal.name });
-      const readers = [archiverPid, context.self?.caller];
+      const readers = [archiver, context.self?.caller];
       const isNew = readers.some((one) => one !== undefined && !notes.isVouchedFor(one));
       // The drainer then lets this archiver's shell, and calls like this one, believe the notes.
-      if (isNew) await callDrainer(wal, around, context, archiverPid).catch(() => {});
+      if (isNew) await callDrainer(wal, around, context, archiver).catch(() => {});
       return;
     }
     const { dropAboveBytes } = context.config.archiveQueue;
     if (dropAboveBytes === undefined) {
-      await pushQueued(wal, around, context, archiverPid);
+      await pushQueued(wal, around, context, archiver);
       return await shipOldGaps(wal, around, context);
     }
     const { pushOrDrop } = await import("./queue-drop.ts");
     await pushOrDrop(wal, { ...around, dropAboveBytes }, context, (limited) =>
-      pushQueued(wal, around, limited, archiverPid),
+      pushQueued(wal, around, limited, archiver),
     );
   },
 };
@@ -109,7 +110,7 @@ async function pushQueued(
   wal: Wal,
   around: Surroundings,
   context: Context,
-  archiverPid: number | undefined,
+  archiver: ArchiverName | undefined,
 ): Promise<void> {
   const { queue, spool } = around;
   const { config, log, clock, self } = context;
@@ -117,7 +118,7 @@ async function pushQueued(
   if (isAlone || self === undefined) return await pushDirectly(wal, context, around);
 
   const startMs = clock.monotonicMs();
-  const answer = await callDrainer(wal, around, context, archiverPid);
+  const answer = await callDrainer(wal, around, context, archiver);
   if (answer.kind === "stored") {
     log.info(answer.outcome, { wal: wal.name });
     return;
@@ -140,13 +141,13 @@ async function callDrainer(
   { name }: Wal,
   { spool }: Surroundings,
   { config, signal, self }: Context,
-  archiverPid: number | undefined,
+  archiver: ArchiverName | undefined,
 ): Promise<AskOutcome> {
   if (self === undefined) return { kind: "absent", reason: "there can be none" };
   const { askDrainer } = await import("../archive/drain-client.ts");
-  const pid = archiverPid === undefined ? {} : { archiverPid };
+  const shell = archiver === undefined ? {} : { archiver };
   const caller = self.caller === undefined ? {} : { caller: self.caller };
-  const request = { kind: "push", name, settings: self.fingerprint, ...pid, ...caller } as const;
+  const request = { kind: "push", name, settings: self.fingerprint, ...shell, ...caller } as const;
   return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
 }
 

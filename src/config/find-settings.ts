@@ -1,4 +1,5 @@
 import { ConfigError } from "../errors.ts";
+import { fileState } from "../io/file-state.ts";
 import { type ConfigFile, findHomeConfigFile, readConfigFile } from "./config-file.ts";
 import { type Found, FoundSettings, parseFound } from "./found-settings.ts";
 import { failover } from "./failover-settings.ts";
@@ -76,7 +77,7 @@ export async function findSettings(
     problems: collector.problems,
     secrets: collector.secrets,
     sdkVariables: findSdkVariables(file, sources.environment, index),
-    ...(file === undefined ? {} : { configFile: file.path }),
+    ...(file === undefined ? {} : { configFile: file.path, configState: file.state }),
   });
 }
 
@@ -177,11 +178,13 @@ function isOurs(name: string, text: string): boolean {
 async function readFile(
   path: string | undefined,
   homeDirectory: string | undefined,
-): Promise<ConfigFile | undefined> {
+): Promise<(ConfigFile & { readonly state: string | undefined }) | undefined> {
   if (path === "") return undefined;
   const chosen =
     path ?? (homeDirectory === undefined ? undefined : await findHomeConfigFile(homeDirectory));
-  return chosen === undefined ? undefined : await readConfigFile(chosen);
+  if (chosen === undefined) return undefined;
+  const state = fileState(chosen);
+  return { ...(await readConfigFile(chosen)), state };
 }
 
 /** Without our prefix, a variable that changes nothing may well belong to another program. */

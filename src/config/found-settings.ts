@@ -18,6 +18,8 @@ export interface FoundBeside {
   readonly secrets: readonly string[];
   /** The path of the config file that was read. */
   readonly configFile?: string;
+  /** Its state (io/file-state.ts) just before it was read. */
+  readonly configState?: string | undefined;
   /**
    * Variables of the SDKs that stand in the config file only. As with WAL-G, they count as if
    * they were in the environment.

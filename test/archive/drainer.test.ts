@@ -6,12 +6,14 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { queueIn } from "../../src/archive/archive-status.ts";
 import { ask, askDrainer } from "../../src/archive/drain-client.ts";
-import { drain, type DrainOptions } from "../../src/archive/drainer.ts";
+import type { DrainOptions } from "../../src/archive/drain-options.ts";
+import { drain } from "../../src/archive/drainer.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
 import type { DrainStatus } from "../../src/archive/drain-protocol.ts";
 import type { Codec } from "../../src/codec/codec.ts";
 import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
+import { untilAborted } from "../../src/io/abort.ts";
 import { type ByteSource, bytesSource, readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
@@ -90,7 +92,7 @@ function start(store: Store, change: Partial<DrainOptions> = {}): Promise<string
 }
 
 const push = (name: string, settings = "s") =>
-  askDrainer(spool.socket, { kind: "push", name, settings, archiverPid: 77 }, options);
+  askDrainer(spool.socket, { kind: "push", name, settings, archiver: "77" }, options);
 
 /** Resolves when the drainer answers. */
 async function listening(): Promise<void> {
@@ -150,6 +152,92 @@ test("a call with other settings is declined and ends the drainer", async () => 
   assert.equal((await push(LABEL_1, "other")).kind, "declined");
   assert.equal(await running, "a call had other settings");
   assert.equal((await push(LABEL_1)).kind, "absent");
+});
+
+/** Of readers that find notes without asking. */
+async function links(): Promise<readonly string[]> {
+  const entries = await readdir(spool.notes, { withFileTypes: true });
+  return entries.filter((entry) => entry.isSymbolicLink()).map(({ name }) => name);
+}
+
+/** Something happens when a file has been stored, before the drainer is told so. */
+class Interrupted extends Store {
+  onPut: (key: string, signal: AbortSignal) => Promise<void> = async () => {};
+
+  override async put(key: string, body: ByteSource, putOptions: PutOptions): Promise<void> {
+    await super.put(key, body, putOptions);
+    await this.onPut(key, putOptions.signal);
+  }
+}
+
+for (const isMarkingDone of [false, true]) {
+  const what = isMarkingDone ? "marked as done" : "noted";
+  test(`what is under way when the settings change is not ${what}, and nobody is told so`, async () => {
+    await addReady(LABEL_1);
+    const store = new Interrupted();
+    let isCurrent = true;
+    store.onPut = async (key) => {
+      if (key.includes(LABEL_2)) isCurrent = false;
+    };
+    const running = start(store, { isCurrent: () => isCurrent, isMarkingDone, idleMs: 60_000 });
+    await listening();
+    assert.equal((await push(LABEL_1)).kind, "stored");
+    await until("the reader has its link", async () => (await links()).length === 1);
+    await addReady(LABEL_2);
+    assert.equal((await push(LABEL_2)).kind, "declined");
+    assert.equal(await running, "the settings have changed");
+    assert.ok(store.puts.some((key) => key.includes(LABEL_2)));
+    assert.ok(!(await readdir(spool.notes)).includes(LABEL_2));
+    assert.deepEqual(await links(), []);
+    assert.equal(await done(), isMarkingDone ? 1 : 0);
+  });
+}
+
+test("a call with other settings ends what is under way", async () => {
+  await addReady(LABEL_1);
+  const store = new Interrupted();
+  const { promise: begun, resolve: begin } = Promise.withResolvers<void>();
+  store.onPut = async (_, putSignal) => {
+    begin();
+    await untilAborted(new Promise<void>(() => {}), putSignal);
+  };
+  const running = start(store, { idleMs: 60_000 });
+  await listening();
+  const first = push(LABEL_1);
+  await begun;
+  assert.equal((await push(LABEL_1, "other")).kind, "declined");
+  assert.equal(await running, "a call had other settings");
+  assert.equal((await first).kind, "declined");
+  assert.deepEqual(await readdir(spool.notes), []);
+});
+
+test("one whose socket was taken over makes no note any more", async () => {
+  await addReady(LABEL_1);
+  const store = new Interrupted();
+  store.onPut = async () => {
+    await rm(spool.socket);
+    await writeFile(spool.socket, "");
+  };
+  const running = start(store, { idleMs: 60_000 });
+  assert.equal(await running, "another one took over");
+  assert.deepEqual(await readdir(spool.notes), []);
+});
+
+test("who has not called for ten seconds asks again, whatever has changed meanwhile", async () => {
+  let passedMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + passedMs };
+  await addReady(LABEL_1);
+  const running = start(new Store(), { idleMs: 600_000, clock });
+  await listening();
+  assert.equal((await push(LABEL_1)).kind, "stored");
+  await until("the reader has its link", async () => (await links()).length === 1);
+  passedMs = 10_000;
+  await until("the link is gone", async () => (await links()).length === 0);
+  assert.ok((await readdir(spool.notes)).includes(LABEL_1));
+  assert.equal((await push(LABEL_1)).kind, "stored");
+  await until("it is there again", async () => (await links()).length === 1);
+  passedMs = 310_000;
+  assert.equal(await running, "nobody called any more");
 });
 
 test("there is one drainer; a socket that nobody listens at is taken over", async () => {

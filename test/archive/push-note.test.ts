@@ -41,13 +41,13 @@ test("a note of another repository is not believed, and goes; readers ask again"
   await writeFile(path, Buffer.alloc(64 * 1024, 7));
   assert.ok(await one?.add(NAME, await readFileIdentity(path)));
   assert.equal(await one?.isTrue(NAME), true);
-  await one?.vouchFor(4711);
+  await one?.vouchFor("4711");
   assert.equal(await other?.isTrue(NAME), false);
   assert.equal(await one?.isTrue(NAME), false, "it is gone");
   await noted();
   assert.equal(await one?.isTrue(NAME), false, "of no repository");
   await other?.forgetReaders();
-  assert.equal(one?.isVouchedFor(4711), false);
+  assert.equal(one?.isVouchedFor("4711"), false);
 });
 
 const changes: Readonly<Record<string, () => Promise<void>>> = {
@@ -108,10 +108,10 @@ test("a note that can't be written is known to who made it, as long as it is tru
 
 test("only the newest archiver is vouched for", async () => {
   await noted();
-  await notes.vouchFor(100);
-  await notes.vouchFor(101);
-  assert.equal(notes.isVouchedFor(100), false);
-  assert.ok(notes.isVouchedFor(101));
+  await notes.vouchFor("100");
+  await notes.vouchFor("101");
+  assert.equal(notes.isVouchedFor("100"), false);
+  assert.ok(notes.isVouchedFor("101"));
   assert.deepEqual(await notes.list(), [NAME]);
 });
 

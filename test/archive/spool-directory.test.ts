@@ -84,13 +84,16 @@ test("setup's line quotes what the shell and PostgreSQL would read", async () =>
     renameProgram: "",
     isOnWalFileSystem: true,
   };
-  const line = archiveCommandLine(["/opt/wal nut"], spool);
+  const line = archiveCommandLine(["/opt/wal nut"], { spool, configFile: "/it's.json" });
   assert.equal(
     line,
-    `archive_command = '[ ''/a b%%/it''\\\\''''s''/"$PPID"/%f -nt "%p" ] && ` +
-      `[ ''/a b%%/it''\\\\''''s''/"$PPID"/%f -nt postmaster.pid ] || ` +
-      `exec ''/opt/wal nut'' wal-push --archiver "$PPID" "%p"'`,
+    `archive_command = 'n=''/a b%%/it''\\\\''''s''/"$PPID"-c5726c25/%f; ` +
+      `[ "$n" -nt "%p" ] && [ "$n" -nt postmaster.pid ] && [ "$n" -nt ''/it''\\\\''''s.json'' ] ` +
+      `|| exec ''/opt/wal nut'' wal-push --archiver "$PPID"-c5726c25 "%p"'`,
   );
-  const far = archiveCommandLine(["/w"], { ...spool, isOnWalFileSystem: false });
+  const other = archiveCommandLine(["/opt/wal nut", "--x"], { spool, configFile: undefined });
+  assert.match(other, /"\$PPID"-(?!c5726c25)[0-9a-f]{8}\/.* postmaster\.pid \] \|\| exec /);
+  const elsewhere = { ...spool, isOnWalFileSystem: false };
+  const far = archiveCommandLine(["/w"], { spool: elsewhere, configFile: undefined });
   assert.equal(far, `archive_command = 'exec /w wal-push "%p"'`);
 });

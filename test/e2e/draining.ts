@@ -80,6 +80,11 @@ export async function readyNames(walDirectory: string): Promise<string[]> {
   return names.filter((name) => name.endsWith(".ready")).map((name) => name.slice(0, -6));
 }
 
+export async function doneNames(walDirectory: string): Promise<string[]> {
+  const names = await readdir(join(walDirectory, "archive_status"));
+  return names.filter((name) => name.endsWith(".done")).map((name) => name.slice(0, -5));
+}
+
 /** The archive_command that `walnut setup` prints. */
 export async function setupLine({ walnut, cluster }: Draining): Promise<string> {
   const { stdout } = await walnut.mustRun("setup", cluster.dataDirectory);
@@ -101,8 +106,7 @@ export async function assertNothingLost(
     readonly readObject?: ReadObject;
   } = {},
 ): Promise<number> {
-  const marks = await readdir(join(walDirectory, "archive_status"));
-  const done = marks.filter((name) => name.endsWith(".done")).map((name) => name.slice(0, -5));
+  const done = await doneNames(walDirectory);
   for (const name of done) {
     if (verified.has(name)) continue;
     const object = await readObject(name);
