@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { inBackupStorage } from "../../src/commands/backup-storage.ts";
 import { createContext } from "../../src/commands/context.ts";
+import { info } from "../../src/commands/info.ts";
 import { storageTools } from "../../src/commands/st.ts";
 import { withStorage } from "../../src/commands/storage-choice.ts";
 import { readCommandLine } from "../../src/commands/words.ts";
@@ -56,7 +57,8 @@ function bench(root: string) {
       .filter((entry) => entry.isFile())
       .map((entry) => entry.name)
       .toSorted();
-  return { context, st, names, log };
+  const written = (): string => stdout;
+  return { context, st, written, names, log };
 }
 
 describe("st on several storages", () => {
@@ -85,6 +87,26 @@ describe("st on several storages", () => {
     await st("rm", "a", "-t", "all");
     await assert.rejects(st("rm", "/", "--target=all"), { code: "not-found" });
     await assert.rejects(st("put", "-s", "x", "-t", "all"), { code: "usage" });
+  });
+
+  test("each is tried and named, also when one of them is away", async () => {
+    using scratch = scratchDirectory();
+    const { context, st, written } = bench(scratch.path);
+    rmSync(join(scratch.path, "b"), { recursive: true });
+    await assert.rejects(st("check", "write", "-t", "all"), {
+      code: "storage",
+      message: /^1 of 3 storages failed: b: .*does not exist/,
+    });
+    assert.equal(written(), "default: Write check OK\nc: Write check OK\n");
+
+    rmSync(join(scratch.path, "default"), { recursive: true });
+    await info.run({ isJson: false, isOffline: true }, context);
+    assert.match(
+      written(),
+      /^backups +0:[^]*WARNING: storage default does not answer: .*\nWARNING: storage b does not/m,
+    );
+    await info.run({ isJson: true, isOffline: true }, context);
+    assert.match(written(), /"storages_away": \[\s*"default",\s*"b"\s*\]/);
   });
 
   test("objects are moved from one, or from all others", async () => {

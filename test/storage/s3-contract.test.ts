@@ -16,8 +16,9 @@ const gaps: Readonly<Partial<Record<S3ServerKind, ContractOptions>>> = {
   swift: { isCreateAtomic: false, isReplaceAtomic: false, keyCount: 101 },
   // Answers 400 where a part of the prefix is "." or "..".
   minio: { areDotPrefixesListed: false },
-  // Its objects are files of a directory, and it ignores If-None-Match, which is found out.
-  rclone: { areFoldersPassedOver: false, isCreateAtomic: false },
+  // Its objects are files of a directory, which it opens anew in the middle of an answer; and it
+  // ignores If-None-Match, which is found out.
+  rclone: { areFoldersPassedOver: false, isCreateAtomic: false, isGetOfOneVersion: false },
 };
 
 for (const kind of await availableS3Servers()) {
