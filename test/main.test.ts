@@ -76,11 +76,23 @@ test("logs in JSON, to a file, and as little as the level says", async () => {
   assert.equal(json.stderr.split("\n").length, 2);
 
   const toFile = await runWalnut(failing, { env: { WALG_LOG_DESTINATION: file } });
-  assert.equal(toFile.stderr, "");
-  assert.match(readFileSync(file, "utf8"), /^ERROR: .* no storage is configured\nHINT: /);
+  // Else PostgreSQL's log would have nothing but an exit code.
+  assert.equal(toFile.stderr, readFileSync(file, "utf8"));
+  assert.match(toFile.stderr, /^ERROR: .* no storage is configured\nHINT: .*\n$/);
 
   const toNowhere = await runWalnut(failing, { env: { WALG_LOG_DESTINATION: "/no/such/file" } });
-  assert.match(toNowhere.stderr, /no storage is configured/);
+  assert.match(toNowhere.stderr, /^ERROR: .* no storage is configured\nHINT: .*\n$/);
+
+  // A standby asks for the next segment all the time.
+  const repository = join(directory.path, "repository");
+  mkdirSync(join(repository, "wal_005"), { recursive: true });
+  writeFileSync(join(repository, "wal_005", SEGMENT), "");
+  const env = { WALG_LOG_DESTINATION: file, WALG_FILE_PREFIX: repository };
+  const absent = await runWalnut(["wal-fetch", "00000002.history", join(directory.path, "x")], {
+    env,
+  });
+  assert.deepEqual([absent.code, absent.stderr], [74, ""]);
+  assert.match(readFileSync(file, "utf8"), /ERROR: .*00000002\.history is not in the archive/);
 });
 
 test("logs in local time", async () => {

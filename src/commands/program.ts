@@ -281,29 +281,36 @@ function openLog(
   terminal: Terminal,
 ): CommandLog {
   const destination = readOr(found, general.logDestination, undefined);
-  return createLog({
+  const show = (lines: string) => terminal.writeLines(lines);
+  const options = {
     format: readOr<LogFormat>(found, general.logFormat, "text"),
     level: LOG_LEVELS[readOr<keyof typeof LOG_LEVELS>(found, general.logLevel, "NORMAL")],
     clock: machine.clock,
     isUtc: machine.isUtc,
     mask: createMask(found?.beside.secrets ?? []),
-    write(lines) {
-      if (destination === undefined || destination === "stderr") terminal.writeLines(lines);
-      else appendOrShow(destination, lines, { machine, terminal });
-    },
-  });
+  };
+  if (destination === undefined || destination === "stderr") {
+    return createLog({ ...options, write: show });
+  }
+  const append = (lines: string): boolean => appends(destination, lines, machine);
+  // A log file that can't be written is no reason to stop archiving.
+  const log = createLog({ ...options, write: (lines) => void (append(lines) || show(lines)) });
+  const both = createLog({ ...options, write: (lines) => void (append(lines), show(lines)) });
+  return {
+    ...log,
+    // Who started us, and logs our exit code, has to be told why; but a standby asks for what is not
+    // there yet all the time.
+    failure: (one) => (one.code === "not-in-archive" ? log : both).failure(one),
+  };
 }
 
-/** A log file that can't be written is no reason to stop archiving. */
-function appendOrShow(
-  path: string,
-  lines: string,
-  { machine, terminal }: Pick<RunParts, "machine" | "terminal">,
-): void {
+/** Whether the log file could be written. */
+function appends(path: string, lines: string, { appendFile }: Machine): boolean {
   try {
-    machine.appendFile(path, lines);
+    appendFile(path, lines);
+    return true;
   } catch {
-    terminal.writeLines(lines);
+    return false;
   }
 }
 

@@ -198,8 +198,13 @@ export const general = {
     "Lines of text, or one JSON object a line.",
     { form: "own", default: "text" },
   ),
-  logDestination: setting("LOG_DESTINATION", path, "A file for the log, or stderr.", {
-    form: "own",
-    aliases: ["WALG_LOG_DESTINATION"],
-  }),
+  logDestination: setting(
+    "LOG_DESTINATION",
+    path,
+    "A file for the log, or stderr, where the reason of a failure is said in any case.",
+    {
+      form: "own",
+      aliases: ["WALG_LOG_DESTINATION"],
+    },
+  ),
 } as const;
