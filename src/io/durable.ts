@@ -1,11 +1,13 @@
 import { link, mkdir, open, rename, stat, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
-import { LocalFileError, systemErrorCode } from "../errors.ts";
+import { systemErrorCode } from "../errors.ts";
 import { abortable } from "./abort.ts";
 import type { ByteStream } from "./bytes.ts";
 import { randomHex } from "./random.ts";
 import { localFileError } from "./system-error.ts";
+import { writeAll } from "./write-all.ts";
+import { WriteBehind } from "./write-behind.ts";
 
 export interface DurableWriteOptions {
   readonly signal: AbortSignal;
@@ -58,37 +60,6 @@ export async function createFileDurably(
   options: DurableWriteOptions,
 ): Promise<boolean> {
   return await publish(path, body, options, (temporaryPath) => claimName(temporaryPath, path));
-}
-
-/**
- * What is written in one call. For longer ones Linux looks for memory in large blocks, and where
- * that is a virtual machine's which it has not used lately, its host has to find it first: 60 ms of
- * a processor for 16 MiB instead of 6.
- */
-const WRITE_BYTES = 256 * 1024;
-
-/** Writes all of `bytes` at the handle's position: a file system may take less in one call. */
-export async function writeAll(
-  handle: FileHandle,
-  bytes: Uint8Array,
-  alongside?: (piece: Uint8Array) => void,
-): Promise<void> {
-  let offset = 0;
-  let handedBytes = 0;
-  while (offset < bytes.length) {
-    const wantedBytes = Math.min(bytes.length - offset, WRITE_BYTES);
-    const writing = handle.write(bytes, offset, wantedBytes);
-    try {
-      alongside?.(bytes.subarray(handedBytes, offset + wantedBytes));
-    } finally {
-      // Nobody may have the memory back before, whatever happens.
-      await writing;
-    }
-    handedBytes = offset + wantedBytes;
-    const { bytesWritten } = await writing;
-    if (bytesWritten === 0) throw new LocalFileError("the file system takes no more bytes");
-    offset += bytesWritten;
-  }
 }
 
 /** Makes the names in a directory durable: files that were made, renamed or removed there. */
@@ -169,17 +140,32 @@ async function makeBelow(directory: string, root: string): Promise<void> {
   }
 }
 
+/** As much as most segments of WAL have: for less, the buffers of the rest would not pay. */
+const LONG_BYTES = 16 * 1024 * 1024;
+
 async function writeBody(
   handle: FileHandle,
   body: Uint8Array | ByteStream,
   { signal, path, alongside }: DurableWriteOptions & { readonly path: string },
 ): Promise<void> {
   if (body instanceof Uint8Array) {
-    await onDisk("write", path, writeAll(handle, body, alongside));
+    await onDisk("write", path, writeAll(handle, body, { alongside }));
     return;
   }
-  for await (const chunk of abortable(body, signal)) {
-    await onDisk("write", path, writeAll(handle, chunk, alongside));
+  let writtenBytes = 0;
+  let rest: WriteBehind | undefined;
+  try {
+    for await (const chunk of abortable(body, signal)) {
+      if (writtenBytes >= LONG_BYTES) {
+        rest ??= new WriteBehind(handle, { alongside, position: writtenBytes });
+      }
+      const writing = rest?.write(chunk) ?? writeAll(handle, chunk, { alongside });
+      await onDisk("write", path, writing);
+      writtenBytes += chunk.length;
+    }
+    if (rest !== undefined) await onDisk("write", path, rest.end());
+  } finally {
+    await rest?.settled();
   }
 }
 

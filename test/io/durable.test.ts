@@ -15,12 +15,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { LocalFileError } from "../../src/errors.ts";
-import {
-  createFileDurably,
-  fsyncDirectory,
-  writeAll,
-  writeFileDurably,
-} from "../../src/io/durable.ts";
+import { createFileDurably, fsyncDirectory, writeFileDurably } from "../../src/io/durable.ts";
+import { writeAll } from "../../src/io/write-all.ts";
 import { patternBytes, patternSource } from "../support/bodies.ts";
 import { leaveOut } from "../support/left-out.ts";
 
@@ -175,7 +171,7 @@ test("whoever works alongside is given every byte once, in order, also where wri
 
   handed.length = 0;
   const real = await open(path, "w");
-  await writeAll(shortWriting(real, []), patternBytes(2500), alongside);
+  await writeAll(shortWriting(real, []), patternBytes(2500), { alongside });
   await real.close();
   assert.ok(Buffer.concat(handed).equals(patternBytes(2500)));
   assert.ok((await readFile(path)).equals(patternBytes(2500)));
@@ -199,7 +195,9 @@ test("what fails alongside ends the write, once the disk has let go of the memor
           }
         : Reflect.get(target, name),
   });
-  const writing = writeAll(slow, patternBytes(100), refuse).finally(() => (isEnded = true));
+  const writing = writeAll(slow, patternBytes(100), { alongside: refuse }).finally(
+    () => (isEnded = true),
+  );
   writing.catch(() => {});
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(isEnded, false);
