@@ -6,6 +6,7 @@ import { type Catalogue, type CatalogueBackup, lostHistories } from "./catalogue
 import { isIncrement } from "./chain.ts";
 import { describeCollisions, type StoredCollision } from "./collisions.ts";
 import type { PlacedTime, TimelineReport } from "./timeline-report.ts";
+import { missingText } from "./missing-text.ts";
 import { describeUnfinished } from "./unfinished-backups.ts";
 import type { WalView } from "./wal-view.ts";
 
@@ -239,7 +240,8 @@ function warnOfWal({ catalogue, report }: InfoQuery): readonly InfoWarning[] {
     for (const { firstSegment, lastSegment, segmentCount, isIntended, givenUpCount } of holes) {
       if (isIntended) continue;
       const why = givenUpCount > 0 ? `, ${givenUpCount} of them given up by the queue policy` : "";
-      const text = `${segmentCount} segments are missing, ${firstSegment} to ${lastSegment}${why}`;
+      const range = segmentCount === 1 ? firstSegment : `${firstSegment} to ${lastSegment}`;
+      const text = `${missingText(segmentCount)}, ${range}${why}`;
       warnings.push({ code: "hole", text });
     }
   }

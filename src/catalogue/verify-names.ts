@@ -4,9 +4,10 @@ import { formatHistoryName, formatSegmentName } from "../postgres/wal-file.ts";
 import { type Catalogue, lostHistories } from "./catalogue.ts";
 import { chainOf, CIRCLE } from "./chain.ts";
 import type { Finding } from "./finding.ts";
+import { missingText } from "./missing-text.ts";
 import { countGivenUp } from "./timeline-report.ts";
 import type { TimelinePlan } from "./wal-windows.ts";
-import type { WalView } from "./wal-view.ts";
+import { runLength, type WalView } from "./wal-view.ts";
 
 /**
  * What the names alone tell: bases, segments and histories that are missing, or are none.
@@ -65,8 +66,7 @@ function brokenChains({ backups }: Catalogue): readonly Finding[] {
 function missingWal({ backups }: TimelinePlan, view: WalView): readonly Finding[] {
   return backups.flatMap(({ name, missing }) =>
     missing.map((run): Finding => {
-      const count = run.last - run.first + 1;
-      const text = `${count} segments are missing that it needs to become consistent`;
+      const text = `${missingText(runLength(run))} that it needs to become consistent`;
       return { kind: "missing", subject: rangeText(run, view), text, backup: name };
     }),
   );
@@ -76,7 +76,7 @@ function holes(plan: TimelinePlan, catalogue: Catalogue, view: WalView): readonl
   return plan.holes.map((hole): Finding => {
     const givenUpCount = countGivenUp(hole, catalogue, view);
     const subject = rangeText(hole, view);
-    const count = `${hole.last - hole.first + 1} segments are missing`;
+    const count = missingText(runLength(hole));
     if (givenUpCount > 0) {
       const text = `${count}, ${givenUpCount} given up by the queue policy`;
       return { kind: "hole", subject, text };

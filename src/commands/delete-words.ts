@@ -1,5 +1,6 @@
-import { UsageError } from "../errors.ts";
+import { FormatError, UsageError } from "../errors.ts";
 import { parseJson } from "../layout/json.ts";
+import type { JsonValue } from "../layout/json-value.ts";
 import type { DeleteRequest, FullModifier, TargetChoice } from "../retention/delete-selection.ts";
 import type { Flag, Words } from "./command.ts";
 
@@ -88,11 +89,27 @@ function parseTarget(rest: readonly string[], userData: string | undefined): Del
   const isFamily = modifier === "FIND_FULL";
   if (userData !== undefined) {
     if (words.length > 0) throw new UsageError("target takes a name or user data, not both");
-    return { kind: "target", choice: { kind: "user-data", value: parseJson(userData) }, isFamily };
+    return {
+      kind: "target",
+      choice: { kind: "user-data", value: parseUserData(userData) },
+      isFamily,
+    };
   }
   const [name = ""] = only(words, "target [FIND_FULL] <name>");
   const choice: TargetChoice = name === "LATEST" ? { kind: "latest" } : { kind: "name", name };
   return { kind: "target", choice, isFamily };
+}
+
+function parseUserData(text: string): JsonValue {
+  try {
+    return parseJson(text);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new UsageError(`--target-user-data is no JSON: ${JSON.stringify(text)}`, {
+      hint: `A text stands in double quotes, also for a shell: --target-user-data '"nightly"'.`,
+      cause: error,
+    });
+  }
 }
 
 function parseGarbage(rest: readonly string[], isBackupCheckLeftOut: boolean): DeleteRequest {

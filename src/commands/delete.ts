@@ -59,6 +59,7 @@ export const deleteCommand: Command<DeleteArguments> = {
       options,
     );
     if (prepared === undefined) return sayNothingToMeasure(request, log);
+    sayTarget(prepared, request, log);
     sayKept(prepared, log);
     log.info("Evaluating objects for deletion...");
     const markedCount = markKeys(prepared, request, { storages, log });
@@ -92,6 +93,13 @@ function sayNothingToMeasure({ kind }: DeleteRequest, log: Log): void {
   }
   log.info("Couldn't find any non-permanent backups in storage.");
   log.info("Not doing anything.");
+}
+
+/** Which backup a count, a time or the beginning of a name came to. */
+function sayTarget({ selection }: PreparedRetention, { kind }: DeleteRequest, log: Log): void {
+  if (kind !== "retain" && kind !== "before") return;
+  const [name] = selection.kept.keys();
+  if (name !== undefined) log.info("what is older than this backup is to go", { name });
 }
 
 /** What stays although the words alone would have removed it. */

@@ -226,7 +226,7 @@ function programOf({ self }: Context): string {
 function toText({ matches, recipe, directory }: Answer, context: Context): string {
   const lines = matches.flatMap((match) => describe(match));
   if (recipe === undefined) {
-    lines.push("", "No backup in the archive can be replayed to there.");
+    lines.push("", "No backup in the archive can be replayed to there: see `walnut timeline`.");
   } else {
     lines.push(
       "",

@@ -57,7 +57,11 @@ export const transferTool: StorageTool = async (words, context) => {
   const [kind, prefix, ...surplus] = words.positionals;
   if (surplus[0] !== undefined) throw new UsageError(`surplus argument ${surplus[0]}`);
   const names = { source: words.value("source"), target: words.value("target") ?? "default" };
-  if (names.source === undefined) throw new UsageError("flag --source is missing");
+  if (names.source === undefined) {
+    throw new UsageError("flag --source is missing", {
+      hint: "Write st transfer files <prefix>, backups or pg-wals, with --source <storage>.",
+    });
+  }
   if (names.source === names.target) {
     throw new UsageError(`source and target are the same: ${names.source}`);
   }

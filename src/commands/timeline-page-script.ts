@@ -201,7 +201,8 @@ export const PAGE_SCRIPT = String.raw`
       const behind = at(hole.end_lsn, hole.first_commit_behind?.time);
       const kind = hole.intended ? "intended" : "hole";
       bar(group, kind, valueOf(before), valueOf(behind), { y: y + SIZE.hole, height: SIZE.gap, text:
-        (hole.intended ? "Left out by retention: " : "HOLE: ") + hole.segments + " segments are missing\n" +
+        (hole.intended ? "Left out by retention: " : "HOLE: ") + hole.segments +
+        (hole.segments === 1 ? " segment is missing\n" : " segments are missing\n") +
         hole.first_segment + " to " + hole.last_segment +
         "\nlast commit before: " + shown(hole.last_commit_before?.time) +
         "\nfirst commit behind: " + shown(hole.first_commit_behind?.time) +

@@ -284,14 +284,22 @@ function textOf(results: ReadonlyMap<Check, CheckResult>): string {
     .join("");
 }
 
+const WAYS_OUT: Readonly<Record<Check, string>> = {
+  integrity:
+    "Take a new base backup now, so that what comes can be restored. Look for missing segments " +
+    "in pg_wal of the server and its standbys; `walnut timeline` shows what can be restored.",
+  timeline:
+    "If the archive's timeline is higher, another server was promoted and archives here: see that " +
+    "only one of the two is in use. If it is lower, nothing of the server's timeline was archived " +
+    "yet: `walnut info` shows whether archiving works.",
+};
+
 function requireSound(results: ReadonlyMap<Check, CheckResult>, { config }: Context): void {
   if (config.isWalVerifyExitZero) return;
   const failed = [...results].filter(([, { status }]) => status === "FAILURE");
   if (failed.length === 0) return;
   const names = failed.map(([check]) => check).join(" and ");
   throw new UnsoundError(`wal-verify ${names}: FAILURE`, {
-    hint:
-      "Take a new base backup now, so that what comes can be restored. Look for missing segments " +
-      "in pg_wal of the server and its standbys; `walnut timeline` shows what can be restored.",
+    hint: failed.map(([check]) => WAYS_OUT[check]).join(" "),
   });
 }

@@ -150,7 +150,12 @@ function switchValue(token: OptionToken): string {
 
 function unknownFlag(token: OptionToken, known: Iterable<string>): Error {
   const nearest = nearestWord(token.name, known);
-  const hint = nearest === undefined ? {} : { hint: `Did you mean --${nearest}?` };
+  const hint =
+    token.name === "dry-run"
+      ? { hint: "What removes backups removes nothing without --confirm: that is the dry run." }
+      : nearest === undefined
+        ? {}
+        : { hint: `Did you mean --${nearest}?` };
   return SETTING_PREFIX.test(token.name)
     ? new ConfigError(`unknown setting ${token.rawName} on the command line`, hint)
     : new UsageError(`unknown flag ${token.rawName}`, hint);

@@ -61,15 +61,23 @@ function brokenChain(name: BackupName, reason: string): RefusedError {
 }
 
 function requireNoPermanentIncrement(entries: readonly CatalogueEntry[], name: BackupName): void {
-  const dependent = entries.find(
-    ({ sentinel, metadata }) =>
-      sentinel?.base?.name === name && (metadata?.isPermanent ?? sentinel.isPermanent),
-  );
-  if (dependent === undefined) return;
+  const dependentOf = (base: BackupName) =>
+    entries.find(
+      ({ sentinel, metadata }) =>
+        sentinel?.base?.name === base && (metadata?.isPermanent ?? sentinel.isPermanent),
+    )?.name;
+  let last = dependentOf(name);
+  if (last === undefined) return;
+  const chain = new Set([last]);
+  for (let next = dependentOf(last); next !== undefined; next = dependentOf(next)) {
+    if (chain.has(next)) break;
+    chain.add(next);
+    last = next;
+  }
   throw new RefusedError(
     `Can't mark backup '${name}' as impermanent. There is permanent increment backup that depends ` +
       "on this backup.",
-    { hint: `Nothing was changed. Mark ${dependent.name} first.` },
+    { hint: `Nothing was changed. Begin with \`walnut backup-mark --impermanent ${last}\`.` },
   );
 }
 

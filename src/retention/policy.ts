@@ -85,7 +85,9 @@ class PolicyRun {
     if (fullCount === undefined) return;
     const fulls = this.#candidates.filter(isFull);
     const kept = new Set(fullCount === 0 ? [] : fulls.slice(-fullCount));
-    for (const full of kept) this.#reasons.add(full, `one of the newest ${fullCount} full backups`);
+    const reason =
+      fullCount === 1 ? "the newest full backup" : `one of the newest ${fullCount} full backups`;
+    for (const full of kept) this.#reasons.add(full, reason);
     for (const backup of this.#candidates) {
       const root = chainOf(this.#survey, backup).at(-1);
       if (typeof root === "string" || root === undefined || root === backup) continue;
@@ -129,10 +131,10 @@ class PolicyRun {
     for (const backup of this.#backups) {
       const timeNs = this.#times.get(backup);
       if (timeNs === undefined) this.#reasons.add(backup, "when it was taken is not recorded");
-      else if (timeNs > fromNs) this.#reasons.add(backup, `taken within the last ${days} days`);
+      else if (timeNs > fromNs) this.#reasons.add(backup, `taken within the ${lastDays(days)}`);
     }
     const backup = this.#startOf(fromNs);
-    if (backup !== undefined) this.#reasons.add(backup, `start of the last ${days} days`);
+    if (backup !== undefined) this.#reasons.add(backup, `start of the ${lastDays(days)}`);
     return { fromNs, backup };
   }
 
@@ -140,7 +142,7 @@ class PolicyRun {
     const fromNs = this.#nowNs - BigInt(days) * NS_PER_DAY;
     const backup = this.#startOf(fromNs);
     if (backup !== undefined) {
-      this.#reasons.add(backup, `start of the last ${days} days of point-in-time recovery`);
+      this.#reasons.add(backup, `start of the ${lastDays(days)} of point-in-time recovery`);
       this.#keepBehindHoles(backup);
     }
     return { fromNs, backup };
@@ -196,7 +198,10 @@ class PolicyRun {
     const { minimumFulls } = this.#policy;
     if (minimumFulls <= 0) return;
     for (const full of this.#candidates.filter(isFull).slice(-minimumFulls)) {
-      this.#reasons.add(full, `never fewer than ${minimumFulls} full backups`);
+      this.#reasons.add(
+        full,
+        `never fewer than ${minimumFulls} full ${minimumFulls === 1 ? "backup" : "backups"}`,
+      );
     }
   }
 
@@ -280,4 +285,8 @@ function monthOf(date: Date): string {
 
 function yearOf(date: Date): string {
   return date.toISOString().slice(0, 4);
+}
+
+function lastDays(days: number): string {
+  return days === 1 ? "last day" : `last ${days} days`;
 }

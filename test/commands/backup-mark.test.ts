@@ -63,6 +63,7 @@ test("impermanent is the named one only, and never below a permanent increment",
   await mark(storage, LAST);
   await assert.rejects(mark(storage, FULL, "-i"), {
     message: `Can't mark backup '${FULL}' as impermanent. There is permanent increment backup that depends on this backup.`,
+    hint: `Nothing was changed. Begin with \`walnut backup-mark --impermanent ${LAST}\`.`,
   });
   assert.deepEqual(await marks(storage), ["true", "true", "true"]);
   await mark(storage, "LATEST", "--impermanent");

@@ -38,22 +38,23 @@ const FULL = `base_${segmentName(1, 10)}`;
 const INCREMENT = `base_${segmentName(1, 20)}_D_${segmentName(1, 10)}`;
 const BROKEN = `base_${segmentName(1, 30)}`;
 
+const backup = (name: string, segment: number, more: Partial<World["backups"][number]> = {}) => ({
+  name,
+  timeline: 1,
+  segment,
+  lastSegment: segment + 1,
+  base: undefined,
+  startMs: Date.UTC(2026, 9, segment),
+  finishMs: Date.UTC(2026, 9, segment, 1),
+  isPermanent: false,
+  corruptPages: 0,
+  hasControl: true,
+  isSentinelThere: true,
+  ...more,
+});
+
 /** Two timelines and a chain, holes, a lost history, what was given up, an unfinished backup. */
 async function manyThings(): Promise<MemoryStorage> {
-  const backup = (name: string, segment: number, more: Partial<World["backups"][number]> = {}) => ({
-    name,
-    timeline: 1,
-    segment,
-    lastSegment: segment + 1,
-    base: undefined,
-    startMs: Date.UTC(2026, 9, segment),
-    finishMs: Date.UTC(2026, 9, segment, 1),
-    isPermanent: false,
-    corruptPages: 0,
-    hasControl: true,
-    isSentinelThere: true,
-    ...more,
-  });
   const common = { hasHistory: true, holes: [] };
   const storage = await storageOf(
     objectsOf({

@@ -119,6 +119,12 @@ const bad: readonly (readonly [readonly string[], string, string | undefined, st
   [["--permanet"], "unknown flag --permanet", "Did you mean --permanent?", "usage"],
   [["--frobnicate=1"], "unknown flag --frobnicate", undefined, "usage"],
   [["-x"], "unknown flag -x", undefined, "usage"],
+  [
+    ["--dry-run"],
+    "unknown flag --dry-run",
+    "What removes backups removes nothing without --confirm: that is the dry run.",
+    "usage",
+  ],
   [["--constructor"], "unknown flag --constructor", undefined, "usage"],
   [
     ["--walg-s3-prefx=a"],

@@ -86,6 +86,8 @@ describe("policy", () => {
     assert.deepEqual(daysOf(list), [7, 6, 5, 4, 3, 2, 1, 0]);
     assert.equal(list[0]?.[1], "start of the last 7 days");
     assert.equal(list[1]?.[1], "taken within the last 7 days");
+    const day = await kept(daily, { windowDays: 1 });
+    assert.deepEqual(day[0], [1, "start of the last day"]);
   });
 
   test("point-in-time recovery needs one backup; others go", async () => {
@@ -124,7 +126,7 @@ describe("policy", () => {
     ];
     const list = await kept(backups, { fullCount: 1 });
     assert.deepEqual(daysOf(list), [3, 2, 1]);
-    assert.match(list[0]?.[1] ?? "", /one of the newest 1 full backups; the newest backup without/);
+    assert.match(list[0]?.[1] ?? "", /the newest full backup; the newest backup without/);
     assert.match(list[1]?.[1] ?? "", /^newer than base_\w+, but damaged or not complete$/);
   });
 

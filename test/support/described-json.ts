@@ -12,15 +12,15 @@ interface Member {
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/;
 const LSN = /^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/;
-const isText = (value: unknown) => typeof value === "string";
+const isText = (value: unknown): value is string => typeof value === "string";
 const isObject = (value: unknown): value is object =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 const CHECKS: Readonly<Record<string, (value: unknown) => boolean>> = {
   text: isText,
   number: (value) => Number.isSafeInteger(value),
   boolean: (value) => typeof value === "boolean",
-  time: (value) => isText(value) && TIME.test(String(value)),
-  LSN: (value) => isText(value) && LSN.test(String(value)),
+  time: (value) => isText(value) && TIME.test(value),
+  LSN: (value) => isText(value) && LSN.test(value),
   list: Array.isArray,
   object: isObject,
   "list of text": (value) => Array.isArray(value) && value.every(isText),
