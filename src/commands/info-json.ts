@@ -18,16 +18,23 @@ export interface ShownInfo {
   readonly server: ServerAnswer;
   readonly config: Config;
   readonly mirrors: readonly MirrorStatus[];
+  /** Names of storages that do not answer. */
+  readonly unseen: readonly string[];
   readonly nowNs: TimeNs;
 }
 
-/** Of the repository and of its mirrors. */
+/** Of the storages that are away, of the repository, and of its mirrors. */
 export function allWarnings({
   state,
   mirrors,
+  unseen,
   nowNs,
 }: ShownInfo): readonly { readonly code: string; readonly text: string }[] {
   return [
+    ...unseen.map((name) => ({
+      code: "storage-away",
+      text: `storage ${name} does not answer: what it alone holds is not seen, and may be called missing here`,
+    })),
     ...state.warnings,
     ...mirrors.flatMap((mirror) => mirrorWarnings(mirror, timeMsOf(nowNs))),
   ];

@@ -77,7 +77,8 @@ export const info: Command<InfoArguments> = {
       const query = { catalogue, view, report, collisions, server, nowNs };
       const state = summarizeRepository(query);
       const mirrors = await readMirrorStatuses(storage);
-      const shown = { state, server, config, mirrors, nowNs };
+      const unseen = storage.unseen ?? [];
+      const shown = { state, server, config, mirrors, unseen, nowNs };
       await context.write(
         isJson ? `${indentJson(formatJson(infoJson(shown)), "  ")}\n` : toText(shown),
       );
