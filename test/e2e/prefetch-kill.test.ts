@@ -10,8 +10,8 @@ import { test } from "node:test";
 import { FaultProxy } from "../support/fault-proxy.ts";
 import { seededRandom } from "../support/random.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
-import { archive, type Archived, recover, type Recovering } from "./recovering.ts";
-import { pause, until } from "../support/until.ts";
+import { archive, type Archived, recover, toTheEnd } from "./recovering.ts";
+import { pause } from "../support/until.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const ROUNDS = IS_LONG ? 60 : 2;
@@ -67,24 +67,6 @@ async function killAtRandom(dataDirectory: string, configFile: string): Promise<
   }
 }
 
-/** Starts the server again until it has got to the end. */
-async function toTheEnd({ server }: Recovering): Promise<void> {
-  await until(
-    "the end of recovery",
-    async () => {
-      try {
-        await server.waitFor("SELECT NOT pg_is_in_recovery()", { timeoutMs: 60_000 });
-        return true;
-      } catch {
-        // Processes of the killed server may still hold its memory: then this fails, too.
-        await server.start().catch(() => {});
-        return false;
-      }
-    },
-    () => `${note} ${server.log().slice(-3000)}`,
-  );
-}
-
 async function killRound(archived: Archived): Promise<void> {
   const killing: Promise<void>[] = [];
   await using recovering = await recover(archived, {
@@ -92,7 +74,7 @@ async function killRound(archived: Archived): Promise<void> {
       killing.push(killAtRandom(dataDirectory, archived.walnut.configFile)),
   });
   await Promise.all(killing);
-  await toTheEnd(recovering);
+  await toTheEnd(recovering, note);
   const { server } = recovering;
   assert.equal(await server.value("SELECT count(*) FROM filler"), archived.rowCount, note);
   const last = await server.value("SELECT sum(length(content)) FROM filler");

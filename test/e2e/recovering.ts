@@ -140,6 +140,24 @@ export async function recover(
   };
 }
 
+/** Starts a server that may be killed again until it has got to the end; `note` is for a failure. */
+export async function toTheEnd({ server }: Recovering, note: string): Promise<void> {
+  await until(
+    "the end of recovery",
+    async () => {
+      try {
+        await server.waitFor("SELECT NOT pg_is_in_recovery()", { timeoutMs: 60_000 });
+        return true;
+      } catch {
+        // Processes of the killed server may still hold its memory: then this fails, too.
+        await server.start().catch(() => {});
+        return false;
+      }
+    },
+    () => `${note} ${server.log().slice(-3000)}`,
+  );
+}
+
 async function setupLine(walnut: Installation, dataDirectory: string): Promise<string> {
   const { stdout } = await walnut.mustRun("setup", dataDirectory);
   const line = /^restore_command = '(.*)'$/m.exec(stdout)?.[1];
