@@ -31,7 +31,10 @@ export interface ProvedBackup {
 }
 
 export interface VerifyMemory {
-  /** Documents that never change, as they were when they were first read. */
+  /**
+   * Documents that never change, as they were when they were first read; also what UnfinishedHashes
+   * remembers.
+   */
   readonly documents: ReadonlyMap<ObjectKey, StoredHash>;
   readonly backups: ReadonlyMap<BackupName, ProvedBackup>;
   /** By timeline and position, apart from each other. */
@@ -146,6 +149,21 @@ function numberOf(value: JsonValue | undefined): number {
   const number = typeof value === "bigint" ? Number(value) : Number.NaN;
   if (Number.isSafeInteger(number)) return number;
   throw new FormatError(`${verifyMemoryKey} has no number where one should be`);
+}
+
+/**
+ * What is known of a backup with parts on top that were proved now, of `partCount` if that is
+ * known; undefined where nothing is proved.
+ */
+export function addPartProof(
+  known: ProvedBackup | undefined,
+  fresh: readonly string[],
+  { partCount, atMs }: { readonly partCount: number | undefined; readonly atMs: number },
+): ProvedBackup | undefined {
+  if (fresh.length === partCount) return { allAtMs: atMs, partsAtMs: new Map() };
+  if (known === undefined && fresh.length === 0) return undefined;
+  const proved = fresh.map((part) => [part, atMs] as const);
+  return { allAtMs: known?.allAtMs, partsAtMs: new Map([...(known?.partsAtMs ?? []), ...proved]) };
 }
 
 /** The runs with `proved` on top: newer proofs replace older ones. Neighbours are joined. */

@@ -7,10 +7,13 @@ import type { Finding } from "./finding.ts";
 import type { HasherPool } from "./hasher-pool.ts";
 import { readSegments, type SegmentObject, type SegmentReading } from "./segment-reader.ts";
 import { judgeSegment } from "./segment-verdict.ts";
+import type { UnfinishedHashes } from "./unfinished-hashes.ts";
 import type { ProvedRun } from "./verify-memory.ts";
 import type { VerifyItem } from "./verify-plan.ts";
 import { segmentsPerHigh } from "./wal-objects.ts";
 import type { WalView } from "./wal-view.ts";
+
+const OTHER_BYTES = "its stored bytes are not those that an earlier verify read";
 
 type WalItem = Extract<VerifyItem, { kind: "wal" }>;
 
@@ -58,6 +61,7 @@ export interface WalCheckOptions extends CallOptions {
   readonly jobs: number;
   readonly codecJobs: number;
   readonly isRelearning: boolean;
+  readonly unfinished: UnfinishedHashes;
   readonly atMs: number;
   /** Asked before each item; false ends the check. */
   readonly mayBegin: () => boolean;
@@ -98,7 +102,7 @@ export async function verifyWal(
     objectCount += 1;
     options.onBytes(reading.readBytes);
     const fault =
-      judgeSegment(reading, { view, systemId }) ?? (await compareWithIndex(reading, options));
+      judgeSegment(reading, { view, systemId }) ?? (await compareWithMemory(reading, options));
     const { timeline, number, stored, name } = reading.object;
     const row = rows.get(reading.object);
     rows.delete(reading.object);
@@ -126,17 +130,21 @@ export async function verifyWal(
 }
 
 /** Also what decompresses alike is not as it was stored when its bytes are others. */
-async function compareWithIndex(
-  { object, stored }: SegmentReading,
-  { index, isRelearning }: WalCheckOptions,
+async function compareWithMemory(
+  reading: SegmentReading,
+  { index, isRelearning, unfinished }: WalCheckOptions,
 ): Promise<string | undefined> {
-  if (isRelearning || object.name.endsWith(".partial")) return undefined;
+  const { object, stored } = reading;
+  if (object.name.endsWith(".partial")) {
+    return unfinished.isOther(reading, isRelearning) ? OTHER_BYTES : undefined;
+  }
+  if (isRelearning) return undefined;
   const known = await index.find(object.timeline, object.number);
   const isOther =
     known?.key === object.stored.key &&
     known.stored !== undefined &&
     known.stored.xxh64 !== stored?.xxh64;
-  return isOther ? "its stored bytes are not those that an earlier verify read" : undefined;
+  return isOther ? OTHER_BYTES : undefined;
 }
 
 async function* segmentObjects(

@@ -19,9 +19,11 @@ import { DocumentsShelf } from "./documents-shelf.ts";
 import { HasherPool } from "./hasher-pool.ts";
 import { faultText, type Finding } from "./finding.ts";
 import { markOf } from "./object-marks.ts";
+import { UnfinishedHashes } from "./unfinished-hashes.ts";
 import { verifyDocuments } from "./verify-documents.ts";
 import { MarkCheck, type MarkCounts } from "./verify-marks.ts";
 import {
+  addPartProof,
   addProof,
   NOTHING_PROVED,
   type ProvedBackup,
@@ -112,6 +114,7 @@ class Verification {
   readonly #documents = new Map<ObjectKey, StoredHash>();
   readonly #provedParts = new Map<BackupName, string[]>();
   #provedWal: readonly ProvedRun[] = [];
+  #unfinished = new UnfinishedHashes(new Map());
   #memory: VerifyMemory = NOTHING_PROVED;
   #readBytes = 0;
   #readObjects = 0;
@@ -180,6 +183,7 @@ class Verification {
   async #readMemory(): Promise<void> {
     try {
       this.#memory = await readVerifyMemory(this.#storage, this.#hasher, this.#options);
+      this.#unfinished = new UnfinishedHashes(this.#memory.documents);
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
       this.#add("damaged", verifyMemoryKey, `${error.message}; it is written anew`);
@@ -342,6 +346,7 @@ class Verification {
     const result = await verifyWal(this.#storage, place, {
       ...this.#options,
       hashers: this.#hashers,
+      unfinished: this.#unfinished,
       items: chosen.filter((item) => item.kind === "wal"),
       index,
       atMs: time.startedAtMs,
@@ -363,24 +368,16 @@ class Verification {
     this.#options.onProgress({ doneBytes: this.#readBytes, totalBytes: this.#totalBytes });
   };
 
-  #newMemory({ backups }: Catalogue, atMs: number): Omit<VerifyMemory, "marks"> {
+  #newMemory({ backups, wal }: Catalogue, atMs: number): Omit<VerifyMemory, "marks"> {
     const proved = new Map<BackupName, ProvedBackup>();
     for (const { name } of backups) {
-      const known = this.#memory.backups.get(name);
       const fresh = this.#provedParts.get(name) ?? [];
-      const count = this.#partCounts.get(name);
-      if (count !== undefined && fresh.length === count) {
-        proved.set(name, { allAtMs: atMs, partsAtMs: new Map() });
-      } else if (known !== undefined || fresh.length > 0) {
-        const partsAtMs = new Map([
-          ...(known?.partsAtMs ?? []),
-          ...fresh.map((part) => [part, atMs] as const),
-        ]);
-        proved.set(name, { allAtMs: known?.allAtMs, partsAtMs });
-      }
+      const partCount = this.#partCounts.get(name);
+      const proof = addPartProof(this.#memory.backups.get(name), fresh, { partCount, atMs });
+      if (proof !== undefined) proved.set(name, proof);
     }
-    const wal = addProof(this.#memory.wal, this.#provedWal);
-    return { documents: this.#documents, backups: proved, wal };
+    const documents = new Map([...this.#documents, ...this.#unfinished.remembered(wal)]);
+    return { documents, backups: proved, wal: addProof(this.#memory.wal, this.#provedWal) };
   }
 
   /** Proof that can't be kept is proved again next time: a store that is read only is no damage. */

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { formatGroup, parseGroup } from "../../src/catalogue/commit-index.ts";
 import { type VerifyOptions, verifyRepository } from "../../src/catalogue/verify.ts";
+import { codecByExtension } from "../../src/codec/table.ts";
 import type { Crypter } from "../../src/crypto/crypter.ts";
-import { bytesSource } from "../../src/io/bytes.ts";
+import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { createHasher } from "../../src/io/hash.ts";
 import { COMMIT_INDEX_FOLDER, verifyMemoryKey } from "../../src/layout/keys.ts";
@@ -94,6 +95,24 @@ async function flip(storage: MemoryStorage, key: string, random: Random): Promis
   return `seed ${random.seed}: bit ${bit} of byte ${at} of ${key} (${bytes.length} bytes)`;
 }
 
+/**
+ * A few bits of a compressed stream have no meaning. In a segment only the hash of what an earlier
+ * verify read tells of these.
+ */
+async function decompressesAlike(
+  storage: MemoryStorage,
+  key: string,
+  original: Buffer | undefined,
+): Promise<boolean> {
+  const [, extension = ""] = /^wal_005\/[0-9A-F]{24}(?:\.partial)?\.(\w+)$/.exec(key) ?? [];
+  const codec = codecByExtension(extension);
+  const [one, other] = [original, storage.bytesOf(key)];
+  if (codec === undefined || one === undefined || other === undefined) return false;
+  const plain = (bytes: Buffer) =>
+    readAll(codec.decompress(bytesSource(bytes).open(), { jobs: 1, signal: options.signal }));
+  return (await plain(one)).equals(await plain(other));
+}
+
 for (const [name, makeCrypter] of Object.entries(encryptions)) {
   test(`verify --full finds a flipped bit anywhere, encryption ${name}`, async () => {
     const random = seededRandom();
@@ -115,9 +134,12 @@ for (const [name, makeCrypter] of Object.entries(encryptions)) {
         [...objects].filter(([key]) => isVouchedFor(key, crypter !== undefined)),
       );
       for (let index = 0; index < FLIPS; index += 1) {
-        const what = await flip(stored, pickKey(vouched, random, index), random);
+        const key = pickKey(vouched, random, index);
+        const what = await flip(stored, key, random);
         const { findings } = await verifyRepository(storage, options);
-        const isFound = findings.some(({ kind }) => kind !== "note");
+        const isFound =
+          findings.some(({ kind }) => kind !== "note") ||
+          (proof === "without" && (await decompressesAlike(stored, key, objects.get(key))));
         assert.ok(isFound, `${proof} an earlier proof, ${what}`);
         for (const [known, content] of objects) await put(stored, known, content);
         const fresh = stored.keys.filter((found) => !objects.has(found));
