@@ -22,12 +22,15 @@ const LOOKS = 1000;
 const PAUSE_NS = 1_000_000;
 
 /**
- * With two arguments, rename(argv[1], argv[2]): ends with 0 if that worked, 1 if not. Nothing else
- * is linked in, so that it starts in a third of the time of `mv`; and unlike `mv` it never copies.
+ * With four arguments or more, rename(argv[1], argv[2]): ends with 0 if that worked, and else
+ * becomes the program of argv[3] with the words behind it, in the same process. Nothing else is
+ * linked in, so that it starts in a third of the time of `mv`; and unlike `mv` it never copies.
  *
- * With three, of which the first counts for nothing: waits until argv[2] exists, and ends with 0;
- * with 1 once it does not and argv[3] does not either, or after about a second. With any other
- * number it ends with 2.
+ * With two: waits until argv[1] exists, and ends with 0; with 1 once it does not and argv[2] does
+ * not either, or after about a second.
+ *
+ * With any other number, and where argv[3] can't be started, it ends with 126: to PostgreSQL a lower
+ * one but 0 would be the end of the archive.
  */
 const MACHINES: ReadonlyMap<string, Machine> = new Map([
   [
@@ -35,34 +38,42 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
     {
       id: 62,
       code: [
-        [0x48, 0x83, 0x3c, 0x24, 0x04], // cmp qword [rsp], 4    argc
-        [0x74, 0x2e], //                    je wait
-        [0x48, 0x83, 0x3c, 0x24, 0x03], // cmp qword [rsp], 3
-        [0x75, 0x1b], //                    jne wrong
+        [0x48, 0x83, 0x3c, 0x24, 0x03], // cmp qword [rsp], 3    argc
+        [0x74, 0x4a], //                    je wait
+        [0x48, 0x83, 0x3c, 0x24, 0x05], // cmp qword [rsp], 5
+        [0x7c, 0x2d], //                    jl wrong
         [0x48, 0x8b, 0x7c, 0x24, 0x10], // mov rdi, [rsp+16]     argv[1]
         [0x48, 0x8b, 0x74, 0x24, 0x18], // mov rsi, [rsp+24]     argv[2]
         [0xb8, 82, 0, 0, 0], //             mov eax, rename
         [0x0f, 0x05], //                    syscall
+        [0x85, 0xc0], //                    test eax, eax
+        [0x74, 0x1f], //                    je ends
+        [0x48, 0x8d, 0x74, 0x24, 0x20], // lea rsi, [rsp+32]     argv + 3
+        [0x48, 0x8b, 0x3e], //              mov rdi, [rsi]
+        [0x48, 0x8b, 0x04, 0x24], //        mov rax, [rsp]
+        [0x48, 0x8d, 0x54, 0xc4, 0x10], // lea rdx, [rsp+8*rax+16]  environment
+        [0xb8, 59, 0, 0, 0], //             mov eax, execve
+        [0x0f, 0x05], //                    syscall
+        [0xbf, 126, 0, 0, 0], //     wrong: mov edi, 126
+        [0xeb, 0x08], //                    jmp exit
         [0x31, 0xff], //              ends: xor edi, edi
         [0x85, 0xc0], //                    test eax, eax
         [0x40, 0x0f, 0x95, 0xc7], //        setne dil
-        [0xeb, 0x05], //                    jmp exit
-        [0xbf, 2, 0, 0, 0], //       wrong: mov edi, 2
         [0xb8, 60, 0, 0, 0], //       exit: mov eax, exit
         [0x0f, 0x05], //                    syscall
         [0x41, 0xbc, ...word(LOOKS)], // wait: mov r12d, LOOKS
-        [0x48, 0x8b, 0x7c, 0x24, 0x18], // look: mov rdi, [rsp+24]   argv[2]
+        [0x48, 0x8b, 0x7c, 0x24, 0x10], // look: mov rdi, [rsp+16]   argv[1]
         [0x31, 0xf6], //                    xor esi, esi         F_OK
         [0xb8, 21, 0, 0, 0], //             mov eax, access
         [0x0f, 0x05], //                    syscall
         [0x85, 0xc0], //                    test eax, eax
-        [0x74, 0xd2], //                    je ends
-        [0x48, 0x8b, 0x7c, 0x24, 0x20], // mov rdi, [rsp+32]     argv[3]
+        [0x74, 0xd9], //                    je ends
+        [0x48, 0x8b, 0x7c, 0x24, 0x18], // mov rdi, [rsp+24]     argv[2]
         [0x31, 0xf6], //                    xor esi, esi
         [0xb8, 21, 0, 0, 0], //             mov eax, access
         [0x0f, 0x05], //                    syscall
         [0x85, 0xc0], //                    test eax, eax
-        [0x75, 0xc0], //                    jne ends
+        [0x75, 0xc7], //                    jne ends
         [0x68, ...word(PAUSE_NS)], //       push PAUSE_NS        tv_nsec
         [0x6a, 0x00], //                    push 0               tv_sec
         [0x48, 0x89, 0xe7], //              mov rdi, rsp
@@ -73,7 +84,7 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
         [0x41, 0xff, 0xcc], //              dec r12d
         [0x75, 0xc2], //                    jnz look
         [0xb8, 1, 0, 0, 0], //              mov eax, 1
-        [0xeb, 0x9f], //                    jmp ends
+        [0xeb, 0xa6], //                    jmp ends
       ].flat(),
     },
   ],
@@ -83,20 +94,27 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
       id: 183,
       code: [
         0xf940_03e9, //        ldr x9, [sp]         argc
-        0xf100_113f, //        cmp x9, 4
-        0x5400_01e0, //        b.eq wait
         0xf100_0d3f, //        cmp x9, 3
-        0x5400_0141, //        b.ne wrong
+        0x5400_02c0, //        b.eq wait
+        0xf100_153f, //        cmp x9, 5
+        0x5400_01cb, //        b.lt wrong
         0xf940_0be1, //        ldr x1, [sp, 16]     argv[1]
         0xf940_0fe3, //        ldr x3, [sp, 24]     argv[2]
         0x9280_0c60, //        mov x0, AT_FDCWD
         0x9280_0c62, //        mov x2, AT_FDCWD
         0xd280_04c8, //        mov x8, renameat
         0xd400_0001, //        svc 0
+        0xb400_0120, //        cbz x0, ends
+        0xf940_13e0, //        ldr x0, [sp, 32]     argv[3]
+        0x9100_83e1, //        add x1, sp, 32       argv + 3
+        0x8b29_6fe2, //        add x2, sp, x9, lsl 3
+        0x9100_4042, //        add x2, x2, 16       environment
+        0xd280_1ba8, //        mov x8, execve
+        0xd400_0001, //        svc 0
+        0xd280_0fc0, // wrong: mov x0, 126
+        0x1400_0003, //        b exit
         0xf100_001f, //  ends: cmp x0, 0
         0x9a9f_07e0, //        cset x0, ne
-        0x1400_0002, //        b exit
-        0xd280_0040, // wrong: mov x0, 2
         0xd280_0ba8, //  exit: mov x8, exit
         0xd400_0001, //        svc 0
         0xd280_0013 | (LOOKS << 5), // wait: mov x19, LOOKS
@@ -105,17 +123,17 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
         0xd100_43ff, //        sub sp, sp, 16
         0xa900_53ff, //        stp xzr, x20, [sp]   tv_sec, tv_nsec
         0x9280_0c60, //  look: mov x0, AT_FDCWD
+        0xf940_13e1, //        ldr x1, [sp, 32]     argv[1]
+        0xd280_0002, //        mov x2, F_OK
+        0xd280_0608, //        mov x8, faccessat
+        0xd400_0001, //        svc 0
+        0xb4ff_fe40, //        cbz x0, ends
+        0x9280_0c60, //        mov x0, AT_FDCWD
         0xf940_17e1, //        ldr x1, [sp, 40]     argv[2]
         0xd280_0002, //        mov x2, F_OK
         0xd280_0608, //        mov x8, faccessat
         0xd400_0001, //        svc 0
-        0xb4ff_fe00, //        cbz x0, ends
-        0x9280_0c60, //        mov x0, AT_FDCWD
-        0xf940_1be1, //        ldr x1, [sp, 48]     argv[3]
-        0xd280_0002, //        mov x2, F_OK
-        0xd280_0608, //        mov x8, faccessat
-        0xd400_0001, //        svc 0
-        0xb5ff_fd40, //        cbnz x0, ends
+        0xb5ff_fd80, //        cbnz x0, ends
         0x9100_03e0, //        mov x0, sp
         0xd280_0001, //        mov x1, 0
         0xd280_0ca8, //        mov x8, nanosleep
@@ -123,7 +141,7 @@ const MACHINES: ReadonlyMap<string, Machine> = new Map([
         0xf100_0673, //        subs x19, x19, 1
         0x54ff_fde1, //        b.ne look
         0xd280_0020, //        mov x0, 1
-        0x17ff_ffe2, //        b ends
+        0x17ff_ffe4, //        b ends
       ].flatMap(word),
     },
   ],
@@ -193,7 +211,7 @@ export async function canRename(path: string): Promise<boolean> {
   const to = `${from}-to`;
   try {
     await writeFile(from, from);
-    const { status } = childProcess().spawnSync(path, [from, to], { stdio: "ignore" });
+    const { status } = childProcess().spawnSync(path, [from, to, path, from], { stdio: "ignore" });
     return status === 0 && (await readFile(to, "utf8")) === from;
   } catch (error) {
     if (systemErrorCode(error) === undefined) throw error;

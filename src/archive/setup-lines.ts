@@ -63,19 +63,33 @@ export function restoreCommandLine(
   const walnut = escaped(program.map(shellWord).join(" "));
   const recovery = `"$PPID"-${lineHash(program)}`;
   const older = ["postmaster.pid", ...configWords(configFile)];
-  const tests = older.map((path) => `[ "$f" -nt ${path} ]`);
-  const take = renameProgram === undefined ? "mv -f" : escaped(shellWord(renameProgram));
-  // One that is under way comes sooner than walnut could start and ask for it.
-  const wait =
-    renameProgram === undefined
-      ? ""
-      : `[ -e "$f" ] || ${take} wait "$f" "$f"${COMING_SUFFIX} 2>/dev/null; `;
-  return confLine(
-    "restore_command",
-    `f=${escaped(shellWord(spool.prefetch))}/${recovery}/%f; ${wait}${tests.join(" && ")} && ` +
-      `${take} "$f" "%p" 2>/dev/null || ` +
-      `exec ${walnut} wal-fetch --recovery ${recovery} "%f" "%p"`,
-  );
+  const tests = older.map((path) => `[ "$f" -nt ${path} ]`).join(" && ");
+  const steps = [
+    `trap "exit ${FAILED_STATUS}" 0`,
+    `set -- ${walnut} wal-fetch --recovery ${recovery} "%f" "%p"`,
+    `f=${escaped(shellWord(spool.prefetch))}/${recovery}/%f`,
+    ...takingSteps(renameProgram, tests),
+    `exec "$@"`,
+  ];
+  return confLine("restore_command", steps.join("; "));
+}
+
+/**
+ * What a shell must not end with of itself: dash ends with 2 where it can't start a program, and
+ * PostgreSQL takes 1 to 125 for the end of the archive.
+ */
+const FAILED_STATUS = 255;
+
+function takingSteps(renameProgram: string | undefined, tests: string): readonly string[] {
+  if (renameProgram === undefined) {
+    return [`${tests} && mv -f "$f" "%p" 2>/dev/null && trap - 0 && exit`];
+  }
+  const take = escaped(shellWord(renameProgram));
+  return [
+    // One that is under way comes sooner than walnut could start and ask for it.
+    `[ -e "$f" ] || [ ! -e "$f"${COMING_SUFFIX} ] || ${take} "$f" "$f"${COMING_SUFFIX} 2>/dev/null`,
+    `${tests} && [ -x ${take} ] && exec ${take} "$f" "%p" "$@"`,
+  ];
 }
 
 /** A line of postgresql.conf with a text value. @source guc-file.l: quotes and backslashes */

@@ -22,7 +22,7 @@ export interface Spool {
   readonly socket: string;
   /** Where the prefetcher listens. */
   readonly prefetchSocket: string;
-  /** A program that renames one file, for setup's restore_command; see rename-program.ts. */
+  /** A program that renames one file or starts us, for setup's restore_command; see rename-program.ts. */
   readonly renameProgram: string;
   /**
    * Whether it is on the file system of pg_wal: then files can be renamed there, and the times of
@@ -106,7 +106,8 @@ export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
       gaps: join(path, "gaps"),
       socket: join(path, "drain.sock"),
       prefetchSocket: join(path, "prefetch.sock"),
-      renameProgram: join(path, "take"),
+      // Lines of earlier versions call another program, "take", which must not become this one.
+      renameProgram: join(path, "taker"),
       isOnWalFileSystem: device === dev,
     };
   }

@@ -40,7 +40,8 @@ export function recoverySettings(
   program: string,
 ): readonly (readonly [name: string, value: string])[] {
   return [
-    ["restore_command", `${program} wal-fetch "%f" "%p"`],
+    // Without "exec" dash starts a process, and where it can't it ends with 2: the archive's end.
+    ["restore_command", `exec ${program} wal-fetch "%f" "%p"`],
     ["recovery_target_lsn", formatLsn(lsn)],
     ["recovery_target_inclusive", "false"],
     ["recovery_target_timeline", String(timeline)],

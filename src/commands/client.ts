@@ -43,8 +43,8 @@ export const client: Command<never> = {
     "wal-fetch: then with 200, which stops a server that would open without this WAL, or with 75 " +
     "for a standby.\n\n" +
     "postgresql.conf: archive_command = 'walnut-client /run/walnut/walnut.sock wal-push %f', " +
-    "restore_command = 'walnut-client /run/walnut/walnut.sock wal-fetch %f %p'. A link of this name to the " +
-    "executable will do.",
+    "restore_command = 'exec walnut-client /run/walnut/walnut.sock wal-fetch %f %p'. A link of " +
+    "this name to the executable will do.",
   flags: [
     {
       name: "timeout",

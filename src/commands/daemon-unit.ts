@@ -46,7 +46,7 @@ WantedBy=multi-user.target
 
 # postgresql.conf
 # ${confLine("archive_command", `${shell} wal-push %f`)}
-# ${confLine("restore_command", `${shell} wal-fetch %f %p`)}
+# ${confLine("restore_command", `exec ${shell} wal-fetch %f %p`)}
 `;
 }
 

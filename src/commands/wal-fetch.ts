@@ -15,14 +15,14 @@ interface WalFetchArguments {
 /** Of the time for one fetch, that part is always left to our own. */
 const OWN_SHARE = 0.5;
 
-/** `restore_command = 'walnut wal-fetch %f %p'` */
+/** `restore_command = 'exec walnut wal-fetch %f %p'` */
 export const walFetch: Command<WalFetchArguments> = {
   name: "wal-fetch",
   usage: "wal-fetch <name> <destination>",
   summary: "Bring one WAL file from the archive; PostgreSQL's restore_command.",
   details:
-    "postgresql.conf: restore_command = 'walnut wal-fetch %f %p'; `walnut setup` prints a faster " +
-    "one.\n\n" +
+    "postgresql.conf: restore_command = 'exec walnut wal-fetch %f %p'; `walnut setup` prints a " +
+    "faster one.\n\n" +
     "Exit code 74 means that the archive has proved not to hold the file. For any other failure " +
     "the server must not believe that the archive ends here: it is stopped by a code above 125, " +
     "and a standby, which asks again, is told 75.\n\n" +

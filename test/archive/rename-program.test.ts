@@ -22,19 +22,16 @@ afterEach(() => rm(directory, { recursive: true, force: true }));
 
 const run = (...words: string[]) => spawnSync(program, words, { encoding: "utf8" });
 
-test("it renames one file, says by its exit code whether it did, and nothing else", async () => {
+test("it renames one file, and does nothing else", async () => {
   await installRenameProgram(program);
   const from = join(directory, "from with a blank");
   const to = join(directory, "to");
   await writeFile(from, "content");
   assert.deepEqual(
-    [run(from, to)].map(({ status, stdout, stderr }) => ({ status, stdout, stderr })),
+    [run(from, to, "/none", "x")].map(({ status, stdout, stderr }) => ({ status, stdout, stderr })),
     [{ status: 0, stdout: "", stderr: "" }],
   );
   assert.equal(await readFile(to, "utf8"), "content");
-  assert.equal(run(from, to).status, 1);
-  assert.equal(await readFile(to, "utf8"), "content");
-  for (const words of [[], [from], [from, to, to, to]]) assert.equal(run(...words).status, 2);
   assert.ok(await canRename(program));
   assert.deepEqual((await readdir(directory)).toSorted(), ["take", "to"]);
 });
@@ -53,27 +50,41 @@ for (const machine of machines) {
     const start = (...words: string[]) => spawn(command, [...first, ...words]);
     const status = async (...words: string[]) => (await once(start(...words), "exit"))[0];
     const [file, coming] = [join(directory, "file"), join(directory, "file.coming")];
-    assert.equal(await status("wait", file, coming), 1);
+    assert.equal(await status(file, coming), 1);
     await writeFile(file, "content");
-    assert.equal(await status("wait", file, coming), 0);
-    assert.equal(await status(file, join(directory, "renamed")), 0);
-    assert.equal(await status(file, join(directory, "renamed")), 1);
-    assert.equal(await status(file), 2);
+    assert.equal(await status(file, coming), 0);
+    assert.equal(await status(file, join(directory, "renamed"), "/none", "x"), 0);
+    assert.equal(await readFile(join(directory, "renamed"), "utf8"), "content");
 
     await writeFile(coming, "");
-    const waiting = start("wait", file, coming);
+    const waiting = start(file, coming);
     await once(waiting, "spawn");
     const ended = once(waiting, "exit");
     await writeFile(`${file}.new`, "content");
     await rename(`${file}.new`, file);
     assert.equal((await ended)[0], 0);
     await rm(file);
-    const inVain = once(start("wait", file, coming), "exit");
+    const inVain = once(start(file, coming), "exit");
     await rm(coming);
     assert.equal((await inVain)[0], 1);
     // A prefetcher that is stopped keeps nobody for long.
     await writeFile(coming, "");
-    assert.equal(await status("wait", file, coming), 1);
+    assert.equal(await status(file, coming), 1);
+  });
+
+  test(`${machine}: where it can't rename it becomes another program, or ends as none does`, async () => {
+    await writeFile(program, renameProgram(machine) ?? "", { mode: 0o700 });
+    const [command, ...first] = [...emulator, program];
+    const start = (...words: string[]) =>
+      spawnSync(command, [...first, ...words], { encoding: "utf8", env: { WORD: "of ours" } });
+    const [absent, to] = [join(directory, "absent"), join(directory, "to")];
+    const script = 'echo "$WORD, $0, $*, $#"; exit 74';
+    const became = start(absent, to, "/bin/sh", "-c", script, "name", "a b", "");
+    assert.deepEqual([became.status, became.stdout], [74, "of ours, name, a b , 2\n"]);
+    // What PostgreSQL never takes for the end of the archive.
+    for (const words of [[], [absent], [absent, to, "/bin/sh"], [absent, to, "/none", "x"]]) {
+      assert.equal(start(...words).status, 126, words.join(" "));
+    }
   });
 }
 

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -118,7 +119,10 @@ for (const shell of shells) {
 
   test(`${shell} takes it with mv, too`, () => {
     prefetched(0);
-    assert.equal(call(shell, undefined).arrived, "segment");
+    const { status, arrived } = call(shell, undefined);
+    assert.deepEqual([status, arrived], [0, "segment"]);
+    rmSync(join(data, "pg_wal", "RECOVERYXLOG"));
+    missed(call(shell, undefined));
   });
 
   test(`${shell} waits for one that is coming, and calls us when it does not come`, async () => {
@@ -168,6 +172,35 @@ for (const shell of shells) {
     mkdirSync(join(data, "pg_wal", "RECOVERYXLOG", "x"), { recursive: true });
     missed(call(shell, spool.renameProgram));
     assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), [NAME]);
+  });
+}
+
+/** Bash tries to start a process for 15 seconds, and ends with 254. */
+const hastyShells = shells.filter(
+  (shell) => spawnSync(shell, ["-c", "echo $BASH_VERSION"], { encoding: "utf8" }).stdout === "\n",
+);
+for (const shell of hastyShells) {
+  test(`${shell} takes it, or ends as no archive does, where it can start no process`, () => {
+    prefetched(0);
+    const path = join(spool.prefetch, "run-1", NAME);
+    // A user who has no process but the shell.
+    const identity = process.getuid?.() === 0 ? { uid: 54_321, gid: 54_321 } : {};
+    for (const one of [directory, data, join(data, "pg_wal"), spool.path, spool.prefetch]) {
+      chmodSync(one, 0o777);
+    }
+    chmodSync(join(spool.prefetch, "run-1"), 0o777);
+    chmodSync(spool.renameProgram, 0o755);
+    const alone = () =>
+      spawnSync("prlimit", ["--nproc=1:1", shell, "-c", shellText(spool.renameProgram)], {
+        cwd: data,
+        ...identity,
+      });
+    assert.equal(alone().status, 0);
+    assert.equal(readFileSync(join(data, "pg_wal", "RECOVERYXLOG"), "utf8"), "segment");
+    rmSync(join(data, "pg_wal", "RECOVERYXLOG"));
+    writeFileSync(`${path}.coming`, "");
+    assert.equal(alone().status, 255);
+    assert.equal(existsSync(join(data, "called")), false);
   });
 }
 
