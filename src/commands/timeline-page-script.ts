@@ -131,6 +131,14 @@ export const PAGE_SCRIPT = String.raw`
     return step >= 1e3 ? text.slice(11, 19) : text.slice(11, 23);
   };
 
+  const tickLabel = (x, y, text) => {
+    const made = element("text", { class: "quiet", x: x + 3, y }, svg, text);
+    // At the right edge it would be cut off behind its line.
+    if (x + 3 + made.getComputedTextLength() <= width()) return;
+    made.setAttribute("text-anchor", "end");
+    made.setAttribute("x", x - 3);
+  };
+
   // Where the picture is higher than the window, the wheel has to move the page.
   const isTall = () => state.height > innerHeight * 0.8;
   const hint = document.querySelector(".hint");
@@ -157,11 +165,9 @@ export const PAGE_SCRIPT = String.raw`
       const x = xOf(value);
       if (x < LEFT) continue;
       element("line", { class: "grid", x1: x, x2: x, y1: TOP - 6, y2: height - 8 }, svg);
-      element("text", { class: "quiet", x: x + 3, y: TOP - 12 }, svg, tickText(value, step));
+      tickLabel(x, TOP - 12, tickText(value, step));
       // Whoever has scrolled down to the last timelines sees the axis, too.
-      if (isDense) {
-        element("text", { class: "quiet", x: x + 3, y: height - 8 }, svg, tickText(value, step));
-      }
+      if (isDense) tickLabel(x, height - 8, tickText(value, step));
     }
     for (const line of lines) drawLine(line, laneOf);
     for (const made of svg.querySelectorAll("[data-tip]")) {
@@ -309,7 +315,8 @@ export const PAGE_SCRIPT = String.raw`
       }
       if (line.backups.length) parent.append(table(["backup", "kind", "finished", "size", "state"],
         line.backups.map((backup) => [[backup.name], [backup.kind], [shown(backup.finish.time)],
-          [bytes(backup.stored_bytes)], [backup.problem ?? "ok", Boolean(backup.problem)]])));
+          [bytes(backup.stored_bytes)],
+          [backup.problem ?? (backup.permanent ? "permanent" : "ok"), Boolean(backup.problem)]])));
     }
   };
 

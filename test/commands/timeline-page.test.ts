@@ -68,6 +68,11 @@ const VISIT = `
   seen.isReset = Math.abs(widthOf() - before) < 1;
   document.getElementById("by-lsn").click();
   const quiet = [...document.querySelectorAll("svg text.quiet")].map((text) => text.textContent);
+  const edge = document.querySelector("svg").viewBox.baseVal.width;
+  seen.isCut = [...document.querySelectorAll("svg text")].some((text) => {
+    const { x, width } = text.getBBox();
+    return x + width > edge;
+  });
   seen.axis = quiet.filter((text) => text.includes("/")).length > 1;
   document.querySelector("svg .hole").focus();
   seen.isFocusShown = !tip.hidden && tip.textContent.startsWith("HOLE");
@@ -165,14 +170,15 @@ test("a browser draws backups, windows, holes and timelines, and explains them",
     drawn: 0,
     summary: "Nothing in here can be restored.",
   });
-  const { isHidden, isZoomed, isReset, axis, isFocusShown, tables, injected } = seen;
+  const { isHidden, isZoomed, isReset, axis, isCut, isFocusShown, tables, injected } = seen;
   assert.deepEqual(
-    { isHidden, isZoomed, isReset, axis, isFocusShown, tables, injected },
+    { isHidden, isZoomed, isReset, axis, isCut, isFocusShown, tables, injected },
     {
       isHidden: true,
       isZoomed: true,
       isReset: true,
       axis: true,
+      isCut: false,
       isFocusShown: true,
       tables: 5,
       injected: 0,
