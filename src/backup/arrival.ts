@@ -3,7 +3,13 @@ import { listStoredWal, readStoredWal } from "../archive/stored-wal.ts";
 import { connectPostgres } from "../connection/connect.ts";
 import { readArchiverStatistics } from "../connection/server-facts.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
-import { FormatError, OperationError, RefusedError, WrongClusterError } from "../errors.ts";
+import {
+  FormatError,
+  ObjectNotFoundError,
+  OperationError,
+  RefusedError,
+  WrongClusterError,
+} from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
@@ -105,7 +111,7 @@ export async function requireReadableArrival(
       return;
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      if (!isDamage(error) || clock.monotonicMs() - startedMs >= timeoutMs) {
+      if (!mayChange(error) || clock.monotonicMs() - startedMs >= timeoutMs) {
         throw notReadable(name, storage, error);
       }
     }
@@ -130,7 +136,12 @@ async function readBack(
 }
 
 function isUnreadable(error: unknown): error is OperationError {
-  return isDamage(error) || error instanceof WrongClusterError || error instanceof RefusedError;
+  return mayChange(error) || error instanceof WrongClusterError || error instanceof RefusedError;
+}
+
+/** What is still being written, or is in a storage that is left out now. */
+function mayChange(error: unknown): boolean {
+  return isDamage(error) || error instanceof ObjectNotFoundError;
 }
 
 function notReadable(name: string, storage: Storage, cause: OperationError): RefusedError {

@@ -130,7 +130,8 @@ class RateMeter {
 
   /** Bytes per second over the window, undefined until a second has passed. */
   measure({ activity, doneBytes }: ProgressState): number | undefined {
-    if (activity !== this.#activity) this.reset();
+    const isAnew = doneBytes < (this.#samples.at(-1)?.doneBytes ?? 0);
+    if (activity !== this.#activity || isAnew) this.reset();
     this.#activity = activity;
     const atMs = this.#clock.monotonicMs();
     const last = this.#samples.at(-1);

@@ -61,7 +61,9 @@ export class Members {
     if (this.#chosen !== undefined) return this.#chosen;
     for (const member of this.all) this.health.recheckIfDue(member, "read");
     const [alive, dead] = this.#divided("read");
-    return this.leavesOutDead && alive.length > 0 ? alive : [...alive, ...dead];
+    if (!this.leavesOutDead || alive.length === 0) return [...alive, ...dead];
+    // Without its own store a backup is lost: what that one has is not "missing".
+    return [...alive, ...dead.filter((member) => member === this.pinned)];
   }
 
   /** Names of those that were left out when the stores were opened. */
@@ -86,6 +88,7 @@ export class Members {
 
   /** With patience for one that is alive, where nobody else can do its work. */
   storeOf(member: Member, work: Work, isReplaceable: boolean): Storage {
+    if (member === this.pinned) return member.patient;
     const isBrisk = isReplaceable || !this.isAlive(member, work);
     return isBrisk ? member.brisk : member.patient;
   }

@@ -94,6 +94,17 @@ test("the rate follows a job that becomes slower", () => {
   assert.match(lines[1] ?? "", /, 1\.0 MiB\/s$/);
 });
 
+test("the rate of a job that is begun once more is that of the new one", () => {
+  const clock = new HandClock();
+  const lines: string[] = [];
+  const sink = logProgress({ ...silentLog, info: (text) => lines.push(text) }, clock);
+  for (let second = 0; second <= 60; second += 1) {
+    clock.nowMs = second * 1000;
+    sink.update({ activity: "a", doneBytes: (second < 50 ? second : second - 50) * MIB });
+  }
+  assert.deepEqual(lines, ["a: 10.0 MiB, 1.0 MiB/s"]);
+});
+
 test("a terminal's line is rewritten a few times a second and taken off", () => {
   const clock = new HandClock();
   const written: string[] = [];

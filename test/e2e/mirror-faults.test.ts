@@ -155,7 +155,7 @@ test(`${PUSHES} pushes, some of them killed, are in both stores in the end`, asy
   const fetching = await run(["wal-fetch", name, fetched]);
   assert.equal(fetching.code, 0, fetching.stderr);
   assert.deepEqual(await readFile(fetched), Buffer.from(bytes ?? []));
-  const missing = await run(["wal-fetch", "0000000100000000000000EE", join(scratch, "missing")]);
+  const missing = await run(["wal-fetch", "0000000100000009000000EE", join(scratch, "missing")]);
   assert.equal(missing.code, 200, "not proved: PostgreSQL must not end its recovery");
   const [segment] = writeWal({ firstSegment: 1000n, records: [{ dataBytes: 100 }] }).segments;
   const path = join(scratch, segment?.name ?? "");

@@ -154,6 +154,26 @@ test("a backup is put into one store, whatever becomes of it", async () => {
   assert.deepEqual(world.store(1).memory.keys, [metadata, SENTINEL]);
 });
 
+test("a backup does without another store that dies, and never without its own", async () => {
+  const world = new FailoverWorld();
+  await putAll(world.store(0).memory, ["wal_005/in-its-own"]);
+  await putAll(world.store(1).memory, ["wal_005/elsewhere"]);
+  await using storage = await world.open({ use: "backup" });
+  world.store(1).die();
+  assert.deepEqual(await keysOf(storage, "wal_005/"), ["wal_005/in-its-own"]);
+  await assert.rejects(textOf(storage, "wal_005/elsewhere"), ObjectNotFoundError);
+  world.store(1).revive();
+  // As long as a store that is the only one: whoever begins anew has lost hours.
+  const attempts = world.store(0).faulty.count("get");
+  world.store(0).die();
+  await assert.rejects(textOf(storage, "wal_005/in-its-own"), {
+    name: "StorageError",
+    message: /failed in default: .*connection refused/,
+  });
+  assert.equal(world.store(0).faulty.count("get") - attempts, 3);
+  await assert.rejects(keysOf(storage, "wal_005/"), /failed in default: /);
+});
+
 test("a backup is read from the store with its sentinel, and never mixed", async () => {
   const world = new FailoverWorld();
   const [first, second] = [world.store(0).memory, world.store(1).memory];
