@@ -130,6 +130,23 @@ describe("copy", () => {
     }
   });
 
+  test("where its timeline was left behind its end, both files of its last segment come", async () => {
+    const { timelines, backups } = world();
+    const name = `base_${segmentName(1, 39)}`;
+    const forked = {
+      timelines,
+      backups: backups.map((one) =>
+        one.name === OTHER ? { ...one, name, segment: 39, lastSegment: 40 } : one,
+      ),
+    };
+    const target = new MemoryStorage();
+    // Recovery asks for timeline 2's file first: without it, it would replay what was given up.
+    await copy(await storageOf(objectsOf(forked)), target, { names: [name] });
+    const wanted = [segmentName(1, 39), segmentName(1, 40), segmentName(2, 40)];
+    assert.deepEqual(segments(target), wanted);
+    assert.deepEqual(target.keys.filter((key) => key.endsWith(".history")).length, 1);
+  });
+
   test("refuses before anything is copied what could not be restored", async () => {
     for (const hole of [10, 11]) {
       const target = new MemoryStorage();

@@ -11,6 +11,7 @@ import {
   MAJORS,
   restoreCluster,
 } from "../support/postgres.ts";
+import { DescribedJson } from "../support/described-json.ts";
 import { type Installation, install } from "../support/repository.ts";
 import { until } from "../support/until.ts";
 
@@ -102,10 +103,20 @@ for (const major of RELEASES) {
     const last = "select xmin::text from marker order by id desc limit 1";
     assert.equal(await restored(cluster, copy, { directory: end, sql: last }), lastXid);
 
-    const byXid = JSON.parse((await walnut.mustRun("find", "--xid", lastXid, "--json")).stdout);
+    const described = new DescribedJson("verify.md", "### find --json");
+    const answer = async (...words: readonly string[]) => {
+      const { stdout } = await walnut.mustRun("find", ...words, "--json");
+      described.check(stdout);
+      return JSON.parse(stdout);
+    };
+    described.check(JSON.stringify(found));
+    // Before the backup: nothing leads there.
+    assert.equal((await answer("--lsn", "0/0")).restore, null);
+    const byXid = await answer("--xid", lastXid);
+    assert.deepEqual(described.missing, []);
     assert.equal(byXid.matches[0].lsn, windows[0].to.lsn);
-    const atEnd = await walnut.mustRun("find", "--time", windows[0].to.time, "--json");
-    assert.equal(JSON.parse(atEnd.stdout).matches[0].lsn, windows[0].to.lsn);
+    const atEnd = await answer("--time", windows[0].to.time);
+    assert.equal(atEnd.matches[0].lsn, windows[0].to.lsn);
     const verified = JSON.parse((await walnut.mustRun("verify", "--full", "--json")).stdout);
     assert.deepEqual([verified.status, verified.findings], ["OK", []]);
   });
