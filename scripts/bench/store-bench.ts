@@ -30,20 +30,24 @@ interface Store extends AsyncDisposable {
   readonly settings: Environment;
   /** Beyond it the server itself is what is measured. */
   readonly mostMiB?: number;
-  /** The tool that needs no explanation, and its words for each way. */
-  readonly plain: {
-    readonly name: string;
-    readonly env: Environment;
-    readonly put: (file: string) => readonly string[];
-    /** Of the object that walnut has stored. */
-    readonly get: (file: string) => readonly string[];
-  };
+  /** We are measured against the first. */
+  readonly plain: readonly [PlainTool, ...PlainTool[]];
+}
+
+/** A tool that needs no explanation, and its words for each way. */
+interface PlainTool {
+  readonly name: string;
+  readonly env: Environment;
+  readonly put: (file: string) => readonly string[];
+  /** Of the object that walnut has stored. */
+  readonly get: (file: string) => readonly string[];
 }
 
 /** rclone, told of one remote by its environment. */
-function rclone(folder: string, settings: Environment): Store["plain"] {
+function rclone(folder: string, settings: Environment): PlainTool {
   const names = Object.entries(settings).map(([name, value]) => [`RCLONE_CONFIG_X_${name}`, value]);
-  const copy = ["rclone", "copyto", "--ignore-times"];
+  // It would wait for a "100 Continue" before each part: for a second where the server says none.
+  const copy = ["rclone", "copyto", "--ignore-times", "--expect-continue-timeout", "0"];
   return {
     name: "rclone",
     env: Object.fromEntries(names),
@@ -64,14 +68,16 @@ async function startS3(): Promise<Store> {
       AWS_ACCESS_KEY_ID: accessKeyId,
       AWS_SECRET_ACCESS_KEY: secretAccessKey,
     },
-    plain: rclone(bucket, {
-      TYPE: "s3",
-      PROVIDER: "Other",
-      ENDPOINT: endpoint,
-      ACCESS_KEY_ID: accessKeyId,
-      SECRET_ACCESS_KEY: secretAccessKey,
-      REGION: "us-east-1",
-    }),
+    plain: [
+      rclone(bucket, {
+        TYPE: "s3",
+        PROVIDER: "Other",
+        ENDPOINT: endpoint,
+        ACCESS_KEY_ID: accessKeyId,
+        SECRET_ACCESS_KEY: secretAccessKey,
+        REGION: "us-east-1",
+      }),
+    ],
     [Symbol.asyncDispose]: () => server.stop(),
   };
 }
@@ -82,17 +88,27 @@ async function startGcs(): Promise<Store> {
   const server = await startFakeGcsServer();
   const { endpoint, bucket } = server;
   const upload = `${endpoint}/upload/storage/v1/b/${bucket}/o?uploadType=media&name=plain`;
+  const object = `${endpoint}/storage/v1/b/${bucket}/o/${KEY}?alt=media`;
   return {
     name: "GCS (fake-gcs-server)",
     // It copies all that it has of an upload for each chunk.
     mostMiB: 512,
     settings: { WALG_GS_PREFIX: `gs://${bucket}`, STORAGE_EMULATOR_HOST: endpoint },
-    plain: {
-      name: "curl",
-      env: {},
-      put: (file) => [...CURL, "-X", "POST", "-T", file, upload],
-      get: (file) => [...CURL, "-o", file, `${endpoint}/storage/v1/b/${bucket}/o/${KEY}?alt=media`],
-    },
+    // rclone sends chunks, as we do; curl one request, for which the length must be known.
+    plain: [
+      rclone(bucket, {
+        TYPE: "google cloud storage",
+        ENDPOINT: `${endpoint}/storage/v1/`,
+        ANONYMOUS: "true",
+        NO_CHECK_BUCKET: "true",
+      }),
+      {
+        name: "curl",
+        env: {},
+        put: (file) => [...CURL, "-X", "POST", "-T", file, upload],
+        get: (file) => [...CURL, "-o", file, object],
+      },
+    ],
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }
@@ -109,12 +125,14 @@ async function startAzure(): Promise<Store> {
       WALG_AZ_PREFIX: `azure://${container}`,
       AZURE_STORAGE_CONNECTION_STRING: parts.join(";"),
     },
-    plain: {
-      name: "curl",
-      env: {},
-      put: (file) => [...CURL, "-H", "x-ms-blob-type: BlockBlob", "-T", file, url("plain")],
-      get: (file) => [...CURL, "-o", file, url(KEY)],
-    },
+    plain: [
+      {
+        name: "curl",
+        env: {},
+        put: (file) => [...CURL, "-H", "x-ms-blob-type: BlockBlob", "-T", file, url("plain")],
+        get: (file) => [...CURL, "-o", file, url(KEY)],
+      },
+    ],
     [Symbol.asyncDispose]: () => server.stop(),
   };
 }
@@ -134,13 +152,15 @@ async function startSftp(): Promise<Store> {
       SSH_PRIVATE_KEY_PATH: keyFile,
       WALNUT_SSH_KNOWN_HOSTS: join(server.directory, "known_hosts"),
     },
-    plain: rclone(path, {
-      TYPE: "sftp",
-      HOST: "127.0.0.1",
-      PORT: `${server.port}`,
-      USER: server.username,
-      KEY_FILE: keyFile,
-    }),
+    plain: [
+      rclone(path, {
+        TYPE: "sftp",
+        HOST: "127.0.0.1",
+        PORT: `${server.port}`,
+        USER: server.username,
+        KEY_FILE: keyFile,
+      }),
+    ],
     [Symbol.asyncDispose]: () => server.stop(),
   };
 }
@@ -157,7 +177,7 @@ async function startSwift(): Promise<Store> {
       OS_USERNAME: USER,
       OS_PASSWORD: password,
     },
-    plain: rclone(server.bucket, { TYPE: "swift", USER, KEY: password, AUTH }),
+    plain: [rclone(server.bucket, { TYPE: "swift", USER, KEY: password, AUTH })],
     [Symbol.asyncDispose]: () => server.stop(),
   };
 }
@@ -171,10 +191,12 @@ async function startRclone(): Promise<Store> {
       RCLONE_CONF_BASE64: Buffer.from("[here]\ntype = local\n").toString("base64"),
     },
     // A stream, as ours is: of a file rclone would know the length and the sum beforehand.
-    plain: {
-      ...rclone(directory, { TYPE: "local" }),
-      put: (file) => ["sh", "-c", 'exec rclone rcat "x:$0/plain" < "$1"', directory, file],
-    },
+    plain: [
+      {
+        ...rclone(directory, { TYPE: "local" }),
+        put: (file) => ["sh", "-c", 'exec rclone rcat "x:$0/plain" < "$1"', directory, file],
+      },
+    ],
     [Symbol.asyncDispose]: async () => rmSync(directory, { recursive: true }),
   };
 }
@@ -278,7 +300,7 @@ export async function storeTables(
   }
 }
 
-/** Each upload has a server of its own; downloads are of the object that was uploaded last. */
+/** Each upload has a server of its own; downloads are of the object that walnut uploaded. */
 async function tablesOf(
   served: Served,
   { binary, home, rounds, sizeMiB }: Size & { readonly binary: string; readonly home: string },
@@ -293,11 +315,11 @@ async function tablesOf(
       return measure([binary, "st", ...words], { cwd: home, env });
     };
   };
-  const byPlain = (way: "put" | "get", path: string): Contender["run"] => {
-    return () => {
-      const { env, [way]: words } = served.store.plain;
-      return measure(words(path), { cwd: home, env });
-    };
+  /** Each server has tools of its own: they know its port. */
+  const byPlain = (tool: number, words: (of: PlainTool) => readonly string[]) => () => {
+    const found = served.store.plain[tool];
+    if (found === undefined) throw new Error("a server without its tool");
+    return measure(words(found), { cwd: home, env: found.env });
   };
   const table = async (title: string, contenders: readonly Contender[]) =>
     formatTable(`${title} of ${sizeMiB} MiB: ${name}`, await compare(contenders, rounds));
@@ -305,12 +327,23 @@ async function tablesOf(
   const renew = async () => await served.renew();
   const put = walnut("put", "--no-compress", "--force", file, KEY);
   const up = await table("Upload", [
-    { name: plain.name, prepare: renew, run: byPlain("put", file) },
+    ...plain.map((tool, index) => {
+      return { name: tool.name, prepare: renew, run: byPlain(index, (own) => own.put(file)) };
+    }),
     { name: "walnut st put", prepare: renew, run: put },
   ]);
   const fresh = async () => rmSync(copy, { force: true });
+  // As durable as ours is.
+  const synced = (words: readonly string[]) => ["sh", "-c", '"$@" && sync "$0"', copy, ...words];
   const down = await table("Download", [
-    { name: plain.name, prepare: fresh, run: byPlain("get", copy) },
+    ...plain.flatMap((tool, index) => [
+      { name: tool.name, prepare: fresh, run: byPlain(index, (own) => own.get(copy)) },
+      {
+        name: `${tool.name}, sync`,
+        prepare: fresh,
+        run: byPlain(index, (own) => synced(own.get(copy))),
+      },
+    ]),
     { name: "walnut st get", prepare: fresh, run: walnut("get", "--no-decompress", KEY, copy) },
   ]);
   return [up, down];
