@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { queueIn } from "../../src/archive/archive-status.ts";
-import { ask, askDrainer } from "../../src/archive/drain-client.ts";
+import { ask, askDrainer, type AskOutcome } from "../../src/archive/drain-client.ts";
 import type { DrainOptions } from "../../src/archive/drain-options.ts";
 import { drain } from "../../src/archive/drainer.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
@@ -91,8 +91,14 @@ function start(store: Store, change: Partial<DrainOptions> = {}): Promise<string
   });
 }
 
-const push = (name: string, settings = "s") =>
-  askDrainer(spool.socket, { kind: "push", name, settings, archiver: "77" }, options);
+/** Asks again where the machine was too busy for the drainer's first word. */
+async function push(name: string, settings = "s"): Promise<AskOutcome> {
+  const request = { kind: "push", name, settings, archiver: "77" } as const;
+  for (;;) {
+    const answer = await askDrainer(spool.socket, request, options);
+    if (answer.kind !== "declined" || answer.reason !== "it does not answer") return answer;
+  }
+}
 
 /** Resolves when the drainer answers. */
 async function listening(): Promise<void> {

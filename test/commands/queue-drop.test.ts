@@ -5,7 +5,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { walPush } from "../../src/commands/wal-push.ts";
 import { StorageError } from "../../src/errors.ts";
 import { defaultConfig } from "../../src/config/load.ts";
-import { fail } from "../archive/recorded-storage.ts";
+import { fail, hang } from "../archive/recorded-storage.ts";
 import { openWorkbench, type Workbench } from "../archive/workbench.ts";
 import { type CommandRun, runCommand } from "../support/command-run.ts";
 import { changeControl, IN_ARCHIVE_RECOVERY, IN_PRODUCTION } from "../support/control-file.ts";
@@ -24,10 +24,15 @@ beforeEach(async () => {
 afterEach(() => bench[Symbol.asyncDispose]());
 
 /** A server for whose queue one file is too much. */
-async function server(directory: string, state = IN_PRODUCTION) {
+async function server(
+  directory: string,
+  state = IN_PRODUCTION,
+  settings: Partial<ReturnType<typeof defaultConfig>> = {},
+) {
   await bench.file(`${directory}/global/pg_control`, changeControl(wal.control, { state }));
   const { archiveQueue } = defaultConfig({ cpuCount: 2 });
   const config = {
+    ...settings,
     cacheDirectory: join(bench.directory, directory, "cache"),
     archiveQueue: { ...archiveQueue, dropAboveBytes: 1 },
   };
@@ -59,6 +64,21 @@ test("a segment that is given up is recorded, here first, then in the store", as
   await primary.push(second, segment(second));
   assert.deepEqual(await primary.records(), []);
   assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
+});
+
+test("a store that hangs is one that is away, for the very call that waits for it (P16)", async () => {
+  const primary = await server("a", IN_PRODUCTION, { walTimeoutMs: 200 });
+  bench.storage.interceptOnce(/./, hang);
+  const { log } = await primary.push(first, segment(first));
+  assert.match(log.join("\n"), /WAL SEGMENT GIVEN UP.*within 0\.2 s|WAL SEGMENT GIVEN UP.*200 ms/);
+  assert.deepEqual(await primary.records(), [`${first}.json`]);
+});
+
+test("under the policy stop nothing is given up, whatever waits (P16)", async () => {
+  const primary = await server("a");
+  bench.storage.interceptOnce(/./, fail(away));
+  await assert.rejects(primary.push(first, segment(first), "stop"), { message: /is away/ });
+  assert.deepEqual(await primary.records(), []);
 });
 
 test("what was given up is told to the store also after the policy is stop again", async () => {

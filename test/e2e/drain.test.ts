@@ -138,7 +138,7 @@ test("without push ahead there is no drainer", async () => {
   assert.ok(!existsSync(join(`${cluster.dataDirectory}.walnut`, "drain.log")));
 });
 
-test("a store that hangs does not fill the disk under the policy drop", async () => {
+test("a store that is away does not fill the disk under the policy drop", async () => {
   const draining = await startWithBacklog(12, {
     WALNUT_ARCHIVE_QUEUE_POLICY: "drop",
     WALNUT_ARCHIVE_QUEUE_MAX: "8MiB",
