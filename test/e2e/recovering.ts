@@ -124,7 +124,7 @@ export async function recover(
   const server = await restoreCluster(dataDirectory, {
     major: primary.major,
     signal: "recovery",
-    restoreCommand: line.replace(" || exec ", ` || { echo %f >> ${calls}; false; } || exec `),
+    restoreCommand: noting(line, calls),
     ...restoring,
   });
   return {
@@ -138,6 +138,13 @@ export async function recover(
       await rm(place, { recursive: true, force: true });
     },
   };
+}
+
+/** The line with a shell before walnut that notes each call of it. */
+function noting(line: string, calls: string): string {
+  const noted = line.replace("set -- ", `set -- /bin/sh -c 'echo %f >> ${calls}; exec "$@"' sh `);
+  assert.notEqual(noted, line);
+  return noted;
 }
 
 /** Starts a server that may be killed again until it has got to the end; `note` is for a failure. */
