@@ -16,6 +16,7 @@ import { EncryptedStorage } from "../../src/storage/encrypted.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { flipped, keyOf, pgpCrypters, signal, sodiumCrypter } from "../crypto/crypters.ts";
 import { patternBytes } from "../support/bodies.ts";
+import { FakeKms } from "../support/fake-kms.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { writeWal } from "../support/wal-writer.ts";
 
@@ -36,6 +37,9 @@ const OTHER_KEY = `wal_005/${second.name}.zst`;
 
 const sodium = await sodiumCrypter();
 const pgp = await pgpCrypters();
+const kms = await FakeKms.start();
+after(() => kms[Symbol.asyncDispose]());
+const kmsCrypter = await kms.openCrypter({ signal });
 
 let memory: MemoryStorage;
 beforeEach(() => {
@@ -103,7 +107,7 @@ test("the daemon, which lends its storage, recognises what it can't read", async
 });
 
 test("an encrypted object that is cut off is replaced, wherever it ends", async () => {
-  for (const crypter of [sodium, pgp.both]) {
+  for (const crypter of [sodium, pgp.both, kmsCrypter]) {
     await push(storage(crypter), first);
     const { length = 0 } = memory.bytesOf(KEY) ?? {};
     for (const size of [0, 20, 24, 24 + 8209, length - 1]) {
@@ -116,13 +120,14 @@ test("an encrypted object that is cut off is replaced, wherever it ends", async 
 });
 
 test("a changed bit is damage, for a push and for a fetch", async () => {
-  await push(storage(sodium), first);
-  await damage(KEY, (bytes) => flipped(bytes, 5000 * 8));
-  await assert.rejects(fetch(storage(sodium), first), {
-    code: "damaged",
-    message: /not authentic/,
-  });
-  await assert.rejects(push(storage(sodium), first), { code: "damaged" });
+  for (const crypter of [sodium, pgp.both, kmsCrypter]) {
+    memory = new MemoryStorage();
+    await push(storage(crypter), first);
+    await damage(KEY, (bytes) => flipped(bytes, 5000 * 8));
+    const message = crypter === pgp.both ? /./ : /not authentic/;
+    await assert.rejects(fetch(storage(crypter), first), { code: "damaged", message });
+    await assert.rejects(push(storage(crypter), first), { code: "damaged" });
+  }
 });
 
 test("a segment under another's name is found by its header, and by its name without reading it", async () => {
@@ -130,6 +135,7 @@ test("a segment under another's name is found by its header, and by its name wit
     [sodium, /encrypted under another name/],
     [await sodiumCrypter({ header: "random" }), /address|name|segment/],
     [pgp.both, /address|name|segment/],
+    [kmsCrypter, /address|name|segment/],
   ] as const) {
     memory = new MemoryStorage();
     await push(storage(crypter), first);

@@ -3,8 +3,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { walPush } from "../../src/commands/wal-push.ts";
 import { defaultConfig } from "../../src/config/load.ts";
+import { openStorage } from "../../src/storage/open.ts";
+import { borrowed } from "../../src/storage/overlay.ts";
 import { openWorkbench } from "../archive/workbench.ts";
 import { runCommand } from "../support/command-run.ts";
+import { GcsEmulation, gcsConfig } from "../support/gcs-emulation.ts";
+import { writeWal } from "../support/wal-writer.ts";
 
 const HISTORY = "00000002.history";
 
@@ -30,4 +34,23 @@ test("the spool is that of the file's server, whatever PGDATA says, as after pg_
   const { log } = await runCommand(walPush, bench.storage, [path], { dataDirectory: "data" });
   assert.doesNotMatch(log.join("\n"), /warning/);
   assert.ok(bench.memory.keys.includes(`wal_005/${HISTORY}.zst`), log.join("\n"));
+});
+
+test("a bucket that lets nothing be replaced or removed takes all WAL there is (P22)", async () => {
+  await using bench = await openWorkbench();
+  await using bucket = await GcsEmulation.start({ isRetained: true });
+  const { signal } = bench;
+  const options = { signal, requestTimeoutMs: 60_000, uploadConcurrency: 2 };
+  await using storage = await openStorage(gcsConfig(bucket), options);
+  const { segments } = writeWal({ segmentBytes: 1024 * 1024, records: [{ dataBytes: 1_500_000 }] });
+  const history = { name: HISTORY, bytes: Buffer.from("1\t0/A000000\tno reason\n") };
+  const config = { cacheDirectory: join(bench.directory, "cache") };
+  // Twice each: PostgreSQL asks again for what it did not see end well.
+  for (const { name, bytes } of [...segments, history, ...segments, history]) {
+    const path = await bench.file(`data/pg_wal/${name}`, bytes);
+    const { log } = await runCommand(walPush, borrowed(storage), [path], config);
+    assert.doesNotMatch(log.join("\n"), /warning|error/);
+  }
+  for (const { name } of [...segments, history]) await storage.stat(`wal_005/${name}.zst`, options);
+  assert.equal(bucket.count("delete"), 0);
 });

@@ -3,9 +3,10 @@ import { test } from "node:test";
 import { CreateKeyCommand, KMSClient } from "@aws-sdk/client-kms";
 import { loadChaCha, openAwsKms } from "../../src/crypto/aws-kms.ts";
 import { dareBytes, plainBytesOfDare, openDare, sealDare } from "../../src/crypto/dare.ts";
-import { FormatError, TruncatedError } from "../../src/errors.ts";
+import { FormatError, TruncatedError, WrongKeyError } from "../../src/errors.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { inChunks, sampleContent } from "../support/content.ts";
+import { FakeKms } from "../support/fake-kms.ts";
 import { TcpFaultProxy } from "../support/fault-proxy.ts";
 import { leaveOut } from "../support/left-out.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
@@ -34,6 +35,21 @@ test("DARE: each changed bit is found", async () => {
   const stored = await seal(Buffer.from("content"));
   for (let bit = 0; bit < stored.length * 8; bit++) {
     await assert.rejects(open(flipped(stored, bit)), Error, `bit ${bit}`);
+  }
+});
+
+test("a changed bit of an object is found, of its data key and of what follows", async () => {
+  await using kms = await FakeKms.start();
+  const crypter = await kms.openCrypter({ signal });
+  const stored = await encrypt(crypter, Buffer.from("content"));
+  // Each other data key is another question to the service.
+  const sealedBytes = stored.length - dareBytes("content".length);
+  for (let byte = 0; byte < stored.length; byte += byte < sealedBytes ? 8 : 1) {
+    await assert.rejects(
+      decrypt(crypter, flipped(stored, byte * 8 + (byte % 8))),
+      (error) => error instanceof FormatError || error instanceof WrongKeyError,
+      `byte ${byte} of ${stored.length}`,
+    );
   }
 });
 

@@ -118,6 +118,18 @@ test("P02: so does an endpoint that stalls only the segment itself", async () =>
   assert.ok(hung.code !== null && hung.code >= 1 && hung.code <= 125, hung.stderr);
 });
 
+test("P23: keys that expired are named by the first command that meets them, and by info", async () => {
+  proxy.rule = () => failure(400, "ExpiredToken");
+  for (const words of [
+    ["wal-push", join("pg_wal", name)],
+    ["info", "--offline"],
+  ]) {
+    const { code, stderr } = await run(words);
+    assert.equal(code, 12, stderr);
+    assert.match(stderr, /^HINT: .*The credentials expired: renew the session token/m);
+  }
+});
+
 test("a login page with 200 is no acknowledgement", async () => {
   proxy.rule = emptyBucket;
   assert.equal((await run(["wal-push", join("pg_wal", wal.segments[0] ?? "")])).code, 0);
