@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { abortable } from "./abort.ts";
 import type { ByteStream } from "./bytes.ts";
+import { DirectoryFsyncs, syncDirectoryHandle, type SyncedDirectory } from "./directory-fsyncs.ts";
 import { randomHex } from "./random.ts";
 import { localFileError } from "./system-error.ts";
 import { writeAll } from "./write-all.ts";
@@ -22,6 +23,8 @@ export interface DurableWriteOptions {
   readonly root?: string;
   /** Given every byte of `body` once, in order, while it is written; what it throws ends that. */
   readonly alongside?: (piece: Uint8Array) => void;
+  /** Written by this thread, with the event loop's turn between pieces; see WriteOptions. */
+  readonly isBlocking?: boolean;
   /** Told when all of `body` is written, before it is fsynced. */
   readonly onWritten?: () => void;
   /**
@@ -29,6 +32,8 @@ export interface DurableWriteOptions {
    * under its name there is never a part of it.
    */
   readonly isNameDurable?: boolean;
+  /** Shared by writers below the same root, who then wait for each other's fsyncs. */
+  readonly fsyncs?: DirectoryFsyncs;
 }
 
 /**
@@ -79,6 +84,7 @@ async function publish(
   takeName: (temporaryPath: string) => Promise<boolean>,
 ): Promise<boolean> {
   const { signal, mode = 0o600, root, isNameDurable = true } = options;
+  const { fsyncs = new DirectoryFsyncs() } = options;
   const temporaryPath = options.temporaryPath ?? `${path}.tmp-${randomHex(8)}`;
 
   signal.throwIfAborted();
@@ -94,7 +100,8 @@ async function publish(
     signal.throwIfAborted();
     const isPublished = await onDisk("write", path, takeName(temporaryPath));
     if (!isPublished) await unlink(temporaryPath);
-    else if (isNameDurable) await onDisk("fsync the directory of", path, syncParents(path, root));
+    else if (isNameDurable)
+      await onDisk("fsync the directory of", path, syncParents(path, root, fsyncs));
     return isPublished;
   } catch (error) {
     await unlink(temporaryPath).catch(() => {});
@@ -146,20 +153,21 @@ const LONG_BYTES = 16 * 1024 * 1024;
 async function writeBody(
   handle: FileHandle,
   body: Uint8Array | ByteStream,
-  { signal, path, alongside }: DurableWriteOptions & { readonly path: string },
+  { signal, path, alongside, isBlocking }: DurableWriteOptions & { readonly path: string },
 ): Promise<void> {
+  const how = { alongside, isBlocking };
   if (body instanceof Uint8Array) {
-    await onDisk("write", path, writeAll(handle, body, { alongside }));
+    await onDisk("write", path, writeAll(handle, body, how));
     return;
   }
   let writtenBytes = 0;
   let rest: WriteBehind | undefined;
   try {
     for await (const chunk of abortable(body, signal)) {
-      if (writtenBytes >= LONG_BYTES) {
+      if (writtenBytes >= LONG_BYTES && isBlocking !== true) {
         rest ??= new WriteBehind(handle, { alongside, position: writtenBytes });
       }
-      const writing = rest?.write(chunk) ?? writeAll(handle, chunk, { alongside });
+      const writing = rest?.write(chunk) ?? writeAll(handle, chunk, how);
       await onDisk("write", path, writing);
       writtenBytes += chunk.length;
     }
@@ -197,44 +205,32 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-/**
- * A directory younger than this may have been made by a writer who has not fsynced its parent yet,
- * or was killed before it could; then we do it. Compared by the file system's own clock.
- */
-const SETTLED_MS = 10 * 60_000;
-
-async function syncParents(path: string, root: string | undefined): Promise<void> {
+async function syncParents(
+  path: string,
+  root: string | undefined,
+  fsyncs: DirectoryFsyncs,
+): Promise<void> {
+  let below: SyncedDirectory | undefined;
   for (let directory = dirname(path); ; directory = dirname(directory)) {
     const isTop = root === undefined || directory === root;
-    const isDurable = await syncIfPresent(directory, isTop);
-    if (isTop || isDurable) return;
+    const synced = await syncIfPresent(directory, isTop, fsyncs);
+    if (synced !== undefined && below !== undefined) fsyncs.remember(below);
+    if (isTop || synced?.isDurable === true) return;
+    below = synced;
   }
 }
 
-/** Gives whether the directory's own name is surely durable; at the top that is not asked. */
-async function syncIfPresent(directory: string, isTop: boolean): Promise<boolean> {
+async function syncIfPresent(
+  directory: string,
+  isTop: boolean,
+  fsyncs: DirectoryFsyncs,
+): Promise<SyncedDirectory | undefined> {
   try {
-    await using handle = await open(directory, "r");
-    await syncDirectoryHandle(handle);
-    if (isTop) return true;
-    const { birthtimeMs, mtimeMs } = await handle.stat();
-    const isAgeKnown = birthtimeMs > 0;
-    return isAgeKnown && mtimeMs - birthtimeMs > SETTLED_MS;
+    return await fsyncs.sync(directory, isTop);
   } catch (error) {
     // Our file was removed already, and the directory that this left empty.
-    if (systemErrorCode(error) === "ENOENT") return false;
+    if (systemErrorCode(error) === "ENOENT") return undefined;
     throw error;
-  }
-}
-
-/** Like PostgreSQL's fsync_fname: some file systems can't fsync a directory, and say so thus. */
-const NO_DIRECTORY_FSYNC_CODES: ReadonlySet<string> = new Set(["EINVAL", "EBADF", "ENOTSUP"]);
-
-async function syncDirectoryHandle(handle: FileHandle): Promise<void> {
-  try {
-    await handle.sync();
-  } catch (error) {
-    if (!NO_DIRECTORY_FSYNC_CODES.has(systemErrorCode(error) ?? "")) throw error;
   }
 }
 

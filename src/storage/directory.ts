@@ -10,6 +10,7 @@ import {
 import { CHUNK_BYTES } from "../io/bytes.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import type { Clock } from "../io/clock.ts";
+import { DirectoryFsyncs } from "../io/directory-fsyncs.ts";
 import { createFileDurably, fsyncDirectory, writeFileDurably } from "../io/durable.ts";
 import { randomHex } from "../io/random.ts";
 import { directoryError, isMissing } from "./directory-errors.ts";
@@ -35,6 +36,7 @@ export class DirectoryStorage implements Storage {
   readonly upkeep: Upkeep;
   readonly #root: string;
   readonly #clock: Clock;
+  readonly #fsyncs = new DirectoryFsyncs();
 
   constructor(root: string, clock: Clock) {
     this.#root = resolve(root);
@@ -93,6 +95,7 @@ export class DirectoryStorage implements Storage {
       signal,
       mode: 0o644,
       root: this.#root,
+      fsyncs: this.#fsyncs,
       temporaryPath: join(dirname(path), temporaryName),
     };
 
