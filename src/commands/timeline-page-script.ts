@@ -188,7 +188,7 @@ export const PAGE_SCRIPT = String.raw`
       drawFork(line, laneOf, group);
     }
     for (const window of line.windows) {
-      const ends = window.end === "hole" ? "a hole" : "the archive's end";
+      const [ends] = endOf(line, window);
       bar(group, "window", valueOf(window.from), valueOf(window.to), { y: y + SIZE.window, height: SIZE.bar, text:
         "Restorable from " + shown(window.from.time) + "\nto " + shown(window.to.time) +
         (window.has_commit

@@ -121,13 +121,13 @@ function formatTimeline(one: ReportedTimeline): string {
     parts.push(formatPlainTable(["  backup", "kind", "finished", "lsn", "state"], rows));
   }
   if (windows.length > 0) {
-    const rows = windows.map(({ from, to, lastXid, commitIsKnown, end, backups: names }) => [
-      `  ${timeText(from.timeNs)}`,
-      timeText(to.timeNs),
-      formatLsn(to.lsn),
-      commitIsKnown ? String(lastXid) : "-",
-      String(names.length),
-      end === "hole" ? "a hole" : "the archive's end",
+    const rows = windows.map((window) => [
+      `  ${timeText(window.from.timeNs)}`,
+      timeText(window.to.timeNs),
+      formatLsn(window.to.lsn),
+      window.commitIsKnown ? String(window.lastXid) : "-",
+      String(window.backups.length),
+      endText(window, holes),
     ]);
     const headings = ["  restorable from", "to", "last commit", "xid", "backups", "ends at"];
     parts.push(formatPlainTable(headings, rows));
@@ -147,6 +147,15 @@ function formatTimeline(one: ReportedTimeline): string {
     parts.push(formatPlainTable(headings, rows));
   }
   return parts.join("");
+}
+
+function endText(
+  { end, to }: ReportedTimeline["windows"][number],
+  holes: ReportedTimeline["holes"],
+): string {
+  if (end !== "hole") return "the archive's end";
+  const next = holes.find(({ startLsn }) => startLsn > to.lsn);
+  return next?.isIntended === true ? "what retention kept" : "a hole";
 }
 
 function timeText(timeNs: TimeNs | undefined): string {

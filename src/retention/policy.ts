@@ -142,7 +142,8 @@ class PolicyRun {
     const fromNs = this.#nowNs - BigInt(days) * NS_PER_DAY;
     const backup = this.#startOf(fromNs);
     if (backup !== undefined) {
-      this.#reasons.add(backup, `start of the ${lastDays(days)} of point-in-time recovery`);
+      const span = days === 0 ? "" : `the ${lastDays(days)} of `;
+      this.#reasons.add(backup, `start of ${span}point-in-time recovery`);
       this.#keepBehindHoles(backup);
     }
     return { fromNs, backup };

@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { Script } from "node:vm";
+import { formatReport } from "../../src/commands/timeline.ts";
 import { timelineJson } from "../../src/commands/timeline-json.ts";
 import { timelinePage } from "../../src/commands/timeline-page.ts";
 import { PAGE_SCRIPT } from "../../src/commands/timeline-page-script.ts";
@@ -38,6 +39,14 @@ describe("the page of timeline --html", () => {
     assert.equal(JSON.parse(data).storage, TIMELINE_EXAMPLE.storageName);
     assert.ok(new Script(PAGE_SCRIPT));
   });
+});
+
+test("the table says of a window what it ends at, as the page does", () => {
+  const lines = formatReport(TIMELINE_EXAMPLE).split("\n");
+  const ends = lines.flatMap(
+    (line) => /(what retention kept|a hole|the archive's end)$/.exec(line)?.[1] ?? [],
+  );
+  assert.deepEqual(ends, ["what retention kept", "a hole", "the archive's end"]);
 });
 
 /** Uses the page as people do, and leaves what came of it in the document. */

@@ -88,6 +88,8 @@ describe("policy", () => {
     assert.equal(list[1]?.[1], "taken within the last 7 days");
     const day = await kept(daily, { windowDays: 1 });
     assert.deepEqual(day[0], [1, "start of the last day"]);
+    const none = await kept(daily, { pitrDays: 0 });
+    assert.deepEqual(none, [[0, `start of point-in-time recovery; ${NEWEST}`]]);
   });
 
   test("point-in-time recovery needs one backup; others go", async () => {
