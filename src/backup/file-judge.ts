@@ -24,6 +24,15 @@ export type Verdict =
       readonly blockNumbers: readonly number[];
     };
 
+/** What is missing for a verdict: to compare the file with the base's hash, or to scan its pages. */
+export interface Unread {
+  readonly kind: "compare" | "scan";
+  readonly base: BaseFile;
+}
+
+/** What is told of a file without opening it. */
+export type Sight = { readonly kind: "verdict"; readonly verdict: Verdict } | Unread;
+
 /** What is known of the base and of what changed since. */
 export interface ChangeKnowledge {
   readonly files: Pick<BaseFiles, "find">;
@@ -45,7 +54,12 @@ export interface JudgeTools {
   readonly onPages?: ((pages: Buffer, block: number) => Promise<void>) | undefined;
 }
 
+/** In bytes; read at once, without leaving the thread: that takes longer. */
+export const SMALL_BYTES = 64 * 1024;
+
 const FULL: Verdict = { kind: "full" };
+
+const FULL_AT_ONCE: Sight = { kind: "verdict", verdict: FULL };
 
 /**
  * Decides what an increment has to hold of one file, by its content: times of files prove nothing.
@@ -65,27 +79,49 @@ export class FileJudge {
   }
 
   async judge(entry: WalkedFile, file: OpenFile, tools: JudgeTools): Promise<Verdict> {
+    const sight = this.look(entry);
+    return sight.kind === "verdict"
+      ? sight.verdict
+      : await this.judgeContent({ entry, file }, sight, tools);
+  }
+
+  /** The second half of `judge`. */
+  async judgeContent(
+    { entry, file }: { readonly entry: WalkedFile; readonly file: OpenFile },
+    { kind, base }: Unread,
+    tools: JudgeTools,
+  ): Promise<Verdict> {
+    if (kind === "compare") return await this.#compare(entry, file, { base, tools });
+    const changed = await this.#scan(entry, file, tools);
+    return changed === undefined ? FULL : pagesOf(entry, base, changed);
+  }
+
+  /** Compares a file that the buffer has room for, without a turn for others. */
+  compareSmall(
+    { entry, file }: { readonly entry: WalkedFile; readonly file: OpenFile },
+    base: BaseFile,
+    { hasher, buffer }: Pick<JudgeTools, "hasher" | "buffer">,
+  ): Verdict {
+    const content = buffer.subarray(0, entry.sizeBytes);
+    file.readSync(content, 0);
+    const hash = hasher.digestOf(content);
+    return base.hash === hash ? { kind: "unchanged", hash } : FULL;
+  }
+
+  /** The first half of `judge`: what can be told without opening the file. */
+  look(entry: WalkedFile): Sight {
     const base = this.#knowledge.files.find(entry.name);
-    if (base === undefined) return FULL;
+    if (base === undefined) return FULL_AT_ONCE;
     const relation = parseRelationPath(entry.name.slice(1));
     if (relation === undefined || !this.#isPaged(relation, entry, base)) {
-      return await this.#compare(entry, file, { base, tools });
+      const isComparable = base.hash !== undefined && base.sizeBytes === entry.sizeBytes;
+      return isComparable ? { kind: "compare", base } : FULL_AT_ONCE;
     }
     const { changes } = this.#knowledge;
-    const blockCount = entry.sizeBytes / PAGE_BYTES;
-    const found =
-      changes === undefined
-        ? await this.#scan(entry, file, { base, tools })
-        : blocksOf(changes, relation, blockCount);
-    if (found === undefined) return FULL;
-    const baseBlocks = base.sizeBytes / PAGE_BYTES;
-    const blockNumbers = found.filter((block) => block < baseBlocks);
-    for (let block = baseBlocks; block < blockCount; block += 1) blockNumbers.push(block);
-    if (blockNumbers.length === 0 && entry.sizeBytes === base.sizeBytes) {
-      return { kind: "unchanged", hash: base.hash };
-    }
-    if (incrementBytes(blockNumbers.length) >= entry.sizeBytes) return FULL;
-    return { kind: "pages", fileBytes: entry.sizeBytes, blockNumbers };
+    if (changes === undefined) return { kind: "scan", base };
+    const found = blocksOf(changes, relation, entry.sizeBytes / PAGE_BYTES);
+    if (found === undefined) return FULL_AT_ONCE;
+    return { kind: "verdict", verdict: pagesOf(entry, base, found) };
   }
 
   /**
@@ -108,8 +144,11 @@ export class FileJudge {
     file: OpenFile,
     { base, tools }: { readonly base: BaseFile; readonly tools: JudgeTools },
   ): Promise<Verdict> {
-    if (base.hash === undefined || base.sizeBytes !== entry.sizeBytes) return FULL;
     const { hasher } = tools;
+    if (entry.sizeBytes <= Math.min(SMALL_BYTES, tools.buffer.length)) {
+      await tools.onRead(entry.sizeBytes);
+      return this.compareSmall({ entry, file }, base, tools);
+    }
     await readPieces(file, entry.sizeBytes, tools, (piece) => {
       hasher.update(piece);
       return true;
@@ -119,11 +158,7 @@ export class FileJudge {
   }
 
   /** Changed pages by their LSNs; undefined where one has a header that tells nothing. */
-  async #scan(
-    entry: WalkedFile,
-    file: OpenFile,
-    { tools }: { readonly base: BaseFile; readonly tools: JudgeTools },
-  ): Promise<number[] | undefined> {
+  async #scan(entry: WalkedFile, file: OpenFile, tools: JudgeTools): Promise<number[] | undefined> {
     const changed: number[] = [];
     let isReliable = true;
     let block = 0;
@@ -140,6 +175,18 @@ export class FileJudge {
     });
     return isReliable ? changed : undefined;
   }
+}
+
+/** The verdict on a file of which these pages changed, as far as the base has them. */
+function pagesOf({ sizeBytes }: WalkedFile, base: BaseFile, changed: readonly number[]): Verdict {
+  const baseBlocks = base.sizeBytes / PAGE_BYTES;
+  const blockNumbers = changed.filter((block) => block < baseBlocks);
+  for (let block = baseBlocks; block < sizeBytes / PAGE_BYTES; block += 1) blockNumbers.push(block);
+  if (blockNumbers.length === 0 && sizeBytes === base.sizeBytes) {
+    return { kind: "unchanged", hash: base.hash };
+  }
+  if (incrementBytes(blockNumbers.length) >= sizeBytes) return FULL;
+  return { kind: "pages", fileBytes: sizeBytes, blockNumbers };
 }
 
 function isPages(sizeBytes: number): boolean {
@@ -179,6 +226,3 @@ async function readPieces(
     if (!(await take(piece))) return;
   }
 }
-
-/** Read at once, without leaving the thread: that takes longer. */
-const SMALL_BYTES = 64 * 1024;

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from "node:timers/promises";
 import { CHUNK_BYTES, type ByteStream } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import type { RateLimit } from "../io/rate-limit.ts";
@@ -5,14 +6,17 @@ import { BLOCK_BYTES } from "../tar/header.ts";
 import { formatTarHeader, TAR_END_BYTES, type TarMember, tarPaddingBytes } from "../tar/write.ts";
 import type { DocumentsSpool, StoredFile } from "./documents-spool.ts";
 import { type OpenFile, openForReading } from "./file-content.ts";
-import type { FileJudge, Verdict } from "./file-judge.ts";
+import {
+  type FileJudge,
+  type Sight,
+  SMALL_BYTES,
+  type Unread,
+  type Verdict,
+} from "./file-judge.ts";
 import { formatIncrementHeader, incrementBytes, PAGE_BYTES, runsOf } from "./increment-header.ts";
 import type { FileVerification, PageVerifier } from "./page-verifier.ts";
 import type { PartRecord } from "./part-record.ts";
 import type { Walked, WalkedFile } from "./walk.ts";
-
-/** Files up to this size are read at once, without leaving the thread: that takes longer. */
-const SMALL_FILE_BYTES = 64 * 1024;
 
 /**
  * Of a large file, verified and hashed one after the other: so much stays in a processor's own
@@ -22,6 +26,9 @@ const CACHED_BYTES = 128 * 1024;
 
 /** Pages of an increment that are read at once where they are neighbours: 512 KiB. */
 const PAGES_PER_READ = 64;
+
+/** So often others get their turn, such as signals and the session with the server. */
+const ENTRIES_PER_TURN = 64;
 
 const NS_PER_S = 1_000_000_000n;
 
@@ -55,14 +62,19 @@ export class PartPacker {
   readonly #options: PartPackerOptions;
   readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   readonly #headerBlock = Buffer.allocUnsafeSlow(BLOCK_BYTES);
-  /** For looking at files before they are packed. */
-  #scanned: Buffer | undefined;
+  #scanBuffer: Buffer | undefined;
   #filled = 0;
   #flushedBytes = 0;
   #contentBytes = 0;
 
   constructor(options: PartPackerOptions) {
     this.#options = options;
+  }
+
+  /** For looking at files before they are packed. */
+  get #scanned(): Buffer {
+    this.#scanBuffer ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    return this.#scanBuffer;
   }
 
   /** Length of the tar so far. */
@@ -72,9 +84,16 @@ export class PartPacker {
 
   /** Bytes of the tar, to be read once; takes from `entries` what it packs. */
   async *pack(first: Walked, entries: Iterator<Walked>): ByteStream {
-    const { thresholdBytes } = this.#options;
+    const { judge, thresholdBytes, signal } = this.#options;
+    let visitedCount = 0;
     for (let next = first; ;) {
-      yield* this.#append(next);
+      const sight = next.kind === "file" ? judge?.look(next) : undefined;
+      if (!this.#isPassedOver(next, sight)) yield* this.#append(next, sight);
+      visitedCount += 1;
+      if (visitedCount % ENTRIES_PER_TURN === 0) {
+        await turn();
+        signal.throwIfAborted();
+      }
       if (this.#contentBytes > thresholdBytes) break;
       const step = entries.next();
       if (step.done === true) break;
@@ -85,9 +104,30 @@ export class PartPacker {
     yield await this.#flush();
   }
 
-  async *#append(entry: Walked): ByteStream {
+  /** Notes a file that is found unchanged at once, without a turn for others. */
+  #isPassedOver(entry: Walked, sight: Sight | undefined): entry is WalkedFile {
+    if (entry.kind !== "file" || sight === undefined) return false;
+    const verdict = sight.kind === "verdict" ? sight.verdict : this.#compareSmall(entry, sight);
+    if (verdict?.kind !== "unchanged") return false;
+    this.#options.documents.addUnchanged(entry, verdict.hash);
+    return true;
+  }
+
+  #compareSmall(entry: WalkedFile, { kind, base }: Unread): Verdict | undefined {
+    const { judge, hasher, rateLimit, onContent } = this.#options;
+    const isSmall = kind === "compare" && entry.sizeBytes <= SMALL_BYTES;
+    if (!isSmall || judge === undefined || rateLimit !== undefined) return undefined;
+    const file = openForReading(entry.path);
+    if (file === undefined) return undefined;
+    using _closed = file;
+    const verdict = judge.compareSmall({ entry, file }, base, { hasher, buffer: this.#scanned });
+    if (verdict.kind === "unchanged") onContent(entry.sizeBytes);
+    return verdict;
+  }
+
+  async *#append(entry: Walked, sight: Sight | undefined): ByteStream {
     if (entry.kind === "file") {
-      yield* this.#appendFile(entry);
+      yield* this.#appendFile(entry, sight);
       return;
     }
     const header = headerOf(entry, this.#headerBlock);
@@ -97,13 +137,13 @@ export class PartPacker {
     this.#options.record?.addOther(entry);
   }
 
-  async *#appendFile(entry: WalkedFile): ByteStream {
+  async *#appendFile(entry: WalkedFile, sight: Sight | undefined): ByteStream {
     const file = openForReading(entry.path);
     if (file === undefined) return;
     using _closed = file;
     const verification = this.#options.verifier?.open(entry, file);
     const source = { entry, file, verification };
-    const verdict = await this.#judge(source);
+    const verdict = await this.#judge(source, sight);
     if (verdict.kind === "unchanged") {
       this.#options.documents.addUnchanged(entry, verdict.hash, verification?.corrupt());
     } else if (verdict.kind === "pages") {
@@ -113,10 +153,13 @@ export class PartPacker {
     }
   }
 
-  async #judge({ entry, file, verification }: PackedFile): Promise<Verdict> {
+  async #judge(
+    { entry, file, verification }: PackedFile,
+    sight: Sight | undefined,
+  ): Promise<Verdict> {
     const { judge, hasher, rateLimit, signal, onContent } = this.#options;
-    if (judge === undefined) return { kind: "full" };
-    this.#scanned ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    if (judge === undefined || sight === undefined) return { kind: "full" };
+    if (sight.kind === "verdict") return sight.verdict;
     let readBytes = 0;
     const onRead = async (sizeBytes: number): Promise<void> => {
       signal.throwIfAborted();
@@ -127,7 +170,7 @@ export class PartPacker {
       await verification?.check(pages, block, { signal });
     };
     const tools = { hasher, buffer: this.#scanned, onRead, onPages };
-    const verdict = await judge.judge(entry, file, tools);
+    const verdict = await judge.judgeContent({ entry, file }, sight, tools);
     // What is read again when it is packed is told then.
     if (verdict.kind !== "full") onContent(readBytes);
     return verdict;
@@ -155,7 +198,7 @@ export class PartPacker {
     for (const { start, count } of runsOf(blockNumbers, PAGES_PER_READ)) {
       if (count * PAGE_BYTES > CHUNK_BYTES - this.#filled) yield await this.#flush();
       const target = this.#chunk.subarray(this.#filled, this.#filled + count * PAGE_BYTES);
-      if (target.length <= SMALL_FILE_BYTES) file.readSync(target, start * PAGE_BYTES);
+      if (target.length <= SMALL_BYTES) file.readSync(target, start * PAGE_BYTES);
       else await file.read(target, start * PAGE_BYTES);
       await verification?.check(target, start, { signal });
       hasher.update(target);
@@ -171,7 +214,7 @@ export class PartPacker {
   async *#appendWhole(source: PackedFile): ByteStream {
     const { entry, verification } = source;
     const header = headerOf(entry, this.#headerBlock);
-    const isSmall = entry.sizeBytes <= SMALL_FILE_BYTES;
+    const isSmall = entry.sizeBytes <= SMALL_BYTES;
     const wanted =
       header.length + (isSmall ? entry.sizeBytes + tarPaddingBytes(entry.sizeBytes) : 0);
     if (wanted > CHUNK_BYTES - this.#filled) yield await this.#flush();

@@ -71,6 +71,9 @@ export class PartUpload {
   readonly #sizes = new Map<string, number>();
   #partCount: number;
   #storedBytes = 0;
+  /** Parts of which the store has not been given every byte yet. */
+  #unsentCount = 0;
+  #allSent = Promise.withResolvers<void>();
 
   constructor(options: PartUploadOptions) {
     this.#options = options;
@@ -91,7 +94,8 @@ export class PartUpload {
   /** A part that is stored already. */
   addStored(part: ManifestPart): void {
     this.#storedBytes += part.sizeBytes;
-    this.#addPart(part);
+    this.#options.documents.addPart(part);
+    this.#sizes.set(part.name, part.sizeBytes);
   }
 
   /**
@@ -110,6 +114,7 @@ export class PartUpload {
       const begun = entries.begin();
       if (begun === undefined) break;
       this.#partCount += 1;
+      this.#unsentCount += 1;
       const part = { index: this.#partCount, ...begun };
       const upload = this.#putPart(part, () => packing.release());
       this.#track(upload.finally(() => unfinished.release()));
@@ -132,6 +137,7 @@ export class PartUpload {
       const part = await untilAborted(next(name), signal);
       if (part === undefined) return;
       this.#partCount += 1;
+      this.#unsentCount += 1;
       const packed = Promise.withResolvers<void>();
       const jobs = Math.min(codecJobs, MAX_CODEC_JOBS);
       // After a failure nobody may ask for more: the source is somewhere in the middle then.
@@ -157,7 +163,16 @@ export class PartUpload {
 
   /** Stores a tar that is in memory; `finish` waits for it. */
   putTar(part: OwnPart): void {
+    this.#unsentCount += 1;
     this.#track(this.#putSmall(part));
+  }
+
+  /**
+   * Resolves when the store has been given every byte of every part: `storedBytes` and what the
+   * documents say of parts are complete then.
+   */
+  async sent(): Promise<void> {
+    while (this.#unsentCount > 0) await untilAborted(this.#allSent.promise, this.#signal);
   }
 
   /** Resolves when the store has acknowledged every part. */
@@ -171,6 +186,7 @@ export class PartUpload {
     await Promise.allSettled(this.#uploads);
   }
 
+  /** Of an upload that tells by `#describe` when the store has all of it. */
   #track(upload: Promise<unknown>): void {
     const tracked = (async () => {
       try {
@@ -218,40 +234,40 @@ export class PartUpload {
   ): Promise<ManifestPart> {
     const { storage, backup } = this.#options;
     const packed = endTold(part.pack(), onPacked);
+    let sent: ManifestPart | undefined;
     const stored = new StoredStream(this.#compress(packed, jobs), await createHasher("xxh64"), {
       onBytes: (count) => {
         this.#storedBytes += count;
       },
+      onEnd: (sizeBytes, xxh64) => {
+        sent = { kind: "part", name, sizeBytes, plainBytes: part.plainBytes, xxh64 };
+        this.#describe(sent);
+      },
     });
     await storage.put(`${tarFolder(backup)}${name}`, stored, { signal: this.#signal });
-    return this.#addPart({
-      kind: "part",
-      name,
-      sizeBytes: stored.storedBytes,
-      plainBytes: part.plainBytes,
-      xxh64: stored.digest(),
-    });
+    if (sent === undefined) throw new Error(`part ${name} was not read to its end`);
+    this.#sizes.set(name, sent.sizeBytes);
+    return sent;
   }
 
-  #addPart(part: ManifestPart): ManifestPart {
-    this.#sizes.set(part.name, part.sizeBytes);
+  #describe(part: ManifestPart): void {
     this.#options.documents.addPart(part);
-    return part;
+    this.#unsentCount -= 1;
+    if (this.#unsentCount > 0) return;
+    this.#allSent.resolve();
+    this.#allSent = Promise.withResolvers();
   }
 
   async #putSmall({ name, tar }: OwnPart): Promise<void> {
     const { storage, backup } = this.#options;
-    const bytes = await readAll(this.#compress(bytesSource(tar).open(), 1));
-    this.#storedBytes += bytes.length;
-    await storage.put(`${tarFolder(backup)}${name}`, bytesSource(bytes), { signal: this.#signal });
     const hasher = await createHasher("xxh64");
-    this.#addPart({
-      kind: "part",
-      name,
-      sizeBytes: bytes.length,
-      plainBytes: tar.length,
-      xxh64: hasher.digestOf(bytes),
-    });
+    const bytes = await readAll(this.#compress(bytesSource(tar).open(), 1));
+    const { length: sizeBytes } = bytes;
+    const xxh64 = hasher.digestOf(bytes);
+    this.#storedBytes += sizeBytes;
+    this.#describe({ kind: "part", name, sizeBytes, plainBytes: tar.length, xxh64 });
+    await storage.put(`${tarFolder(backup)}${name}`, bytesSource(bytes), { signal: this.#signal });
+    this.#sizes.set(name, sizeBytes);
   }
 
   #compress(plain: ByteStream, jobs: number): ByteStream {
@@ -261,42 +277,37 @@ export class PartUpload {
   }
 }
 
+interface StoredStreamTold {
+  readonly onBytes: (count: number) => void;
+  /** The length and the hash of all, when the last byte has been taken. */
+  readonly onEnd: (sizeBytes: number, xxh64: string) => void;
+}
+
 /** The bytes that go to the store, counted and hashed on the way; they can be had only once. */
 class StoredStream implements ByteSource {
   readonly isReopenable = false;
   readonly #stream: ByteStream;
   readonly #hasher: Hasher;
-  readonly #onBytes: (count: number) => void;
+  readonly #told: StoredStreamTold;
   #isOpened = false;
-  #storedBytes = 0;
 
-  constructor(
-    stream: ByteStream,
-    hasher: Hasher,
-    { onBytes }: { readonly onBytes: (count: number) => void },
-  ) {
+  constructor(stream: ByteStream, hasher: Hasher, told: StoredStreamTold) {
     this.#stream = stream;
     this.#hasher = hasher;
-    this.#onBytes = onBytes;
-  }
-
-  get storedBytes(): number {
-    return this.#storedBytes;
-  }
-
-  digest(): string {
-    return this.#hasher.digest();
+    this.#told = told;
   }
 
   async *open(): ByteStream {
     if (this.#isOpened) throw new Error("a part can't be packed twice");
     this.#isOpened = true;
+    let sizeBytes = 0;
     for await (const chunk of this.#stream) {
       this.#hasher.update(chunk);
-      this.#storedBytes += chunk.length;
-      this.#onBytes(chunk.length);
+      sizeBytes += chunk.length;
+      this.#told.onBytes(chunk.length);
       yield chunk;
     }
+    this.#told.onEnd(sizeBytes, this.#hasher.digest());
   }
 }
 

@@ -8,12 +8,19 @@ import { segmentOfEnd } from "../postgres/wal-file.ts";
 import { requireReadableArrival, type WalArchive } from "./arrival.ts";
 import type { LoadedBase } from "./increment-origin.ts";
 import type { Interrupted } from "./interrupted.ts";
-import { requireCheckpoint, requireNewName } from "./preflight.ts";
+import {
+  requireCheckpoint,
+  requireNewName,
+  statsDirectoryOf,
+  tablespaceDirectoryOf,
+} from "./preflight.ts";
 import { findCopySource } from "./push-composition.ts";
 import { findPushBase, readBaseServer } from "./push-increment.ts";
 import { fittingInterrupted, type Resumption } from "./push-resume.ts";
 import type { PushSettings, PushWorld } from "./push-settings.ts";
 import { startOnStandby } from "./standby.ts";
+import { DataDirectoryWalk } from "./walk.ts";
+import { warmUp } from "./warm-up.ts";
 
 /** What is known before the start. */
 export interface Place {
@@ -101,9 +108,18 @@ export async function startBesideBase(
     return { base, copySource: await findCopySource(server, settings, inner) };
   };
   const named = settings.increments.from === undefined ? undefined : await load(world);
+  const started = new AbortController();
   const [start, bases] = await both(
-    (options) => startOf(session, place, settings, { ...world, ...options }),
-    async (options) => named ?? (await load(options)),
+    (options) =>
+      startOf(session, place, settings, { ...world, ...options }).finally(() => started.abort()),
+    async (options) => {
+      const loaded = named ?? (await load(options));
+      await warmUp(
+        walkOf(place, () => {}),
+        { ...settings, ...options, over: started.signal },
+      );
+      return loaded;
+    },
     world,
   );
   const what = { segment: start.segment, isFull: bases.base === undefined };
@@ -117,6 +133,20 @@ export async function startBesideBase(
     storage: world.storage.name,
   });
   return { name, start, interrupted, ...bases };
+}
+
+/** Of what belongs into the backup; `onNotice` is told what will not come back as it is. */
+export function walkOf(
+  { facts, dataDirectory }: Pick<Place, "facts" | "dataDirectory">,
+  onNotice: (text: string, path: string) => void,
+): DataDirectoryWalk {
+  return new DataDirectoryWalk({
+    dataDirectory,
+    majorVersion: facts.majorVersion,
+    tablespaceDirectory: tablespaceDirectoryOf(facts),
+    statsDirectory: statsDirectoryOf(facts, dataDirectory),
+    onNotice,
+  });
 }
 
 interface CallOptions {

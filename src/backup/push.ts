@@ -36,8 +36,6 @@ import {
   requireDataDirectory,
   requireOwnProcess,
   requireRepository,
-  statsDirectoryOf,
-  tablespaceDirectoryOf,
 } from "./preflight.ts";
 import { composeParts } from "./push-composition.ts";
 import { baseRecord, prepareReading, type Reading } from "./push-increment.ts";
@@ -57,10 +55,11 @@ import {
   beginProof,
   type Place,
   startBesideBase,
+  walkOf,
 } from "./push-start.ts";
 import type { SegmentRange } from "./segment-wait.ts";
 import { lastSegmentTimeoutMs, requireSameTimeline, withMissingHint } from "./standby.ts";
-import { DataDirectoryWalk } from "./walk.ts";
+import type { DataDirectoryWalk } from "./walk.ts";
 
 export type { PushedBackup, PushSettings, PushWorld } from "./push-settings.ts";
 
@@ -252,7 +251,10 @@ async function withParts<T>(
   }
 }
 
-/** Everything but the sentinel. The documents are stored while the last segment is on its way. */
+/**
+ * Everything but the sentinel. The documents are stored while the store writes the last parts down,
+ * and the last segment is on its way.
+ */
 async function copyAll(
   session: Session,
   copy: Copy,
@@ -260,30 +262,28 @@ async function copyAll(
 ): Promise<BackupDescription> {
   const { facts, documents, upload, world } = copy;
   const { log } = world;
-  const walk = new DataDirectoryWalk({
-    dataDirectory: copy.dataDirectory,
-    majorVersion: facts.majorVersion,
-    tablespaceDirectory: tablespaceDirectoryOf(facts),
-    statsDirectory: statsDirectoryOf(facts, copy.dataDirectory),
-    onNotice: (text, path) => log.info(text, { path }),
-  });
+  const walk = walkOf(copy, (text, path) => log.info(text, { path }));
   const stop = await readAll(session, copy, { walk, settings });
-  copy.proof.hasten();
   log.info("all files are read", { backup: copy.name, files: documents.fileCount });
 
   const describe = async (options: CallOptions): Promise<BackupDescription> => {
-    await upload.finish();
+    await untilAborted(upload.sent(), options.signal);
     await copy.names.result(options);
     const description = describeCopy(copy, { stop, walk, settings });
     const { zstd } = settings;
     return await writeDocuments(documents, description, { ...world, ...options, zstd });
+  };
+  const store = async (options: CallOptions): Promise<BackupDescription> => {
+    const finish = (inner: CallOptions) => untilAborted(upload.finish(), inner.signal);
+    const [description] = await both(describe, finish, options);
+    return description;
   };
   const arrive = async (options: CallOptions): Promise<void> => {
     const timeoutMs = lastSegmentTimeoutMs(facts, settings.stopTimeoutMs);
     await requireArrival(neededRange(copy, stop), { ...copy.archive, ...options }, timeoutMs);
     await copy.proof.job.result(options);
   };
-  const [description] = await both(describe, arrive, world);
+  const [description] = await both(store, arrive, world);
   await copy.resuming?.claim.requireParts(upload.sizes);
   return description;
 }
@@ -349,6 +349,7 @@ async function readAll(
   const composition = await composeParts(copy, walk, settings);
   const entries = kept?.rest(composition.entries) ?? composition.entries;
   await upload.packAll({ ...composition, entries });
+  copy.proof.hasten();
   kept?.requireTablespaces(walk.tablespaces);
   await awaitSettled(copy.resuming, settings, { ...world, signal });
   const { bytes } = await readControlFile(copy.dataDirectory, { ...world, signal });

@@ -4,6 +4,7 @@ import {
   appendFileSync,
   lstatSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -15,6 +16,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { fc } from "../support/property.ts";
 import { DocumentsSpool } from "../../src/backup/documents-spool.ts";
+import { FileJudge } from "../../src/backup/file-judge.ts";
 import { PAGE_BYTES } from "../../src/backup/increment-header.ts";
 import { PageVerifier } from "../../src/backup/page-verifier.ts";
 import { PartPacker } from "../../src/backup/part-packer.ts";
@@ -22,6 +24,7 @@ import type { Walked, WalkedFile } from "../../src/backup/walk.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import { createHasher } from "../../src/io/hash.ts";
 import { type ManifestFile, parseManifest } from "../../src/layout/manifest.ts";
+import { ChangedBlocks } from "../../src/postgres/changed-blocks.ts";
 import { pageChecksum } from "../../src/postgres/data-page.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
 import { PageChecksums } from "../../src/postgres/page-checksums.ts";
@@ -50,6 +53,8 @@ interface Packed {
   readonly tar: Buffer;
   readonly contents: Map<string, Buffer>;
   readonly files: readonly ManifestFile[];
+  /** With their hashes. */
+  readonly unchanged: readonly (readonly [name: string, hash: string | undefined])[];
   readonly left: readonly Walked[];
 }
 
@@ -58,6 +63,7 @@ interface PackChange {
   readonly onChunk?: (count: number) => void;
   readonly hash?: "xxh64" | "sha256";
   readonly verifier?: PageVerifier;
+  readonly judge?: FileJudge;
 }
 
 /** Packs one part of the entries, and reads tar and manifest. */
@@ -72,6 +78,7 @@ async function pack(entries: readonly Walked[], change: PackChange = {}): Promis
     hasher: await createHasher(hash),
     documents,
     verifier: change.verifier,
+    judge: change.judge,
     thresholdBytes: change.thresholdBytes ?? 2 ** 40,
     rateLimit: undefined,
     onContent: () => {},
@@ -97,7 +104,10 @@ async function pack(entries: readonly Walked[], change: PackChange = {}): Promis
     const stored = tar.subarray(offsetBytes, offsetBytes + sizeBytes);
     assert.deepEqual(stored, contents.get(name), `${name} at ${offsetBytes}`);
   }
-  return { tar, contents, files, left: [...iterator] };
+  const unchanged = lines.flatMap((line) =>
+    line.kind === "unchanged" ? [[line.name, line.hash] as const] : [],
+  );
+  return { tar, contents, files, unchanged, left: [...iterator] };
 }
 
 test("contents, positions and hashes agree, whatever the sizes", async () => {
@@ -252,4 +262,55 @@ test("a file that can't be read ends the packing with its name", async () => {
     name: "LocalFileError",
     message: `cannot read ${place.root}: it is a directory (EISDIR)`,
   });
+});
+
+test("of an increment only what must be read is opened", async () => {
+  const hasher = await createHasher("xxh64");
+  const pages = bytes(4 * PAGE_BYTES);
+  const named = (name: string, content: Uint8Array): WalkedFile => {
+    return { ...file(name.replaceAll("/", "_"), content), name };
+  };
+  const entries = [
+    named("/base/5/16384", pages),
+    named("/base/5/16385", pages),
+    named("/base/5/16385_vm", bytes(PAGE_BYTES)),
+    named("/base/5/16386_vm", bytes(PAGE_BYTES)),
+    named("/base/5/16387_fsm", bytes(100_000)),
+    named("/base/5/16388_fsm", bytes(PAGE_BYTES)),
+    named("/base/5/16389", pages),
+  ];
+  const then = new Map(
+    entries.slice(0, -1).map(({ name, path, sizeBytes }) => {
+      return [name, { sizeBytes, hash: hasher.digestOf(readFileSync(path)) }] as const;
+    }),
+  );
+  for (const { name, path } of entries) {
+    // Of what is known by the change map, and of what has gone since it was seen.
+    if (["/base/5/16384", "/base/5/16388_fsm"].includes(name)) unlinkSync(path);
+    if (name === "/base/5/16386_vm") writeFileSync(path, bytes(PAGE_BYTES, 2));
+  }
+  const changes = new ChangedBlocks();
+  const place = { tablespaceOid: 1663, databaseOid: 5, relfilenode: 16_385, fork: "main" } as const;
+  changes.addBlock(place, 2);
+  const judge = new FileJudge({
+    files: { find: (name) => then.get(name) },
+    startLsn: lsn(1n),
+    sameDatabases: new Set([5]),
+    changes,
+  });
+  const packed = await pack(entries, { judge });
+  const hashOf = (name: string): string | undefined => then.get(name)?.hash;
+  assert.deepEqual(
+    packed.unchanged,
+    ["/base/5/16384", "/base/5/16385_vm", "/base/5/16387_fsm"].map((name) => [name, hashOf(name)]),
+  );
+  assert.deepEqual(
+    packed.files.map(({ name, fullBytes }) => [name, fullBytes]),
+    [
+      ["/base/5/16385", pages.length],
+      ["/base/5/16386_vm", undefined],
+      ["/base/5/16389", undefined],
+    ],
+  );
+  assert.deepEqual(packed.contents.get("/base/5/16386_vm"), bytes(PAGE_BYTES, 2));
 });

@@ -103,3 +103,50 @@ for (const partConcurrency of [1, 3]) {
     assert.ok(unanswered.most <= partConcurrency + 2, `${unanswered.most} parts waited`);
   });
 }
+
+test("documents know all of the parts before the store has acknowledged them", async () => {
+  using scratch = scratchDirectory();
+  const gate = Promise.withResolvers<void>();
+  const inner = new MemoryStorage();
+  const storage: Pick<Storage, "put"> = {
+    async put(key, body, options) {
+      await inner.put(key, body, options);
+      await gate.promise;
+    },
+  };
+  const settings = { thresholdBytes: 3 * FILE_BYTES, partConcurrency: 1 };
+  const { upload, documents } = uploadOf(scratch.path, storage, settings);
+  using _closed = documents;
+  await upload.packAll(inOrder(filesIn(scratch.path, 8)));
+  upload.putTar({ name: "pg_control.tar", tar: Buffer.alloc(1024) });
+  await upload.sent();
+  assert.equal(upload.sizes.size, 0);
+  const header = { backup: BACKUP, systemId: 1n, hash: "xxh64", startLsn: 1n } as const;
+  const sizes = new Map<string, number>();
+  for await (const line of parseManifest(documents.manifest(header))) {
+    if (line.kind === "part") sizes.set(line.name, line.sizeBytes);
+  }
+  assert.equal(sizes.size, 3);
+  assert.equal(
+    upload.storedBytes,
+    [...sizes.values()].reduce((sum, sizeBytes) => sum + sizeBytes, 0),
+  );
+  gate.resolve();
+  await upload.finish();
+  assert.deepEqual(new Map([...upload.sizes].toSorted()), new Map([...sizes].toSorted()));
+});
+
+test("who waits for what was sent learns that a part has failed", async () => {
+  using scratch = scratchDirectory();
+  const storage: Pick<Storage, "put"> = {
+    async put(_key, body) {
+      for await (const _chunk of body.open()) throw new Error("the disk is full");
+    },
+  };
+  const settings = { thresholdBytes: 100 * FILE_BYTES, partConcurrency: 1 };
+  const { upload, documents } = uploadOf(scratch.path, storage, settings);
+  using _closed = documents;
+  await upload.packAll(inOrder(filesIn(scratch.path, 2))).catch(() => {});
+  await assert.rejects(upload.sent(), { message: "the disk is full" });
+  await upload.settle();
+});
