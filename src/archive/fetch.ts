@@ -365,6 +365,7 @@ class Fetch {
         : {
             temporaryPath: ahead.temporaryPath,
             isNameDurable: false,
+            isBlocking: true,
             onWritten: ahead.onLanded,
           }),
     });

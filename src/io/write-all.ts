@@ -1,3 +1,4 @@
+import { writeSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { LocalFileError } from "../errors.ts";
 
@@ -13,14 +14,20 @@ export interface WriteOptions {
   readonly alongside?: ((piece: Uint8Array) => void) | undefined;
   /** Where in the file; at the handle's own position unless given. */
   readonly position?: number;
+  /**
+   * Written by this thread, which can do nothing else meanwhile but has a turn between two pieces:
+   * where processors are the limit, to hand a piece to another thread costs as much as to write it.
+   */
+  readonly isBlocking?: boolean | undefined;
 }
 
 /** Writes all of `bytes`: a file system may take less in one call. */
 export async function writeAll(
   handle: FileHandle,
   bytes: Uint8Array,
-  { alongside, position }: WriteOptions = {},
+  { alongside, position, isBlocking = false }: WriteOptions = {},
 ): Promise<void> {
+  if (isBlocking) return await writeBlocking(handle, bytes, { alongside, position });
   let offset = 0;
   let handedBytes = 0;
   while (offset < bytes.length) {
@@ -37,5 +44,21 @@ export async function writeAll(
     const { bytesWritten } = await writing;
     if (bytesWritten === 0) throw new LocalFileError("the file system takes no more bytes");
     offset += bytesWritten;
+  }
+}
+
+async function writeBlocking(
+  { fd }: FileHandle,
+  bytes: Uint8Array,
+  { alongside, position }: Pick<WriteOptions, "alongside"> & { position: number | undefined },
+): Promise<void> {
+  for (let offset = 0; offset < bytes.length;) {
+    const piece = bytes.subarray(offset, offset + WRITE_BYTES);
+    const place = position === undefined ? null : position + offset;
+    const writtenBytes = writeSync(fd, piece, 0, piece.length, place);
+    if (writtenBytes === 0) throw new LocalFileError("the file system takes no more bytes");
+    alongside?.(piece.subarray(0, writtenBytes));
+    offset += writtenBytes;
+    await new Promise<void>((resolve) => void setImmediate(resolve));
   }
 }

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { LocalFileError } from "../../src/errors.ts";
 import { createFileDurably, fsyncDirectory, writeFileDurably } from "../../src/io/durable.ts";
-import { writeAll } from "../../src/io/write-all.ts";
+import { WRITE_BYTES, writeAll } from "../../src/io/write-all.ts";
 import { patternBytes, patternSource } from "../support/bodies.ts";
 import { leaveOut } from "../support/left-out.ts";
 
@@ -175,6 +175,33 @@ test("whoever works alongside is given every byte once, in order, also where wri
   await real.close();
   assert.ok(Buffer.concat(handed).equals(patternBytes(2500)));
   assert.ok((await readFile(path)).equals(patternBytes(2500)));
+});
+
+test("a blocking write gives others a turn, and ends with what it was given", async () => {
+  const path = join(await makeDirectory("blocking"), "file");
+  const handed: Buffer[] = [];
+  const alongside = (piece: Uint8Array) => void handed.push(Buffer.from(piece));
+  let [turnCount, isOver] = [0, false];
+  const count = (): void => {
+    turnCount += 1;
+    if (!isOver) setImmediate(count);
+  };
+  setImmediate(count);
+  const options = { signal, alongside, isBlocking: true };
+  await writeFileDurably(path, patternSource(3_000_000).open(), options);
+  const countMeanwhile = turnCount;
+  isOver = true;
+  assert.ok(countMeanwhile >= 3_000_000 / WRITE_BYTES, String(countMeanwhile));
+  assert.ok(Buffer.concat(handed).equals(patternBytes(3_000_000)));
+  assert.ok((await readFile(path)).equals(patternBytes(3_000_000)));
+
+  await using real = await open(path, "r+");
+  await writeAll(real, Buffer.from("placed"), { isBlocking: true, position: 2_999_998 });
+  assert.equal((await readFile(path)).subarray(2_999_998).toString(), "placed");
+  const refused = { signal, isBlocking: true, alongside: refuse };
+  await assert.rejects(writeFileDurably(path, patternBytes(1), refused), /a wrong record/);
+  await using closed = await open(path, "r");
+  await assert.rejects(writeAll(closed, Buffer.from("x"), { isBlocking: true }), { code: "EBADF" });
 });
 
 function refuse(): never {
