@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { abortable } from "./abort.ts";
 import type { ByteStream } from "./bytes.ts";
+import { DirectoryFsyncs, syncDirectoryHandle, type SyncedDirectory } from "./directory-fsyncs.ts";
 import { randomHex } from "./random.ts";
 import { localFileError } from "./system-error.ts";
 import { writeAll } from "./write-all.ts";
@@ -31,6 +32,8 @@ export interface DurableWriteOptions {
    * under its name there is never a part of it.
    */
   readonly isNameDurable?: boolean;
+  /** Shared by writers below the same root, who then wait for each other's fsyncs. */
+  readonly fsyncs?: DirectoryFsyncs;
 }
 
 /**
@@ -81,6 +84,7 @@ async function publish(
   takeName: (temporaryPath: string) => Promise<boolean>,
 ): Promise<boolean> {
   const { signal, mode = 0o600, root, isNameDurable = true } = options;
+  const { fsyncs = new DirectoryFsyncs() } = options;
   const temporaryPath = options.temporaryPath ?? `${path}.tmp-${randomHex(8)}`;
 
   signal.throwIfAborted();
@@ -96,7 +100,8 @@ async function publish(
     signal.throwIfAborted();
     const isPublished = await onDisk("write", path, takeName(temporaryPath));
     if (!isPublished) await unlink(temporaryPath);
-    else if (isNameDurable) await onDisk("fsync the directory of", path, syncParents(path, root));
+    else if (isNameDurable)
+      await onDisk("fsync the directory of", path, syncParents(path, root, fsyncs));
     return isPublished;
   } catch (error) {
     await unlink(temporaryPath).catch(() => {});
@@ -200,44 +205,32 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-/**
- * A directory younger than this may have been made by a writer who has not fsynced its parent yet,
- * or was killed before it could; then we do it. Compared by the file system's own clock.
- */
-const SETTLED_MS = 10 * 60_000;
-
-async function syncParents(path: string, root: string | undefined): Promise<void> {
+async function syncParents(
+  path: string,
+  root: string | undefined,
+  fsyncs: DirectoryFsyncs,
+): Promise<void> {
+  let below: SyncedDirectory | undefined;
   for (let directory = dirname(path); ; directory = dirname(directory)) {
     const isTop = root === undefined || directory === root;
-    const isDurable = await syncIfPresent(directory, isTop);
-    if (isTop || isDurable) return;
+    const synced = await syncIfPresent(directory, isTop, fsyncs);
+    if (synced !== undefined && below !== undefined) fsyncs.remember(below);
+    if (isTop || synced?.isDurable === true) return;
+    below = synced;
   }
 }
 
-/** Gives whether the directory's own name is surely durable; at the top that is not asked. */
-async function syncIfPresent(directory: string, isTop: boolean): Promise<boolean> {
+async function syncIfPresent(
+  directory: string,
+  isTop: boolean,
+  fsyncs: DirectoryFsyncs,
+): Promise<SyncedDirectory | undefined> {
   try {
-    await using handle = await open(directory, "r");
-    await syncDirectoryHandle(handle);
-    if (isTop) return true;
-    const { birthtimeMs, mtimeMs } = await handle.stat();
-    const isAgeKnown = birthtimeMs > 0;
-    return isAgeKnown && mtimeMs - birthtimeMs > SETTLED_MS;
+    return await fsyncs.sync(directory, isTop);
   } catch (error) {
     // Our file was removed already, and the directory that this left empty.
-    if (systemErrorCode(error) === "ENOENT") return false;
+    if (systemErrorCode(error) === "ENOENT") return undefined;
     throw error;
-  }
-}
-
-/** Like PostgreSQL's fsync_fname: some file systems can't fsync a directory, and say so thus. */
-const NO_DIRECTORY_FSYNC_CODES: ReadonlySet<string> = new Set(["EINVAL", "EBADF", "ENOTSUP"]);
-
-async function syncDirectoryHandle(handle: FileHandle): Promise<void> {
-  try {
-    await handle.sync();
-  } catch (error) {
-    if (!NO_DIRECTORY_FSYNC_CODES.has(systemErrorCode(error) ?? "")) throw error;
   }
 }
 
