@@ -333,6 +333,37 @@ test("without a call only so many files are marked as done, and in the end nothi
   assert.equal(await running, "nobody called any more");
 });
 
+/** TOTAL_BG_UPLOADED_LIMIT, WALG_UPLOAD_CONCURRENCY and PG_READY_RENAME in one. */
+for (const isMarkingDone of [false, true]) {
+  const what = isMarkingDone ? "marks as done" : "notes";
+  test(`two at the same time, three ahead: it never has more, and ${what} no more`, async () => {
+    const store = new Interrupted();
+    const counts = { now: 0, max: 0 };
+    store.onPut = async () => {
+      counts.now += 1;
+      counts.max = Math.max(counts.max, counts.now);
+      await Promise.resolve();
+      counts.now -= 1;
+    };
+    await addReady(...labels(10));
+    const limits = { concurrency: 2, aheadMax: 3, isMarkingDone, idleMs: 60_000 };
+    const stop = new AbortController();
+    const running = start(store, { ...limits, signal: stop.signal });
+    await listening();
+    // Marked files are ahead of nobody any more, so that all get stored.
+    const expected = isMarkingDone ? 6 : 3;
+    await until("so many are stored", async () => (await status()).storedCount === expected);
+    assert.equal(await done(), isMarkingDone ? 3 : 0);
+    const notes = async () => (await readdir(spool.notes)).filter((name) => name.endsWith("up"));
+    await until("notes of what is ahead only", async () => (await notes()).length === 3);
+    assert.ok(counts.max <= 2, `${counts.max} at the same time`);
+    const [, , , , , last = ""] = labels(10);
+    assert.equal((await push(last)).kind, "stored");
+    stop.abort(new Error("enough"));
+    await assert.rejects(running, /enough/);
+  });
+}
+
 test("directories in the places of the socket and of a reader's link do not keep it away", async () => {
   await addReady(LABEL_1);
   const [reader, socket] = [join(spool.notes, "77"), spool.socket];

@@ -103,10 +103,13 @@ export class Prefetching implements AsyncDisposable {
     this.#stop = new AbortController();
   }
 
-  /** As wal-fetch asks. */
+  /** As wal-fetch asks; again where the machine was too busy for the prefetcher's first word. */
   async take(name: string, settings = "s"): Promise<TakeOutcome> {
     const request = { kind: "take", name, settings, recovery: RECOVERY } as const;
-    return await askPrefetcher(this.spool, request, { timeoutMs: 20_000, signal });
+    for (;;) {
+      const answer = await askPrefetcher(this.spool, request, { timeoutMs: 20_000, signal });
+      if (answer.kind !== "declined" || answer.reason !== "it does not answer") return answer;
+    }
   }
 
   async status(): Promise<PrefetchStatus | undefined> {
