@@ -108,7 +108,7 @@ export async function extractPart(
 }
 
 /** Throws RefusedError for a method that we can't read, before anything of the part is fetched. */
-export function partCodec({ key, extension }: PlannedPart): Codec {
+export function partCodec({ key, extension }: Pick<PlannedPart, "key" | "extension">): Codec {
   const codec = codecByExtension(extension);
   if (codec !== undefined) return codec;
   throw new RefusedError(`${key} is compressed in a way that can't be read: .${extension}`, {

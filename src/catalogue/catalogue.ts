@@ -13,6 +13,7 @@ import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, ObjectInfo, ObjectKey, Storage } from "../storage/storage.ts";
 import { type BackupFolder, BackupFolders } from "./backup-folders.ts";
+import { withEndTimelines } from "./end-timeline.ts";
 import { readStoredHistories, type StoredHistory } from "./histories.ts";
 import { readSegmentSize, sizeOfNames } from "./segment-size.ts";
 import { sizeOfWalE } from "./wal-e-size.ts";
@@ -25,6 +26,8 @@ export interface CatalogueBackup {
   readonly timeline: number;
   readonly high: number;
   readonly low: number;
+  /** Where it ended, if not on `timeline`: a standby's that followed its primary meanwhile. */
+  readonly endTimeline?: number | undefined;
   readonly startLsn?: bigint | undefined;
   /** End of the last record that a restore must replay. */
   readonly finishLsn?: bigint | undefined;
@@ -97,16 +100,17 @@ export async function readCatalogue(storage: Storage, options: CallOptions): Pro
   const listed = await listBackupsFolder(storage, options);
   const ownKeys: ObjectKey[] = [];
   for await (const { key } of storage.list(OWN_FOLDER, options)) ownKeys.push(key);
-  const [listedWal, backups] = await both(
+  const [listedWal, named] = await both(
     (inner) => listWalFolder(storage, inner),
     (inner) => readBackups(storage, listed, inner),
     options,
   );
   const { wal, historyKeys, noteKeys } = listedWal;
-  const starts = backups.flatMap(({ startLsn, high, low, isResumed }) =>
+  const starts = named.flatMap(({ startLsn, high, low, isResumed }) =>
     startLsn === undefined || isResumed === true ? [] : { startLsn, high, low },
   );
   const histories = await readStoredHistories(storage, historyKeys, options);
+  const backups = await withEndTimelines(storage, { backups: named, histories }, options);
   return {
     storageName: storage.name,
     backups,

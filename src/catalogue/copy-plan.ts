@@ -11,13 +11,7 @@ import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { ObjectKey } from "../storage/storage.ts";
 import { segmentsPerHigh } from "./wal-objects.ts";
 import type { SegmentRun } from "./segment-set.ts";
-import {
-  endTimelineOf,
-  lineOfBackup,
-  missingOnLine,
-  ownParts,
-  type TimelineRun,
-} from "./wal-line.ts";
+import { lineOfBackup, missingOnLine, ownParts, type TimelineRun } from "./wal-line.ts";
 import { historyOf, type WalView, walView } from "./wal-view.ts";
 
 /** What is copied, in this order; a repository that lacks the rest holds no broken backup. */
@@ -153,15 +147,12 @@ function* rowsBehind(
   view: WalView,
   backups: readonly CatalogueBackup[],
 ): Generator<number> {
-  const ends = new Map(
-    backups.map((backup) => [backup, endTimelineOf(view, backup, ownRange(view, backup))]),
-  );
   for (const timeline of view.timelines) {
     const starts = backups.flatMap((backup) => {
       if (!view.histories.has(timeline) && timeline > backup.timeline) return 0;
       const { startLsn = 0n, finishLsn = startLsn } = backup;
-      const ended = ends.get(backup) ?? backup.timeline;
-      const isBehind = isOnHistory(historyOf(view, timeline), ended, lsn(finishLsn));
+      const { endTimeline = backup.timeline } = backup;
+      const isBehind = isOnHistory(historyOf(view, timeline), endTimeline, lsn(finishLsn));
       return isBehind ? Number(startLsn / BigInt(view.segmentBytes)) : [];
     });
     if (starts.length === 0) continue;

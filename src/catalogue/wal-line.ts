@@ -1,5 +1,5 @@
 import { lsn } from "../postgres/lsn.ts";
-import { type TimelineHistory, timelineOf } from "../postgres/timeline-history.ts";
+import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import type { SegmentRun } from "./segment-set.ts";
 import { segmentTimeline } from "./wal-integrity.ts";
@@ -46,42 +46,25 @@ export function missingOnLine(
 }
 
 /** What of a backup tells its line. */
-export type BackupSpan = Pick<CatalogueBackup, "timeline" | "startLsn" | "finishLsn">;
+export type BackupSpan = Pick<CatalogueBackup, "timeline" | "endTimeline" | "finishLsn">;
 
 /**
- * The line on which a backup becomes consistent: its own timeline's, unless segments of `needed`
- * are missing there and all is there on the way to a newer one. Where that left it in the segment
- * in which the backup ended, the newer timeline's file is the one that was archived. And a standby
- * may have followed its primary to another timeline before its backup ended: that is believed if
- * the archive has nothing of its own timeline behind the segment in which it was left.
- *
- * @source do_pg_backup_stop, src/backend/access/transam/xlog.c: minRecoveryPointTLI
+ * The line on which a backup becomes consistent: that of the timeline on which it ended, unless
+ * segments of `needed` are missing there and all is there on the way to a newer one. Where that
+ * left it in the segment in which the backup ended, the newer timeline's file is the one that was
+ * archived.
  */
 export function lineOfBackup(
   view: LineView,
-  { timeline, startLsn = 0n, finishLsn = 0n }: BackupSpan,
+  { timeline, endTimeline = timeline, finishLsn = 0n }: BackupSpan,
   needed: SegmentRun,
 ): TimelineHistory {
-  const own = historyOf(view, timeline);
+  const own = historyOf(view, endTimeline);
+  const later = [...view.histories.values()].filter((history) =>
+    isOnHistory(history, endTimeline, lsn(finishLsn)),
+  );
   const isWhole = (line: TimelineHistory) => missingOnLine(view, line, needed).length === 0;
-  if (isWhole(own)) return own;
-  const lastOwn = view.sets.get(timeline)?.runs.at(-1)?.last ?? -1;
-  const lines = [...view.histories.values()].flatMap((history) => {
-    const left = history.ancestors.find((one) => one.timeline === timeline)?.endLsn;
-    if (left === undefined || left < startLsn) return [];
-    const isFollowed = left < finishLsn;
-    if (isFollowed && lastOwn > Number(left / BigInt(view.segmentBytes))) return [];
-    return [{ history, isFollowed }];
-  });
-  const inOrder = lines.toSorted((one, other) => Number(one.isFollowed) - Number(other.isFollowed));
-  return inOrder.find(({ history }) => isWhole(history))?.history ?? own;
-}
-
-/** The timeline on which a backup ended. */
-export function endTimelineOf(view: LineView, backup: BackupSpan, needed: SegmentRun): number {
-  const line = lineOfBackup(view, backup, needed);
-  const { timeline, finishLsn = 0n } = backup;
-  return line.timeline === timeline ? timeline : timelineOf(line, lsn(finishLsn - 1n));
+  return [own, ...later].find(isWhole) ?? own;
 }
 
 /**
@@ -97,10 +80,10 @@ export function* ownParts(
   needed: SegmentRun,
 ): Generator<TimelineRun> {
   yield* lineParts(view, lineOfBackup(view, backup, needed), needed);
-  const ended = endTimelineOf(view, backup, needed);
+  const { timeline, endTimeline = timeline, finishLsn = 0n } = backup;
   for (const history of view.histories.values()) {
-    const left = history.ancestors.find((one) => one.timeline === ended)?.endLsn;
-    if (left === undefined || left < (backup.finishLsn ?? 0n)) continue;
+    const left = history.ancestors.find((one) => one.timeline === endTimeline)?.endLsn;
+    if (left === undefined || left < finishLsn) continue;
     const first = Number(left / BigInt(view.segmentBytes));
     yield* lineParts(view, history, { first, last: needed.last });
   }

@@ -4,7 +4,7 @@ import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-fil
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import { type BackupsByName, findChainFault } from "./chain.ts";
-import { endTimelineOf, lineOfBackup, missingOnLine, type TimelineRun } from "./wal-line.ts";
+import { lineOfBackup, missingOnLine, type TimelineRun } from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
@@ -78,7 +78,7 @@ function reachOf(
   backup: CatalogueBackup,
   backups: BackupsByName,
 ): BackupReach | undefined {
-  const { name, timeline, startLsn, finishLsn } = backup;
+  const { name, timeline, endTimeline = timeline, startLsn, finishLsn } = backup;
   if (startLsn === undefined || finishLsn === undefined || finishLsn <= startLsn) return undefined;
   const { segmentBytes } = view;
   const needed = {
@@ -88,7 +88,7 @@ function reachOf(
   return {
     name,
     timeline,
-    endTimeline: endTimelineOf(view, backup, needed),
+    endTimeline,
     startLsn: lsn(startLsn),
     finishLsn: lsn(finishLsn),
     missing: missingOnLine(view, lineOfBackup(view, backup, needed), needed),

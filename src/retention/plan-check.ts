@@ -5,7 +5,7 @@ import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { RetentionPlan } from "./plan.ts";
 import { isFull, isSound } from "./policy.ts";
 import type { Survey } from "./survey.ts";
-import { byEnd, endTimeline, findFault, wayToNewest } from "./wholeness.ts";
+import { byEnd, findFault, wayToNewest } from "./wholeness.ts";
 
 /** Violations that are named at most. */
 const MAX_SHOWN = 5;
@@ -82,7 +82,7 @@ function firstLost(
   const size = BigInt(survey.segmentBytes);
   const start = Number((backup.startLsn ?? 0n) / size) || survey.nameSegment(backup);
   const consistent = backup.finishLsn ?? backup.startLsn ?? 0n;
-  const ended = endTimeline(survey, backup);
+  const { endTimeline: ended = backup.timeline } = backup;
   const ranges = [
     { timeline: backup.timeline, first: start, last: Infinity },
     { timeline: ended, first: start, last: Infinity },

@@ -15,7 +15,7 @@ import {
   mergeStartOf,
 } from "./unfinished.ts";
 import { decideWal, type WalDecisions } from "./wal-decisions.ts";
-import { endTimeline, wayToNewest } from "./wholeness.ts";
+import { wayToNewest } from "./wholeness.ts";
 
 /** What happens to one backup, and why. */
 export interface PlannedBackup {
@@ -241,14 +241,14 @@ function keptWal(
 }
 
 function startOf(survey: Survey, backup: CatalogueBackup, reason: string): ReplayStart {
-  const { timeline, startLsn, finishLsn } = backup;
+  const { timeline, endTimeline = timeline, startLsn, finishLsn } = backup;
   const named = survey.nameSegment(backup);
   const recorded = Number((startLsn ?? 0n) / BigInt(survey.segmentBytes));
   return {
     timeline,
     segmentNumber: startLsn === undefined ? named : Math.min(named, recorded),
     consistentLsn: finishLsn ?? startLsn ?? 0n,
-    consistentTimeline: endTimeline(survey, backup),
+    consistentTimeline: endTimeline,
     reason,
   };
 }

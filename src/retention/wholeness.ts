@@ -1,7 +1,6 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { findChainFault } from "../catalogue/chain.ts";
 import {
-  endTimelineOf,
   firstHoleOnLine,
   type LineHole,
   lineOfBackup,
@@ -29,12 +28,6 @@ function findMissingWal(survey: Survey, backup: CatalogueBackup): string | undef
   const { timeline, first } = missing;
   const segment = formatSegmentName(timeline, BigInt(first), survey.segmentBytes);
   return `its WAL segment ${segment} is missing`;
-}
-
-/** The timeline on which a backup ended: another than its own where a standby followed its primary. */
-export function endTimeline(survey: Survey, backup: CatalogueBackup): number {
-  const range = ownSegments(survey, backup);
-  return range === undefined ? backup.timeline : endTimelineOf(survey, backup, range);
 }
 
 /** Orders backups by where they can be consistent at the earliest. */
@@ -75,13 +68,12 @@ export function ownSegments(
  * known, every backup may be on its way, as far as its own timeline goes.
  */
 export function wayToNewest(survey: Survey, backup: CatalogueBackup): WayToNewest | undefined {
-  const { timeline, finishLsn, startLsn = 0n } = backup;
+  const { timeline, endTimeline = timeline, finishLsn, startLsn = 0n } = backup;
   const newest = survey.timelines.at(-1) ?? timeline;
   const known = survey.histories.get(newest);
   const history = known ?? { timeline, ancestors: [] };
   const consistentLsn = lsn(finishLsn ?? startLsn);
-  const isOn =
-    known === undefined || isOnHistory(known, endTimeline(survey, backup), consistentLsn);
+  const isOn = known === undefined || isOnHistory(known, endTimeline, consistentLsn);
   if (!isOn) return undefined;
   const own = ownSegments(survey, backup);
   const first = own?.first ?? survey.nameSegment(backup);

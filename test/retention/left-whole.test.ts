@@ -87,10 +87,11 @@ const FOLLOWED: World = {
     { id: 1, parent: 0, forkSegment: 10, endSegment: 21, holes: [], hasHistory: false },
     { id: 2, parent: 1, forkSegment: 20, endSegment: 40, holes: [], hasHistory: true },
   ],
-  backups: [backup([1, 10], 30), backup([1, 19, 22], 20), backup([2, 30], 2)].map((one) => ({
-    ...one,
-    isPermanent: true,
-  })),
+  backups: [
+    backup([1, 10], 30),
+    { ...backup([1, 19, 22], 20), endTimeline: 2 },
+    backup([2, 30], 2),
+  ].map((one) => ({ ...one, isPermanent: true })),
 };
 
 test("where verify found nothing wrong, it finds nothing wrong behind expire", async () => {

@@ -113,9 +113,11 @@ export class Reference {
   }
 
   #hasParts({ name, hasControl }: WorldBackup): boolean {
-    const part = `basebackups_005/${name}/tar_partitions/part_001.tar.zst`;
+    const parts = `basebackups_005/${name}/tar_partitions/`;
     return (
-      hasControl && this.#keys.has(part) && this.#keys.has(part.replace("part_001", "pg_control"))
+      hasControl &&
+      this.#keys.has(`${parts}part_001.tar.zst`) &&
+      this.#keys.has(`${parts}pg_control.tar`)
     );
   }
 

@@ -4,7 +4,10 @@ import { formatMetadata } from "../../src/layout/metadata.ts";
 import { formatSentinel } from "../../src/layout/sentinel.ts";
 import { formatTimelineHistory } from "../../src/postgres/timeline-history.ts";
 import { lsn } from "../../src/postgres/lsn.ts";
+import { changeControl } from "../support/control-file.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
+import { postgresBytes } from "../support/postgres-fixtures.ts";
+import { tarArchive } from "../support/tar-archive.ts";
 
 /** Times of the worlds are counted back from here. */
 export const NOW_MS = Date.UTC(2026, 10, 21, 12);
@@ -36,6 +39,8 @@ export interface WorldBackup {
   readonly corruptPages: number;
   readonly hasControl: boolean;
   readonly isSentinelThere: boolean;
+  /** On which a standby's backup ended, if its primary was replaced meanwhile. */
+  readonly endTimeline?: number;
 }
 
 export interface World {
@@ -194,7 +199,7 @@ function addBackup(
   const { name, base, isPermanent } = backup;
   const folder = `basebackups_005/${name}/`;
   objects.set(`${folder}tar_partitions/part_001.tar.zst`, "x");
-  if (backup.hasControl) objects.set(`${folder}tar_partitions/pg_control.tar.zst`, "x");
+  if (backup.hasControl) objects.set(`${folder}tar_partitions/pg_control.tar`, controlOf(backup));
   const common = {
     startTimeNs: BigInt(backup.startMs) * 1_000_000n,
     finishTimeNs: BigInt(backup.finishMs) * 1_000_000n,
@@ -231,6 +236,15 @@ function addBackup(
   );
 }
 
+/** What a listing can't show, where it matters. */
+function controlOf({ endTimeline }: WorldBackup): string {
+  if (endTimeline === undefined) return "x";
+  const bytes = changeControl(postgresBytes(17, "pg_control.running"), {
+    minRecoveryTimeline: endTimeline,
+  });
+  return tarArchive({ name: "global/pg_control", content: bytes }).toString("latin1");
+}
+
 /** Puts the objects in this order. */
 export async function storageOf(
   objects: ReadonlyMap<string, string>,
@@ -239,7 +253,7 @@ export async function storageOf(
   const storage = new MemoryStorage();
   const signal = AbortSignal.timeout(60_000);
   for (const key of order) {
-    await storage.put(key, bytesSource(Buffer.from(objects.get(key) ?? "")), { signal });
+    await storage.put(key, bytesSource(Buffer.from(objects.get(key) ?? "", "latin1")), { signal });
   }
   return storage;
 }

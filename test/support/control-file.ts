@@ -9,6 +9,8 @@ export interface ControlChange {
   readonly state?: number;
   /** Of the last checkpoint. */
   readonly timeline?: number;
+  /** Where a standby had got to. */
+  readonly minRecoveryTimeline?: number;
 }
 
 /** The pg_control of a real server with other values, and the CRC that belongs to them. */
@@ -17,6 +19,9 @@ export function changeControl(control: Uint8Array, change: ControlChange): Buffe
   if (change.systemId !== undefined) bytes.writeBigUInt64LE(change.systemId, 0);
   if (change.state !== undefined) bytes.writeUInt32LE(change.state, 16);
   if (change.timeline !== undefined) bytes.writeUInt32LE(change.timeline, 48);
+  if (change.minRecoveryTimeline !== undefined) {
+    bytes.writeUInt32LE(change.minRecoveryTimeline, 144);
+  }
   const crcOffset = bytes.readUInt32LE(8) >= 1800 ? 292 : 288;
   bytes.writeUInt32LE(crc32c(bytes.subarray(0, crcOffset)), crcOffset);
   return bytes;
