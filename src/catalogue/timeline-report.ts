@@ -7,6 +7,7 @@ import { type Catalogue, type CatalogueBackup, lostHistories } from "./catalogue
 import { findOwnFault, isIncrement } from "./chain.ts";
 import type { CommitFinder } from "./commit-finder.ts";
 import type { CommitPoint } from "./commit-scan.ts";
+import { missingText } from "./missing-text.ts";
 import { planWindows, type RestoreWindow, type TimelinePlan, type WalHole } from "./wal-windows.ts";
 import { historyOf, runLength, type WalView } from "./wal-view.ts";
 
@@ -144,7 +145,7 @@ async function reportTimeline(plan: TimelinePlan, place: Reporting): Promise<Rep
 function problemOf({ missing, chainFault }: TimelinePlan["backups"][number]): string | undefined {
   if (chainFault !== undefined) return chainFault;
   const count = missing.reduce((sum, run) => sum + runLength(run), 0);
-  return count === 0 ? undefined : `${count} segments are missing that it needs`;
+  return count === 0 ? undefined : `${missingText(count)} that it needs`;
 }
 
 function reportBackup(
