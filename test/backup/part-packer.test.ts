@@ -264,12 +264,14 @@ test("a file that can't be read ends the packing with its name", async () => {
   });
 });
 
+/** A file with another name than the one on disk. */
+function named(name: string, content: Uint8Array): WalkedFile {
+  return { ...file(name.replaceAll("/", "_"), content), name };
+}
+
 test("of an increment only what must be read is opened", async () => {
   const hasher = await createHasher("xxh64");
   const pages = bytes(4 * PAGE_BYTES);
-  const named = (name: string, content: Uint8Array): WalkedFile => {
-    return { ...file(name.replaceAll("/", "_"), content), name };
-  };
   const entries = [
     named("/base/5/16384", pages),
     named("/base/5/16385", pages),

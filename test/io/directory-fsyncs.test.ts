@@ -12,7 +12,7 @@ const signal = new AbortController().signal;
 async function watchedFsyncs(): Promise<Disposable & { count: number; gate: Promise<void> }> {
   await using probe = await open(import.meta.filename, "r");
   const prototype: FileHandle = Object.getPrototypeOf(probe);
-  const original = prototype.sync;
+  const original = Reflect.get(prototype, "sync");
   const state = {
     count: 0,
     gate: Promise.resolve(),
@@ -23,7 +23,7 @@ async function watchedFsyncs(): Promise<Disposable & { count: number; gate: Prom
   prototype.sync = async function (this: FileHandle) {
     state.count += 1;
     await state.gate;
-    await original.call(this);
+    await Reflect.apply(original, this, []);
   };
   return state;
 }
