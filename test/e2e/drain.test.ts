@@ -22,7 +22,7 @@ import { install } from "../support/repository.ts";
 import { pause, until } from "../support/until.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
-const KILL_ROUNDS = IS_LONG ? 20 : 1;
+const KILL_ROUNDS = IS_LONG ? 20 : 2;
 /** How an administrator changes the settings. */
 const CHANGES = ["written anew", "replaced by an older one"] as const;
 
