@@ -15,7 +15,8 @@ export interface AzureAuth {
 
 /** A key may do everything: what refuses it is not a missing right. */
 const KEY_HINT =
-  "Check AZURE_STORAGE_ACCESS_KEY, the clock of this machine, and the network rules of the account.";
+  "Check the key in AZURE_STORAGE_ACCESS_KEY or AZURE_STORAGE_CONNECTION_STRING, the clock of this " +
+  "machine, and the network rules of the account.";
 
 /** Signs with the account's key. @source Authorize with Shared Key (Azure Storage REST API) */
 export class SharedKeyAuth implements AzureAuth {
@@ -111,7 +112,7 @@ export class SasAuth implements AzureAuth {
     const { expiresAt, permissions } = this.#facts();
     const renewal =
       this.#reread === undefined
-        ? "Set a new one in AZURE_STORAGE_SAS_TOKEN."
+        ? "Set a new one in AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING."
         : "Put a new one where this one came from: it is taken up without a restart.";
     if (this.#isExpired()) {
       return `The SAS token expired at ${expiresAt?.toISOString()}. ${renewal}`;

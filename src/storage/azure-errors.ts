@@ -16,7 +16,9 @@ export const AZURE_CONNECTION_HINTS = {
   certificate:
     "The server's certificate is not trusted: set AZURE_CA_CERT_FILE to the authority that signed it.",
 } as const;
-const KEY_HINT = "Check AZURE_STORAGE_ACCESS_KEY, and the clock of this machine.";
+const KEY_HINT =
+  "Check the key in AZURE_STORAGE_ACCESS_KEY or AZURE_STORAGE_CONNECTION_STRING, and the clock of this " +
+  "machine.";
 const RIGHTS_HINT =
   'The credentials are valid but may not do this here: the role "Storage Blob Data Contributor" on ' +
   "the container, or a SAS with the permissions rcwdl, is enough for all that walnut does.";

@@ -182,7 +182,7 @@ faultTest("an expired SAS is named, and a new one taken up (P23)", async ({ azur
   const fixed = await openStorage({ ...keyless, sasToken: `?${expired}` }, options);
   await assert.rejects(fixed.put("sas/a", text("x"), { signal }), {
     name: "StorageAccessError",
-    hint: /^The SAS token expired at 20.*Set a new one in AZURE_STORAGE_SAS_TOKEN\.$/,
+    hint: /^The SAS token expired at 20.*Set a new one in AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING\.$/,
   });
 
   let current = expired;
