@@ -295,7 +295,13 @@ function openLog(
   const append = (lines: string): boolean => appends(destination, lines, machine);
   // A log file that can't be written is no reason to stop archiving.
   const log = createLog({ ...options, write: (lines) => void (append(lines) || show(lines)) });
-  const both = createLog({ ...options, write: (lines) => void (append(lines), show(lines)) });
+  const both = createLog({
+    ...options,
+    write(lines) {
+      append(lines);
+      show(lines);
+    },
+  });
   return {
     ...log,
     // Who started us, and logs our exit code, has to be told why; but a standby asks for what is not

@@ -333,6 +333,11 @@ test("without a call only so many files are marked as done, and in the end nothi
   assert.equal(await running, "nobody called any more");
 });
 
+/** Labels that have a note. */
+async function noted(): Promise<readonly string[]> {
+  return (await readdir(spool.notes)).filter((name) => name.endsWith(".backup"));
+}
+
 /** TOTAL_BG_UPLOADED_LIMIT, WALG_UPLOAD_CONCURRENCY and PG_READY_RENAME in one. */
 for (const isMarkingDone of [false, true]) {
   const what = isMarkingDone ? "marks as done" : "notes";
@@ -354,8 +359,7 @@ for (const isMarkingDone of [false, true]) {
     const expected = isMarkingDone ? 6 : 3;
     await until("so many are stored", async () => (await status()).storedCount === expected);
     assert.equal(await done(), isMarkingDone ? 3 : 0);
-    const notes = async () => (await readdir(spool.notes)).filter((name) => name.endsWith("up"));
-    await until("notes of what is ahead only", async () => (await notes()).length === 3);
+    await until("notes of what is ahead only", async () => (await noted()).length === 3);
     assert.ok(counts.max <= 2, `${counts.max} at the same time`);
     const [, , , , , last = ""] = labels(10);
     assert.equal((await push(last)).kind, "stored");

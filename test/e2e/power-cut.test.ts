@@ -134,11 +134,11 @@ async function cutsOfPower(): Promise<void> {
     { ...archived, [Symbol.asyncDispose]: async () => {} },
     { onPlace: (dataDirectory) => void cutting.push(cutAtRandom(dataDirectory)) },
   );
-  let isCutting = true;
+  const state = { isCutting: true };
   const over = Promise.all(cutting).finally(() => {
-    isCutting = false;
+    state.isCutting = false;
   });
-  while (isCutting) {
+  while (state.isCutting) {
     await toTheEnd(recovering, note);
     await pause(20);
   }
