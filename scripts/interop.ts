@@ -55,7 +55,8 @@ const SERVERS: readonly Server[] = [
     "rclone",
     "github.com/rclone/rclone",
     "v1.75.1",
-    "`serve s3`: ignores create-only: a look, then a write; a reader may get a mixture while an object is replaced; lists know no start",
+    "`serve s3`: ignores create-only: a look, then a write; a reader may get a mixture while an " +
+      "object is replaced; lists know no start",
   ),
   {
     name: "swift",

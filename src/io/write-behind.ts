@@ -9,9 +9,9 @@ const SYNC_BYTES = 32 * 1024 * 1024;
 
 /**
  * The rest of a long file: what comes is copied, so that one buffer is written while the other is
- * filled, and the disk takes what was written meanwhile, so that little is left for the fsync at the
- * end, which is still the caller's. What fails, of writing or of the disk, is thrown by a later call.
- * Before the handle is closed, `settled` must have resolved, whatever else happened.
+ * filled, and the disk takes what was written meanwhile, so that little is left for the fsync at
+ * the end, which is still the caller's. What fails, of writing or of the disk, is thrown by a later
+ * call. Before the handle is closed, `settled` must have resolved, whatever else happened.
  */
 export class WriteBehind {
   readonly #handle: FileHandle;
