@@ -20,7 +20,6 @@ import { fittingInterrupted, type Resumption } from "./push-resume.ts";
 import type { PushSettings, PushWorld } from "./push-settings.ts";
 import { startOnStandby } from "./standby.ts";
 import { DataDirectoryWalk } from "./walk.ts";
-import { warmUp } from "./warm-up.ts";
 
 /** What is known before the start. */
 export interface Place {
@@ -108,18 +107,9 @@ export async function startBesideBase(
     return { base, copySource: await findCopySource(server, settings, inner) };
   };
   const named = settings.increments.from === undefined ? undefined : await load(world);
-  const started = new AbortController();
   const [start, bases] = await both(
-    (options) =>
-      startOf(session, place, settings, { ...world, ...options }).finally(() => started.abort()),
-    async (options) => {
-      const loaded = named ?? (await load(options));
-      await warmUp(
-        walkOf(place, () => {}),
-        { ...settings, ...options, over: started.signal },
-      );
-      return loaded;
-    },
+    (options) => startOf(session, place, settings, { ...world, ...options }),
+    async (options) => named ?? (await load(options)),
     world,
   );
   const what = { segment: start.segment, isFull: bases.base === undefined };

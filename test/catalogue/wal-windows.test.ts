@@ -243,23 +243,24 @@ describe("a hole", () => {
   }
 });
 
-describe("a standby's backup that followed its primary to timeline 2", () => {
-  /** Timeline 1 was left in segment 8; the backup goes from 6 into 10. */
-  const plansWith = ({ own, next }: { readonly own: number[]; readonly next: number[] }) => {
-    const built = build({
-      forks: [{ parent: 0, segment: 8 }],
-      missing: [new Set(own), new Set(next), new Set(), new Set()],
-      backups: [{ line: 0, first: 6, length: 4 }],
-    });
-    const backups = built.backups.map((one) => ({ ...one, endTimeline: 2 }));
-    return planWindows(built.view, backups);
-  };
-  const from = (first: number) => Array.from({ length: LAST }, (_, index) => first + index);
+/** Timeline 1 was left in segment 8; a standby's backup goes from 6 into 10, on timeline 2. */
+function followedPlans({ own, next }: { readonly own: number[]; readonly next: number[] }) {
+  const built = build({
+    forks: [{ parent: 0, segment: 8 }],
+    missing: [new Set(own), new Set(next), new Set(), new Set()],
+    backups: [{ line: 0, first: 6, length: 4 }],
+  });
+  const backups = built.backups.map((one) => ({ ...one, endTimeline: 2 }));
+  return planWindows(built.view, backups);
+}
 
+const from = (first: number) => Array.from({ length: LAST }, (_, index) => first + index);
+
+describe("a standby's backup that followed its primary to timeline 2", () => {
   for (const own of [from(8), [], [9]]) {
     const rest = own.length > 1 ? "nothing" : own.length === 1 ? "some" : "all";
     test(`needs timeline 2 from there on, also where timeline 1 has ${rest} behind it`, () => {
-      const [first, second] = plansWith({ own, next: [] });
+      const [first, second] = followedPlans({ own, next: [] });
       assert.deepEqual(
         first?.backups.map(({ missing }) => missing),
         [[]],
@@ -278,7 +279,7 @@ describe("a standby's backup that followed its primary to timeline 2", () => {
   ];
   for (const { name, own, next } of cases) {
     test(name, () => {
-      const [first, second] = plansWith({ own, next });
+      const [first, second] = followedPlans({ own, next });
       assert.notDeepEqual(
         first?.backups.map(({ missing }) => missing),
         [[]],
