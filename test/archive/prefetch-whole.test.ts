@@ -87,6 +87,23 @@ test("a kill at any write or fsync leaves whole segments only under their names 
     };
   prototype.write = watched(write);
   prototype.sync = watched(sync);
+  // What is written by the main thread gives others a turn between two pieces.
+  const { setImmediate: turn } = globalThis;
+  const setTurn = (value: unknown) =>
+    Object.defineProperty(globalThis, "setImmediate", {
+      value,
+      configurable: true,
+      writable: true,
+    });
+  setTurn((...words: unknown[]): unknown => {
+    calls += 1;
+    try {
+      look();
+    } catch (error) {
+      failures.push(error);
+    }
+    return Reflect.apply(turn, undefined, words);
+  });
   try {
     rig.start();
     await rig.untilFound([1, 2, 3, 4].map((at) => rig.nameAt(at)));
@@ -94,6 +111,7 @@ test("a kill at any write or fsync leaves whole segments only under their names 
   } finally {
     prototype.write = write;
     prototype.sync = sync;
+    setTurn(turn);
   }
   assert.deepEqual(failures, []);
   // Each of the four has several writes and one fsync; before the later ones lie the earlier.
