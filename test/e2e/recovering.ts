@@ -124,7 +124,7 @@ export async function recover(
   const server = await restoreCluster(dataDirectory, {
     major: primary.major,
     signal: "recovery",
-    restoreCommand: noting(line, calls),
+    restoreCommand: notingCalls(line, calls),
     ...restoring,
   });
   return {
@@ -141,8 +141,9 @@ export async function recover(
 }
 
 /** The line with a shell before walnut that notes each call of it. */
-function noting(line: string, calls: string): string {
-  const noted = line.replace("set -- ", `set -- /bin/sh -c 'echo %f >> ${calls}; exec "$@"' sh `);
+function notingCalls(line: string, calls: string): string {
+  const noting = `/bin/sh -c 'echo %f >> ${calls}; exec "$@"' sh `;
+  const noted = line.replace(/^exec |set -- /, (words) => `${words}${noting}`);
   assert.notEqual(noted, line);
   return noted;
 }
