@@ -55,6 +55,11 @@ test("a segment that is asked for when half of it is written comes whole (E06)",
   assert.ok((await readFile(join(directory, rig.nameAt(1)))).equals(rig.contentOf(rig.nameAt(1))));
 });
 
+function setTurn(value: unknown): void {
+  const all = { value, configurable: true, writable: true };
+  Object.defineProperty(globalThis, "setImmediate", all);
+}
+
 test("a kill at any write or fsync leaves whole segments only under their names (P15)", async () => {
   await rig.store(wal.segments);
   await rig.fetchFirst();
@@ -89,12 +94,6 @@ test("a kill at any write or fsync leaves whole segments only under their names 
   prototype.sync = watched(sync);
   // What is written by the main thread gives others a turn between two pieces.
   const { setImmediate: turn } = globalThis;
-  const setTurn = (value: unknown) =>
-    Object.defineProperty(globalThis, "setImmediate", {
-      value,
-      configurable: true,
-      writable: true,
-    });
   setTurn((...words: unknown[]): unknown => {
     calls += 1;
     try {
