@@ -42,8 +42,10 @@ function pidsIn(dataDirectory: string): number[] {
 
 async function cutPower(dataDirectory: string): Promise<void> {
   // Stopped first: nobody sees another one die, and nobody starts one.
+  const met = new Set<number>();
   for (const signal of ["SIGSTOP", "SIGSTOP", "SIGKILL"] as const) {
     for (const pid of pidsIn(dataDirectory)) {
+      met.add(pid);
       try {
         process.kill(pid, signal);
       } catch {
@@ -51,7 +53,8 @@ async function cutPower(dataDirectory: string): Promise<void> {
       }
     }
   }
-  await until("all are dead", () => pidsIn(dataDirectory).length === 0);
+  // Somebody may start the server again at once.
+  await until("all are dead", () => pidsIn(dataDirectory).every((pid) => !met.has(pid)));
 }
 
 /** What a file system may have of the last seconds, or of a clock that went wrong. */
