@@ -9,9 +9,14 @@ import { isOnHistory } from "../postgres/timeline-history.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { ObjectKey } from "../storage/storage.ts";
-import { segmentsPerHigh } from "./wal-objects.ts";
-import type { SegmentRun } from "./segment-set.ts";
-import { lineOfBackup, missingOnLine, ownParts, type TimelineRun } from "./wal-line.ts";
+import {
+  firstSegment,
+  lineOfBackup,
+  missingOnLine,
+  ownParts,
+  ownSegments,
+  type TimelineRun,
+} from "./wal-line.ts";
 import { historyOf, type WalView, walView } from "./wal-view.ts";
 
 /** What is copied, in this order; a repository that lacks the rest holds no broken backup. */
@@ -106,28 +111,19 @@ function requireWholeChain(
   );
 }
 
-/** Segments from the backup's start to its end. */
-function ownRange({ segmentBytes }: WalView, backup: CatalogueBackup): SegmentRun {
-  const { startLsn, finishLsn, name } = backup;
-  if (startLsn === undefined || finishLsn === undefined) {
-    throw new RefusedError(`backup ${name} does not record where it starts and ends`, {
-      hint: "Nothing was copied. Copy such a backup with all WAL, by the store's own means.",
-    });
-  }
-  const size = BigInt(segmentBytes);
-  const named = backup.high * segmentsPerHigh(segmentBytes) + backup.low;
-  const first = Math.min(named, Number(startLsn / size));
-  return { first, last: Math.max(first, Number((finishLsn - 1n) / size)) };
-}
-
-/** Objects of these segments; none may be missing. */
+/** Objects of the backup's own WAL; none may be missing. */
 function ownRows(
   { wal, storageName }: Catalogue,
   view: WalView,
   backup: CatalogueBackup,
 ): readonly number[] {
   const { name } = backup;
-  const range = ownRange(view, backup);
+  const range = ownSegments(view, backup);
+  if (range === undefined) {
+    throw new RefusedError(`backup ${name} does not record where it ends`, {
+      hint: "Nothing was copied. Copy such a backup with all WAL, by the store's own means.",
+    });
+  }
   const line = lineOfBackup(view, backup, range);
   const [missing] = missingOnLine(view, line, range);
   if (missing !== undefined) {
@@ -150,10 +146,10 @@ function* rowsBehind(
   for (const timeline of view.timelines) {
     const starts = backups.flatMap((backup) => {
       if (!view.histories.has(timeline) && timeline > backup.timeline) return 0;
-      const { startLsn = 0n, finishLsn = startLsn } = backup;
+      const { finishLsn = backup.startLsn ?? 0n } = backup;
       const { endTimeline = backup.timeline } = backup;
       const isBehind = isOnHistory(historyOf(view, timeline), endTimeline, lsn(finishLsn));
-      return isBehind ? Number(startLsn / BigInt(view.segmentBytes)) : [];
+      return isBehind ? firstSegment(view, backup) : [];
     });
     if (starts.length === 0) continue;
     yield* rowsIn(wal, view, { timeline, first: Math.min(...starts), last: Infinity });

@@ -1,8 +1,10 @@
 import { lsn } from "../postgres/lsn.ts";
 import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import { segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import type { SegmentRun } from "./segment-set.ts";
 import { segmentTimeline } from "./wal-integrity.ts";
+import { segmentsPerHigh } from "./wal-objects.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** Segments of one timeline's files. */
@@ -43,6 +45,39 @@ export function missingOnLine(
       ...run,
     })),
   );
+}
+
+/** What of a backup tells where a restore of it begins to replay. */
+export type BackupStart = Pick<CatalogueBackup, "high" | "low" | "startLsn">;
+
+/**
+ * The segment in which a restore of the backup begins to replay. Where no start is recorded the
+ * name tells, as with WAL-E's; else it may name an earlier one, of which nothing is read: that of
+ * the first try of a backup that was resumed, or the one before a start on the border of two.
+ *
+ * @source XLogReadRecord, src/backend/access/transam/xlogreader.c
+ */
+export function firstSegment(
+  { segmentBytes }: Pick<WalView, "segmentBytes">,
+  { high, low, startLsn }: BackupStart,
+): number {
+  if (startLsn === undefined) return high * segmentsPerHigh(segmentBytes) + low;
+  return Number(segmentNumberOf(lsn(startLsn), segmentBytes));
+}
+
+/**
+ * A backup's own WAL: what a restore of it replays until it is consistent. Undefined where the
+ * backup records no end, as WAL-E's do, or none behind its start: then nobody can tell.
+ */
+export function ownSegments(
+  view: Pick<WalView, "segmentBytes">,
+  backup: BackupStart & Pick<CatalogueBackup, "finishLsn">,
+): SegmentRun | undefined {
+  const { startLsn = 0n, finishLsn = 0n } = backup;
+  if (finishLsn <= startLsn) return undefined;
+  const first = firstSegment(view, backup);
+  const last = Number(segmentOfEnd(lsn(finishLsn), view.segmentBytes));
+  return last < first ? undefined : { first, last };
 }
 
 /** What of a backup tells its line. */

@@ -4,7 +4,7 @@ import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-fil
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import { type BackupsByName, findChainFault } from "./chain.ts";
-import { lineOfBackup, missingOnLine, type TimelineRun } from "./wal-line.ts";
+import { lineOfBackup, missingOnLine, ownSegments, type TimelineRun } from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
@@ -79,12 +79,8 @@ function reachOf(
   backups: BackupsByName,
 ): BackupReach | undefined {
   const { name, timeline, endTimeline = timeline, startLsn, finishLsn } = backup;
-  if (startLsn === undefined || finishLsn === undefined || finishLsn <= startLsn) return undefined;
-  const { segmentBytes } = view;
-  const needed = {
-    first: Number(segmentNumberOf(lsn(startLsn), segmentBytes)),
-    last: Number(segmentOfEnd(lsn(finishLsn), segmentBytes)),
-  };
+  const needed = ownSegments(view, backup);
+  if (startLsn === undefined || finishLsn === undefined || needed === undefined) return undefined;
   return {
     name,
     timeline,

@@ -1,9 +1,8 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
-import { lineOfBackup, missingOnLine, ownParts } from "../catalogue/wal-line.ts";
+import { lineOfBackup, missingOnLine, ownParts, ownSegments } from "../catalogue/wal-line.ts";
 import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { lsn } from "../postgres/lsn.ts";
 import type { Survey } from "./survey.ts";
-import { ownSegments } from "./wholeness.ts";
 
 /** Segments `[first, last]` of a timeline, by number, that stay; `last` may be infinite. */
 export interface KeptSegments {
@@ -50,9 +49,9 @@ export class KeptWal {
 
   /** What a restore of the backup replays until it is consistent, and no more. */
   keepOwn(backup: CatalogueBackup): void {
-    const { name, timeline, startLsn = 0n, finishLsn } = backup;
+    const { name, timeline, startLsn = 0n } = backup;
     const own = ownSegments(this.#survey, backup);
-    if (own === undefined || finishLsn === undefined) {
+    if (own === undefined) {
       const reason = `WAL from backup ${name} on, whose end is not recorded`;
       const segmentNumber = this.#survey.nameSegment(backup);
       const consistent = { consistentLsn: startLsn, consistentTimeline: timeline };

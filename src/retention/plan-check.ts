@@ -1,5 +1,6 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { type SegmentSet, segmentSets } from "../catalogue/segment-set.ts";
+import { firstSegment } from "../catalogue/wal-line.ts";
 import { RefusedError } from "../errors.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { RetentionPlan } from "./plan.ts";
@@ -80,7 +81,7 @@ function firstLost(
   removed: ReadonlyMap<number, SegmentSet>,
 ): string | undefined {
   const size = BigInt(survey.segmentBytes);
-  const start = Number((backup.startLsn ?? 0n) / size) || survey.nameSegment(backup);
+  const start = firstSegment(survey, backup);
   const consistent = backup.finishLsn ?? backup.startLsn ?? 0n;
   const { endTimeline: ended = backup.timeline } = backup;
   const ranges = [

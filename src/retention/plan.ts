@@ -1,5 +1,6 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { chainOf } from "../catalogue/chain.ts";
+import { firstSegment } from "../catalogue/wal-line.ts";
 import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
 import { parseWalKey } from "../layout/keys.ts";
 import type { ObjectKey } from "../storage/storage.ts";
@@ -241,13 +242,11 @@ function keptWal(
 }
 
 function startOf(survey: Survey, backup: CatalogueBackup, reason: string): ReplayStart {
-  const { timeline, endTimeline = timeline, startLsn, finishLsn } = backup;
-  const named = survey.nameSegment(backup);
-  const recorded = Number((startLsn ?? 0n) / BigInt(survey.segmentBytes));
+  const { timeline, endTimeline = timeline, startLsn = 0n, finishLsn = startLsn } = backup;
   return {
     timeline,
-    segmentNumber: startLsn === undefined ? named : Math.min(named, recorded),
-    consistentLsn: finishLsn ?? startLsn ?? 0n,
+    segmentNumber: firstSegment(survey, backup),
+    consistentLsn: finishLsn,
     consistentTimeline: endTimeline,
     reason,
   };

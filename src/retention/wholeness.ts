@@ -2,9 +2,11 @@ import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { findChainFault } from "../catalogue/chain.ts";
 import {
   firstHoleOnLine,
+  firstSegment,
   type LineHole,
   lineOfBackup,
   missingOnLine,
+  ownSegments,
 } from "../catalogue/wal-line.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { isOnHistory } from "../postgres/timeline-history.ts";
@@ -40,28 +42,6 @@ function endOf({ finishLsn, startLsn = 0n }: CatalogueBackup): bigint {
   return finishLsn ?? startLsn;
 }
 
-/** Segments that a restore of the backup replays to be consistent, by number. */
-export interface OwnSegments {
-  readonly first: number;
-  readonly last: number;
-}
-
-/** Undefined where the backup does not record its end, as WAL-E's do not. */
-export function ownSegments(
-  { segmentBytes, nameSegment }: Pick<Survey, "segmentBytes" | "nameSegment">,
-  backup: CatalogueBackup,
-): OwnSegments | undefined {
-  const { startLsn, finishLsn } = backup;
-  if (finishLsn === undefined || finishLsn === 0n) return undefined;
-  const named = nameSegment(backup);
-  const size = BigInt(segmentBytes);
-  const started = startLsn === undefined ? named : Number(startLsn / size);
-  // A start on the border of two segments may be named after either; a backup that was resumed has
-  // the name of its first try.
-  const first = named === started - 1 ? named : started;
-  return { first, last: Math.max(first, Number((finishLsn - 1n) / size)) };
-}
-
 /**
  * On the way to the newest timeline of the repository: undefined if a restore of this backup does
  * not come to its own end there; else how far it gets. Where the newest timeline's history is not
@@ -76,7 +56,7 @@ export function wayToNewest(survey: Survey, backup: CatalogueBackup): WayToNewes
   const isOn = known === undefined || isOnHistory(known, endTimeline, consistentLsn);
   if (!isOn) return undefined;
   const own = ownSegments(survey, backup);
-  const first = own?.first ?? survey.nameSegment(backup);
+  const first = own?.first ?? firstSegment(survey, backup);
   const hole = firstHoleOnLine(survey, history, first);
   const isOwn = hole !== undefined && own !== undefined && hole.segmentNumber <= own.last;
   // Up to where a timeline was left, its own file of that segment does as well.

@@ -16,6 +16,7 @@ import { MemoryStorage } from "../support/memory-storage.ts";
 import { putSyntheticBackup, specialEntries, SYNTHETIC_NAME } from "../support/synthetic-backup.ts";
 import { unpackWalgFixture } from "../support/walg-fixture.ts";
 import { runWalnut } from "../support/walnut.ts";
+import { range } from "../retention/one-timeline.ts";
 import { Reference } from "../retention/reference.ts";
 import {
   objectsOf,
@@ -128,6 +129,35 @@ describe("copy", () => {
       const wanted = [segmentName(1, 39), ...[40, ...behind].map((one) => segmentName(2, one))];
       assert.deepEqual(segments(target), wanted);
     }
+  });
+
+  test("a resumed backup comes with what its name tells of gone", async () => {
+    const { timelines, backups } = world(range(10, 24));
+    // Named by its first try, whose WAL nothing needs any more.
+    const resumed = { name: FULL, segment: 25, lastSegment: 26, base: undefined };
+    const left = { timelines, backups: backups.slice(0, 1).map((one) => ({ ...one, ...resumed })) };
+    const target = new MemoryStorage();
+    await copy(await storageOf(objectsOf(left)), target, { isWithHistory: false });
+    const there = new Reference(left, target.keys);
+    assert.deepEqual(
+      there.listed.map((one) => there.canRestore(one)),
+      [true],
+    );
+    assert.deepEqual(segments(target), [segmentName(1, 25), segmentName(1, 26)]);
+  });
+
+  test("refuses a backup of which nobody knows where it ends", async () => {
+    const source = await storageOf(objectsOf(world()));
+    for (const key of [sentinelKey(FULL), metadataKey(FULL)]) {
+      const text = source.bytesOf(key)?.toString() ?? "";
+      await put(source, key, text.replace(/("(?:FinishLSN|finish_lsn)":)\d+/, "$10"));
+    }
+    const target = new MemoryStorage();
+    await assert.rejects(copy(source, target, { names: [FULL] }), {
+      name: "RefusedError",
+      message: `backup ${FULL} does not record where it ends`,
+    });
+    assert.deepEqual(target.keys, []);
   });
 
   test("where its timeline was left behind its end, both files of its last segment come", async () => {
