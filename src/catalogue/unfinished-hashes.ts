@@ -28,9 +28,9 @@ export class UnfinishedHashes {
     if (stored === undefined || walk === undefined || !isTailEmpty) return false;
     const place = `${key}${SEPARATOR}${walk.endOfRecords}`;
     const known = this.#known.get(place);
-    const isSame = known?.sizeBytes !== stored.sizeBytes || known.xxh64 === stored.xxh64;
-    this.#found.set(place, isSame || isRelearning ? stored : known);
-    return !isSame && !isRelearning;
+    const isOther = known?.sizeBytes === stored.sizeBytes && known.xxh64 !== stored.xxh64;
+    this.#found.set(place, isOther && !isRelearning ? known : stored);
+    return isOther && !isRelearning;
   }
 
   /** Of what was read now, and of what is there and was not. */
