@@ -25,6 +25,8 @@ export interface DrainOptions extends PushWitness {
   readonly isMarkingDone: boolean;
   readonly cacheDirectory: string;
   readonly serverName?: string | undefined;
+  /** Begins the backup that a gap asks for, see GAP.md; absent where none is wanted. */
+  readonly onBackupWanted?: (() => Promise<void>) | undefined;
   /** For one push. */
   readonly timeoutMs: number;
   /** Ends when there was nothing to do for so long. */

@@ -14,7 +14,8 @@ import {
   type DrainStatus,
   failureAnswer,
 } from "./drain-protocol.ts";
-import { forgetGap, shipGaps } from "./gaps.ts";
+import { forgetGap } from "./gaps.ts";
+import { tendGaps } from "./gap-shipping.ts";
 import { LineServer } from "./line-server.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
 import { type PushOptions, pushWal } from "./push.ts";
@@ -141,6 +142,7 @@ class Drainer {
         if (this.#now() - toldAtMs >= STATUS_LOG_MS) {
           toldAtMs = this.#now();
           log.info("draining", { ...this.#status() });
+          void this.#tendGaps();
         }
         if (this.#endReason === undefined) this.#begin();
         this.#endIfIdle();
@@ -316,7 +318,7 @@ class Drainer {
     this.#isProved = true;
     this.#failures = 0;
     this.#lastError = undefined;
-    if (wasAway && this.#endReason === undefined) void this.#shipGaps();
+    if (wasAway && this.#endReason === undefined) void this.#tendGaps();
     const before = this.#level.level;
     this.#level = nextLevel(this.#level, { backlog: this.#ready.size, nowMs: this.#now() });
     if (this.#options.isLevelByNeed && before !== this.#level.level) {
@@ -349,15 +351,8 @@ class Drainer {
     if (isReady(queue, name)) this.#ready.add(name);
   }
 
-  async #shipGaps(): Promise<void> {
-    const { queue, spool, serverName, signal, log } = this.#options;
-    if (this.#storage === undefined) return;
-    try {
-      const names = await shipGaps(this.#storage, spool.gaps, { ...queue, serverName }, { signal });
-      if (names.length > 0) log.warning("recorded gaps in the store", { count: names.length });
-    } catch (error) {
-      log.warning("gaps could not be recorded in the store", { reason: reasonOf(error) });
-    }
+  async #tendGaps(): Promise<void> {
+    if (this.#storage !== undefined) await tendGaps(this.#storage, this.#options);
   }
 
   #takeWaiting(name: string): readonly Answer[] {

@@ -28,11 +28,15 @@ export interface GapOwner {
   readonly dataDirectory: string;
   /** WALNUT_SERVER_NAME. */
   readonly serverName: string | undefined;
+  /** Whether a gap asks for a backup; see GAP.md. */
+  readonly isBackupWanted: boolean;
 }
 
 const SUFFIX = ".json";
 /** Of records that are no business of the repository. */
 const KEPT_SUFFIX = ".not-shipped";
+/** Of records that the store has, as long as no backup was begun behind them. */
+const WISH_SUFFIX = ".needs-backup";
 
 const COPY = "follower";
 
@@ -53,12 +57,29 @@ export async function recordGap(directory: string, gap: Gap, options: CallOption
   );
 }
 
-/** The segments with a record here. Rejects with LocalFileError. */
+/** The segments with a record that the store lacks. Rejects with LocalFileError. */
 export async function listLocalGaps(directory: string): Promise<readonly string[]> {
+  return await listRecords(directory, SUFFIX);
+}
+
+/**
+ * The segments that the store knows to be given up, and behind which a backup is wanted. In order;
+ * rejects with LocalFileError.
+ */
+export async function listBackupWishes(directory: string): Promise<readonly string[]> {
+  return (await listRecords(directory, WISH_SUFFIX)).toSorted();
+}
+
+/** There is a backup behind the gap, or it is none any more. */
+export async function removeBackupWish(directory: string, name: string): Promise<void> {
+  await rm(join(directory, `${name}${WISH_SUFFIX}`), { force: true });
+}
+
+async function listRecords(directory: string, suffix: string): Promise<readonly string[]> {
   try {
     return (await readdir(directory))
-      .filter((entry) => entry.endsWith(SUFFIX))
-      .map((entry) => entry.slice(0, -SUFFIX.length))
+      .filter((entry) => entry.endsWith(suffix))
+      .map((entry) => entry.slice(0, -suffix.length))
       .filter((name) => parseWalFileName(name)?.kind === "segment");
   } catch (error) {
     if (systemErrorCode(error) === "ENOENT") return [];
@@ -72,8 +93,8 @@ export async function forgetGap(directory: string, name: string): Promise<void> 
 }
 
 /**
- * Copies the records to the store, where backups and restores see them, and removes them here.
- * Gives the names. What is written once is never changed. A clone does not speak for the server
+ * Copies the records to the store, where backups and restores see them, and removes them here, or
+ * keeps them as wishes for a backup. Gives the names. What is written once is never changed. A clone does not speak for the server
  * that writes the timeline: its records stay here, under another name.
  */
 export async function shipGaps(
@@ -92,7 +113,7 @@ export async function shipGaps(
     });
     if (text === undefined) continue;
     if (!isOfCopy(text) && !(await isOurs(storage, name, owner, options))) {
-      await keepAside(directory, name);
+      await keepAside(directory, name, KEPT_SUFFIX);
       continue;
     }
     try {
@@ -101,16 +122,17 @@ export async function shipGaps(
     } catch (error) {
       if (!(error instanceof ObjectExistsError)) throw error;
     }
-    await rm(path, { force: true });
+    if (owner.isBackupWanted && !isOfCopy(text)) await keepAside(directory, name, WISH_SUFFIX);
+    else await rm(path, { force: true });
     shipped.push(name);
   }
   return shipped;
 }
 
-async function keepAside(directory: string, name: string): Promise<void> {
+async function keepAside(directory: string, name: string, suffix: string): Promise<void> {
   const path = join(directory, `${name}${SUFFIX}`);
   try {
-    await rename(path, join(directory, `${name}${KEPT_SUFFIX}`));
+    await rename(path, join(directory, `${name}${suffix}`));
   } catch (error) {
     if (systemErrorCode(error) !== "ENOENT") throw localFileError("rename", path, error);
   }

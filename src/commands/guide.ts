@@ -352,6 +352,15 @@ export const guideGroups: readonly GuideGroup[] = [
         exits: [],
         settings: ["WALNUT_COMMIT_INDEX"],
       },
+      "gap-backup": {
+        examples: [['gap-backup --status "$PGDATA"', "what it waits for, and its last error"]],
+        exits: [],
+        settings: [
+          "WALNUT_GAP_BACKUP",
+          "WALNUT_GAP_BACKUP_COMMAND",
+          "WALNUT_ARCHIVE_QUEUE_POLICY",
+        ],
+      },
       "wal-delta": {
         examples: [['wal-delta "$PGDATA"', "the groups that are complete"]],
         exits: [],

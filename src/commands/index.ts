@@ -49,6 +49,7 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "wal-drain": { load: async () => (await import("./wal-drain.ts")).walDrain },
   "wal-index": { load: async () => (await import("./wal-index.ts")).walIndex },
   "wal-delta": { load: async () => (await import("./wal-delta.ts")).walDelta },
+  "gap-backup": { load: async () => (await import("./gap-backup.ts")).gapBackup },
   backfill: { load: async () => (await import("./backfill.ts")).backfillCommand },
   "wal-restore": { load: async () => (await import("./wal-restore.ts")).walRestore },
   "take-over": { load: async () => (await import("./take-over.ts")).takeOver },

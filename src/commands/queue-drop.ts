@@ -1,6 +1,12 @@
 import { listReady, type ArchiveQueue } from "../archive/archive-status.ts";
 import { isFollower, readLocalControl } from "../archive/local-control.ts";
-import { forgetGap, listLocalGaps, recordGap, shipGaps } from "../archive/gaps.ts";
+import {
+  forgetGap,
+  listBackupWishes,
+  listLocalGaps,
+  recordGap,
+  shipGaps,
+} from "../archive/gaps.ts";
 import type { Spool } from "../archive/spool-directory.ts";
 import { type ErrorCode, OperationError } from "../errors.ts";
 import { readFileIdentity } from "../archive/push-note.ts";
@@ -23,7 +29,7 @@ const OWN_FAULTS: ReadonlySet<ErrorCode> = new Set(["usage", "config", "wrong-ke
 const GIVEN_UP = {
   segment: {
     text: "WAL SEGMENT GIVEN UP: it is not in the archive and PostgreSQL will remove it",
-    hint: "No recovery gets past this segment. Take a new base backup once the store works again.",
+    hint: "No recovery gets past this segment.",
   },
   history: {
     text: "the history of a timeline is put off: it stays in pg_wal",
@@ -34,6 +40,12 @@ const GIVEN_UP = {
     hint: "Segments wait behind it. PostgreSQL will remove it.",
   },
 };
+
+function nextStep(isBackedUp: boolean): string {
+  return isBackedUp
+    ? "a full backup is begun by itself, `walnut gap-backup --status` tells how far it is"
+    : "take a new base backup";
+}
 
 /**
  * Pushes, and gives the file up if that fails while more WAL waits than is allowed: PostgreSQL
@@ -71,27 +83,46 @@ export async function pushOrDrop(
       const gap = { name: wal.name, systemId, atMs: clock.now(), reason, isCopy };
       await recordGap(spool.gaps, gap, { signal });
     }
-    const { text, hint } = GIVEN_UP[isSegment || file.kind === "history" ? file.kind : "other"];
+    const { text, hint: effect } =
+      GIVEN_UP[isSegment || file.kind === "history" ? file.kind : "other"];
+    const isBackedUp = config.archiveQueue.isGapBackedUp;
+    const then = `Once the store works again: ${nextStep(isBackedUp)}.`;
+    const hint = isSegment ? `${effect} ${then}` : effect;
     const allowedBytes = dropAboveBytes;
     log.error(text, { wal: wal.name, waitingBytes, allowedBytes, reason, hint });
   }
 }
 
-/** The store works, it has just taken this file: it is told of what was given up before. */
+/**
+ * The store works, it has just taken this file: it is told of what was given up before, and the
+ * backup is begun that this asks for.
+ */
 export async function shipRecorded(
+  wal: { readonly name: string },
+  place: Omit<DropPlace, "dropAboveBytes">,
+  context: Context,
+): Promise<void> {
+  await tellStore(wal, place, context);
+  if ((await listBackupWishes(place.spool.gaps)).length === 0) return;
+  const { startGapBackup } = await import("./gap-backup.ts");
+  await startGapBackup(place, context);
+}
+
+async function tellStore(
   { name }: { readonly name: string },
   { queue, spool }: Omit<DropPlace, "dropAboveBytes">,
   context: Context,
 ): Promise<void> {
   const { config, log, signal } = context;
-  const { serverName } = config.archiveQueue;
+  const { serverName, isGapBackedUp: isBackupWanted } = config.archiveQueue;
   if ((await listLocalGaps(spool.gaps)).length === 0) return;
   try {
     await forgetGap(spool.gaps, name);
     await using storage = await context.openStorage("archive");
-    const names = await shipGaps(storage, spool.gaps, { ...queue, serverName }, { signal });
+    const owner = { ...queue, serverName, isBackupWanted };
+    const names = await shipGaps(storage, spool.gaps, owner, { signal });
     if (names.length === 0) return;
-    log.warning("the archive has gaps since the store was away: take a new base backup", {
+    log.warning(`the archive has gaps since the store was away: ${nextStep(isBackupWanted)}`, {
       first: names[0],
       count: names.length,
     });

@@ -8,6 +8,7 @@ import { codecOf } from "../codec/table.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
+import { startGapBackup } from "./gap-backup.ts";
 import { openChangeNotes } from "./noting.ts";
 import { indexAfter } from "./wal-index.ts";
 
@@ -54,7 +55,8 @@ export const walDrain: Command<Arguments> = {
     }
     if (self === undefined) throw new RefusedError("wal-drain can't run here");
     if (!isRecovering(queue)) await sweepAhead(queue, context);
-    const { aheadMax, isMarkingDone, isLevelByNeed, serverName } = config.archiveQueue;
+    const { aheadMax, isMarkingDone, isLevelByNeed, serverName, isGapBackedUp } =
+      config.archiveQueue;
     const reason = await drain({
       queue,
       spool,
@@ -63,6 +65,7 @@ export const walDrain: Command<Arguments> = {
       level: config.compressionLevel,
       isLevelByNeed,
       serverName,
+      onBackupWanted: isGapBackedUp ? () => startGapBackup({ queue, spool }, context) : undefined,
       changeNotes: await openChangeNotes(context, { ...queue, spool }),
       onStored: indexAfter(context, { ...queue, spool }),
       codecJobs: config.codecJobs,

@@ -61,6 +61,19 @@ export const archive = {
     "With the policy drop: how much WAL may wait before segments are given up.",
     { form: "own", unit: "bytes" },
   ),
+  gapBackup: defaulted(
+    "GAP_BACKUP",
+    boolean,
+    "After segments were given up (policy drop): take a full backup by itself as soon as archiving " +
+      "works again.",
+    { form: "own", default: "true" },
+  ),
+  gapBackupCommand: setting(
+    "GAP_BACKUP_COMMAND",
+    text,
+    "Shell command to run in place of that backup; 0 = it was taken, or will be.",
+    { form: "own" },
+  ),
   commitIndex: defaulted(
     "COMMIT_INDEX",
     boolean,

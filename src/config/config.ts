@@ -42,6 +42,10 @@ export interface ArchiveQueueConfig {
   readonly isMarkingDone: boolean;
   /** Absent: what can't be stored is never acknowledged. */
   readonly dropAboveBytes?: number;
+  /** Whether a backup is taken by itself after segments were given up. */
+  readonly isGapBackedUp: boolean;
+  /** Shell command that takes it, or has it taken; absent = backup-push. */
+  readonly gapBackupCommand?: string;
   /** zstd's level follows the backlog. */
   readonly isLevelByNeed: boolean;
   /** Whether what each segment changes is noted while it is pushed. */

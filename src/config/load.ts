@@ -250,6 +250,8 @@ function readArchiveQueue(found: FoundSettings): ArchiveQueueConfig {
     aheadMax: found.get(archive.aheadLimit),
     isMarkingDone: found.get(archive.readyRename),
     ...(isDropping ? defined("dropAboveBytes", queueMaxBytes) : {}),
+    isGapBackedUp: found.get(archive.gapBackup),
+    ...defined("gapBackupCommand", found.get(archive.gapBackupCommand)),
     isLevelByNeed: isLevelByNeed(found),
     isNotingChanges: found.get(archive.useWalDelta),
     isIndexingCommits: found.get(archive.commitIndex),

@@ -68,6 +68,27 @@ export async function lockBackup(session: Session, options: QueryOptions): Promi
   });
 }
 
+/**
+ * Describes another session that takes a backup, as far as it can be seen: ours by their lock,
+ * pg_basebackup's by its progress, those of other tools by their last words.
+ */
+export async function findOtherBackup(
+  session: Session,
+  options: QueryOptions,
+): Promise<string | undefined> {
+  const [other] = await session.query(
+    `SELECT pid, usename, datname, application_name, client_addr, backend_start
+       FROM pg_stat_activity
+      WHERE pid <> pg_backend_pid()
+        AND (pid IN (SELECT pid FROM pg_locks WHERE ${LOCK_FILTER})
+          OR pid IN (SELECT pid FROM pg_stat_progress_basebackup)
+          OR query ~* 'pg_(backup_start|start_backup)')
+      ORDER BY pid LIMIT 1`,
+    options,
+  );
+  return other === undefined ? undefined : describeSession(other);
+}
+
 function describeSession(other: Row | undefined): string {
   if (other === undefined) return "its session has just ended";
   const { pid, usename, datname, application_name: application, client_addr: address } = other;

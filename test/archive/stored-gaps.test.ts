@@ -136,7 +136,7 @@ test("a record that another process has just shipped is no failure", async () =>
     for (const name of names) await rm(join(bench.directory, `${name}.json`));
     await next();
   });
-  const owner = { dataDirectory: bench.directory, serverName: "a" };
+  const owner = { dataDirectory: bench.directory, serverName: "a", isBackupWanted: true };
   const shipped = await shipGaps(bench.storage, bench.directory, owner, { signal });
   assert.equal(shipped.length, 1);
 });

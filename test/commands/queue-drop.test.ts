@@ -40,7 +40,11 @@ async function server(
     async push(name: string, bytes: Uint8Array, policy = "drop"): Promise<CommandRun> {
       const path = await bench.file(`${directory}/pg_wal/${name}`, bytes);
       await bench.file(`${directory}/pg_wal/archive_status/${name}.ready`, Buffer.of());
-      const used = policy === "drop" ? config : { ...config, archiveQueue };
+      const queues: Readonly<Record<string, typeof archiveQueue>> = {
+        drop: config.archiveQueue,
+        "drop, no backup": { ...config.archiveQueue, isGapBackedUp: false },
+      };
+      const used = { ...config, archiveQueue: queues[policy] ?? archiveQueue };
       return await runCommand(walPush, bench.storage, [path], used);
     },
     records: () => readdir(join(bench.directory, `${directory}.walnut`, "gaps")),
@@ -62,6 +66,15 @@ test("a segment that is given up is recorded, here first, then in the store", as
   assert.match(log.join("\n"), /WAL SEGMENT GIVEN UP/);
   assert.deepEqual(await primary.records(), [`${first}.json`]);
   await primary.push(second, segment(second));
+  assert.deepEqual(await primary.records(), [`${first}.needs-backup`]);
+  assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
+});
+
+test("no backup is asked for where that is turned off", async () => {
+  const primary = await server("a");
+  const { log } = await whileAway(() => primary.push(first, segment(first), "drop, no backup"));
+  assert.match(log.join("\n"), /GIVEN UP.*take a new base backup/);
+  await primary.push(second, segment(second), "drop, no backup");
   assert.deepEqual(await primary.records(), []);
   assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
 });
@@ -86,7 +99,7 @@ test("what was given up is told to the store also after the policy is stop again
   await whileAway(() => primary.push(first, segment(first)));
   const { log } = await primary.push(second, segment(second), "stop");
   assert.match(log.join("\n"), /the archive has gaps since the store was away/);
-  assert.deepEqual(await primary.records(), []);
+  assert.deepEqual(await primary.records(), [`${first}.needs-backup`]);
   assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
 });
 
@@ -135,4 +148,6 @@ test("a standby tells of what only it had", async () => {
   await whileAway(() => standby.push(second, segment(second)));
   await standby.push(third, segment(third));
   assert.deepEqual(gaps(), [`walnut_005/gaps/${second}.json`]);
+  // The server that writes the timeline has the WAL, or a gap of its own.
+  assert.deepEqual(await standby.records(), []);
 });

@@ -41,6 +41,7 @@ test("without settings everything has its default", () => {
     archiveQueue: {
       aheadMax: 32,
       isMarkingDone: false,
+      isGapBackedUp: true,
       isLevelByNeed: false,
       isNotingChanges: false,
       isIndexingCommits: true,
@@ -170,6 +171,7 @@ test("every setting arrives", async () => {
     archiveQueue: {
       aheadMax: 32,
       isMarkingDone: false,
+      isGapBackedUp: true,
       isLevelByNeed: false,
       isNotingChanges: false,
       isIndexingCommits: true,
