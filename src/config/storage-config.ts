@@ -147,6 +147,9 @@ function requireTogether(found: FoundSettings): void {
     [has(sseCustomerKey) && has(sse), sseCustomerKey, "contradicts S3_SSE"],
   ];
   for (const [isBroken, setting, reason] of rules) {
-    if (isBroken) throw new ConfigError(`${found.describe(setting)} ${reason}`);
+    if (!isBroken) continue;
+    throw new ConfigError(`${found.describe(setting)} ${reason}`, {
+      hint: "`walnut config` shows what was read from where.",
+    });
   }
 }

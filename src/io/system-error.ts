@@ -31,6 +31,13 @@ const SYSTEM_ERRORS: ReadonlyMap<string, SystemErrorText> = new Map([
   ["ENFILE", { text: "too many open files in the system" }],
 ]);
 
+/** Of connections; the system's own words name the host and port. */
+const NETWORK_ERRORS: ReadonlyMap<string, string> = new Map([
+  ["ENOTFOUND", "no such host"],
+  ["EAI_AGAIN", "the name server does not answer"],
+  ["ECONNREFUSED", "nothing listens there"],
+]);
+
 /** Whether a call of the operating system failed, rather than something of ours or a library's. */
 export function isSystemError(error: unknown): boolean {
   if (error instanceof OperationError || systemErrorCode(error) === undefined) return false;
@@ -43,7 +50,9 @@ export function systemErrorText(error: unknown): string {
   if (code === undefined) return error instanceof Error ? error.message : String(error);
   const known = SYSTEM_ERRORS.get(code);
   if (known !== undefined) return `${known.text} (${code})`;
-  return error instanceof Error ? error.message : code;
+  const message = error instanceof Error ? error.message : code;
+  const meaning = NETWORK_ERRORS.get(code);
+  return meaning === undefined ? message : `${meaning} (${message})`;
 }
 
 /** The way out of a system error, where there is one to name. */
@@ -53,11 +62,17 @@ export function systemErrorHint(error: unknown): string | undefined {
 
 /**
  * What to throw for a failed call on a local file: LocalFileError "cannot <action> <path>: <why>"
- * with the system error as its cause; anything that is no system error is returned as it is.
+ * with the system error as its cause; anything that is no system error is returned as it is. `way`
+ * is the way out where the system error tells none.
  */
-export function localFileError(action: string, path: string, error: unknown): unknown {
+export function localFileError(
+  action: string,
+  path: string,
+  error: unknown,
+  way?: string,
+): unknown {
   if (!isSystemError(error)) return error;
-  const hint = systemErrorHint(error);
+  const hint = systemErrorHint(error) ?? way;
   return new LocalFileError(`cannot ${action} ${path}: ${systemErrorText(error)}`, {
     ...(hint === undefined ? {} : { hint }),
     cause: error,

@@ -28,8 +28,10 @@ export function azureTokens(sender: RestSender, authorityHost: string | undefine
       return { token: answer.token, expiresAtMs: answer.expiresOnTimestamp };
     } catch (error) {
       if (!(error instanceof AggregateAuthenticationError)) throw error;
-      const reasons = error.errors.map((one: unknown) => reasonOf(one)).join("; ");
-      throw new Error(`nobody gave a token (${reasons})`, { cause: error });
+      const reasons = error.errors.map((one: unknown) => reasonOf(one)).filter(isTelling);
+      const told = reasons.length === 0 ? "" : ` (${reasons.join("; ")})`;
+      const what = `neither a key nor a SAS is set, and no identity gave a token${told}`;
+      throw new Error(what, { cause: error });
     }
   };
 }
@@ -48,6 +50,18 @@ function reasonOf(error: unknown): string {
 }
 
 const LONGEST_REASON = 160;
+
+/** Sources that are not there: a principal that nobody set, programs of developers. */
+const ABSENT_SOURCES: readonly RegExp[] = [
+  /^EnvironmentCredential is unavailable/,
+  /^Visual Studio Code Authentication is not available/,
+  /^Azure (Developer )?CLI could(n't| not) be found/,
+  /^Error: Unable to execute PowerShell/,
+];
+
+function isTelling(reason: string): boolean {
+  return !ABSENT_SOURCES.some((pattern) => pattern.test(reason));
+}
 
 /** Our own way to send requests, with a deadline in each phase and no proxy of the environment. */
 function identityClient(sender: RestSender): HttpClient {

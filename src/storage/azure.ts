@@ -58,7 +58,7 @@ export async function openAzureStorage(
   options: AzureOptions,
 ): Promise<Storage> {
   const { endpoint, container } = config;
-  const certificates = await readCertificates(config.caFile);
+  const certificates = await readCertificates(config.caFile, "AZURE_CA_CERT_FILE");
   const { requestTimeoutMs, clock, proxy, traffic } = options;
   const sender = new RestSender({ requestTimeoutMs, clock, proxy, traffic, certificates });
   const auth = await openAuth(config, certificates, options);

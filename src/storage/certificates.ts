@@ -6,16 +6,19 @@ import { localFileError } from "../io/system-error.ts";
 const PEM = /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[\s\S]*?-----END [A-Z0-9 ]+-----/g;
 
 /**
- * PEM certificates of a file; undefined without a path. Rejects with LocalFileError, and with
- * ConfigError if it holds something else.
+ * PEM certificates of the file that `setting` names; undefined without a path. Rejects with
+ * LocalFileError, and with ConfigError if it holds something else.
  */
-export async function readCertificates(path: string | undefined): Promise<string | undefined> {
+export async function readCertificates(
+  path: string | undefined,
+  setting: string,
+): Promise<string | undefined> {
   if (path === undefined) return undefined;
   let text: string;
   try {
     text = await readFile(path, "utf8");
   } catch (error) {
-    throw localFileError("read the certificates in", path, error);
+    throw localFileError("read the certificates in", path, error, `Correct ${setting}.`);
   }
   const found = text.match(PEM) ?? [];
   // TLS would say no more than "invalid", and that at the first request.

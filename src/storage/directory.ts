@@ -30,6 +30,15 @@ import type {
 } from "./storage.ts";
 import { WatchedSource } from "./watched-source.ts";
 
+const ABSENT_ROOT = [
+  "does not exist",
+  "Create it once by hand, or mount it: it is not made automatically, lest backups land beside it.",
+] as const;
+const OTHER_ROOT = [
+  "is no directory",
+  "Name the directory that holds the repository, or move away what is there.",
+] as const;
+
 /** Objects as files below a directory: WAL-G's file storage. */
 export class DirectoryStorage implements Storage {
   readonly name: string;
@@ -47,15 +56,16 @@ export class DirectoryStorage implements Storage {
 
   /** Rejects with StorageError unless the root is a directory; it is never made. */
   async requireRoot(): Promise<void> {
-    try {
-      if ((await stat(this.#root)).isDirectory()) return;
-    } catch (error) {
-      if (systemErrorCode(error) !== "ENOENT") throw directoryError("open", this.#root, error);
-    }
-    throw new StorageError(`storage directory ${this.#root} does not exist`, {
-      isRetryable: false,
-      hint: "Create it once by hand, or mount it: it is not made automatically, lest backups land beside it.",
-    });
+    const isDirectory = await stat(this.#root).then(
+      (found) => found.isDirectory(),
+      (error: unknown) => {
+        if (systemErrorCode(error) === "ENOENT") return undefined;
+        throw directoryError("open", this.#root, error);
+      },
+    );
+    if (isDirectory === true) return;
+    const [what, hint] = isDirectory === undefined ? ABSENT_ROOT : OTHER_ROOT;
+    throw new StorageError(`storage directory ${this.#root} ${what}`, { isRetryable: false, hint });
   }
 
   async *get(key: ObjectKey, options: GetOptions): ByteStream {

@@ -1,4 +1,4 @@
-import { createSign } from "node:crypto";
+import { createPrivateKey, createSign } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { ConfigError, StorageAccessError, StorageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { GcsConfig } from "./gcs-config.ts";
-import { parseJson, property } from "./gcs-errors.ts";
+import { GCS_CONNECTION_HINTS, parseJson, property } from "./gcs-errors.ts";
 import { connectionError, parseRetryAfter } from "./request-errors.ts";
 import type { RestRequest, RestSender } from "./rest-sender.ts";
 import { readText } from "./rest-sender.ts";
@@ -45,12 +45,15 @@ async function findSource(config: GcsConfig, options: GoogleTokenOptions): Promi
   return await readSource(path, options);
 }
 
+const FILE_HINT =
+  "Correct GOOGLE_APPLICATION_CREDENTIALS; or unset it, where this machine has a service account.";
+
 async function readSource(path: string, options: GoogleTokenOptions): Promise<TokenSource> {
   let json: unknown;
   try {
     json = parseJson(await readFile(path, "utf8"));
   } catch (error) {
-    throw localFileError("read the credentials in", path, error);
+    throw localFileError("read the credentials in", path, error, FILE_HINT);
   }
   const type = property(json, "type");
   if (type === "service_account") return serviceAccountSource(json, path, options);
@@ -72,6 +75,7 @@ function serviceAccountSource(
 ): TokenSource {
   const email = textOf(json, "client_email", path);
   const key = textOf(json, "private_key", path);
+  requirePrivateKey(key, path);
   const uri = tokenUri(json);
   return async (call) => {
     const seconds = Math.floor(clock.now() / 1000);
@@ -90,6 +94,15 @@ function serviceAccountSource(
   };
 }
 
+function requirePrivateKey(key: string, path: string): void {
+  try {
+    createPrivateKey(key);
+  } catch (error) {
+    const details = { hint: NEW_KEY_HINT, cause: error };
+    throw new ConfigError(`the private key in ${path} is damaged`, details);
+  }
+}
+
 function userSource(json: unknown, path: string, options: GoogleTokenOptions): TokenSource {
   const form = {
     grant_type: "refresh_token",
@@ -106,7 +119,8 @@ function metadataSource(host: string, options: GoogleTokenOptions): TokenSource 
     `http://${host}/computeMetadata/v1/instance/service-accounts/default/token?scopes=${SCOPE}`,
   );
   const request = { method: "GET", url, headers: { "metadata-flavor": "Google" } } as const;
-  return async (call) => await ask(request, { ...options, ...call });
+  const hints = { endpoint: NO_ACCOUNT_HINT, refused: NO_ACCOUNT_HINT };
+  return async (call) => await ask(request, hints, { ...options, ...call });
 }
 
 async function askByForm(
@@ -116,15 +130,18 @@ async function askByForm(
 ): Promise<AccessToken> {
   const body = Buffer.from(new URLSearchParams(form).toString());
   const headers = { "content-type": "application/x-www-form-urlencoded" };
-  return await ask({ method: "POST", url: new URL(uri), headers, body }, options);
+  const url = new URL(uri);
+  const hints = { endpoint: reachHint(url), refused: REFUSED_HINT };
+  return await ask({ method: "POST", url, headers, body }, hints, options);
 }
 
 async function ask(
   request: RestRequest,
+  hints: { readonly endpoint: string; readonly refused: string },
   { sender, clock, signal }: GoogleTokenOptions & CallOptions,
 ): Promise<AccessToken> {
   const origin = request.url.origin;
-  const action = { verb: "get", key: "a token", storage: origin } as const;
+  const action = { verb: "get a token from", key: "", storage: origin };
   let text: string;
   let status: number;
   let retryAfter: unknown;
@@ -135,7 +152,8 @@ async function ask(
     text = await readText(response);
   } catch (error) {
     signal.throwIfAborted();
-    throw connectionError(error, action, { endpoint: NO_ACCOUNT_HINT, certificate: "" });
+    const { certificate } = GCS_CONNECTION_HINTS;
+    throw connectionError(error, action, { endpoint: hints.endpoint, certificate });
   }
   const json = parseJson(text);
   const token = property(json, "access_token");
@@ -153,7 +171,7 @@ async function ask(
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     });
   }
-  throw new StorageAccessError(message, { hint: REFUSED_HINT });
+  throw new StorageAccessError(message, { hint: hints.refused });
 }
 
 const NO_ACCOUNT_HINT =
@@ -161,6 +179,10 @@ const NO_ACCOUNT_HINT =
   "GOOGLE_APPLICATION_CREDENTIALS.";
 const REFUSED_HINT =
   "The credentials are refused: the key was deleted, the account disabled, or this machine's clock is wrong.";
+
+function reachHint({ host }: URL): string {
+  return `This machine must reach ${host} for its tokens, directly or by the proxy in HTTPS_PROXY.`;
+}
 
 function tokenUri(json: unknown): string {
   const uri = property(json, "token_uri");
@@ -171,9 +193,11 @@ function textOf(json: unknown, name: string, path: string): string {
   const value = property(json, name);
   if (typeof value === "string") return value;
   throw new ConfigError(`the credentials in ${path} have no ${name}`, {
-    hint: "Download the key again, and leave it as it is.",
+    hint: NEW_KEY_HINT,
   });
 }
+
+const NEW_KEY_HINT = "Download the key again, and leave it as it is.";
 
 function base64Url(text: string): string {
   return Buffer.from(text).toString("base64url");

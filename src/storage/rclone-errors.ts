@@ -1,5 +1,5 @@
 import { OperationError, StorageAccessError, StorageError } from "../errors.ts";
-import { connectionError } from "./request-errors.ts";
+import { connectionError, failedAction } from "./request-errors.ts";
 import type { RcloneAction } from "./rclone-client.ts";
 
 /** rclone says no. Its errors have no codes: what they are is told by their words. */
@@ -54,14 +54,15 @@ export function isFolder(error: unknown): boolean {
 }
 
 /** Our error for what a call of rclone failed with; what is no such failure comes back as it is. */
-export function rcloneError(error: unknown, { verb, key }: RcloneAction, storage: string): unknown {
+export function rcloneError(error: unknown, named: RcloneAction, storage: string): unknown {
+  const action = { ...named, storage };
   if (error instanceof OperationError) return error;
   if (!(error instanceof RcloneFailure)) {
     const endpoint = "rclone has ended: its words are in the log of the system, if it had any.";
-    return connectionError(error, { verb, key, storage }, { endpoint, certificate: endpoint });
+    return connectionError(error, action, { endpoint, certificate: endpoint });
   }
   const { status, message: text } = error;
-  const message = `cannot ${verb} ${key} in ${storage}: rclone says ${text === "" ? status : text}`;
+  const message = `${failedAction(action)}: rclone says ${text === "" ? status : text}`;
   if (/didn't find (section|backend)/.test(text)) {
     return new StorageError(message, { isRetryable: false, hint: SECTION_HINT, cause: error });
   }

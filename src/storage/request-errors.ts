@@ -5,10 +5,15 @@ import { isSystemError, systemErrorText } from "../io/system-error.ts";
 export interface RequestAction {
   /** "put", "complete the upload of". */
   readonly verb: string;
-  /** The object, or the prefix of a list. */
+  /** The object, or the prefix of a list; "" for the whole store. */
   readonly key: string;
   /** "s3://bucket". */
   readonly storage: string;
+}
+
+/** "cannot put a in s3://b"; the root of a store has no name: "cannot list s3://b". */
+export function failedAction({ verb, key, storage }: RequestAction): string {
+  return key === "" ? `cannot ${verb} ${storage}` : `cannot ${verb} ${key} in ${storage}`;
 }
 
 export interface ConnectionHints {
@@ -17,6 +22,10 @@ export interface ConnectionHints {
   /** For one whose certificate is not trusted. */
   readonly certificate: string;
 }
+
+const SILENT_HINT =
+  "The server ended the connection without an answer. If it goes on: an endpoint with http:// may " +
+  "have to be https://.";
 
 /** TLS says no: another attempt gets the same answer. */
 const TLS_CODES = /^(CERT_|ERR_TLS_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_SSL_)/;
@@ -43,7 +52,7 @@ const TLS_HINTS: readonly (readonly [RegExp, string])[] = [
  */
 export function connectionError(
   error: unknown,
-  { verb, key, storage }: RequestAction,
+  action: RequestAction,
   hints: ConnectionHints,
 ): unknown {
   if (error instanceof OperationError) return error;
@@ -51,13 +60,20 @@ export function connectionError(
   const isTls = TLS_CODES.test(code);
   if (!isTls && !isNetworkCode(error, code)) return error;
 
-  const what = `cannot ${verb} ${key} in ${storage}: ${systemErrorText(error)}`;
-  const hint = isTls ? tlsHint(`${code} ${systemErrorText(error)}`, hints) : hints.endpoint;
+  const what = `${failedAction(action)}: ${systemErrorText(error)}`;
+  const hint = isTls
+    ? tlsHint(`${code} ${systemErrorText(error)}`, hints)
+    : networkHint(code, error, hints);
   return new StorageError(what, {
     isRetryable: !isTls,
-    ...(isTls || code === "ENOTFOUND" || code === "ECONNREFUSED" ? { hint } : {}),
+    ...(hint === undefined ? {} : { hint }),
     cause: error,
   });
+}
+
+function networkHint(code: string, error: unknown, hints: ConnectionHints): string | undefined {
+  if (code === "ENOTFOUND" || code === "ECONNREFUSED") return hints.endpoint;
+  return systemErrorText(error) === "socket hang up" ? SILENT_HINT : undefined;
 }
 
 function tlsHint(reason: string, { certificate }: ConnectionHints): string {
@@ -67,7 +83,9 @@ function tlsHint(reason: string, { certificate }: ConnectionHints): string {
 /** A connection that failed or broke, in the words of either runtime. */
 function isNetworkCode(error: unknown, code: string): boolean {
   if (isSystemError(error)) return true;
-  return /^(E[A-Z]+|HPE_[A-Z_]+|ERR_(SOCKET|STREAM|HTTP|HTTP2)_[A-Z_]+|ABORT_ERR)$/.test(code);
+  return /^(E[A-Z]+|EAI_[A-Z]+|HPE_[A-Z_]+|ERR_(SOCKET|STREAM|HTTP|HTTP2)_[A-Z_]+|ABORT_ERR)$/.test(
+    code,
+  );
 }
 
 /**
@@ -149,8 +167,8 @@ export function httpFailure(error: unknown): HttpFailure | undefined {
 /** "cannot put a in s3://b: 503 ServerBusy: Try again later". */
 export function formatFailure(
   { status, code, message }: HttpFailure,
-  { verb, key, storage }: RequestAction,
+  action: RequestAction,
 ): string {
-  const what = `cannot ${verb} ${key} in ${storage}: ${`${status} ${code}`.trimEnd()}`;
+  const what = `${failedAction(action)}: ${`${status} ${code}`.trimEnd()}`;
   return message === "" ? what : `${what}: ${message.replace(/\.$/, "")}`;
 }

@@ -1,5 +1,5 @@
 import { StorageError } from "../errors.ts";
-import { connectionError } from "./request-errors.ts";
+import { connectionError, failedAction } from "./request-errors.ts";
 import type { ConnectionHints, RequestAction } from "./request-errors.ts";
 import type { RestOptions, RestResponse, RestSender } from "./rest-sender.ts";
 import { readText } from "./rest-sender.ts";
@@ -54,7 +54,7 @@ export abstract class RestTransport<Call extends RestCall> {
   /** For an answer that says yes but lacks what a yes has: something else than the store gave it. */
   unclear({ verb, key }: RestCall, missing: string): StorageError {
     return new StorageError(
-      `cannot ${verb} ${key} in ${this.name}: the answer says success without ${missing}`,
+      `${failedAction({ verb, key, storage: this.name })}: the answer says success without ${missing}`,
       { isRetryable: true },
     );
   }

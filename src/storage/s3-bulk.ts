@@ -7,6 +7,7 @@ import {
 import { ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import { compareKeys } from "./key.ts";
+import { failedAction } from "./request-errors.ts";
 import { isNotImplemented, isPassingFailure, isRefusal } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import type { CallOptions, ListOptions, ObjectInfo, ObjectKey } from "./storage.ts";
@@ -67,7 +68,7 @@ function isBehind(key: ObjectKey | undefined, start: ObjectKey | undefined): boo
 }
 
 function listsAgain(transport: S3Transport, prefix: string, last: ObjectKey): StorageError {
-  const what = `cannot list ${prefix} in ${transport.name}`;
+  const what = failedAction({ verb: "list", key: prefix, storage: transport.name });
   return new StorageError(`${what}: asked for what follows "${last}", it begins anew`, {
     isRetryable: false,
     hint: "The store lists in pages and gives no way to the next one: such lists can't be used.",

@@ -23,7 +23,7 @@ const DEFAULT_REGION = "us-east-1";
 /** A client of the SDK that never retries, never streams, and sends what the settings ask for. */
 export async function openS3Client(config: S3Config, options: S3ClientOptions): Promise<S3Client> {
   const { endpoint } = config;
-  const certificates = await readCertificates(config.caFile);
+  const certificates = await readCertificates(config.caFile, "S3_CA_CERT_FILE");
   const requestHandler = new HttpSender({
     timeoutMs: options.requestTimeoutMs,
     clock: options.clock,

@@ -5,7 +5,7 @@ import {
   StorageAccessError,
   StorageError,
 } from "../errors.ts";
-import { connectionError, parseRetryAfter } from "./request-errors.ts";
+import { connectionError, failedAction, parseRetryAfter } from "./request-errors.ts";
 import type { RequestAction } from "./request-errors.ts";
 
 /** What an error of the SDK tells, read without trusting its type. */
@@ -21,12 +21,17 @@ export interface S3Failure {
 const EXPIRED_HINT = "The credentials expired: renew the session token, or the role's session.";
 const KEY_HINT =
   "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile or role in use.";
+const NO_KEY_HINT =
+  "There are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (one " +
+  "that exists), or give this machine a role.";
 const RIGHTS_HINT =
   "The credentials are valid but may not do this here. Needed on the bucket: GetObject, PutObject, " +
   "DeleteObject, ListBucket, AbortMultipartUpload.";
 const REFUSED_HINT = "The store does not say why. Check the credentials, and what they may do.";
 const REGION_HINT = "The bucket is in another region or behind another endpoint: set AWS_REGION.";
 const ENDPOINT_HINT = "Check AWS_ENDPOINT: scheme, host, port, and that it speaks S3.";
+const BARE_400_HINT =
+  "The store does not say why. It may be a wrong AWS_REGION, or credentials that have expired.";
 const CLOCK_HINT = "The clock of this machine differs from the store's: run NTP.";
 const FULL_HINT = "The store has no room left: add some, or raise the bucket's quota.";
 const CONNECTION_HINTS = {
@@ -42,7 +47,7 @@ const ACCESS_HINTS: ReadonlyMap<string, string> = new Map([
   ["AccountProblem", RIGHTS_HINT],
   ["InvalidAccessKeyId", KEY_HINT],
   ["SignatureDoesNotMatch", KEY_HINT],
-  ["CredentialsProviderError", KEY_HINT],
+  ["CredentialsProviderError", NO_KEY_HINT],
   ["InvalidToken", EXPIRED_HINT],
   ["ExpiredToken", EXPIRED_HINT],
   ["ExpiredTokenException", EXPIRED_HINT],
@@ -76,6 +81,9 @@ const REGION_CODES: ReadonlySet<string> = new Set([
   "PermanentRedirect",
   "TemporaryRedirect",
 ]);
+
+/** The SDK's own for an answer without one, as those to HEAD are. */
+const BARE_CODES: ReadonlySet<string> = new Set(["400", "BadRequest", "Unknown", "UnknownError"]);
 
 /** Undefined for what did not come from a request: a bug. */
 export function readFailure(error: unknown): S3Failure | undefined {
@@ -169,17 +177,19 @@ export function isUnsatisfiableRange(error: unknown): boolean {
 }
 
 function failureHint({ code, status }: S3Failure, { storage }: RequestAction): string | undefined {
+  if (code === "InvalidBucketName") return `No bucket can have the name in ${storage}: correct it.`;
   if (code === "NoSuchBucket") return `Create the bucket of ${storage}, or correct its name.`;
   if (code === "RequestTimeTooSkewed") return CLOCK_HINT;
   if (status === 507 || /StorageFull|QuotaExceeded/.test(code)) return FULL_HINT;
   if (REGION_CODES.has(code) || (status !== undefined && status >= 300 && status < 400)) {
     return REGION_HINT;
   }
+  if (status === 400 && BARE_CODES.has(code)) return BARE_400_HINT;
   return status === 404 ? ENDPOINT_HINT : undefined;
 }
 
 function formatFailure({ code, status, text }: S3Failure, action: RequestAction): string {
-  const what = `cannot ${action.verb} ${action.key} in ${action.storage}`;
+  const what = failedAction(action);
   const answer = status === undefined ? code : `${status} ${code}`;
   const isTextTelling = text !== "" && text !== code && text !== "UnknownError";
   return isTextTelling ? `${what}: ${answer}: ${text.replace(/\.$/, "")}` : `${what}: ${answer}`;

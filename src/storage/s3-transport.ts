@@ -3,6 +3,7 @@ import { ObjectNotFoundError, StorageError, systemErrorCode } from "../errors.ts
 import { untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
+import { failedAction } from "./request-errors.ts";
 import type { RequestAction } from "./request-errors.ts";
 import { areKeysRefused, readFailure, s3Error } from "./s3-errors.ts";
 import type { CallOptions, ObjectKey } from "./storage.ts";
@@ -115,7 +116,7 @@ export class S3Transport {
   /** For an answer that says yes but lacks what a yes has: something else than S3 gave it. */
   unclear(verb: string, key: ObjectKey, missing: string): StorageError {
     return new StorageError(
-      `cannot ${verb} ${key} in ${this.name}: the answer says success without ${missing}`,
+      `${failedAction({ verb, key, storage: this.name })}: the answer says success without ${missing}`,
       { isRetryable: true },
     );
   }

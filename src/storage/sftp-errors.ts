@@ -71,7 +71,8 @@ export function connectionError(name: string, error: unknown, who = "walnut"): O
     });
   }
   const isAlgorithm = /no matching/i.test(text);
-  const isUnreachable = isSystemError(error) && /ECONNREFUSED|ENOTFOUND/.test(text);
+  const isUnreachable =
+    /before handshake/.test(text) || (isSystemError(error) && /ECONNREFUSED|ENOTFOUND/.test(text));
   const hint = isAlgorithm ? ALGORITHM_HINT : NETWORK_HINT;
   return new StorageError(`no connection to ${name}: ${lowerCase(text)}`, {
     isRetryable: !isAlgorithm,

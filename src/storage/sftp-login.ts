@@ -143,11 +143,14 @@ function otherMethods({ username, agentSocket, password }: SftpConfig): AnyAuthM
   return methods;
 }
 
+const KEY_HINT =
+  "SSH_PRIVATE_KEY_PATH takes a private key (the file without .pub) in the format of OpenSSH or PEM.";
+
 async function readKey(path: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (error) {
-    throw localFileError("read the private key", path, error);
+    throw localFileError("read the private key", path, error, "Correct SSH_PRIVATE_KEY_PATH.");
   }
 }
 
@@ -173,7 +176,7 @@ function unusableKey(path: string, error: Error, { passphrase }: SftpConfig): Co
   const message = error.message.replace(/^[A-Z]/, (letter) => letter.toLowerCase());
   return new ConfigError(`the private key ${path} can't be used: ${message}`, {
     cause: error,
-    ...(isEncrypted ? { hint } : {}),
+    hint: isEncrypted ? hint : KEY_HINT,
   });
 }
 

@@ -106,7 +106,8 @@ export class SwiftAuth {
       return answer;
     } catch (error) {
       options.signal.throwIfAborted();
-      throw connectionError(error, { verb: "log in at", key: login.url, storage }, HINTS);
+      const verb = `log in at ${login.url} for`;
+      throw connectionError(error, { verb, key: "", storage }, HINTS);
     }
   }
 

@@ -49,7 +49,7 @@ export async function openSwiftStorage(
   options: SwiftOptions,
 ): Promise<Storage> {
   const { container, caFile } = config;
-  const certificates = await readCertificates(caFile);
+  const certificates = await readCertificates(caFile, "OS_CACERT");
   const { requestTimeoutMs, clock, proxy, traffic } = options;
   const sender = new RestSender({ requestTimeoutMs, clock, proxy, traffic, certificates });
   const name = `swift://${container}`;

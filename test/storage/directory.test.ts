@@ -38,12 +38,16 @@ const leftover = "a.zst.tmp.20261121T064500Z-0123456789abcdef";
 test("a root that is missing or no directory is an error for every call, and is never made", async () => {
   const file = join(scratch, "a file");
   await writeFile(file, "x");
-  for (const root of [join(scratch, "missing"), file]) {
+  const rows = [
+    [join(scratch, "missing"), "does not exist", /Create it once by hand, or mount it/],
+    [file, "is no directory", /^Name the directory/],
+  ] as const;
+  for (const [root, what, hint] of rows) {
     const storage = new DirectoryStorage(root, systemClock);
     const expected = {
       name: "StorageError",
-      message: `storage directory ${root} does not exist`,
-      hint: /Create it once by hand, or mount it/,
+      message: `storage directory ${root} ${what}`,
+      hint,
       isRetryable: false,
     };
     await assert.rejects(storage.requireRoot(), expected);

@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { OperationError } from "../../src/errors.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import type { RetryPolicy } from "../../src/io/retry.ts";
 import type { GcsConfig } from "../../src/storage/gcs-config.ts";
@@ -232,4 +233,71 @@ test("a metadata service that never answers ends in time", async () => {
   await assert.rejects(storage.stat("a", { signal }), { name: "StorageError", isRetryable: false });
   for (const socket of sockets) socket.destroy();
   silent.close();
+});
+
+const { privateKey } = generateKeyPairSync("rsa", {
+  modulusLength: 2048,
+  privateKeyEncoding: { type: "pkcs8", format: "pem" },
+  publicKeyEncoding: { type: "spki", format: "pem" },
+});
+const account = { type: "service_account", client_email: "a@b", private_key: privateKey };
+
+/** Of credentials that are of no use: the file's text (undefined: no file), and what is said. */
+const useless = [
+  {
+    what: "no file",
+    text: undefined,
+    message: /^cannot read the credentials in .*\.json: no such file or directory \(ENOENT\)$/,
+    hint: /^Correct GOOGLE_APPLICATION_CREDENTIALS; or unset it/,
+  },
+  {
+    what: "no JSON",
+    text: "key",
+    message: /\.json holds no credentials of Google's$/,
+    hint: /download a service account's key again/,
+  },
+  {
+    what: "a damaged key",
+    text: JSON.stringify({ ...account, private_key: "garbage" }),
+    message: /^the private key in .*\.json is damaged$/,
+    hint: /^Download the key again/,
+  },
+  {
+    what: "a giver of tokens that is not reached",
+    text: JSON.stringify({ ...account, token_uri: "http://127.0.0.1:1/token" }),
+    message: /^cannot get a token from http:\/\/127\.0\.0\.1:1: nothing listens there \(.*ECONNREF/,
+    hint: /^This machine must reach 127\.0\.0\.1:1 for its tokens/,
+  },
+];
+
+for (const { what, text: content, message, hint } of useless) {
+  test(`useless credentials: ${what}`, async () => {
+    const credentialsFile = join(directory, `${what}.json`);
+    if (content !== undefined) await writeFile(credentialsFile, content);
+    await using bucket = await GcsEmulation.start();
+    const config = gcsConfig(bucket, { isAnonymous: false, credentialsFile });
+    const once: RetryPolicy = { ...policy, attempts: 1 };
+    const options = { signal, requestTimeoutMs: 20_000, uploadConcurrency: 2, retryPolicy: once };
+    await using storage = await openStorage(config, options);
+    await assert.rejects(storage.stat("a", { signal }), (error) => {
+      assert.ok(error instanceof OperationError);
+      assert.match(error.message, message);
+      assert.match(error.hint ?? "", hint);
+      return true;
+    });
+  });
+}
+
+test("a machine without an account is told to name credentials", async () => {
+  await using server = await TokenServer.start(() => ({ status: 403, body: {} }));
+  await using bucket = await GcsEmulation.start();
+  const metadataHost = new URL(server.origin).host;
+  const config = gcsConfig(bucket, { isAnonymous: false, metadataHost });
+  const options = { signal, requestTimeoutMs: 20_000, uploadConcurrency: 2, retryPolicy: policy };
+  await using storage = await openStorage(config, options);
+  await assert.rejects(storage.stat("a", { signal }), {
+    name: "StorageAccessError",
+    message: `cannot get a token from ${server.origin}: 403`,
+    hint: /^There is no credentials file, and this machine has no service account/,
+  });
 });

@@ -101,6 +101,20 @@ const rows: readonly Row[] = [
     message: /InvalidToken/,
     hint: /credentials expired/,
   },
+  {
+    answer: s3(400, "InvalidBucketName"),
+    name: "StorageError",
+    message: /400 InvalidBucketName/,
+    hint: /^No bucket can have the name in s3:\/\/[\d.:]+\/emulated/,
+    isRetryable: false,
+  },
+  {
+    answer: { status: 400 },
+    name: "StorageError",
+    message: /^cannot get a in s3:\/\/[\d.:]+\/emulated: 400/,
+    hint: /AWS_REGION/,
+    isRetryable: false,
+  },
   { answer: { status: 401 }, name: "StorageAccessError", message: /401/, hint: /does not say why/ },
   { answer: { status: 403 }, name: "StorageAccessError", message: /403/, hint: /does not say why/ },
   {
