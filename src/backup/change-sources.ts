@@ -1,6 +1,6 @@
 import { readArchivedChanges } from "../archive/change-source.ts";
 import type { Session } from "../connection/session.ts";
-import { readWalSummaries } from "../connection/wal-summaries.ts";
+import { readWalSummaries, type SummariesAhead } from "../connection/wal-summaries.ts";
 import { RefusedError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
@@ -27,6 +27,8 @@ export interface FindChangesOptions {
   readonly notesDirectory?: string | undefined;
   /** Which ways may be used; all unless told. */
   readonly ways?: readonly ChangeWay[] | undefined;
+  /** From the same start; read before the backup had begun. */
+  readonly summariesAhead?: SummariesAhead | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly signal: AbortSignal;
@@ -78,7 +80,9 @@ async function ask(
 ): Promise<ChangeAnswer> {
   const { storage, walSegmentBytes: segmentBytes } = options;
   if (way === "summaries") {
-    return await readWalSummaries(session, range, { ...options, timeoutMs: SUMMARY_TIMEOUT_MS });
+    const { summariesAhead: ahead } = options;
+    const limits = { ahead, timeoutMs: SUMMARY_TIMEOUT_MS };
+    return await readWalSummaries(session, range, { ...options, ...limits });
   }
   const limits = { segmentBytes, segmentsToReadMax: SEGMENTS_READ_MAX };
   return await readArchivedChanges(storage, range, { ...options, ...limits });

@@ -200,7 +200,7 @@ export class PartPacker {
       const target = this.#chunk.subarray(this.#filled, this.#filled + count * PAGE_BYTES);
       if (target.length <= SMALL_BYTES) file.readSync(target, start * PAGE_BYTES);
       else await file.read(target, start * PAGE_BYTES);
-      await verification?.check(target, start, { signal });
+      if (verification !== undefined) await verification.check(target, start, { signal });
       hasher.update(target);
       this.#filled += target.length;
     }

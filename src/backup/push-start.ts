@@ -1,6 +1,9 @@
 import { type BackupStart, startBackup, writeWalMessage } from "../connection/backup-session.ts";
+import { connectPostgres } from "../connection/connect.ts";
 import type { ServerFacts } from "../connection/server-facts.ts";
 import type { Session } from "../connection/session.ts";
+import { readSummariesAhead, type SummariesAhead } from "../connection/wal-summaries.ts";
+import { OperationError } from "../errors.ts";
 import { BackgroundJob } from "../io/background-job.ts";
 import { both } from "../io/ordered.ts";
 import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
@@ -37,6 +40,8 @@ export interface Begun {
   readonly base: LoadedBase | undefined;
   /** A backup whose parts may be copied. */
   readonly copySource: LoadedBase | undefined;
+  /** What the server's summaries told while it made its checkpoint. */
+  readonly summariesAhead: SummariesAhead | undefined;
   /** A backup that this one resumes, and has the name of. */
   readonly interrupted: Interrupted | undefined;
   readonly start: BackupStart;
@@ -46,6 +51,9 @@ export interface Begun {
  * A small backup is read by then: the processor is free for it while the last segment is awaited.
  */
 const READ_BACK_DELAY_MS = 500;
+
+/** The release in which servers began to summarize their WAL. */
+const SUMMARIES_SINCE = 17;
 
 type Bases = Pick<Begun, "base" | "copySource">;
 
@@ -109,7 +117,11 @@ export async function startBesideBase(
   const named = settings.increments.from === undefined ? undefined : await load(world);
   const [start, bases] = await both(
     (options) => startOf(session, place, settings, { ...world, ...options }),
-    async (options) => named ?? (await load(options)),
+    async (options) => {
+      const found = named ?? (await load(options));
+      const summariesAhead = await lookAhead(found, place, settings, { ...world, ...options });
+      return { ...found, summariesAhead };
+    },
     world,
   );
   const what = { segment: start.segment, isFull: bases.base === undefined };
@@ -123,6 +135,30 @@ export async function startBesideBase(
     storage: world.storage.name,
   });
   return { name, start, interrupted, ...bases };
+}
+
+/**
+ * The summaries that there are already, in a session of their own: the backup's waits for the
+ * checkpoint. Undefined where they can't be read; why not shows when they are asked for again.
+ */
+async function lookAhead(
+  { base, copySource }: Bases,
+  { facts }: Place,
+  { connection, increments }: PushSettings,
+  { signal }: PushWorld,
+): Promise<SummariesAhead | undefined> {
+  const from = base ?? copySource;
+  const isWanted = increments.ways?.includes("summaries") ?? true;
+  if (from === undefined || !isWanted || facts.majorVersion < SUMMARIES_SINCE) return undefined;
+  try {
+    await using session = await connectPostgres(connection, { signal });
+    const { startLsn } = from.choice;
+    return await readSummariesAhead(session, { startLsn, history: from.history }, { signal });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof OperationError) return undefined;
+    throw error;
+  }
 }
 
 /** Of what belongs into the backup; `onNotice` is told what will not come back as it is. */

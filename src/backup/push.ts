@@ -120,13 +120,17 @@ async function copyCluster(
     await collectDatabaseNames(documents, { ...settings, log: world.log, ...options });
   }, world);
   const verifier = await makeVerifier(running, settings, world);
-  const { base, copySource, start, facts, archive } = running;
+  const { base, copySource, summariesAhead, start, facts, archive } = running;
   const parts = { base, copySource, documents, verifier, startLsn: start.startLsn };
-  const { codecJobs, increments, notesDirectory } = settings;
+  const {
+    codecJobs,
+    increments: { ways },
+    notesDirectory,
+  } = settings;
   const walDirectory = join(running.dataDirectory, "pg_wal");
   const places = { walDirectory, notesDirectory };
   const { signal } = world;
-  const sources = { ...archive, ...facts, ...places, codecJobs, ways: increments.ways, signal };
+  const sources = { ...archive, ...facts, ...places, codecJobs, ways, summariesAhead, signal };
   const found = await prepareReading(session, parts, sources);
   const reading = catchUpReading(found, settings.catchUpFrom);
   await untilAborted(running.proof.arrived, signal);

@@ -7,14 +7,26 @@ import {
   timelineRanges,
   type WalRange,
 } from "../postgres/changed-blocks.ts";
-import { formatLsn, type Lsn, parseLsn } from "../postgres/lsn.ts";
+import { formatLsn, type Lsn, lsn, parseLsn } from "../postgres/lsn.ts";
 import { integerColumn, type Row, type Session, textColumn } from "./session.ts";
 
 export interface SummaryOptions {
   readonly clock: Clock;
   /** How long the server may take to summarize up to the range's end. */
   readonly timeoutMs: number;
+  /** What was read before the range's end was known. */
+  readonly ahead?: SummariesAhead | undefined;
   readonly signal: AbortSignal;
+}
+
+/**
+ * Summaries that were read before the end of the range was known. They may tell of more than the
+ * range; that all of the range is summarized has still to be seen.
+ */
+export interface SummariesAhead {
+  readonly changes: ChangedBlocks;
+  /** Those that are in `changes` to their end. */
+  readonly names: ReadonlySet<string>;
 }
 
 /** The functions came with 17. */
@@ -25,6 +37,9 @@ const MAX_POLL_MS = 500;
 const FETCH_COUNT = 100;
 /** So that a row has 600 KiB at most. */
 const CHUNK_BLOCKS = 65_536;
+
+/** Behind all WAL. */
+const LAST_LSN = lsn(0xffff_ffff_ffff_ffffn);
 
 interface Summary {
   readonly timeline: number;
@@ -46,7 +61,7 @@ export async function readWalSummaries(
   options: SummaryOptions,
 ): Promise<ChangeAnswer> {
   try {
-    const changes = new ChangedBlocks();
+    const changes = options.ahead?.changes ?? new ChangedBlocks();
     const reason =
       (await whyUnusable(session, range, options)) ??
       (await collect(session, range, changes, options));
@@ -57,6 +72,30 @@ export async function readWalSummaries(
     if (!(error instanceof DatabaseError) || session.lost.aborted) throw error;
     return { kind: "hole", source: "wal-summaries", reason: error.message };
   }
+}
+
+/**
+ * Reads the summaries that there are now from `startLsn` on, so that few are left to be read when
+ * the end of the range is known. Proves nothing; rejects where summaries can't be read.
+ */
+export async function readSummariesAhead(
+  session: Session,
+  { startLsn, history }: Omit<WalRange, "endLsn">,
+  { signal }: Pick<SummaryOptions, "signal">,
+): Promise<SummariesAhead> {
+  const changes = new ChangedBlocks();
+  const names = new Set<string>();
+  for (const part of timelineRanges({ startLsn, endLsn: LAST_LSN, history })) {
+    for (const summary of await listSummaries(session, part, signal)) {
+      await addSummary(session, summary, changes, signal);
+      names.add(nameOf(summary));
+    }
+  }
+  return { changes, names };
+}
+
+function nameOf({ timeline, startLsn, endLsn }: Summary): string {
+  return `${timeline} ${startLsn} ${endLsn}`;
 }
 
 async function whyUnusable(
@@ -104,13 +143,16 @@ async function collect(
   session: Session,
   range: WalRange,
   changes: ChangedBlocks,
-  { signal }: SummaryOptions,
+  { ahead, signal }: SummaryOptions,
 ): Promise<string | undefined> {
   for (const part of timelineRanges(range)) {
     const summaries = await listSummaries(session, part, signal);
     const reason = whyIncomplete(summaries, part);
     if (reason !== undefined) return reason;
-    for (const summary of summaries) await addSummary(session, summary, changes, signal);
+    for (const summary of summaries) {
+      if (ahead?.names.has(nameOf(summary)) === true) continue;
+      await addSummary(session, summary, changes, signal);
+    }
   }
   return undefined;
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { readArchivedChanges } from "../../src/archive/change-source.ts";
 import { connectPostgres } from "../../src/connection/connect.ts";
-import { readWalSummaries } from "../../src/connection/wal-summaries.ts";
+import { readSummariesAhead, readWalSummaries } from "../../src/connection/wal-summaries.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import {
   type ChangeAnswer,
@@ -134,6 +134,31 @@ const SUMMARY_HOLES: readonly {
     reason: /^summarize_wal is off$/,
   },
 ];
+
+test("summaries that were read ahead are taken with those that came later, and prove nothing", async () => {
+  const { cluster, range } = await summarized();
+  await using session = await connectPostgres(
+    { ...connection(cluster), applicationName: "walnut-test" },
+    { signal },
+  );
+  const options = { clock: systemClock, timeoutMs: 60_000, signal };
+  changesOf(await readWalSummaries(session, range, options));
+  const ahead = await readSummariesAhead(session, range, { signal });
+  assert.ok(ahead.names.size > 0);
+
+  await cluster.query("CREATE TABLE later (id int)");
+  const later = await summarized();
+  const whole = { ...later.range, startLsn: range.startLsn };
+  const plain = changesOf(await readWalSummaries(session, whole, options));
+  const early = describe(ahead.changes);
+  const taken = changesOf(await readWalSummaries(session, whole, { ...options, ahead }));
+  assert.deepEqual(describe(taken), describe(plain));
+  assert.notDeepEqual(early, describe(plain), "nothing came later");
+
+  const before = { ...whole, startLsn: lsn(40n) };
+  const answer = await readWalSummaries(session, before, { ...options, ahead });
+  assert.equal(answer.kind, "hole");
+});
 
 for (const { name, change, prepare = [], user, timeoutMs, reason } of SUMMARY_HOLES) {
   test(`the server's summaries are not believed where ${name}`, async () => {
