@@ -22,6 +22,8 @@ export interface BenchClusterOptions {
   readonly scale: number;
   /** The cluster is made in a folder of its own in there. */
   readonly base?: string | undefined;
+  /** In there it is kept for the next run instead, stopped, and found again; one a release. */
+  readonly keep?: string | undefined;
   /** Folder of initdb, pg_ctl and postgres; of 15 unless told. */
   readonly serverPrograms?: string;
   /** More lines for postgresql.conf. */
@@ -70,17 +72,28 @@ function configLines({
   ];
 }
 
-export function startBenchCluster({
-  scale,
-  base = tmpdir(),
-  serverPrograms = BIN,
-  settings = [],
-}: BenchClusterOptions): BenchCluster {
+/** What is left of a kept cluster when it is put away: its data, and nothing of those measured. */
+function putAway(home: string): void {
+  for (const name of readdirSync(home)) {
+    if (name !== "data") rmSync(join(home, name), { recursive: true, force: true });
+  }
+}
+
+function makeHome({ base = tmpdir(), keep, serverPrograms = BIN }: BenchClusterOptions): string {
+  if (keep === undefined) return mkdtempSync(join(base, "walnut-bench-"));
+  const home = join(keep, `walnut-bench${serverPrograms.replaceAll(/[^0-9a-z]+/gi, "-")}`);
+  mkdirSync(home, { recursive: true });
+  return home;
+}
+
+export function startBenchCluster(options: BenchClusterOptions): BenchCluster {
+  const { scale, keep, serverPrograms = BIN, settings = [] } = options;
   const user = "postgres";
-  const home = mkdtempSync(join(base, "walnut-bench-"));
+  const home = makeHome(options);
   const dataDirectory = join(home, "data");
+  const isKept = existsSync(join(dataDirectory, "PG_VERSION"));
   const segmentDirectory = join(home, "segments");
-  mkdirSync(segmentDirectory);
+  mkdirSync(segmentDirectory, { recursive: true });
   chmodSync(home, 0o755);
   if (isRoot()) execFileSync("chown", ["-R", `${user}:${user}`, home]);
 
@@ -96,15 +109,28 @@ export function startBenchCluster({
   const sql = (text: string) =>
     run("psql", "-X", "-q", "-h", home, "-p", PORT, "-U", user, "-d", "postgres", "-c", text);
 
-  run("initdb", "-D", dataDirectory, "-U", user, "-A", "trust", "-k", "--locale=C", "-E", "UTF8");
+  const make = (): void => {
+    run("initdb", "-D", dataDirectory, "-U", user, "-A", "trust", "-k", "--locale=C", "-E", "UTF8");
+    const config = configLines({ home, archiveCommand, settings });
+    appendFileSync(join(dataDirectory, "postgresql.conf"), config.join("\n"));
+  };
+  const fill = (): void => {
+    const target = ["-h", home, "-p", PORT, "-U", user, "postgres"];
+    run("pgbench", "-i", "-q", "-s", String(scale), "-F", FILL_FACTOR, ...target);
+    run("pgbench", "-T", "20", "-c", "4", ...target);
+    sql("checkpoint");
+  };
+  const setArchiveCommand = (command: string): void => {
+    sql(`alter system set archive_command = '${command.replaceAll("'", "''")}'`);
+    sql("select pg_reload_conf()");
+  };
   const archiveCommand = `cp %p ${segmentDirectory}/%f`;
-  const config = configLines({ home, archiveCommand, settings });
-  appendFileSync(join(dataDirectory, "postgresql.conf"), config.join("\n"));
+  if (!isKept) make();
   run("pg_ctl", "-D", dataDirectory, "-l", join(home, "server.log"), "-w", "start");
-  const target = ["-h", home, "-p", PORT, "-U", user, "postgres"];
-  run("pgbench", "-i", "-q", "-s", String(scale), "-F", FILL_FACTOR, ...target);
-  run("pgbench", "-T", "20", "-c", "4", ...target);
-  sql("checkpoint");
+  // Nobody keeps the segments of its making, which are as many bytes again.
+  if (keep !== undefined) setArchiveCommand("/bin/true");
+  if (!isKept) fill();
+  if (keep !== undefined) setArchiveCommand(archiveCommand);
 
   return {
     home,
@@ -113,10 +139,7 @@ export function startBenchCluster({
     user,
     segmentDirectory,
     sql,
-    setArchiveCommand(command) {
-      sql(`alter system set archive_command = '${command.replaceAll("'", "''")}'`);
-      sql("select pg_reload_conf()");
-    },
+    setArchiveCommand,
     waitForArchiver() {
       const status = join(dataDirectory, "pg_wal", "archive_status");
       while (readdirSync(status).some((name) => name.endsWith(".ready"))) {
@@ -128,8 +151,11 @@ export function startBenchCluster({
         .filter((name) => /^[0-9A-F]{24}$/.test(name))
         .toSorted(),
     [Symbol.dispose]() {
-      run("pg_ctl", "-D", dataDirectory, "-m", "immediate", "-w", "stop");
-      rmSync(home, { recursive: true, force: true });
+      if (keep !== undefined) setArchiveCommand("/bin/true");
+      const mode = keep === undefined ? "immediate" : "fast";
+      run("pg_ctl", "-D", dataDirectory, "-m", mode, "-t", "120", "-w", "stop");
+      if (keep === undefined) rmSync(home, { recursive: true, force: true });
+      else putAway(home);
     },
   };
 }

@@ -6,6 +6,7 @@
  *     [--scale 150] [--rounds 5] [--segments 200] [--minutes 10] [--files 1000000]
  *     [--mebibytes 4096] [--stores s3,gcs,azure,sftp,swift,rclone] [--directory /tmp]; of replay
  *     the stores are directory and s3
+ *     [--keep /tmp/clusters]: the cluster stays there for the next run, of whatever scale it is
  *     [--binary dist/walnut] [--write]
  *
  * `--write` puts the tables into docs/performance.md, in the place of those of the same name.
@@ -42,6 +43,7 @@ const { values } = parseArgs({
     mebibytes: { type: "string", default: "4096" },
     stores: { type: "string" },
     directory: { type: "string" },
+    keep: { type: "string" },
     binary: { type: "string" },
     write: { type: "boolean", default: false },
   },
@@ -64,7 +66,7 @@ if (wanted.has("stores")) {
 }
 const onCluster = ["wal", "backup", "changes", "chain", "files"];
 onCluster.push("drain", "replay", "hit", "sustained");
-const size = { scale: Number(values.scale), base: values.directory };
+const size = { scale: Number(values.scale), base: values.directory, keep: values.keep };
 if (onCluster.some((name) => wanted.has(name))) {
   using cluster = startBenchCluster(size);
   if (wanted.has("wal")) tables.push(...(await walTables(cluster, binary, rounds * 4)));
@@ -97,7 +99,7 @@ if (onCluster.some((name) => wanted.has(name))) {
 if (wanted.has("summaries")) tables.push(await summaryTable(size, binary, rounds));
 
 const words = process.argv.slice(2).join(" ");
-const command = `npm run bench -- ${words.replaceAll(/ --(write|(binary|directory) \S+)/g, "")}`;
+const command = `npm run bench -- ${words.replaceAll(/ --(write|(binary|directory|keep) \S+)/g, "")}`;
 const source = `Made by \`${command}\` on ${availableParallelism()} cores.`;
 const sections = tables.map((table) => `${table.trimEnd()}\n\n${source}\n`);
 console.log(sections.join("\n"));
