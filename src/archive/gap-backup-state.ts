@@ -15,7 +15,7 @@ export interface GapBackupState {
   /** Why nothing is begun now. */
   readonly waitingFor?: string | undefined;
   /** The command that runs, as `describeProcess` names it. */
-  readonly running?: string | undefined;
+  readonly commandProcess?: string | undefined;
   /** Gaps for which the command has been run. */
   readonly asked: readonly string[];
 }
@@ -86,7 +86,7 @@ function parseState(text: string): GapBackupState {
     notBeforeMs: count("notBeforeMs"),
     lastError: words("lastError"),
     waitingFor: words("waitingFor"),
-    running: words("running"),
+    commandProcess: words("commandProcess"),
     asked: Array.isArray(asked) ? asked.filter((one) => typeof one === "string") : [],
   };
 }

@@ -121,8 +121,8 @@ class GapBackup {
 
   async #localObstacle(): Promise<string | undefined> {
     const { queue, spool, dropAboveBytes, clock } = this.#options;
-    const { running, notBeforeMs } = this.#state;
-    if (running !== undefined && isProcessAlive(running)) return "the command to end";
+    const { commandProcess, notBeforeMs } = this.#state;
+    if (commandProcess !== undefined && isProcessAlive(commandProcess)) return "the command to end";
     if ((await listLocalGaps(spool.gaps)).length > 0) return "the store to take WAL again";
     const control = await readLocalControl(queue.dataDirectory);
     if (isRecovering(queue) || control?.state !== "in production") {
@@ -152,21 +152,21 @@ class GapBackup {
     const attempts = this.#state.attempts + 1;
     const pauseMs = Math.min(FIRST_RETRY_MS * 2 ** (attempts - 1), LONGEST_RETRY_MS);
     const notBeforeMs = clock.now() + pauseMs;
-    await this.#note({ attempts, notBeforeMs, waitingFor: undefined, running: undefined });
+    await this.#note({ attempts, notBeforeMs, waitingFor: undefined, commandProcess: undefined });
     log.warning("WAL was given up: a full backup is begun, without which nothing gets past it", {
       first: gaps[0],
       count: gaps.length,
       attempt: attempts,
     });
     try {
-      await takeBackup(async (running) => await this.#note({ running }));
+      await takeBackup(async (commandProcess) => await this.#note({ commandProcess }));
       const asked = [...new Set([...this.#state.asked, ...gaps])];
-      await this.#note({ asked, notBeforeMs: 0, lastError: undefined, running: undefined });
+      await this.#note({ asked, notBeforeMs: 0, lastError: undefined, commandProcess: undefined });
     } catch (error) {
       signal.throwIfAborted();
       // It may have run for longer than the pause.
       const again = { notBeforeMs: Math.max(notBeforeMs, clock.now() + FIRST_RETRY_MS) };
-      await this.#note({ ...again, lastError: reasonOf(error), running: undefined });
+      await this.#note({ ...again, lastError: reasonOf(error), commandProcess: undefined });
       log.error("the backup that a gap asks for failed; it is tried again", {
         reason: reasonOf(error),
         hint: error instanceof OperationError ? error.hint : undefined,

@@ -247,8 +247,8 @@ test("a command that was understood is not run again, and one that runs on is wa
 
   const later = await openWorldAgain();
   const child = spawn("cat", { stdio: ["pipe", "ignore", "ignore"] });
-  const running = describeProcess(String(child.pid));
-  const state: GapBackupState = { attempts: 1, notBeforeMs: 0, asked: [], running };
+  const commandProcess = describeProcess(String(child.pid));
+  const state: GapBackupState = { attempts: 1, notBeforeMs: 0, asked: [], commandProcess };
   await writeGapBackupState(later.spool, state, { signal });
   later.onSleep = async (count) => {
     if (count !== 20) return;
