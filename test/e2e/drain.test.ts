@@ -137,32 +137,3 @@ test("without push ahead there is no drainer", async () => {
   await assertNothingLost(draining);
   assert.ok(!existsSync(join(`${cluster.dataDirectory}.walnut`, "drain.log")));
 });
-
-test("a store that is away does not fill the disk under the policy drop", async () => {
-  const draining = await startWithBacklog(12, {
-    WALNUT_ARCHIVE_QUEUE_POLICY: "drop",
-    WALNUT_ARCHIVE_QUEUE_MAX: "8MiB",
-    WALNUT_WAL_TIMEOUT: "2s",
-  });
-  const { cluster, repository, walnut, walDirectory } = draining;
-  await using _cleanUp = cluster;
-  const gaps = join(`${cluster.dataDirectory}.walnut`, "gaps");
-  const away = `${repository}-away`;
-  await rename(repository, away);
-  await cluster.configure({ archive_command: await setupLine(draining) });
-  await cluster.waitForLog(/WAL SEGMENT GIVEN UP/, { timeoutMs: 60_000 });
-  const given = (await readdir(gaps)).map((name) => name.slice(0, 24));
-  assert.ok(given.length > 0);
-  // The rest stays within the limit and is not given up.
-  await until("enough is given up", async () => (await readyNames(walDirectory)).length <= 8);
-  await cluster.configure({ archive_command: "false" });
-  await rename(away, repository);
-  const ready = (await readyNames(walDirectory)).toSorted();
-  assert.ok(ready.length >= 7, `${ready.length} are left`);
-  await walnut.mustRun("wal-push", join(walDirectory, ready[0] ?? ""));
-  // It may have been archived ahead already: then the drainer copies the records.
-  await until("the gaps are recorded", async () => (await readdir(gaps)).length === 0);
-  const recorded = await readdir(join(repository, "walnut_005", "gaps"));
-  assert.ok(recorded.includes(`${given[0]}.json`), String(recorded));
-  await stopAll(cluster);
-});

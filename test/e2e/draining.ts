@@ -120,10 +120,21 @@ export async function assertNothingLost(
 
 /** Ids of the drainers of this cluster. */
 function drainerPids(cluster: Cluster): number[] {
-  const { stdout } = spawnSync("pgrep", ["-f", `wal-drain ${cluster.dataDirectory}`], {
-    encoding: "utf8",
-  });
+  return pidsOf(`wal-drain ${cluster.dataDirectory}`);
+}
+
+/** Ids of the processes with this in their command line. */
+export function pidsOf(pattern: string): number[] {
+  const { stdout } = spawnSync("pgrep", ["-f", pattern], { encoding: "utf8" });
   return stdout.trim().split("\n").filter(Boolean).map(Number);
+}
+
+/** Nothing is archived from now on, and nothing is left that would. */
+export async function stopArchiving({ cluster }: Draining): Promise<void> {
+  await cluster.configure({ archive_command: "false" });
+  await until("nothing is pushed", () => pidsOf(`${cluster.directory}.*wal-push`).length === 0);
+  for (const pid of drainerPids(cluster)) process.kill(pid, "SIGKILL");
+  await until("the drainer is dead", () => drainerPids(cluster).length === 0);
 }
 
 /** Kills what runs for the archiver: all drainers, or all pushes. */
