@@ -3,6 +3,7 @@ import { type SegmentSet, segmentSets } from "../catalogue/segment-set.ts";
 import { firstSegment } from "../catalogue/wal-line.ts";
 import { RefusedError } from "../errors.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
+import { surveyAfter } from "./after-plan.ts";
 import type { RetentionPlan } from "./plan.ts";
 import { isFull, isSound } from "./policy.ts";
 import type { Survey } from "./survey.ts";
@@ -32,16 +33,6 @@ export function checkPlan(plan: RetentionPlan, minimumFulls = 0): void {
     `the plan is refused: ${violations.slice(0, MAX_SHOWN).join("; ")}${more}`,
     { hint: "Nothing was removed. This is a fault of walnut's planning: please report it." },
   );
-}
-
-/** As a listing would show the repository when the plan is carried out. */
-function surveyAfter({ survey, backups, wal }: RetentionPlan): Survey {
-  const kept = backups.filter(({ isKept }) => isKept).map(({ backup }) => backup);
-  return {
-    ...survey,
-    byName: new Map(kept.map((backup) => [backup.name, backup])),
-    sets: segmentSets(survey.catalogue.wal, survey.segmentBytes, (row) => wal.isKept(row)),
-  };
 }
 
 function brokenBackups({ survey, backups }: RetentionPlan, after: Survey): readonly string[] {

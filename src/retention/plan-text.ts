@@ -1,6 +1,7 @@
 import { formatJson } from "../layout/json.ts";
 import { jsonObject, type JsonObject } from "../layout/json-value.ts";
 import { formatTimeUtc } from "../layout/time.ts";
+import { recoveryStart } from "./after-plan.ts";
 import type { RetentionPlan } from "./plan.ts";
 
 /** Objects of WAL in a row, in the order of their keys, with which the same happens. */
@@ -42,7 +43,10 @@ export function* walRuns({ survey, wal }: RetentionPlan): Generator<WalRun> {
   }
 }
 
-/** A line for each backup, each folder without sentinel, and each run of WAL. */
+/**
+ * A line for each backup, each folder without sentinel, and each run of WAL; the last one says
+ * since when every time can be restored to.
+ */
 export function formatPlanTable(plan: RetentionPlan): string {
   const lines: string[] = [];
   for (const { backup, isKept, reasons } of plan.backups) {
@@ -58,7 +62,18 @@ export function formatPlanTable(plan: RetentionPlan): string {
     lines.push(`${verb(reason !== undefined)} wal    ${first}..${last} (${size}) ${why(reasons)}`);
   }
   for (const key of plan.removedKeys) lines.push(`remove object ${key} - ${why([])}`);
+  lines.push(recoveryLine(plan));
   return lines.map((line) => `${line.trimEnd()}\n`).join("");
+}
+
+function recoveryLine(plan: RetentionPlan): string {
+  const start = recoveryStart(plan);
+  if (start === undefined) {
+    return "after this no backup leads to the end of the archive: each can be restored to its own end";
+  }
+  const { name, finishTimeNs } = start;
+  const time = finishTimeNs === undefined ? "" : ` (${formatTimeUtc(finishTimeNs)})`;
+  return `after this every time since the end of ${name}${time} can be restored to`;
 }
 
 function verb(isKept: boolean): string {
@@ -87,12 +102,23 @@ export function formatPlanJson(plan?: RetentionPlan): string {
               ["backup", promise.backup],
             ]),
       ],
+      ["recovery", plan === undefined ? null : recoveryJson(plan)],
       ["backups", plan?.backups.map(toBackupJson) ?? []],
       ["unfinished", plan?.unfinished.map(toUnfinishedJson) ?? []],
       ["wal", plan === undefined ? [] : [...walRuns(plan)].map(toRunJson)],
       ["objects", plan?.removedKeys ?? []],
     ]),
   );
+}
+
+function recoveryJson(plan: RetentionPlan): JsonObject | null {
+  const start = recoveryStart(plan);
+  if (start === undefined) return null;
+  const { name, finishTimeNs } = start;
+  return jsonObject([
+    ["since", finishTimeNs === undefined ? null : formatTimeUtc(finishTimeNs)],
+    ["backup", name],
+  ]);
 }
 
 function toUnfinishedJson({

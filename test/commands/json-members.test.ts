@@ -160,9 +160,25 @@ describe("every member that is printed is documented, and every one of the docum
         described.check((await runCommand(expire, one, ["--json"], config)).stdout);
       }
     }
+    const config = { retention: { ...retention, fullCount: 1 } };
+    for (const time of ["2026-10-10T01:00:00Z", "0001-01-01T00:00:00Z"]) {
+      const one = await oneBackup(time);
+      described.check((await runCommand(expire, one, ["--json"], config)).stdout);
+    }
     assert.deepEqual(described.missing, []);
   });
 });
+
+/** A backup with WAL behind it, finished at `time`; Go's zero time says that nobody knows. */
+async function oneBackup(time: string): Promise<MemoryStorage> {
+  const line = { id: 1, parent: 0, forkSegment: 1, endSegment: 20, holes: [], hasHistory: false };
+  const objects = objectsOf({ timelines: [line], backups: [backup(FULL, 10)] });
+  for (const key of [sentinelKey(FULL), metadataKey(FULL)]) {
+    const text = objects.get(key) ?? "";
+    objects.set(key, text.replace(/("(?:FinishTime|finish_time)":)"[^"]*"/, `$1"${time}"`));
+  }
+  return await storageOf(objects);
+}
 
 /** `info --json` with a server. */
 async function infoOf(storage: Storage, change: Partial<ServerState>): Promise<string> {

@@ -164,10 +164,21 @@ describe("expire", () => {
       /^keep {3}wal {4}\w+\.\.\w+ \(\d+ objects, \d+ bytes\) own WAL of backup base_/m,
     );
     assert.match(dry.stdout, /^keep {3}wal {4}.* WAL for point-in-time recovery since base_/m);
+    const line =
+      /^after this every time since the end of (base_\w+) \((\S+Z)\) can be restored to$/m;
+    const [, start = "", since = ""] = line.exec(dry.stdout) ?? [];
+    assert.match(
+      dry.stdout,
+      new RegExp(`^keep {3}backup ${start} ${since} start of .* of point-in`, "m"),
+    );
     assert.match(dry.log.at(-1) ?? "", /^info: Dry run: nothing was removed/);
 
-    const json: { backups: { action: string; reasons: string[] }[]; wal: { action: string }[] } =
-      JSON.parse((await runCommand(expire, storage, ["--json"], { retention: policy })).stdout);
+    const json: {
+      recovery: unknown;
+      backups: { action: string; reasons: string[] }[];
+      wal: { action: string }[];
+    } = JSON.parse((await runCommand(expire, storage, ["--json"], { retention: policy })).stdout);
+    assert.deepEqual(json.recovery, { since, backup: start });
     for (const { action, reasons } of json.backups) {
       assert.equal(action, reasons.length > 0 ? "keep" : "remove");
     }
@@ -178,6 +189,18 @@ describe("expire", () => {
     assert.equal(sentinels.length, json.backups.filter(({ action }) => action === "keep").length);
     const again = await runCommand(expire, storage, ["--confirm"], { retention: policy });
     assert.match(again.log.at(-1) ?? "", /Objects deleted successfully.*0/);
+  });
+
+  test("says so where no backup leads to the archive's end", async () => {
+    const cut = { ...timeline, holes: [220] };
+    const storage = await storageOf(objectsOf({ timelines: [cut], backups: [backup(1)] }));
+    const retention = { ...policy, minimumFulls: 1 };
+    const { stdout } = await runCommand(expire, storage, [], { retention });
+    assert.match(stdout, /^after this no backup leads to the end of the archive: each can/m);
+    const json: { recovery: unknown } = JSON.parse(
+      (await runCommand(expire, storage, ["--json"], { retention })).stdout,
+    );
+    assert.equal(json.recovery, null);
   });
 
   test("without a policy it does nothing; without backups neither", async () => {

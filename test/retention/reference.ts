@@ -112,6 +112,15 @@ export class Reference {
     return [...this.#lineTo(parent), timeline];
   }
 
+  /** Names of the timeline's whole segments that are there, ascending. */
+  segmentsOf(timeline: number): readonly string[] {
+    const start = `wal_005/${segmentName(timeline, 0).slice(0, 8)}`;
+    return [...this.#keys]
+      .filter((key) => key.startsWith(start) && /\/[0-9A-F]{24}\.zst$/.test(key))
+      .map((key) => key.slice(8, 32))
+      .toSorted();
+  }
+
   #hasParts({ name, hasControl }: WorldBackup): boolean {
     const parts = `basebackups_005/${name}/tar_partitions/`;
     return (

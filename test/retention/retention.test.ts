@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fc } from "../support/property.ts";
+import { recoveryStart } from "../../src/retention/after-plan.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { timeNsOf } from "../../src/layout/time.ts";
 import { type DeleteRequest, selectForDelete } from "../../src/retention/delete-selection.ts";
@@ -230,6 +231,19 @@ function assertSameReach(before: Reference, after: Reference, fromMs: number): v
   }
 }
 
+/** What is told to hold afterwards holds, and nothing better does. */
+function assertRecoveryStart(after: Reference, { plan }: PreparedRetention, last: number): void {
+  const own = after.segmentsOf(last).at(-1);
+  if (own === undefined) return;
+  const start = recoveryStart(plan);
+  const toEnd = reachesOf(after).filter(
+    ({ backup, names }) => (names.at(-1) ?? segmentName(last, backup.lastSegment)) === own,
+  );
+  const ends = toEnd.map(({ backup }) => backup.lastSegment);
+  const told = toEnd.find(({ backup }) => backup.name === start?.name)?.backup;
+  assert.equal(told?.lastSegment ?? Infinity, Math.min(...ends), start?.name ?? "nothing");
+}
+
 test("every promised time stays reachable on the way to the newest timeline", async () => {
   await fc.assert(
     fc.asyncProperty(worlds, fc.oneof(promises, policies), async (world, wish) => {
@@ -242,8 +256,9 @@ test("every promised time stays reachable on the way to the newest timeline", as
       const objects = objectsOf(world);
       const before = new Reference(world, objects.keys());
       const storage = await storageOf(objects);
-      await run(storage, wish);
+      const prepared = await run(storage, wish);
       const after = new Reference(world, storage.keys);
+      if (prepared !== undefined) assertRecoveryStart(after, prepared, last.id);
       const newest = segmentName(last.id, 0).slice(0, 8);
       for (let step = 0; step <= 10; step += 1) {
         const atMs = NOW_MS - (days * DAY_MS * step) / 10;
