@@ -24,7 +24,9 @@ export const walShow: Command<WalShowArguments> = {
   summary: "Show the timelines in the archive, their segments and what is missing.",
   details:
     "Only names are looked at; `walnut verify` reads the content, and `walnut timeline` says what " +
-    "can be restored.",
+    "can be restored.\n\n" +
+    "LOST_SEGMENTS does not change the exit code, as in WAL-G: retention leaves such holes between " +
+    "backups on purpose. `walnut verify` fails (26) for those that it did not leave.",
   flags: [
     { name: "without-backups", text: "Do not read the backups." },
     { name: "detailed-json", text: "One JSON array, with the names of missing segments." },
