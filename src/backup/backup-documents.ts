@@ -216,8 +216,9 @@ function fileTables({ hash }: ManifestHeader, shared: SharedDocuments): FileTabl
   const table = shared.paths ?? new PathTable();
   const above = shared.above?.manifest;
   const isComparable = shared.paths !== undefined && above?.header.hash === hash;
-  const unchanged = new UnchangedFiles(table, hash, isComparable ? above.unchanged : undefined);
-  return { here: new ManifestFiles(table, hash), unchanged };
+  const known = isComparable ? above.unchanged : undefined;
+  const unchanged = new UnchangedFiles(table, hash, known);
+  return { here: new ManifestFiles(table, hash, known), unchanged };
 }
 
 function requireConsistent(

@@ -11,14 +11,16 @@ export interface ExpectedFile {
   readonly hash: string;
 }
 
-/** What our manifests tell of a restored tree. */
+/** What our manifests tell of a restored tree; files by the numbers of their paths. */
 export interface ExpectedTree {
   readonly hash: HashAlgorithm;
   /**
-   * What is to be at the path: a file that one backup holds whole; or one that is put together from
+   * What is to be there: a file that one backup holds "whole"; or one that is put together from
    * increments, which has no hash of its own; undefined where there is to be no file.
    */
-  find(path: string): ExpectedFile | "patched" | undefined;
+  kindOf(id: number): "whole" | "patched" | undefined;
+  /** Of a whole one. */
+  find(id: number): ExpectedFile | undefined;
   readonly directories: Pick<Paths, "has">;
 }
 
@@ -31,22 +33,29 @@ export function expectedTree(chain: readonly BackupDocuments[]): ExpectedTree | 
   const [newest] = manifests;
   if (newest === undefined || manifests.length < chain.length) return undefined;
   const { header, directories } = newest;
-  return { hash: header.hash, find: (path) => findExpected(manifests, path), directories };
+  return {
+    hash: header.hash,
+    kindOf: (id) => {
+      const holder = holderOf(manifests, id);
+      if (holder !== undefined) return isWholeIn(holder, newest, id) ? "whole" : "patched";
+      return newest.unchanged.hasId(id) ? "patched" : undefined;
+    },
+    find: (id) => {
+      const holder = holderOf(manifests, id);
+      if (holder === undefined || !isWholeIn(holder, newest, id)) return undefined;
+      const file = holder.files.getId(id);
+      return file && { ...file, mode: newest.unchanged.modeOfId(id) ?? file.mode };
+    },
+    directories,
+  };
 }
 
-/** From the newest backup to the first that holds more than "as before". */
-function findExpected(
-  manifests: readonly ManifestIndex[],
-  path: string,
-): ExpectedFile | "patched" | undefined {
-  const [newest] = manifests;
-  const mode = newest?.unchanged.get(path)?.mode;
-  for (const { header, files, unchanged } of manifests) {
-    if (unchanged.has(path)) continue;
-    const file = files.get(path);
-    if (file === undefined) return mode === undefined ? undefined : "patched";
-    if (file.fullBytes !== undefined || header.hash !== newest?.header.hash) return "patched";
-    return { sizeBytes: file.sizeBytes, hash: file.hash, mode: mode ?? file.mode };
-  }
-  return undefined;
+/** The newest backup that says more of the file than "as before", if that has it. */
+function holderOf(manifests: readonly ManifestIndex[], id: number): ManifestIndex | undefined {
+  const holder = manifests.find(({ unchanged }) => !unchanged.hasId(id));
+  return holder?.files.hasId(id) === true ? holder : undefined;
+}
+
+function isWholeIn({ header, files }: ManifestIndex, newest: ManifestIndex, id: number): boolean {
+  return !files.isIncrementId(id) && header.hash === newest.header.hash;
 }

@@ -1,7 +1,7 @@
 import type { ManifestFile, ManifestHash, ManifestUnchanged } from "../layout/manifest.ts";
-import { type ByPath, PathList, PathSet, PathValues } from "./path-set.ts";
+import { type ByPath, PathList, PathSet } from "./path-set.ts";
 import type { PathTable } from "./path-table.ts";
-import { Column, WideColumn } from "./typed-column.ts";
+import { Column, SparseColumn, WideColumn } from "./typed-column.ts";
 
 /** A file as our manifest lists it, but for its name. */
 export type ListedFile = Omit<ManifestFile, "kind" | "name">;
@@ -13,12 +13,9 @@ const HASH_WORDS: Readonly<Record<ManifestHash, number>> = { xxh64: 2, sha256: 8
 const WORD_BITS = 32n;
 const WORD_MASK = 0xffffffffn;
 
-/** What each line of a file says of it, in some 27 bytes (50 with sha256). */
-class Rows {
-  readonly table: PathTable;
+/** What lines of files say of them, row by row: 22 bytes each (46 with sha256). */
+class Contents {
   readonly #hashWords: number;
-  /** Number of the row and 1, by the path's number. */
-  readonly #rowOf = new Column(Uint32Array);
   readonly #sizes = new WideColumn();
   readonly #modes = new Column(Uint16Array);
   readonly #times = new Column(Uint32Array);
@@ -26,8 +23,7 @@ class Rows {
   readonly #lacksHash = new Column(Uint8Array);
   #count = 0;
 
-  constructor(table: PathTable, hash: ManifestHash) {
-    this.table = table;
+  constructor(hash: ManifestHash) {
     this.#hashWords = HASH_WORDS[hash];
   }
 
@@ -35,41 +31,20 @@ class Rows {
     return this.#count;
   }
 
-  /** -1 for a path that has none. */
-  rowOf(path: string): number {
-    return this.rowOfId(this.table.find(path));
-  }
-
-  /** The same by the path's number, or by -1. */
-  rowOfId(id: number): number {
-    return id < 0 ? -1 : this.#rowOf.get(id) - 1;
-  }
-
-  /** Numbers of the paths that have a row. */
-  *ids(): Generator<number, void, undefined> {
-    for (let id = 0, left = this.#count; left > 0; id += 1) {
-      if (this.#rowOf.get(id) === 0) continue;
-      left -= 1;
-      yield id;
-    }
-  }
-
-  /** Gives the row; the path must not have one. */
-  add(id: number, { sizeBytes, mode, mtimeNs, hash }: ListedUnchanged): number {
+  /** Gives the row. */
+  add({ sizeBytes, mode, mtimeNs, hash }: ListedUnchanged): number {
     const row = this.#count;
     this.#count += 1;
-    this.#rowOf.set(id, row + 1);
     this.#sizes.set(row, sizeBytes);
     this.#modes.set(row, mode);
-    this.#times.set(2 * row, Number((mtimeNs >> WORD_BITS) & WORD_MASK));
-    this.#times.set(2 * row + 1, Number(mtimeNs & WORD_MASK));
+    this.#times.set(2 * row, highWord(mtimeNs));
+    this.#times.set(2 * row + 1, lowWord(mtimeNs));
     if (hash === undefined) {
       this.#lacksHash.set(row, 1);
       return row;
     }
     for (let word = 0; word < this.#hashWords; word += 1) {
-      const digits = hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS);
-      this.#hashes.set(row * this.#hashWords + word, Number.parseInt(digits, 16));
+      this.#hashes.set(row * this.#hashWords + word, hashWord(hash, word));
     }
     return row;
   }
@@ -78,8 +53,26 @@ class Rows {
     return this.#sizes.get(row);
   }
 
+  modeOf(row: number): number {
+    return this.#modes.get(row);
+  }
+
+  /** Whether the row says all that a line does. */
+  isSame(row: number, { sizeBytes, mode, mtimeNs, hash }: ListedUnchanged): boolean {
+    if (this.sizeOf(row) !== sizeBytes || this.modeOf(row) !== mode) return false;
+    if (this.#times.get(2 * row + 1) !== lowWord(mtimeNs)) return false;
+    if (this.#times.get(2 * row) !== highWord(mtimeNs)) return false;
+    if (this.#lacksHash.get(row) > 0 || hash === undefined) {
+      return this.#lacksHash.get(row) > 0 && hash === undefined;
+    }
+    for (let word = 0; word < this.#hashWords; word += 1) {
+      if (this.#hashes.get(row * this.#hashWords + word) !== hashWord(hash, word)) return false;
+    }
+    return true;
+  }
+
   /** Whether size and hash of a row are known to be those of another's, hashed in the same way. */
-  isSameContent(row: number, other: Rows, otherRow: number): boolean {
+  isSameContent(row: number, other: Contents, otherRow: number): boolean {
     if (this.#hashWords !== other.#hashWords) return false;
     if (this.#lacksHash.get(row) + other.#lacksHash.get(otherRow) > 0) return false;
     if (this.sizeOf(row) !== other.sizeOf(otherRow)) return false;
@@ -91,7 +84,6 @@ class Rows {
   }
 
   read(row: number): ListedUnchanged {
-    this.table.noteMade();
     const time =
       (BigInt(this.#times.get(2 * row)) << WORD_BITS) + BigInt(this.#times.get(2 * row + 1));
     return {
@@ -112,69 +104,122 @@ class Rows {
   }
 }
 
+function highWord(time: bigint): number {
+  return Number((time >> WORD_BITS) & WORD_MASK);
+}
+
+function lowWord(time: bigint): number {
+  return Number(time & WORD_MASK);
+}
+
+function hashWord(hash: string, word: number): number {
+  return Number.parseInt(hash.slice(word * WORD_DIGITS, (word + 1) * WORD_DIGITS), 16);
+}
+
 /**
- * The files in the parts of a backup, by path, in the order of their numbers; about 35 bytes each.
+ * The files in the parts of a backup, by path, in the order of their numbers: about 34 bytes each,
+ * or 12 where the increment on top says of it that it is unchanged, and the rest of its line.
  */
 export class ManifestFiles implements ByPath<ListedFile> {
-  readonly #rows: Rows;
-  readonly #parts: PathValues<string>;
+  /** What numbers the paths. */
+  readonly table: PathTable;
+  readonly #above: UnchangedFiles | undefined;
+  /** Number of the row and 1, by the path's number. */
+  readonly #rowOf = new SparseColumn();
+  /** The same of `#contents`, where `#above` does not tell the same. */
+  readonly #contentOf: SparseColumn;
+  readonly #contents: Contents;
+  readonly #partNumbers = new Map<string, number>();
+  readonly #partNames: string[] = [];
+  readonly #parts = new Column(Uint32Array);
   readonly #offsets = new WideColumn();
   /** With 1 added; 0 = absent. */
   readonly #fullSizes = new WideColumn();
   readonly #corrupt = new WideColumn();
+  #count = 0;
 
-  constructor(table: PathTable, hash: ManifestHash) {
-    this.#rows = new Rows(table, hash);
-    this.#parts = new PathValues(table);
+  /** `above` is that of the increment on top: of the same table, with hashes of the same kind. */
+  constructor(table: PathTable, hash: ManifestHash, above?: UnchangedFiles) {
+    this.table = table;
+    this.#above = above;
+    this.#contents = new Contents(hash);
+    // Without one above each row has a content of its own, of the same number.
+    this.#contentOf = above === undefined ? this.#rowOf : new SparseColumn();
   }
 
   get size(): number {
-    return this.#rows.count;
+    return this.#count;
   }
 
   has(path: string): boolean {
-    return this.#rows.rowOf(path) >= 0;
+    return this.hasId(this.table.find(path));
   }
 
   get(path: string): ListedFile | undefined {
-    const row = this.#rows.rowOf(path);
-    return row < 0 ? undefined : this.#read(path, row);
+    return this.getId(this.table.find(path));
   }
 
-  /** What numbers the paths. */
-  get table(): PathTable {
-    return this.#rows.table;
-  }
-
-  /** By the number that the table gives; -1 is never there. */
+  /** By the number that the table gives, as all below; -1 is never there. */
   hasId(id: number): boolean {
-    return this.#rows.rowOfId(id) >= 0;
+    return this.#rowOfId(id) >= 0;
+  }
+
+  getId(id: number): ListedFile | undefined {
+    const row = this.#rowOfId(id);
+    const contents = this.#contentsOf(id);
+    if (row < 0 || contents === undefined) return undefined;
+    this.table.noteMade();
+    const [full, corrupt] = [this.#fullSizes.get(row), this.#corrupt.get(row)];
+    const { hash = "", ...content } = contents.read(this.#contentRowOf(id));
+    return {
+      ...content,
+      hash,
+      part: this.partOfId(id),
+      offsetBytes: this.#offsets.get(row),
+      ...(full === 0 ? {} : { fullBytes: full - 1 }),
+      ...(corrupt === 0 ? {} : { corruptPages: corrupt - 1 }),
+    };
   }
 
   /** Numbers of the paths. */
-  ids(): Iterable<number> {
-    return this.#rows.ids();
+  *ids(): Generator<number, void, undefined> {
+    for (let id = 0, left = this.#count; left > 0; id += 1) {
+      if (!this.hasId(id)) continue;
+      left -= 1;
+      yield id;
+    }
   }
 
-  /** Of the whole file; by the number of a path that is there, as all below. */
+  /** Of the whole file; of a path that is there, as all below. */
   sizeOfId(id: number): number {
-    const row = this.#rows.rowOfId(id);
-    const full = this.#fullSizes.get(row);
-    return full === 0 ? this.#rows.sizeOf(row) : full - 1;
+    const full = this.#fullSizes.get(this.#rowOfId(id));
+    return full === 0 ? this.storedSizeOfId(id) : full - 1;
+  }
+
+  /** Of what the part has of it. */
+  storedSizeOfId(id: number): number {
+    return this.#contentsOf(id)?.sizeOf(this.#contentRowOf(id)) ?? 0;
+  }
+
+  /** Pages that were damaged when it was stored; undefined where nobody looked. */
+  corruptPagesOfId(id: number): number | undefined {
+    const corrupt = this.#corrupt.get(this.#rowOfId(id));
+    return corrupt === 0 ? undefined : corrupt - 1;
   }
 
   /** Whether the backup has changes of the file only. */
   isIncrementId(id: number): boolean {
-    return this.#fullSizes.get(this.#rows.rowOfId(id)) !== 0;
+    return this.#fullSizes.get(this.#rowOfId(id)) !== 0;
   }
 
   partOfId(id: number): string {
-    return this.#parts.getId(id) ?? "";
+    const row = this.#rowOfId(id);
+    return row < 0 ? "" : (this.#partNames[this.#parts.get(row)] ?? "");
   }
 
   /** All parts that hold a file. */
   get partNames(): Iterable<string> {
-    return this.#parts.values;
+    return this.#partNames;
   }
 
   /** Paths of the files in each part. */
@@ -182,7 +227,7 @@ export class ManifestFiles implements ByPath<ListedFile> {
     const lists = new Map<string, PathList>();
     for (const id of this.ids()) {
       const part = this.partOfId(id);
-      const list = lists.get(part) ?? new PathList(this.#rows.table);
+      const list = lists.get(part) ?? new PathList(this.table);
       list.pushId(id);
       lists.set(part, list);
     }
@@ -191,10 +236,15 @@ export class ManifestFiles implements ByPath<ListedFile> {
 
   /** False, and nothing is changed, if the path is there already. */
   set(path: string, file: ListedFile): boolean {
-    const id = this.#rows.table.add(path);
+    const id = this.table.add(path);
     if (this.hasId(id)) return false;
-    const row = this.#rows.add(id, file);
-    this.#parts.setId(id, file.part);
+    const row = this.#count;
+    this.#count += 1;
+    this.#rowOf.set(id, row + 1);
+    if (this.#above?.isSame(id, file) !== true) {
+      this.#contentOf.set(id, this.#contents.add(file) + 1);
+    }
+    this.#parts.set(row, this.#numberOf(file.part));
     this.#offsets.set(row, file.offsetBytes);
     if (file.fullBytes !== undefined) this.#fullSizes.set(row, file.fullBytes + 1);
     if (file.corruptPages !== undefined) this.#corrupt.set(row, file.corruptPages + 1);
@@ -203,117 +253,145 @@ export class ManifestFiles implements ByPath<ListedFile> {
 
   /** Whether a whole file is known to have the content that `unchanged` lists, by its number. */
   isSameContent(id: number, unchanged: UnchangedFiles): boolean {
-    const row = this.#rows.rowOfId(id);
-    if (row < 0 || this.#fullSizes.get(row) !== 0) return false;
-    return unchanged.isContentOf(id, this.#rows, row);
+    if (!this.hasId(id) || this.isIncrementId(id)) return false;
+    const contents = unchanged.contentsOf(id);
+    if (contents === undefined) return false;
+    const row = unchanged.contentRowOf(id);
+    return this.#contentsOf(id)?.isSameContent(this.#contentRowOf(id), contents, row) === true;
   }
 
   *keys(): Generator<string, void, undefined> {
-    for (const id of this.ids()) yield this.#rows.table.pathOf(id);
+    for (const id of this.ids()) yield this.table.pathOf(id);
   }
 
   *[Symbol.iterator](): Generator<readonly [path: string, file: ListedFile], void, undefined> {
     for (const id of this.ids()) {
-      const path = this.#rows.table.pathOf(id);
-      yield [path, this.#read(path, this.#rows.rowOfId(id))];
+      const file = this.getId(id);
+      if (file !== undefined) yield [this.table.pathOf(id), file];
     }
   }
 
-  #read(path: string, row: number): ListedFile {
-    const [full, corrupt] = [this.#fullSizes.get(row), this.#corrupt.get(row)];
-    const { hash = "", ...content } = this.#rows.read(row);
-    return {
-      ...content,
-      hash,
-      part: this.#parts.get(path) ?? "",
-      offsetBytes: this.#offsets.get(row),
-      ...(full === 0 ? {} : { fullBytes: full - 1 }),
-      ...(corrupt === 0 ? {} : { corruptPages: corrupt - 1 }),
-    };
+  #rowOfId(id: number): number {
+    return id < 0 ? -1 : this.#rowOf.get(id) - 1;
+  }
+
+  #contentsOf(id: number): Contents | undefined {
+    return this.#contentOf.get(id) > 0 ? this.#contents : this.#above?.contentsOf(id);
+  }
+
+  #contentRowOf(id: number): number {
+    const own = this.#contentOf.get(id) - 1;
+    return own >= 0 ? own : (this.#above?.contentRowOf(id) ?? -1);
+  }
+
+  #numberOf(part: string): number {
+    const known = this.#partNumbers.get(part);
+    if (known !== undefined) return known;
+    const number = this.#partNames.push(part) - 1;
+    this.#partNumbers.set(part, number);
+    return number;
   }
 }
 
 /**
- * The files of an increment that are as they were in its base, by path: about 27 bytes each, or a
+ * The files of an increment that are as they were in its base, by path: about 26 bytes each, or a
  * bit where the increment on top of it says the same.
  */
 export class UnchangedFiles implements ByPath<ListedUnchanged> {
-  readonly #rows: Rows;
+  readonly #table: PathTable;
   readonly #above: UnchangedFiles | undefined;
+  /** Number of the row and 1, by the path's number, of those that are not in `#same`. */
+  readonly #rowOf = new SparseColumn();
+  readonly #contents: Contents;
   /** Those of which `#above` tells the same. */
   readonly #same: PathSet;
 
   /** `above` is that of the increment on top: of the same table, with hashes of the same kind. */
   constructor(table: PathTable, hash: ManifestHash, above?: UnchangedFiles) {
-    this.#rows = new Rows(table, hash);
+    this.#table = table;
     this.#above = above;
+    this.#contents = new Contents(hash);
     this.#same = new PathSet(table);
   }
 
   get size(): number {
-    return this.#rows.count + this.#same.size;
+    return this.#contents.count + this.#same.size;
   }
 
   has(path: string): boolean {
-    return this.#rows.rowOf(path) >= 0 || this.#same.has(path);
+    return this.hasId(this.#table.find(path));
   }
 
   get(path: string): ListedUnchanged | undefined {
-    if (this.#same.has(path)) return this.#above?.get(path);
-    const row = this.#rows.rowOf(path);
-    return row < 0 ? undefined : this.#rows.read(row);
+    return this.getId(this.#table.find(path));
   }
 
+  /** By the number that the table gives, as all below; -1 is never there. */
   hasId(id: number): boolean {
-    return this.#rows.rowOfId(id) >= 0 || this.#same.hasId(id);
+    return id >= 0 && (this.#same.hasId(id) || this.#rowOf.get(id) > 0);
+  }
+
+  getId(id: number): ListedUnchanged | undefined {
+    const contents = this.contentsOf(id);
+    if (contents === undefined) return undefined;
+    this.#table.noteMade();
+    return contents.read(this.contentRowOf(id));
   }
 
   /** Numbers of the paths. */
   *ids(): Generator<number, void, undefined> {
-    yield* this.#rows.ids();
+    for (let id = 0, left = this.#contents.count; left > 0; id += 1) {
+      if (this.#rowOf.get(id) === 0) continue;
+      left -= 1;
+      yield id;
+    }
     yield* this.#same.ids();
   }
 
-  /** By the number of a path that is there. */
+  /** Of a path that is there. */
   sizeOfId(id: number): number {
-    if (this.#same.hasId(id)) return this.#above?.sizeOfId(id) ?? 0;
-    return this.#rows.sizeOf(this.#rows.rowOfId(id));
+    return this.contentsOf(id)?.sizeOf(this.contentRowOf(id)) ?? 0;
+  }
+
+  /** Permission bits. */
+  modeOfId(id: number): number | undefined {
+    return this.contentsOf(id)?.modeOf(this.contentRowOf(id));
   }
 
   /** False, and nothing is changed, if the path is there already. */
   set(path: string, file: ListedUnchanged): boolean {
-    const id = this.#rows.table.add(path);
+    const id = this.#table.add(path);
     if (this.hasId(id)) return false;
-    const known = this.#above?.hasId(id) === true ? this.#above.get(path) : undefined;
-    if (known !== undefined && isSame(known, file)) this.#same.addId(id);
-    else this.#rows.add(id, file);
+    if (this.#above?.isSame(id, file) === true) this.#same.addId(id);
+    else this.#rowOf.set(id, this.#contents.add(file) + 1);
     return true;
   }
 
-  /** Whether it is known that the file has size and hash of a row of another table. */
-  isContentOf(id: number, rows: Rows, row: number): boolean {
-    if (this.#same.hasId(id)) return this.#above?.isContentOf(id, rows, row) === true;
-    const own = this.#rows.rowOfId(id);
-    return own >= 0 && this.#rows.isSameContent(own, rows, row);
+  /** Whether all that a line says of a file is what is said of it here. */
+  isSame(id: number, file: ListedUnchanged): boolean {
+    return this.contentsOf(id)?.isSame(this.contentRowOf(id), file) === true;
+  }
+
+  /** Where the file's line stands: those of this increment, or of one on top. */
+  contentsOf(id: number): Contents | undefined {
+    if (id < 0) return undefined;
+    if (this.#same.hasId(id)) return this.#above?.contentsOf(id);
+    return this.#rowOf.get(id) > 0 ? this.#contents : undefined;
+  }
+
+  /** Which of them it is. */
+  contentRowOf(id: number): number {
+    return this.#same.hasId(id) ? (this.#above?.contentRowOf(id) ?? -1) : this.#rowOf.get(id) - 1;
   }
 
   *keys(): Generator<string, void, undefined> {
-    for (const id of this.ids()) yield this.#rows.table.pathOf(id);
+    for (const id of this.ids()) yield this.#table.pathOf(id);
   }
 
   *[Symbol.iterator](): Generator<readonly [path: string, file: ListedUnchanged], void, undefined> {
-    for (const path of this.keys()) {
-      const file = this.get(path);
-      if (file !== undefined) yield [path, file];
+    for (const id of this.ids()) {
+      const file = this.getId(id);
+      if (file !== undefined) yield [this.#table.pathOf(id), file];
     }
   }
-}
-
-function isSame(one: ListedUnchanged, other: ListedUnchanged): boolean {
-  return (
-    one.sizeBytes === other.sizeBytes &&
-    one.mode === other.mode &&
-    one.mtimeNs === other.mtimeNs &&
-    one.hash === other.hash
-  );
 }

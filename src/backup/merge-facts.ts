@@ -49,11 +49,13 @@ export class MergeFacts {
     const { name, manifest } = newest;
     const corrupt = new Map<string, number>();
     for (const { pages, files } of steps) {
-      for (const paths of [pages.increments, files.expected]) {
-        for (const path of paths) {
-          const count = pages.manifest?.files.get(path)?.corruptPages ?? 0;
-          if (count > 0) corrupt.set(path, (corrupt.get(path) ?? 0) + count);
-        }
+      const listed = pages.manifest?.files;
+      for (const id of listed?.ids() ?? []) {
+        const count = listed?.corruptPagesOfId(id) ?? 0;
+        if (count === 0) continue;
+        const path = pages.paths.pathOf(id);
+        if (!pages.increments.hasId(id) && !files.expected.has(path)) continue;
+        corrupt.set(path, (corrupt.get(path) ?? 0) + count);
       }
     }
     const times = new Map<string, bigint>();

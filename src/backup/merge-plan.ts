@@ -1,7 +1,7 @@
 import { RefusedError } from "../errors.ts";
 import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
 import type { BackupDocuments } from "./backup-documents.ts";
-import { type Paths, PathSet } from "./path-set.ts";
+import { PathSet } from "./path-set.ts";
 import {
   type ChainMember,
   isAny,
@@ -10,6 +10,7 @@ import {
   type PlannedPart,
   type RestorePlan,
   type RestoreStep,
+  SPECIAL_PATHS,
 } from "./restore-plan.ts";
 
 /** What is done with one backup of the chain. */
@@ -99,7 +100,13 @@ function mergeStep(member: ChainMember, step: RestoreStep): MergeStep {
   const isWhole = (path: string): boolean =>
     step.isWanted(path) && !isIncrement(path) && !isSpecialPath(path);
   const expected = new PathSet(paths);
-  for (const path of step.expected) if (isWhole(path)) expected.add(path);
+  if (step.expected instanceof PathSet) {
+    // What is expected is wanted.
+    for (const id of step.expected.ids()) if (!increments.hasId(id)) expected.addId(id);
+    for (const path of SPECIAL_PATHS) expected.delete(path);
+  } else {
+    for (const path of step.expected) if (isWhole(path)) expected.add(path);
+  }
   return {
     backup: step.backup,
     isPagesVerified: member.documents.sentinel.own?.isPagesVerified === true,
@@ -112,7 +119,7 @@ function mergeStep(member: ChainMember, step: RestoreStep): MergeStep {
     files: {
       ...step,
       isWanted: isWhole,
-      increments: new Set(),
+      increments: new PathSet(paths),
       expected,
       // Only the parts themselves tell the directories and links of WAL-G's backups.
       parts:
@@ -127,7 +134,7 @@ function mergeStep(member: ChainMember, step: RestoreStep): MergeStep {
 function partsWith(
   { documents }: ChainMember,
   { parts, manifest }: RestoreStep,
-  paths: Paths,
+  paths: PathSet,
 ): readonly PlannedPart[] {
   if (paths.size === 0) return [];
   if (manifest === undefined) {
@@ -138,10 +145,7 @@ function partsWith(
     });
   }
   const needed = new Set<string>();
-  for (const path of paths) {
-    const part = manifest.files.get(path)?.part;
-    if (part !== undefined) needed.add(part);
-  }
+  for (const id of paths.ids()) needed.add(manifest.files.partOfId(id));
   return parts.filter(({ name }) => needed.has(name));
 }
 
@@ -149,8 +153,8 @@ function partsWith(
 function spoolBytesOf(steps: readonly MergeStep[]): number {
   let spoolBytes = 0;
   for (const { pages } of steps) {
-    for (const path of pages.increments) {
-      spoolBytes += pages.manifest?.files.get(path)?.sizeBytes ?? 0;
+    for (const id of pages.increments.ids()) {
+      spoolBytes += pages.manifest?.files.storedSizeOfId(id) ?? 0;
     }
   }
   return spoolBytes;

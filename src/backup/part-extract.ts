@@ -229,7 +229,8 @@ class PartExtraction {
   #claim(path: string): void {
     if (this.#seen.has(path)) throw new FormatError("the part holds this entry twice");
     this.#seen.add(path);
-    if (isSpecialPath(path)) return;
+    // Our manifest tells the part of each file, and each is held against it.
+    if (isSpecialPath(path) || this.#step.manifest?.files.has(path) === true) return;
     const owner = this.#context.owners.get(path) ?? this.#part.name;
     if (owner !== this.#part.name) throw new FormatError(`part ${owner} holds this entry, too`);
     this.#context.owners.set(path, owner);

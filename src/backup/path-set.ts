@@ -1,5 +1,5 @@
 import type { PathTable } from "./path-table.ts";
-import { Column } from "./typed-column.ts";
+import { Column, SparseColumn } from "./typed-column.ts";
 
 /** Paths to look things up in; a Set of strings is one, too. */
 export interface Paths extends Iterable<string> {
@@ -113,6 +113,13 @@ export class PathList implements Iterable<string> {
     this.#length += 1;
   }
 
+  /** Numbers of the paths in their order. */
+  sortedIds(): Uint32Array {
+    const ids = new Uint32Array(this.#length);
+    for (let index = 0; index < ids.length; index += 1) ids[index] = this.#ids.get(index);
+    return ids.sort();
+  }
+
   *[Symbol.iterator](): Generator<string, void, undefined> {
     for (let index = 0; index < this.#length; index += 1) {
       yield this.#table.pathOf(this.#ids.get(index));
@@ -121,13 +128,13 @@ export class PathList implements Iterable<string> {
 }
 
 /**
- * One of a few values for each of some paths, in 4 bytes each: what is equal is held once. Gives
- * the paths in the order of their numbers.
+ * One of a few values for each of some paths, in 4 bytes or so each: what is equal is held once.
+ * Gives the paths in the order of their numbers.
  */
 export class PathValues<T> implements ByPath<T> {
   readonly #table: PathTable;
   /** Number of the value and 1, by the path's number. */
-  readonly #chosen = new Column(Uint32Array);
+  readonly #chosen = new SparseColumn();
   readonly #numbers = new Map<T, number>();
   readonly #values: T[] = [];
   #size = 0;

@@ -15,10 +15,14 @@ import { requireLink } from "./restore-chain-link.ts";
 import { expectedTree, type ExpectedTree } from "./expected-tree.ts";
 import { CONTROL_PATH } from "./restore-marker.ts";
 
-/** Files that are held back until all others are there; kept apart from the parts by backups. */
 export const LABEL_PATH = "backup_label";
 export const TABLESPACE_MAP_PATH = "tablespace_map";
-const SPECIAL_PATHS = new Set([CONTROL_PATH, LABEL_PATH, TABLESPACE_MAP_PATH]);
+/** Files that are held back until all others are there; kept apart from the parts by backups. */
+export const SPECIAL_PATHS: ReadonlySet<string> = new Set([
+  CONTROL_PATH,
+  LABEL_PATH,
+  TABLESPACE_MAP_PATH,
+]);
 
 /** Whether the file is one of the three that decide what a server does first. */
 export function isSpecialPath(path: string): boolean {
@@ -49,7 +53,7 @@ export interface RestoreStep {
    */
   isWanted(path: string): boolean;
   /** Wanted files that are increments here. */
-  readonly increments: Paths;
+  readonly increments: PathSet;
   /** Wanted files, as far as they are known, that this backup must give. */
   readonly expected: Paths;
   /** What paths of the chain are numbered by. */

@@ -1,21 +1,25 @@
-import { createReadStream, lstatSync, type Stats } from "node:fs";
-import { chmod, lstat, readdir, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { CHUNK_BYTES } from "../io/bytes.ts";
+import { lstatSync, type Stats } from "node:fs";
+import { chmod, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { listNames } from "../io/directory-names.ts";
 import type { Hasher } from "../io/hash.ts";
 import { boundedParallel } from "../io/ordered.ts";
 import { localFileError } from "../io/system-error.ts";
 import { isTablespaceMarker } from "./extract-path.ts";
 import type { ExpectedFile, ExpectedTree } from "./expected-tree.ts";
-import { PackedNames } from "./packed-names.ts";
-import { type Paths, PathSet } from "./path-set.ts";
-import type { PathTable } from "./path-table.ts";
+import { openForReading } from "./file-content.ts";
+import { PathList, type Paths, PathSet } from "./path-set.ts";
+import { PathTable } from "./path-table.ts";
 import { isSpecialPath } from "./restore-plan.ts";
 import { RESTORE_MARKER_PATH } from "./restore-marker.ts";
 import type { TablespacePlan } from "./tablespace-plan.ts";
 
 /** What a look at a file leaves to the collector; see noteMade. */
 const THINGS_PER_LOOK = 8;
+/** Read and hashed at once: so much stays in a processor's own cache. */
+const READ_BYTES = 128 * 1024;
+/** Permission bits, and those that no file of a server has. */
+const MODE_MASK = 0o7777;
 
 const GLOBAL = dirname(RESTORE_MARKER_PATH);
 
@@ -33,9 +37,10 @@ export interface SurveyOptions {
   onProgress(bytes: number): void;
 }
 
-/** A file that may be right: it is listed and has the size. */
+/** A file that may be right: it is listed, whole. */
 interface Candidate {
-  readonly path: string;
+  /** Number of its path. */
+  readonly id: number;
   readonly absolute: string;
   readonly listed: ExpectedFile;
 }
@@ -57,20 +62,24 @@ export async function surveyDestination(
     ...tablespaces.map(({ oid, location }) => ({ root: location, prefix: `pg_tblspc/${oid}/` })),
   ];
   for (const { root, prefix } of roots) {
-    await new Weeding(expected, candidates, options.isServers).weed(root, prefix);
+    await new Weeding(expected, candidates, options).weed(root, prefix);
   }
   const kept = new PathSet(options.paths);
   const located = locatedFiles(candidates, roots, expected);
-  const hashers: Hasher[] = [];
+  const readers: Reader[] = [];
   const { signal } = options;
   await boundedParallel(
     located,
     options.jobs,
     async (candidate) => {
-      const hasher = hashers.pop() ?? (await options.makeHasher());
-      if (await isRight(candidate, hasher, options)) kept.add(candidate.path);
+      options.paths.noteMade(THINGS_PER_LOOK);
+      const reader = readers.pop() ?? {
+        hasher: await options.makeHasher(),
+        buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+      };
+      if (await isRight(candidate, reader, options)) kept.addId(candidate.id);
       else if (!options.isServers) await rm(candidate.absolute, { force: true });
-      hashers.push(hasher);
+      readers.push(reader);
     },
     { signal },
   );
@@ -83,17 +92,24 @@ interface Root {
   readonly prefix: string;
 }
 
+/** What one job reads with. */
+interface Reader {
+  readonly hasher: Hasher;
+  readonly buffer: Buffer;
+}
+
 function* locatedFiles(
-  paths: Iterable<string>,
+  candidates: PathSet,
   roots: readonly Root[],
   expected: ExpectedTree,
 ): Generator<Candidate, void, undefined> {
-  for (const path of paths) {
-    const listed = expected.find(path);
+  for (const id of candidates.ids()) {
+    const path = candidates.table.pathOf(id);
+    const listed = expected.find(id);
     // The data directory's own prefix is empty: it comes first, and takes what no other has.
     const place = roots.findLast(({ prefix }) => path.startsWith(prefix));
-    if (listed === undefined || listed === "patched" || place === undefined) continue;
-    yield { path, absolute: join(place.root, path.slice(place.prefix.length)), listed };
+    if (listed === undefined || place === undefined) continue;
+    yield { id, absolute: join(place.root, path.slice(place.prefix.length)), listed };
   }
 }
 
@@ -106,58 +122,96 @@ const WAL_DIRECTORY = "pg_wal";
 class Weeding {
   readonly #expected: ExpectedTree;
   readonly #candidates: PathSet;
-  readonly #isServers: boolean;
+  readonly #paths: PathTable;
+  readonly #options: SurveyOptions;
 
-  constructor(expected: ExpectedTree, candidates: PathSet, isServers: boolean) {
+  constructor(expected: ExpectedTree, candidates: PathSet, options: SurveyOptions) {
     this.#expected = expected;
     this.#candidates = candidates;
-    this.#isServers = isServers;
+    this.#paths = options.paths;
+    this.#options = options;
   }
 
-  /** Removes what is no candidate, and directories without any; whether it found one. */
+  /**
+   * Removes what is no candidate, and directories without any; whether it found one. Holds numbers
+   * in place of names while it does.
+   */
   async weed(directory: string, prefix: string): Promise<boolean> {
-    // Names only: a million entries with their kinds would take 150 MiB.
-    const names = new PackedNames(await onDisk("list", directory, readdir(directory)));
+    const known = new PathList(this.#paths);
+    const others = new PathTable();
+    for await (const names of listNames(directory, this.#options)) {
+      for (const name of names) {
+        this.#paths.noteMade();
+        const id = this.#paths.find(`${prefix}${name}`);
+        if (id < 0) others.add(name);
+        else known.pushId(id);
+      }
+    }
     let isAnyUsed = false;
-    for (let name = names.next(); name !== undefined; name = names.next()) {
-      this.#candidates.table.noteMade(THINGS_PER_LOOK);
-      const path = `${prefix}${name}`;
-      if (path === RESTORE_MARKER_PATH || isTablespaceMarker(path)) continue;
-      const absolute = join(directory, name);
-      const isUsed = this.#isLeft(path) || (await this.#look(kindOf(absolute), path, absolute));
-      isAnyUsed ||= isUsed;
-      if (!isUsed) await onDisk("remove", absolute, rm(absolute, { recursive: true, force: true }));
+    for (const id of known.sortedIds()) {
+      const name = basename(this.#paths.pathOf(id));
+      if (await this.#isUsed(name, { directory, prefix, id })) isAnyUsed = true;
+    }
+    for (let number = 0; number < others.count; number += 1) {
+      const name = others.pathOf(number);
+      if (await this.#isUsed(name, { directory, prefix, id: -1 })) isAnyUsed = true;
     }
     return isAnyUsed;
   }
 
+  /** Removes it if not. */
+  async #isUsed(name: string, { directory, prefix, id }: Listed): Promise<boolean> {
+    this.#paths.noteMade(THINGS_PER_LOOK);
+    const path = `${prefix}${name}`;
+    if (path === RESTORE_MARKER_PATH || isTablespaceMarker(path)) return false;
+    const absolute = join(directory, name);
+    if (this.#isLeft(path) || (await this.#look({ path, absolute, id }))) return true;
+    await onDisk("remove", absolute, rm(absolute, { recursive: true, force: true }));
+    return false;
+  }
+
   /** What of a server's tree is not looked into. */
   #isLeft(path: string): boolean {
-    if (!this.#isServers) return false;
+    if (!this.#options.isServers) return false;
     const isOtherRelease = RELEASE_DIRECTORY.test(path) && !this.#expected.directories.has(path);
     return isOtherRelease || LOG_DIRECTORIES.has(path);
   }
 
-  async #look(entry: Stats, path: string, absolute: string): Promise<boolean> {
-    const { directories } = this.#expected;
-    const listed = this.#expected.find(path);
+  async #look({ path, absolute, id }: Found): Promise<boolean> {
+    const { isServers } = this.#options;
+    const entry = statsOf(absolute);
+    const kind = id < 0 ? undefined : this.#expected.kindOf(id);
     if (entry.isFile()) {
-      if (listed === undefined || isSpecialPath(path)) return false;
-      if (listed === "patched") return this.#isServers;
-      this.#candidates.add(path);
+      if (kind === undefined || isSpecialPath(path)) return false;
+      if (kind === "patched") return isServers;
+      this.#candidates.addId(id);
       return true;
     }
-    if (listed !== undefined) return false;
+    if (kind !== undefined) return false;
     // A pg_wal on a disk of its own stays there, empty.
-    const isWalLink = this.#isServers && path === WAL_DIRECTORY && entry.isSymbolicLink();
+    const isWalLink = isServers && path === WAL_DIRECTORY && entry.isSymbolicLink();
     if (!entry.isDirectory() && !isWalLink) return false;
     const isAnyUsed = await this.weed(absolute, `${path}/`);
-    return isAnyUsed || isWalLink || directories.has(path) || path === GLOBAL;
+    return isAnyUsed || isWalLink || this.#expected.directories.has(path) || path === GLOBAL;
   }
 }
 
+/** Where a name was listed. */
+interface Listed {
+  readonly directory: string;
+  /** Of paths in it. */
+  readonly prefix: string;
+  /** Number of its path; -1 for one that no backup has a file at. */
+  readonly id: number;
+}
+
+interface Found extends Pick<Listed, "id"> {
+  readonly path: string;
+  readonly absolute: string;
+}
+
 /** In one call for each file: a promise for each would take longer than all that it is for. */
-function kindOf(absolute: string): Stats {
+function statsOf(absolute: string): Stats {
   try {
     return lstatSync(absolute);
   } catch (error) {
@@ -167,25 +221,29 @@ function kindOf(absolute: string): Stats {
 
 async function isRight(
   { absolute, listed }: Candidate,
-  hasher: Hasher,
-  options: SurveyOptions,
+  { hasher, buffer }: Reader,
+  { signal, onProgress }: SurveyOptions,
 ): Promise<boolean> {
-  const { signal } = options;
-  const { size } = await onDisk("look at", absolute, lstat(absolute));
+  const { size, mode } = statsOf(absolute);
   if (size !== listed.sizeBytes) return false;
-  try {
-    for await (const chunk of createReadStream(absolute, { highWaterMark: CHUNK_BYTES, signal })) {
-      if (!(chunk instanceof Uint8Array)) throw new TypeError("a file gave no bytes");
-      hasher.update(chunk);
-    }
-  } catch (error) {
+  using file = openForReading(absolute);
+  if (file === undefined) return false;
+  for (let at = 0; at < size; at += buffer.length) {
     signal.throwIfAborted();
-    throw localFileError("read", absolute, error);
+    const piece = buffer.subarray(0, Math.min(buffer.length, size - at));
+    if ((await file.read(piece, at)) < piece.length) {
+      hasher.digest();
+      return false;
+    }
+    hasher.update(piece);
   }
   if (hasher.digest() !== listed.hash) return false;
   // It may have been killed between the last byte and the mode.
-  await onDisk("change the mode of", absolute, chmod(absolute, listed.mode & 0o777));
-  options.onProgress(size);
+  const wanted = listed.mode & 0o777;
+  if ((mode & MODE_MASK) !== wanted) {
+    await onDisk("change the mode of", absolute, chmod(absolute, wanted));
+  }
+  onProgress(size);
   return true;
 }
 

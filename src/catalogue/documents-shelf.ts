@@ -79,11 +79,13 @@ export class DocumentsShelf {
       });
       yield this.#held;
     }
-    this.#letGo();
   }
 
-  /** Segments of WAL are read next, which need room, too. */
-  #letGo(): void {
+  /**
+   * Lets all go that is large: segments of WAL are read next, which need room, too. To be called
+   * when nothing is left of those who took it, or it would stay with them.
+   */
+  letGo(): void {
     const sizeBytes = [...this.#held.keys()].reduce((sum, name) => sum + this.#sizeOf(name), 0);
     if (sizeBytes <= LARGE_BYTES) return;
     this.#held = new Map();

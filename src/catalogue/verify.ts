@@ -324,6 +324,7 @@ class Verification {
       onBytes: this.#onBytes,
       onChecked,
     });
+    shelf.letGo();
   }
 
   async #checkWal(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fc } from "../support/property.ts";
-import { ManifestFiles, UnchangedFiles } from "../../src/backup/manifest-table.ts";
+import { type ListedFile, ManifestFiles, UnchangedFiles } from "../../src/backup/manifest-table.ts";
 import { PathTable } from "../../src/backup/path-table.ts";
 import type { ManifestHash } from "../../src/layout/manifest.ts";
 
@@ -57,11 +57,61 @@ for (const [hash, digits] of HASHES) {
           for (const [path, one] of listed) {
             assert.deepEqual(files.get(path), one);
             assert.equal(files.partOfId(table.find(path)), one.part);
+            assert.equal(files.corruptPagesOfId(table.find(path)), one.corruptPages);
           }
           assert.equal(files.has("another backup's"), false);
           assert.equal(files.get("another backup's"), undefined);
         },
       ),
+    );
+  });
+
+  test(`files come back, whatever the increment above says of them: ${hash}`, () => {
+    const few = fc.array(fc.record(contents(digits), { noNullPrototype: true }), {
+      minLength: 1,
+      maxLength: 2,
+    });
+    const listings = few.chain((contentsOfAll) => {
+      const listing = fc.dictionary(paths, fc.constantFrom(...contentsOfAll), {
+        noNullPrototype: true,
+      });
+      return fc.tuple(listing, listing, listing);
+    });
+    const rest = { part: "part_001.tar.zst", offsetBytes: 512 };
+    fc.assert(
+      fc.property(listings, fc.nat(9), ([top, middle, bottom], fullBytes) => {
+        const table = new PathTable();
+        const newest = new UnchangedFiles(table, hash);
+        for (const [path, one] of Object.entries(top)) newest.set(path, one);
+        const above = new UnchangedFiles(table, hash, newest);
+        for (const [path, one] of Object.entries(middle)) above.set(path, one);
+        const files = new ManifestFiles(table, hash, above);
+        const listed = new Map<string, ListedFile>();
+        for (const [path, one] of Object.entries(bottom)) {
+          const file = { ...one, ...rest, ...(path === "PG_VERSION" ? { fullBytes } : {}) };
+          listed.set(path, file);
+          assert.equal(files.set(path, file), true);
+          assert.equal(files.set(path, file), false);
+        }
+        assert.deepEqual(new Map(files), listed);
+        for (const path of ["", "base/1/2", "base/1/3", "PG_VERSION", "never"]) {
+          const [file, wanted] = [listed.get(path), middle[path]];
+          assert.deepEqual(files.get(path), file);
+          const id = table.find(path);
+          assert.equal(files.hasId(id), file !== undefined);
+          assert.equal(above.modeOfId(id), wanted?.mode);
+          const isSame =
+            file !== undefined &&
+            file.fullBytes === undefined &&
+            file.sizeBytes === wanted?.sizeBytes &&
+            file.hash === wanted.hash;
+          assert.equal(files.isSameContent(id, above), isSame);
+          if (file === undefined) continue;
+          assert.equal(files.storedSizeOfId(id), file.sizeBytes);
+          assert.equal(files.sizeOfId(id), file.fullBytes ?? file.sizeBytes);
+          assert.equal(files.corruptPagesOfId(id), undefined);
+        }
+      }),
     );
   });
 
