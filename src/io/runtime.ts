@@ -209,6 +209,8 @@ interface Libc {
   sendto(...args: readonly (number | bigint | Uint8Array)[]): number | bigint;
   close(descriptor: number): number;
   clock_gettime(clock: number, time: Uint8Array): number;
+  mmap(...args: readonly number[]): number | bigint;
+  mprotect(address: number, sizeBytes: number, protection: number): number;
 }
 
 /** @source socket.h, un.h, time.h of Linux, the same on x86-64 and arm64 */
@@ -221,6 +223,10 @@ const LIBC_NAMES = ["libc.so.6", "libc.so", "libc.musl-x86_64.so.1", "libc.musl-
 
 /** Gives undefined where the runtime can't call it. Costs a millisecond. */
 async function loadLibc(): Promise<Libc | undefined> {
+  return (await loadForeign())?.libc;
+}
+
+async function loadForeign(): Promise<{ ffi: ForeignInterface; libc: Libc } | undefined> {
   // Not a literal: bundlers for Node.js would look for it.
   const specifier = ["bun", "ffi"].join(":");
   try {
@@ -228,7 +234,7 @@ async function loadLibc(): Promise<Libc | undefined> {
     if (!isForeignInterface(ffi)) return undefined;
     for (const name of LIBC_NAMES) {
       const { symbols } = tryOpen(ffi, name) ?? {};
-      if (isLibc(symbols)) return symbols;
+      if (isLibc(symbols)) return { ffi, libc: symbols };
     }
   } catch {
     // Node.js.
@@ -238,6 +244,9 @@ async function loadLibc(): Promise<Libc | undefined> {
 
 interface ForeignInterface {
   dlopen(name: string, functions: object): { readonly symbols: unknown };
+  readonly CFunction: new (definition: object) => unknown;
+  ptr(view: ArrayBufferView): number;
+  toArrayBuffer(address: number, offset: number, sizeBytes: number): ArrayBuffer;
 }
 
 function tryOpen(ffi: ForeignInterface, name: string): { readonly symbols: unknown } | undefined {
@@ -247,6 +256,8 @@ function tryOpen(ffi: ForeignInterface, name: string): { readonly symbols: unkno
       sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
       close: { args: ["i32"], returns: "i32" },
       clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
+      mmap: { args: ["ptr", "u64", "i32", "i32", "i32", "i64"], returns: "i64" },
+      mprotect: { args: ["ptr", "u64", "i32"], returns: "i32" },
     });
   } catch {
     return undefined;
@@ -302,4 +313,64 @@ export async function loadSystemCalls(): Promise<SystemCalls | undefined> {
       return time.readBigInt64LE(0) * 1_000_000n + time.readBigInt64LE(8) / 1000n;
     },
   };
+}
+
+/** Runs machine code over bytes [from, to) of a view, with one more 32-bit word, and gives another. */
+export type ByteCode = (view: DataView, from: number, to: number, word: number) => number;
+
+/** @source mman.h of Linux, the same on all machines but those that we don't run on */
+const PROT_READ_WRITE = 0x3;
+const PROT_READ_EXECUTE = 0x5;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+const CODE_BYTES_MAX = 4096;
+
+/**
+ * Makes `code` callable: position-independent, of this machine, with C's calling convention and
+ * the words (address, 64-bit length, 32-bit word); it must not write, nor read outside. Undefined
+ * where the runtime or the system's policy does not let us. Costs two milliseconds, and the page of
+ * it is kept until the process ends.
+ */
+export async function loadByteCode(code: Uint8Array): Promise<ByteCode | undefined> {
+  const { ffi, libc } = (await loadForeign()) ?? {};
+  if (ffi === undefined || libc === undefined || code.length > CODE_BYTES_MAX) return undefined;
+  try {
+    const address = placeCode(ffi, libc, code);
+    return address === undefined ? undefined : callable(ffi, address);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Its memory is never writable and executable at the same time. */
+function placeCode(ffi: ForeignInterface, libc: Libc, code: Uint8Array): number | undefined {
+  const where = [0, CODE_BYTES_MAX, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0];
+  const address = Number(libc.mmap(...where));
+  if (address <= 0) return undefined;
+  new Uint8Array(ffi.toArrayBuffer(address, 0, CODE_BYTES_MAX)).set(code);
+  return libc.mprotect(address, CODE_BYTES_MAX, PROT_READ_EXECUTE) === 0 ? address : undefined;
+}
+
+function callable(ffi: ForeignInterface, address: number): ByteCode | undefined {
+  const definition = { ptr: address, args: ["ptr", "u64", "u32"], returns: "u32" };
+  const run: unknown = new ffi.CFunction(definition);
+  if (!isCode(run)) return undefined;
+  // The same view comes many times in a row, and to ask for its address costs as much as a call.
+  let known: DataView | undefined;
+  let base = 0;
+  return (view, from, to, word) => {
+    // Throws where the memory was given away meanwhile.
+    if (!(from >= 0 && from <= to && to <= view.byteLength)) {
+      throw new RangeError(`bytes ${from} to ${to} of ${view.byteLength}`);
+    }
+    if (from === to) return run(0, 0, word);
+    if (known !== view) base = ffi.ptr(view);
+    known = view;
+    return run(base + from, to - from, word);
+  };
+}
+
+function isCode(
+  value: unknown,
+): value is (address: number, length: number, word: number) => number {
+  return typeof value === "function";
 }

@@ -2,11 +2,17 @@
 const POLYNOMIAL = 0x82f6_3b78;
 const STEP_BYTES = 16;
 const WORD_BYTES = 4;
-/** A call of native code costs as much as so many bytes do here. */
-const NATIVE_BYTES_MIN = 512;
 
-/** The checksum of bytes and of `bytes` behind them; `checksum` is that of the first, 0 of none. */
-export type LongCrc32c = (bytes: Uint8Array, checksum: number) => number;
+/** What is faster for long pieces. */
+export interface LongCrc32c {
+  /** From here on it is. */
+  readonly bytesMin: number;
+  /**
+   * The checksum of bytes and of bytes [from, to) of `view` behind them; `checksum` is that of the
+   * first, 0 of none.
+   */
+  readonly update: (view: DataView, from: number, to: number, checksum: number) => number;
+}
 
 /**
  * CRC-32C, sixteen bytes a step. An instance holds its tables (16 KiB) and nothing else, so that
@@ -19,16 +25,18 @@ export class Crc32c {
   readonly #tables = makeTables();
   readonly #long: LongCrc32c | undefined;
 
-  /** `long` is what is faster for long pieces, if there is anything. */
+  readonly #longBytesMin: number;
+
+  /** `long` is used where there is one. */
   constructor(long?: LongCrc32c) {
     this.#long = long;
+    this.#longBytesMin = long?.bytesMin ?? Number.POSITIVE_INFINITY;
   }
 
   /** Adds bytes [from, to) of `view` to a running sum and returns it. */
   update(sum: number, view: DataView, from: number, to: number): number {
-    if (this.#long !== undefined && to - from >= NATIVE_BYTES_MIN) {
-      const bytes = new Uint8Array(view.buffer, view.byteOffset + from, to - from);
-      return ~this.#long(bytes, ~sum >>> 0);
+    if (this.#long !== undefined && to - from >= this.#longBytesMin) {
+      return ~this.#long.update(view, from, to, ~sum >>> 0);
     }
     const t = this.#tables;
     let crc = sum;

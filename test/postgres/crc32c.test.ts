@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { arch } from "node:os";
 import { test } from "node:test";
 import { fc } from "../support/property.ts";
 import { createWasmCrc32c } from "../../src/io/crc32c-wasm.ts";
-import { createCrc32c, loadNativeCrc32c } from "../../src/io/crc32c.ts";
+import { createCrc32c, loadAddonCrc32c, loadNativeCrc32c } from "../../src/io/crc32c.ts";
 import { Crc32c, crc32c } from "../../src/postgres/crc32c.ts";
 
 /** RFC 3720, appendix B.4, and the usual check value. */
@@ -44,20 +46,50 @@ test("sixteen bytes a step is the same as bit by bit, cut anywhere and at any of
   );
 });
 
-test("long pieces by the processor's instruction give the same sums", async () => {
+for (const [name, load] of [
+  ["machine code, or what there is without", loadNativeCrc32c],
+  ["the addon", loadAddonCrc32c],
+] as const) {
+  test(`long pieces by ${name} give the same sums`, async () => {
+    const native = await load();
+    assert.ok(native !== undefined, "the addon is installed here");
+    const crc = new Crc32c(native);
+    fc.assert(
+      fc.property(fc.nat(3000), fc.nat(3000), fc.nat(20), (length, cut, offset) => {
+        const memory = new Uint8Array(offset + length).map((_, index) => index * 131 + length);
+        const view = new DataView(memory.buffer);
+        const middle = Math.min(offset + cut, memory.length);
+        const sum = crc.update(Crc32c.start, view, offset, middle);
+        const whole = Crc32c.finish(crc.update(sum, view, middle, memory.length));
+        assert.equal(whole, crc32c(memory.subarray(offset)));
+      }),
+      { numRuns: 50 },
+    );
+  });
+}
+
+test("machine code is used on x86-64, once, and reads nothing outside of a view", async () => {
   const native = await loadNativeCrc32c();
-  assert.ok(native !== undefined, "the addon is installed here");
-  const crc = new Crc32c(native);
-  fc.assert(
-    fc.property(fc.nat(3000), fc.nat(3000), fc.nat(20), (length, cut, offset) => {
-      const memory = new Uint8Array(offset + length).map((_, index) => index * 131 + length);
-      const view = new DataView(memory.buffer);
-      const middle = Math.min(offset + cut, memory.length);
-      const sum = crc.update(Crc32c.start, view, offset, middle);
-      const whole = Crc32c.finish(crc.update(sum, view, middle, memory.length));
-      assert.equal(whole, crc32c(memory.subarray(offset)));
-    }),
-  );
+  assert.equal(native, await loadNativeCrc32c());
+  const isCoded = arch() === "x64" && /\bsse4_2\b/.test(readFileSync("/proc/cpuinfo", "utf8"));
+  assert.equal(native?.bytesMin, isCoded ? 64 : 512);
+  const memory = new Uint8Array(300).fill(7);
+  const view = new DataView(memory.buffer, 100, 100);
+  const expected = crc32c(memory.subarray(100, 200));
+  memory.fill(0, 0, 100).fill(0, 200);
+  assert.equal(native?.update(view, 0, 100, 0), expected);
+  assert.equal(native?.update(view, 100, 100, expected), expected, "nothing more");
+  const outside = [
+    [-1, 10],
+    [0, 101],
+    [20, 10],
+    [Number.NaN, 10],
+  ] as const;
+  for (const [from, to] of outside) {
+    assert.throws(() => native?.update(view, from, to, 0), RangeError);
+  }
+  structuredClone(memory.buffer, { transfer: [memory.buffer] });
+  assert.throws(() => native?.update(view, 0, 100, 0), "the memory was given away");
 });
 
 test("running sums are the same with and without the addon", async () => {
