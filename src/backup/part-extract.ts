@@ -75,7 +75,7 @@ export interface ExtractContext {
   readonly codecJobs: number;
   /** Files that are there already: not written again. */
   readonly kept: Paths;
-  /** Which part of this backup gave a path; shared by all parts, so that none writes another's. */
+  /** Which part gave a path that no manifest lists; for all parts: none writes another's. */
   readonly owners: PathValues<string>;
   /** Files begun from newer backups, by path, with what is missing of them; not changed here. */
   readonly gaps: ReadonlyMap<string, PageGaps>;
@@ -103,8 +103,7 @@ export async function extractPart(
   hashers: PartHashers,
   context: ExtractContext & { readonly signal: AbortSignal },
 ): Promise<PartResult> {
-  const extraction = new PartExtraction(step, part, hashers, context);
-  return await extraction.run(context.signal);
+  return await new PartExtraction(step, part, hashers, context).run(context.signal);
 }
 
 /** Throws RefusedError for a method that we can't read, before anything of the part is fetched. */
@@ -229,8 +228,8 @@ class PartExtraction {
   #claim(path: string): void {
     if (this.#seen.has(path)) throw new FormatError("the part holds this entry twice");
     this.#seen.add(path);
-    // Our manifest tells the part of each file, and each is held against it.
-    if (isSpecialPath(path) || this.#step.manifest?.files.has(path) === true) return;
+    if (isSpecialPath(path)) return;
+    if (this.#step.manifest?.files.has(path) === true) return;
     const owner = this.#context.owners.get(path) ?? this.#part.name;
     if (owner !== this.#part.name) throw new FormatError(`part ${owner} holds this entry, too`);
     this.#context.owners.set(path, owner);

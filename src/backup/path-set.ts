@@ -117,7 +117,8 @@ export class PathList implements Iterable<string> {
   sortedIds(): Uint32Array {
     const ids = new Uint32Array(this.#length);
     for (let index = 0; index < ids.length; index += 1) ids[index] = this.#ids.get(index);
-    return ids.sort();
+    ids.sort();
+    return ids;
   }
 
   *[Symbol.iterator](): Generator<string, void, undefined> {

@@ -222,14 +222,14 @@ function statsOf(absolute: string): Stats {
 async function isRight(
   { absolute, listed }: Candidate,
   { hasher, buffer }: Reader,
-  { signal, onProgress }: SurveyOptions,
+  options: SurveyOptions,
 ): Promise<boolean> {
   const { size, mode } = statsOf(absolute);
   if (size !== listed.sizeBytes) return false;
   using file = openForReading(absolute);
   if (file === undefined) return false;
   for (let at = 0; at < size; at += buffer.length) {
-    signal.throwIfAborted();
+    options.signal.throwIfAborted();
     const piece = buffer.subarray(0, Math.min(buffer.length, size - at));
     if ((await file.read(piece, at)) < piece.length) {
       hasher.digest();
@@ -243,7 +243,7 @@ async function isRight(
   if ((mode & MODE_MASK) !== wanted) {
     await onDisk("change the mode of", absolute, chmod(absolute, wanted));
   }
-  onProgress(size);
+  options.onProgress(size);
   return true;
 }
 

@@ -1,7 +1,7 @@
 import { collectGarbage } from "./runtime.ts";
 
 /** Garbage that may lie about. */
-const COLLECTED_BYTES = 32 * 1024 * 1024;
+const COLLECTED_BYTES = 16 * 1024 * 1024;
 
 /**
  * Passes items of a long document on, each of which leaves about `garbageBytes`, and has that
