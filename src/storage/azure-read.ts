@@ -2,9 +2,8 @@ import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import type { AzureTransport } from "./azure-transport.ts";
 import {
-  OBJECT_MARKS,
   formatRange,
-  isOfObject,
+  headFacts,
   md5Sum,
   openedBody,
   readBody,
@@ -30,11 +29,8 @@ export async function headBlob(
   const call = { verb: "stat", key, method: "HEAD", blob: key } as const;
   const { headers } = await transport.sendForText(call, options);
   requireObject(transport, key, headers);
-  const sizeBytes = Number(headers["content-length"] ?? Number.NaN);
-  if (Number.isNaN(sizeBytes)) throw transport.unclear(call, "a length");
-  if (!isOfObject(headers)) throw transport.unclear(call, OBJECT_MARKS);
-  const modifiedAt = new Date(headers["last-modified"] ?? 0);
-  return { key, sizeBytes, modifiedAt, etag: headers["etag"], headers };
+  const facts = headFacts(headers, (missing) => transport.unclear(call, missing));
+  return { key, ...facts, etag: headers["etag"], headers };
 }
 
 /** The bytes of an object, counted, and checked against its MD5 where all of it is read. */

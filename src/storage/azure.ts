@@ -11,14 +11,14 @@ import { headBlob, readBlob } from "./azure-read.ts";
 import { AzureTransport } from "./azure-transport.ts";
 import { readCertificates } from "./certificates.ts";
 import { deleteSingly } from "./delete-singly.ts";
-import type { ProxyConfig } from "./http-proxy.ts";
+import type { HttpStoreOptions } from "./http-store.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfBase64, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import { foundOrNothing, isUntold, toHold } from "./presence.ts";
 import { createRepeat } from "./repeat.ts";
-import type { Repeat, RepeatOptions } from "./repeat.ts";
+import type { Repeat } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
@@ -32,16 +32,10 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
-import type { StoreTraffic } from "./traffic.ts";
 import { TokenCache } from "./token-auth.ts";
 import type { TokenSource } from "./token-auth.ts";
 
-export interface AzureOptions extends RepeatOptions {
-  /** Silence of this length ends a request. */
-  readonly requestTimeoutMs: number;
-  readonly proxy?: ProxyConfig | undefined;
-  /** Of the store, if it is shared or counted. */
-  readonly traffic?: StoreTraffic | undefined;
+export interface AzureOptions extends HttpStoreOptions {
   /** Blocks of one object that are sent at the same time, as far as the memory for them allows. */
   readonly uploadConcurrency: number;
 }

@@ -13,14 +13,14 @@ import { CHUNKS_AT_ONCE, CHUNK_UNIT_BYTES, GcsPut, gcsPartLimits } from "./gcs-p
 import type { GcsPutContext } from "./gcs-put.ts";
 import { headObject, readObject } from "./gcs-read.ts";
 import { GcsTransport } from "./gcs-transport.ts";
-import type { ProxyConfig } from "./http-proxy.ts";
+import type { HttpStoreOptions } from "./http-store.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import { foundOrNothing, isUntold, toHold } from "./presence.ts";
 import { createRepeat } from "./repeat.ts";
-import type { Repeat, RepeatOptions } from "./repeat.ts";
+import type { Repeat } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
@@ -34,15 +34,9 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
-import type { StoreTraffic } from "./traffic.ts";
 import { TokenCache } from "./token-auth.ts";
 
-export interface GcsOptions extends RepeatOptions {
-  /** Silence of this length ends a request. */
-  readonly requestTimeoutMs: number;
-  readonly proxy?: ProxyConfig | undefined;
-  /** Of the store, if it is shared or counted. */
-  readonly traffic?: StoreTraffic | undefined;
+export interface GcsOptions extends HttpStoreOptions {
   /** Absent: the store is believed to obey ifGenerationMatch. */
   readonly createOnly?: CreateOnlyProbe | undefined;
   readonly log?: Log | undefined;

@@ -24,6 +24,20 @@ export function versionByEtag({
   return { sizeBytes, version: etag };
 }
 
+/**
+ * What the answer to a HEAD tells of an object. Throws what `unclear` makes of one that lacks a
+ * length, or is of something else than an object.
+ */
+export function headFacts(
+  headers: RestResponse["headers"],
+  unclear: (missing: string) => StorageError,
+): { readonly sizeBytes: number; readonly modifiedAt: Date } {
+  const sizeBytes = Number(headers["content-length"] ?? Number.NaN);
+  if (Number.isNaN(sizeBytes)) throw unclear("a length");
+  if (!isOfObject(headers)) throw unclear(OBJECT_MARKS);
+  return { sizeBytes, modifiedAt: new Date(headers["last-modified"] ?? 0) };
+}
+
 /** An object whose bytes begin to come. */
 export interface OpenedBody extends VersionedObject {
   /** What the answer promises; undefined if it does not say. */

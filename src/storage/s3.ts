@@ -3,7 +3,7 @@ import { silentLog } from "../io/log.ts";
 import type { Log } from "../io/log.ts";
 import { CreateOnlyMemory, isOtherServer } from "./create-only.ts";
 import type { CreateOnlyProbe } from "./create-only.ts";
-import type { ProxyConfig } from "./http-proxy.ts";
+import type { HttpStoreOptions } from "./http-store.ts";
 import { requireValidKey, requireValidRange } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import type { S3Config } from "./open.ts";
@@ -11,7 +11,7 @@ import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import type { ListMemory } from "./s3-bulk.ts";
 import { createRepeat } from "./repeat.ts";
-import type { Repeat, RepeatOptions } from "./repeat.ts";
+import type { Repeat } from "./repeat.ts";
 import { deleteBatch, deleteObject, listObjects } from "./s3-bulk.ts";
 import { openS3Client } from "./s3-client.ts";
 import { isNotImplemented } from "./s3-errors.ts";
@@ -32,14 +32,8 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
-import type { StoreTraffic } from "./traffic.ts";
 
-export interface S3Options extends RepeatOptions {
-  /** Silence of this length ends a request. */
-  readonly requestTimeoutMs: number;
-  readonly proxy?: ProxyConfig | undefined;
-  /** Of the store, if it is shared or counted. */
-  readonly traffic?: StoreTraffic | undefined;
+export interface S3Options extends HttpStoreOptions {
   /** Absent: the store is believed to obey If-None-Match until it refuses it. */
   readonly createOnly?: CreateOnlyProbe | undefined;
   readonly log?: Log | undefined;

@@ -1,9 +1,8 @@
 import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import {
-  OBJECT_MARKS,
   formatRange,
-  isOfObject,
+  headFacts,
   md5Sum,
   openedBody,
   readBody,
@@ -33,17 +32,8 @@ export async function headObject(
 ): Promise<SwiftHead> {
   const call = { verb: "stat", key, method: "HEAD", object: key } as const;
   const { headers } = await found(transport, options, () => transport.sendForText(call, options));
-  const sizeBytes = Number(headers["content-length"] ?? Number.NaN);
-  if (Number.isNaN(sizeBytes)) throw transport.unclear(call, "a length");
-  if (!isOfObject(headers)) throw transport.unclear(call, OBJECT_MARKS);
-  const modifiedAt = new Date(headers["last-modified"] ?? 0);
-  return {
-    key,
-    sizeBytes,
-    modifiedAt,
-    etag: plainEtag(headers["etag"]),
-    isLarge: isLarge(headers),
-  };
+  const facts = headFacts(headers, (missing) => transport.unclear(call, missing));
+  return { key, ...facts, etag: plainEtag(headers["etag"]), isLarge: isLarge(headers) };
 }
 
 /** The bytes of an object, counted, and checked against its ETag where that is the MD5 of them. */

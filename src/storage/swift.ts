@@ -2,14 +2,14 @@ import { ObjectNotFoundError } from "../errors.ts";
 import type { ByteSource, ByteStream } from "../io/bytes.ts";
 import { readCertificates } from "./certificates.ts";
 import { deleteSingly } from "./delete-singly.ts";
-import type { ProxyConfig } from "./http-proxy.ts";
+import type { HttpStoreOptions } from "./http-store.ts";
 import { requireValidKey, requireValidRange, temporaryNameParts } from "./key.ts";
 import { sumOfEtag, withSum } from "./object-sum.ts";
 import { PartBuffers } from "./part-buffers.ts";
 import { PartedPut } from "./parted-put.ts";
 import { foundOrNothing } from "./presence.ts";
 import { createRepeat } from "./repeat.ts";
-import type { Repeat, RepeatOptions } from "./repeat.ts";
+import type { Repeat } from "./repeat.ts";
 import { RestSender } from "./rest-sender.ts";
 import type {
   CallOptions,
@@ -28,14 +28,8 @@ import { SwiftPut, swiftPartLimits } from "./swift-put.ts";
 import type { SwiftPutContext } from "./swift-put.ts";
 import { headObject, listObjects, readObject } from "./swift-read.ts";
 import { SwiftTransport } from "./swift-transport.ts";
-import type { StoreTraffic } from "./traffic.ts";
 
-export interface SwiftOptions extends RepeatOptions {
-  /** Silence of this length ends a request. */
-  readonly requestTimeoutMs: number;
-  readonly proxy?: ProxyConfig | undefined;
-  /** Of the store, if it is shared or counted. */
-  readonly traffic?: StoreTraffic | undefined;
+export interface SwiftOptions extends HttpStoreOptions {
   /** Segments of one object that are sent at the same time, as far as the memory allows. */
   readonly uploadConcurrency: number;
 }
