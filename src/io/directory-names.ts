@@ -13,6 +13,12 @@ const NUL = 0;
 /** What find puts before each name. */
 const PREFIX_LENGTH = "./".length;
 
+export interface ListNamesOptions {
+  readonly signal: AbortSignal;
+  /** What makes a directory large; 64 KiB unless told. */
+  readonly largeBytes?: number;
+}
+
 /**
  * All names in a directory but "." and "..", in no order, a few thousand at a time. Rejects with
  * LocalFileError.
@@ -22,9 +28,9 @@ const PREFIX_LENGTH = "./".length;
  */
 export async function* listNames(
   directory: string,
-  { signal }: { readonly signal: AbortSignal },
+  { signal, largeBytes = LARGE_BYTES }: ListNamesOptions,
 ): AsyncGenerator<readonly string[], void, undefined> {
-  const isLarge = (await onDisk(directory, stat(directory))).size >= LARGE_BYTES;
+  const isLarge = (await onDisk(directory, stat(directory))).size >= largeBytes;
   if (isLarge && (yield* namesByFind(directory, signal))) return;
   signal.throwIfAborted();
   yield await onDisk(directory, readdir(directory));

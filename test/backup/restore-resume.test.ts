@@ -106,6 +106,21 @@ test("what is right is kept, what is wrong, missing or foreign is put right", as
   assert.match(log.lines.join("\n"), /going on with an interrupted restore/);
 });
 
+test("a directory with many names that are none of the backup's is put right", async () => {
+  using scratch = scratchDirectory();
+  const storage = await makeStorage();
+  const destination = join(scratch.path, "data");
+  await restoreInto(storage, destination);
+  const whole = snapshot(destination);
+  unfinish(destination);
+  for (let number = 0; number < 320; number += 1) {
+    writeFileSync(join(destination, "base", `${number}${"x".repeat(240)}`), "");
+  }
+  const report = await restoreInto(storage, destination);
+  assert.equal(report.keptBytes, 3 + 3 * 8192);
+  assert.deepEqual(snapshot(destination), whole);
+});
+
 test("only parts with missing files are fetched again", async () => {
   using scratch = scratchDirectory();
   const storage = await makeStorage(undefined, { partCount: 7 });
