@@ -1,8 +1,15 @@
-import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
-import { compare, formatTable } from "./figures.ts";
+import { compare, formatTable, type Row } from "./figures.ts";
 import { setupLines, walnutPeer } from "./peers.ts";
 import { measure } from "./process.ts";
 import { writeSegments } from "./replay-bench.ts";
@@ -15,10 +22,26 @@ export async function hitTable(
   binary: string,
   rounds: number,
 ): Promise<string> {
+  const segments = writeSegments(cluster, 2 * rounds + 2).slice(0, 2 * rounds + 2);
+  const rows = await compareHits(cluster, binary, { rounds, segments });
+  return formatTable("A call whose work is done already", rows);
+}
+
+/** Where there is a pg_control and the segments of its server, which need not run. */
+export type HitPlace = Pick<
+  BenchCluster,
+  "home" | "dataDirectory" | "segmentDirectory" | "port" | "user"
+>;
+
+/** The rows of that table. `segments` are twice as many as rounds, and two more. */
+export async function compareHits(
+  cluster: HitPlace,
+  binary: string,
+  { rounds, segments }: { readonly rounds: number; readonly segments: readonly string[] },
+): Promise<Row[]> {
   const walnut = walnutPeer(cluster, binary, { name: "walnut-hit" });
   const dataDirectory = join(cluster.home, "hit");
   const walDirectory = join(dataDirectory, "pg_wal");
-  const segments = writeSegments(cluster, 2 * rounds + 2).slice(0, 2 * rounds + 2);
   mkdirSync(join(walDirectory, "archive_status"), { recursive: true });
   mkdirSync(join(dataDirectory, "global"));
   const control = "global/pg_control";
@@ -31,12 +54,11 @@ export async function hitTable(
 
   const options = { cwd: dataDirectory };
   await archiveAll(segments, { cluster, walDirectory, command: archiveCommand, options });
-  const noted = join(`${dataDirectory}.walnut`, "notes", String(process.pid));
   let at = 0;
   const nextReady = async () => {
     rmSync(join(walDirectory, "RECOVERYXLOG"), { force: true });
     at += 1;
-    await untilThere(() => isFetched(dataDirectory, segments[at] ?? ""));
+    await untilTrue(() => isFetched(dataDirectory, segments[at] ?? ""));
   };
   const [first = ""] = segments;
   await measure(called(restoreCommand, first, "pg_wal/RECOVERYXLOG"), options);
@@ -56,23 +78,26 @@ export async function hitTable(
       },
       {
         name: "archive_command, by the shell",
-        run: (round) =>
-          measure(
-            called(archiveCommand, segments[round] ?? "", `pg_wal/${segments[round]}`),
-            options,
-          ),
+        run: (round) => {
+          const noted = segments[round + 1] ?? "";
+          return measure(called(archiveCommand, noted, `pg_wal/${noted}`), options);
+        },
       },
       {
         name: "archive_command, by walnut wal-push",
         run: (round) =>
-          measure([...walnut.words, "wal-push", `pg_wal/${segments[round]}`], options),
+          measure([...walnut.words, "wal-push", `pg_wal/${segments[round + 1]}`], options),
       },
     ],
     rounds,
   );
-  if (!existsSync(noted)) throw new Error("the drainer did not vouch for this process");
+  const spool = `${dataDirectory}.walnut`;
+  requireVouched(join(spool, "notes"));
+  // The drainer and the prefetcher end with the server.
   rmSync(join(dataDirectory, "postmaster.pid"));
-  return formatTable("A call whose work is done already", rows);
+  const sockets = ["drain.sock", "prefetch.sock"].map((name) => join(spool, name));
+  await untilTrue(() => !sockets.some((path) => existsSync(path)));
+  return rows;
 }
 
 /** As PostgreSQL calls a command for a file. */
@@ -81,31 +106,41 @@ function called(command: string, name: string, path: string): string[] {
   return ["sh", "-c", text];
 }
 
+/** Else the shell, or the binary, has asked the drainer each time, and that was measured. */
+function requireVouched(notes: string): void {
+  const links = readdirSync(notes);
+  for (const prefix of [`${process.pid}-`, "c-"]) {
+    const isThere = links.some((name) => name.startsWith(prefix));
+    if (!isThere) throw new Error(`the drainer made no link ${prefix}*: ${links.join(" ")}`);
+  }
+}
+
 interface Archiving {
-  readonly cluster: BenchCluster;
+  readonly cluster: HitPlace;
   readonly walDirectory: string;
   readonly command: string;
   readonly options: { readonly cwd: string };
 }
 
-/** Until the drainer has a note of every segment, and the shell may believe them. */
+/** Until the drainer has a note of every segment but the first, and the shell may believe them. */
 async function archiveAll(
   segments: readonly string[],
   { cluster, walDirectory, command, options }: Archiving,
 ): Promise<void> {
+  const status = join(walDirectory, "archive_status");
   for (const name of segments) {
     copyFileSync(join(cluster.segmentDirectory, name), join(walDirectory, name));
-    writeFileSync(join(walDirectory, "archive_status", `${name}.ready`), "");
+    writeFileSync(join(status, `${name}.ready`), "");
   }
   const notes = join(`${dirname(walDirectory)}.walnut`, "notes");
   const noteCount = () => readdirSync(notes).filter((name) => segments.includes(name)).length;
   // At most so many are ahead of PostgreSQL: those are taken as done.
-  const [first = ""] = segments;
+  const [first = "", ...others] = segments;
   await measure(called(command, first, `pg_wal/${first}`), options);
-  await untilThere(() => noteCount() >= Math.min(segments.length - 1, 31));
-  for (const name of segments) {
-    spawnSync("sh", called(command, name, `pg_wal/${name}`).slice(1), options);
-  }
+  // As PostgreSQL does: the drainer waits for it before it begins with what follows.
+  renameSync(join(status, `${first}.ready`), join(status, `${first}.done`));
+  await untilTrue(() => noteCount() >= Math.min(others.length, 31));
+  for (const name of others) await measure(called(command, name, `pg_wal/${name}`), options);
 }
 
 function isFetched(dataDirectory: string, name: string): boolean {
@@ -114,9 +149,9 @@ function isFetched(dataDirectory: string, name: string): boolean {
   return places.some((place) => existsSync(join(prefetch, place, name)));
 }
 
-async function untilThere(isThere: () => boolean): Promise<void> {
+async function untilTrue(isTrue: () => boolean): Promise<void> {
   const endsAt = performance.now() + WAIT_MS;
-  while (!isThere()) {
+  while (!isTrue()) {
     if (performance.now() > endsAt) throw new Error("the work ahead is not done");
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
-import { measure, type ProcessOptions } from "./process.ts";
+import { measure, plainEnvironment, type ProcessOptions } from "./process.ts";
 import type { SlowStore } from "./slow-store.ts";
 
 /** One tool's repository and how to call it, set up for zstd level 1 and two workers. */
@@ -14,7 +14,9 @@ export interface Peer {
   readonly archiveCommand: string;
 }
 
-function ownedDirectory(cluster: BenchCluster, name: string): string {
+type Owner = Pick<BenchCluster, "home" | "dataDirectory">;
+
+function ownedDirectory(cluster: Owner, name: string): string {
   const path = join(cluster.home, name);
   mkdirSync(path, { recursive: true });
   const { uid, gid } = statSync(cluster.dataDirectory);
@@ -31,7 +33,7 @@ export interface WalnutPeerOptions {
 
 /** Its repository is a directory of this name, or a prefix of that name in the store. */
 export function walnutPeer(
-  cluster: BenchCluster,
+  cluster: Owner & Pick<BenchCluster, "port" | "user">,
   binary: string,
   { name = "walnut", store, more = {} }: WalnutPeerOptions = {},
 ): Peer {
@@ -129,7 +131,8 @@ export function setupLines(
   const identity =
     user === undefined ? [] : ["setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
   const [program, ...words] = [...identity, ...walnut.words, "setup", dataDirectory];
-  const text = execFileSync(program, words, { encoding: "utf8", cwd: dataDirectory });
+  const env = plainEnvironment(dataDirectory);
+  const text = execFileSync(program, words, { encoding: "utf8", cwd: dataDirectory, env });
   const lineOf = (name: string): string => {
     const command = new RegExp(`^${name} = '(.*)'$`, "m").exec(text)?.[1];
     if (command === undefined) throw new Error(`setup printed ${text}`);

@@ -40,6 +40,11 @@ function asUser(words: readonly string[], user: string | undefined): string[] {
   return ["setpriv", ...identity, ...words];
 }
 
+/** What a measured program gets of ours: no variable that it may take for a setting. */
+export function plainEnvironment(cwd: string): Readonly<Record<string, string | undefined>> {
+  return { PATH: process.env["PATH"], HOME: cwd, LC_ALL: "C.UTF-8" };
+}
+
 /** Runs to the end; throws with the program's own words if it fails. */
 export async function measure(
   words: readonly string[],
@@ -48,7 +53,7 @@ export async function measure(
   const startedAt = performance.now();
   const child = Bun.spawn(asUser(words, user), {
     cwd,
-    env: { PATH: process.env["PATH"], HOME: cwd, LC_ALL: "C.UTF-8", ...env },
+    env: { ...plainEnvironment(cwd), ...env },
     stdin: "ignore",
     stdout: "ignore",
     stderr: "pipe",
