@@ -10,7 +10,7 @@ export async function* withHead(
   read: (head: Buffer, whole: ByteStream) => ByteStream,
 ): ByteStream {
   const iterator = stream[Symbol.asyncIterator]();
-  const chunks: Buffer[] = [];
+  const chunks: Uint8Array[] = [];
   let headBytes = 0;
   let isEnded = false;
   const advance = async (): Promise<Uint8Array | undefined> => {
@@ -24,12 +24,15 @@ export async function* withHead(
   }
   try {
     while (headBytes < sizeBytes) {
+      // The next chunk may stand where the last one does.
+      const last = chunks.pop();
+      if (last !== undefined) chunks.push(Buffer.from(last));
       const chunk = await advance();
       if (chunk === undefined) break;
       headBytes += chunk.length;
-      chunks.push(Buffer.from(chunk));
+      chunks.push(chunk);
     }
-    yield* read(Buffer.concat(chunks).subarray(0, sizeBytes), whole());
+    yield* read(Buffer.concat(chunks, Math.min(headBytes, sizeBytes)), whole());
   } finally {
     if (!isEnded) await iterator.return?.();
   }
