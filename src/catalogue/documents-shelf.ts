@@ -11,6 +11,7 @@ const MIB = 1024 * 1024;
 const SHELF_BYTES = 64 * MIB;
 /** Documents of 50,000 files: while larger ones are read, no others are. */
 const LARGE_BYTES = 8 * MIB;
+const NO_NAMES: ReadonlySet<BackupName> = new Set();
 
 interface ListedBackup {
   readonly name: BackupName;
@@ -34,7 +35,7 @@ export class DocumentsShelf {
   readonly #options: ShelfOptions;
   /** As stored. */
   readonly #sizes: ReadonlyMap<BackupName, number>;
-  #held = new Map<BackupName, BackupDocuments>();
+  readonly #held = new Map<BackupName, BackupDocuments>();
   #heldBytes = 0;
 
   constructor(storage: Storage, backups: readonly ListedBackup[], options: ShelfOptions) {
@@ -64,32 +65,37 @@ export class DocumentsShelf {
     await boundedParallel(backups.filter(isLarge), 1, read, options);
   }
 
-  /** All of these backups, as many at a time as there is room for. */
-  async *take(
+  /**
+   * Runs `use` on all of these backups, as many at a time as there is room for. What it was given
+   * is let go as soon as it resolves, before more is read: it must keep nothing of it.
+   */
+  async inTurn(
     names: readonly BackupName[],
+    use: (held: ReadonlyMap<BackupName, BackupDocuments>) => Promise<void>,
     { signal }: CallOptions,
-  ): AsyncGenerator<ReadonlyMap<BackupName, BackupDocuments>, void, undefined> {
+  ): Promise<void> {
     for (const bundle of this.#bundles(names)) {
-      // What is not needed goes before more is read.
-      const kept = bundle.flatMap((name) => this.#held.get(name) ?? []);
-      this.#held = new Map(kept.map((documents) => [documents.name, documents]));
+      this.#keep(new Set(bundle));
       const missing = bundle.filter((name) => !this.#held.has(name)).map((name) => ({ name }));
       await this.forEach(missing, async ({ name }, options) => await this.#read(name, options), {
         signal,
       });
-      yield this.#held;
+      await use(this.#held);
     }
+    // Segments of WAL are read next, which need room, too.
+    const sizeBytes = [...this.#held.keys()].reduce((sum, name) => sum + this.#sizeOf(name), 0);
+    if (sizeBytes > LARGE_BYTES) this.#keep(NO_NAMES);
   }
 
-  /**
-   * Lets all go that is large: segments of WAL are read next, which need room, too. To be called
-   * when nothing is left of those who took it, or it would stay with them.
-   */
-  letGo(): void {
-    const sizeBytes = [...this.#held.keys()].reduce((sum, name) => sum + this.#sizeOf(name), 0);
-    if (sizeBytes <= LARGE_BYTES) return;
-    this.#held = new Map();
-    collectGarbage();
+  /** Lets the others go, in the map itself: who was given that may still hold it. */
+  #keep(names: ReadonlySet<BackupName>): void {
+    let droppedBytes = 0;
+    for (const name of this.#held.keys()) {
+      if (names.has(name)) continue;
+      this.#held.delete(name);
+      droppedBytes += this.#sizeOf(name);
+    }
+    if (droppedBytes > LARGE_BYTES) collectGarbage();
   }
 
   #sizeOf(name: BackupName): number {

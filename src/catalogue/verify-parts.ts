@@ -30,20 +30,24 @@ export async function verifyParts(
   options: PartsCheckOptions,
 ): Promise<void> {
   const names = [...new Set(items.map(({ backup }) => backup))];
-  for await (const held of options.shelf.take(names, options)) {
-    const all = [...held.values()];
-    const count = Math.max(0, ...all.map(pathCountOf));
-    const paths = new Map(all.map((documents) => [documents.name, pathsByPart(documents)]));
-    const check = async (item: PartItem, { signal }: CallOptions): Promise<void> => {
-      const documents = held.get(item.backup);
-      if (documents === undefined || !options.mayBegin()) return;
-      const wanted = paths.get(item.backup)?.get(item.part) ?? [];
-      await checkPart(storage, item, { documents, wanted }, { ...options, signal });
-    };
-    const some = items.filter(({ backup }) => held.has(backup));
-    const jobs = Math.min(partsAtOnce(count, { count: options.jobs }), some.length);
-    await boundedParallel(some, Math.max(1, jobs), check, options);
-  }
+  await options.shelf.inTurn(
+    names,
+    async (held) => {
+      const all = [...held.values()];
+      const count = Math.max(0, ...all.map(pathCountOf));
+      const paths = new Map(all.map((documents) => [documents.name, pathsByPart(documents)]));
+      const check = async (item: PartItem, { signal }: CallOptions): Promise<void> => {
+        const documents = held.get(item.backup);
+        if (documents === undefined || !options.mayBegin()) return;
+        const wanted = paths.get(item.backup)?.get(item.part) ?? [];
+        await checkPart(storage, item, { documents, wanted }, { ...options, signal });
+      };
+      const some = items.filter(({ backup }) => held.has(backup));
+      const jobs = Math.min(partsAtOnce(count, { count: options.jobs }), some.length);
+      await boundedParallel(some, Math.max(1, jobs), check, options);
+    },
+    options,
+  );
 }
 
 function pathCountOf({ manifest, files }: BackupDocuments): number {

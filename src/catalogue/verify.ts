@@ -324,7 +324,6 @@ class Verification {
       onBytes: this.#onBytes,
       onChecked,
     });
-    shelf.letGo();
   }
 
   async #checkWal(

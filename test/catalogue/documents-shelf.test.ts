@@ -53,7 +53,11 @@ test("holds what there is room for, and reads the rest again, in turn", async ()
     signal,
   });
   const taken: string[][] = [];
-  for await (const held of shelf.take(names, { signal })) taken.push([...held.keys()].toSorted());
+  const use = async (held: ReadonlyMap<string, unknown>): Promise<void> => {
+    await Promise.resolve();
+    taken.push([...held.keys()].toSorted());
+  };
+  await shelf.inTurn(names, use, { signal });
   // What was held is not read again; what was left out, and what could not stay, is.
   assert.deepEqual(taken, [[first, second], [third], [fourth]]);
   assert.deepEqual(read, [third, fourth]);
