@@ -22,7 +22,13 @@ export async function warnOfGaps(
     backups: affected.length,
     newest,
     first: gapBehind(affected[0] ?? newest, gaps),
-    ...(newest === backups.at(-1) ? { hint: "Take a new base backup now: backup-push." } : {}),
+    ...(newest === backups.at(-1)
+      ? {
+          hint:
+            "The server that gave it up begins a full backup by itself: `walnut gap-backup --status` " +
+            "there tells how far it is. Where that is turned off, take one now: backup-push.",
+        }
+      : {}),
   });
 }
 

@@ -135,5 +135,13 @@ test("without push ahead there is no drainer", async () => {
   await cluster.configure({ archive_command: draining.walnut.archiveCommand });
   await cluster.waitForArchiver({ timeoutMs: 60_000 });
   await assertNothingLost(draining);
+  // One upload at a time means the same, as in WAL-G: there is nobody beside wal-push.
+  const place = { WALG_FILE_PREFIX: draining.repository, WALG_UPLOAD_CONCURRENCY: "1" };
+  const single = await install(cluster, place, "single");
+  await cluster.configure({ archive_command: "false" });
+  await fill(draining, 4);
+  await cluster.configure({ archive_command: single.archiveCommand });
+  await cluster.waitForArchiver({ timeoutMs: 60_000 });
+  await assertNothingLost(draining);
   assert.ok(!existsSync(join(`${cluster.dataDirectory}.walnut`, "drain.log")));
 });
