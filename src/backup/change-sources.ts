@@ -68,7 +68,9 @@ export async function findChanges(
     reasons.push(`${source}: ${reason}`);
   }
   throw new RefusedError(`nothing tells which blocks changed: ${reasons.join("; ")}`, {
-    hint: "Without WALG_FORCE_WAL_DELTA all pages of the cluster are looked at.",
+    hint:
+      "Without --changes and WALG_FORCE_WAL_DELTA every way is tried, at last a look at all pages of " +
+      "the cluster; --full takes a full backup.",
   });
 }
 

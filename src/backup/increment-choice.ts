@@ -38,13 +38,20 @@ export interface BaseCandidate {
   readonly sentinel?: Sentinel | undefined;
   readonly metadata?: BackupMetadata | undefined;
   /** Why its content can't be used, if that was found out. */
-  readonly fault?: string | undefined;
+  readonly fault?: BaseFault | undefined;
 }
 
-/** A backup that was not taken, and why. */
-export interface PassedOver {
-  readonly name: BackupName;
+/** Why a backup can't be a base. */
+export interface BaseFault {
+  /** A clause behind the backup's name. */
   readonly reason: string;
+  /** For the same reason it can't be restored. */
+  readonly isDamage: boolean;
+}
+
+/** A backup that was not taken. */
+export interface PassedOver extends BaseFault {
+  readonly name: BackupName;
 }
 
 export interface ChosenBase {
@@ -69,7 +76,7 @@ export type BaseChoice =
       readonly passedOver: readonly PassedOver[];
     }
   /** A base was named that there is not, or that must not be used. */
-  | { readonly kind: "refused"; readonly reason: string };
+  | ({ readonly kind: "refused" } & BaseFault);
 
 const MAX_CHAIN = 10_000;
 
@@ -92,16 +99,18 @@ export function chooseBase(
   const all = new Map(candidates.map((candidate) => [candidate.name, candidate]));
   if (request.from !== undefined) {
     const found = findNamed(candidates, request.from);
-    if (typeof found === "string") return { kind: "refused", reason: found };
+    if (typeof found === "string") return { kind: "refused", ...harmless(found) };
     const fault = faultOf(found, all, server);
-    if (fault !== undefined) return { kind: "refused", reason: `backup ${found.name} ${fault}` };
+    if (fault !== undefined) {
+      return { kind: "refused", ...fault, reason: `backup ${found.name} ${fault.reason}` };
+    }
     return limited(found, { request, server, all, passedOver: [] });
   }
   const passedOver: PassedOver[] = [];
   for (const candidate of candidates.toReversed()) {
-    const reason = faultOf(candidate, all, server);
-    if (reason === undefined) return limited(candidate, { request, server, all, passedOver });
-    passedOver.push({ name: candidate.name, reason });
+    const fault = faultOf(candidate, all, server);
+    if (fault === undefined) return limited(candidate, { request, server, all, passedOver });
+    passedOver.push({ name: candidate.name, ...fault });
   }
   const reason = candidates.length === 0 ? "there is no earlier backup" : NOTHING_FITS;
   return full(reason, passedOver);
@@ -145,7 +154,9 @@ function limited(
   const root = chain.at(-1) ?? candidate;
   const steps = isFromFull ? familySize(root.name, all) : chain.length;
   if (steps > request.maxSteps) {
-    return full(`${request.maxSteps} increments after a full backup are reached`);
+    return full(
+      `WALG_DELTA_MAX_STEPS is ${request.maxSteps}, and ${root.name} has as many increments`,
+    );
   }
   const isKept = candidate.metadata?.isPermanent === true;
   if (isKept && !request.isPermanent && !isFromFull) {
@@ -153,7 +164,7 @@ function limited(
   }
   const base = isFromFull ? root : candidate;
   const fault = faultOf(base, all, server);
-  if (fault !== undefined) return full(`backup ${base.name} ${fault}`);
+  if (fault !== undefined) return full(`backup ${base.name} ${fault.reason}`);
   return {
     kind: "increment",
     name: base.name,
@@ -185,20 +196,31 @@ function familySize(fullName: BackupName, all: Candidates): number {
   return count;
 }
 
-/** Why a backup can't be a base of this server's; a clause behind its name. */
+function damage(reason: string): BaseFault {
+  return { reason, isDamage: true };
+}
+
+/** What makes a backup no base, but does it no harm. */
+export function harmless(reason: string): BaseFault {
+  return { reason, isDamage: false };
+}
+
+/** Why a backup can't be a base of this server's. */
 function faultOf(
   candidate: BaseCandidate,
   all: Candidates,
   server: BaseServer,
-): string | undefined {
+): BaseFault | undefined {
   const own = ownFault(candidate, server);
   if (own !== undefined) return own;
   const chain = chainOf(candidate, all);
   const last = chain.at(-1)?.sentinel?.base?.name;
-  if (last !== undefined) return `is based on ${last || "no backup"}, which does not exist`;
+  if (last === "") return harmless("is based on no backup, but on a position (catchup-push)");
+  if (last !== undefined) return damage(`is based on ${last}, which does not exist`);
   for (const member of chain.slice(1)) {
     const fault = ownFault(member, server);
-    if (fault !== undefined) return `is based on ${member.name}, which ${fault}`;
+    if (fault === undefined) continue;
+    return { ...fault, reason: `is based on ${member.name}, which ${fault.reason}` };
   }
   return undefined;
 }
@@ -206,17 +228,22 @@ function faultOf(
 function ownFault(
   { name, sentinel, metadata, fault }: BaseCandidate,
   server: BaseServer,
-): string | undefined {
+): BaseFault | undefined {
   if (fault !== undefined) return fault;
-  if (sentinel === undefined) return "has a sentinel that can't be read";
-  if (metadata === undefined) return "has no metadata.json that can be read";
+  if (sentinel === undefined) return damage("has a sentinel that can't be read");
+  if (metadata === undefined) return harmless("has no metadata.json that can be read");
   const { startLsn, finishLsn, systemId, pgVersion = 0 } = sentinel;
-  if (startLsn === undefined || finishLsn === undefined) return "does not tell its LSNs";
-  if (systemId !== server.systemId) return `is of cluster ${systemId ?? "unknown"}`;
+  if (startLsn === undefined || finishLsn === undefined) return harmless("does not tell its LSNs");
+  if (systemId !== server.systemId) {
+    return harmless(`is of cluster ${systemId ?? "unknown"}, not of ${server.systemId}`);
+  }
   const majorVersion = Math.trunc(pgVersion / 10_000);
-  if (majorVersion !== server.majorVersion) return `is of PostgreSQL ${majorVersion}`;
-  if (sentinel.isFilesMetadataDisabled) return "has no files_metadata.json";
-  return historyFault(name, lsn(finishLsn), server);
+  if (majorVersion !== server.majorVersion) {
+    return harmless(`is of PostgreSQL ${majorVersion}, not of ${server.majorVersion}`);
+  }
+  if (sentinel.isFilesMetadataDisabled) return harmless("has no files_metadata.json");
+  const strange = historyFault(name, lsn(finishLsn), server);
+  return strange === undefined ? undefined : harmless(strange);
 }
 
 function historyFault(

@@ -12,10 +12,12 @@ import { formatHistoryName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import { readManifestLines } from "./backup-documents.ts";
 import {
+  type BaseFault,
   type BaseRequest,
   type BaseServer,
   chooseBase,
   type ChosenBase,
+  harmless,
 } from "./increment-choice.ts";
 import { BaseFiles } from "./known-files.ts";
 import { listBackups } from "./catalogue.ts";
@@ -58,7 +60,7 @@ export async function findBase(
   const { storage, log, signal } = options;
   const isAsked = request.fullReason === undefined && request.maxSteps > 0;
   const entries = isAsked ? await listBackups(storage, { hasMetadata: true, signal }) : [];
-  const faults = new Map<BackupName, string>();
+  const faults = new Map<BackupName, BaseFault>();
   for (;;) {
     const candidates = entries.map((entry) => ({ ...entry, fault: faults.get(entry.name) }));
     const choice = chooseBase(candidates, request, server);
@@ -66,13 +68,13 @@ export async function findBase(
       throw new RefusedError(
         `an increment can't be based on what was asked for: ${choice.reason}`,
         {
-          hint: "backup-list --detail shows what there is. Without the name the newest fitting one is used.",
+          hint: choice.isDamage ? DAMAGED_HINT : CHOICE_HINT,
         },
       );
     }
     if (choice.kind === "increment") {
       const loaded = await loadBase(choice, server, options);
-      if (typeof loaded !== "string") {
+      if (!isFault(loaded)) {
         tellPassedOver(choice, log);
         return loaded;
       }
@@ -82,24 +84,47 @@ export async function findBase(
     tellPassedOver(choice, log);
     if (isAsked) log.info(`Doing full backup: ${choice.reason}`);
     else if (request.from !== undefined) {
-      log.warning(`Doing full backup, not an increment on what was asked for: ${choice.reason}`);
+      const text = "Doing full backup, not an increment on what was asked for";
+      const isOff = request.fullReason === undefined;
+      const fields = isOff ? { hint: "with --type incr it is an increment" } : {};
+      log.warning(`${text}: ${choice.reason}`, fields);
     }
     return undefined;
   }
 }
 
+const CHOICE_HINT =
+  "backup-list --detail shows what there is. Without the name the newest fitting one is used.";
+const DAMAGED_HINT =
+  "It can't be restored either: `walnut verify` tells all that is wrong. Take a full backup: " +
+  "backup-push --full.";
+
+/** The rest of them is told in one line: after a failover there may be hundreds. */
+const TOLD_COUNT = 5;
+
+/** What is damaged must not be found out at the restore only. */
 function tellPassedOver({ passedOver }: Pick<ChosenBase, "passedOver">, log: Log): void {
-  for (const { name, reason } of passedOver) {
-    log.info("a backup can't be the base of an increment", { backup: name, reason });
+  let untoldCount = 0;
+  for (const [index, { name, reason, isDamage }] of passedOver.entries()) {
+    const fields = { backup: name, reason };
+    const text = "a backup can't be the base of an increment";
+    if (isDamage) log.warning(`${text}, and can't be restored`, fields);
+    else if (index < TOLD_COUNT) log.info(text, fields);
+    else untoldCount += 1;
   }
+  if (untoldCount > 0) log.info("nor can older ones", { backups: untoldCount });
 }
 
-/** Why the base can't be used after all, as a clause, or what it holds. */
+function isFault(loaded: LoadedBase | BaseFault): loaded is BaseFault {
+  return "reason" in loaded;
+}
+
+/** Why the base can't be used after all, or what it holds. */
 async function loadBase(
   choice: ChosenBase,
   server: NewBackup & Pick<BaseServer, "systemId" | "history">,
   options: FindBaseOptions,
-): Promise<LoadedBase | string> {
+): Promise<LoadedBase | BaseFault> {
   const files = await BaseFiles.create(server.hash);
   const databases = new Map<number, number>();
   const parts = new Map<string, number>();
@@ -108,22 +133,27 @@ async function loadBase(
       if (line.kind === "header") {
         const { hasChecksums } = line;
         const isSame = line.backup === choice.name && line.systemId === server.systemId;
-        if (!isSame) return `has the manifest of backup ${line.backup}`;
-        if (hasChecksums === undefined) return "does not tell whether there were data checksums";
-        if (hasChecksums !== server.hasChecksums) return "was made before data checksums changed";
-        if (line.hash !== server.hash) return `has hashes by ${line.hash}`;
+        if (!isSame) return harmless(`has the manifest of backup ${line.backup}`);
+        if (hasChecksums === undefined) {
+          return harmless("does not tell whether there were data checksums");
+        }
+        if (hasChecksums !== server.hasChecksums) {
+          return harmless("was made before data checksums changed");
+        }
+        if (line.hash !== server.hash) return harmless(`has hashes by ${line.hash}`);
       }
       if (line.kind === "part") parts.set(line.name, line.sizeBytes);
       if (line.kind === "database") databases.set(line.oid, line.xmin);
       files.addLine(line);
     }
   } catch (error) {
-    if (error instanceof ObjectNotFoundError) return "was not made by walnut";
-    if (error instanceof FormatError) return `has a damaged manifest: ${error.message}`;
+    if (error instanceof ObjectNotFoundError) return harmless("was not made by walnut");
+    if (error instanceof FormatError) return harmless(`has a damaged manifest: ${error.message}`);
     throw error;
   }
   const missing = await findMissing(choice, parts, options);
-  return missing ?? { choice, files, databases, history: server.history };
+  if (missing !== undefined) return { reason: missing, isDamage: true };
+  return { choice, files, databases, history: server.history };
 }
 
 /** The first object that a chain lacks; its older members are looked at from outside only. */

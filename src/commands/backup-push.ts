@@ -141,6 +141,13 @@ export const backupPush: Command<Arguments> = {
       log.warning("--resume has no effect over the replication protocol");
     }
 
+    if (directory === undefined && ![undefined, "summaries"].includes(args.wish.way)) {
+      log.warning(
+        `--changes ${args.wish.way} has no effect over the replication protocol: only the server's ` +
+          "summaries tell",
+      );
+    }
+
     const startMs = clock.monotonicMs();
     const onProgress = (state: { readonly doneBytes: number; readonly totalBytes?: number }) =>
       context.progress.update({ activity: "backing up", ...state });

@@ -7,8 +7,10 @@ const HINTS: readonly (readonly [sqlState: string, hint: string])[] = [
   ["3D000", "Set PGDATABASE to a database that exists, for instance postgres."],
   [
     "42501",
-    "The role lacks a right. As superuser: GRANT pg_monitor TO <role>; and GRANT EXECUTE ON " +
-      "FUNCTION pg_backup_start, pg_backup_stop (before 15: pg_start_backup, pg_stop_backup) TO it.",
+    "The role lacks a right. As superuser, in the database that PGDATABASE names: " +
+      "GRANT pg_monitor TO <role>; GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop " +
+      "TO <role>; before PostgreSQL 15 the functions are pg_start_backup and " +
+      "pg_stop_backup(boolean, boolean).",
   ],
   ["53300", "Raise max_connections, or reserve a connection for the backup."],
   ["57P01", "The server was stopped or the session was ended by an administrator."],

@@ -81,12 +81,12 @@ const choices: readonly (readonly [what: string, actual: string, expected: strin
   [
     "too many steps",
     chosen([one, two, three], { maxSteps: 2 }),
-    "full: 2 increments after a full backup are reached",
+    `full: WALG_DELTA_MAX_STEPS is 2, and ${nameOf(1)} has as many increments`,
   ],
   [
     "too many on one full backup, as deep as they may be",
     chosen([one, two, made(3, { on: nameOf(1) })], { maxSteps: 2, origin: "latest-full" }),
-    "full: 2 increments after a full backup are reached",
+    `full: WALG_DELTA_MAX_STEPS is 2, and ${nameOf(1)} has as many increments`,
   ],
   [
     "by name",
@@ -139,15 +139,27 @@ for (const [what, actual, expected] of choices) {
 }
 
 const faults: readonly (readonly [what: string, candidate: BaseCandidate, reason: RegExp])[] = [
-  ["another cluster", made(2, { sentinel: { systemId: 1n } }), /^is of cluster 1$/],
-  ["no cluster", made(2, { sentinel: { systemId: undefined } }), /^is of cluster unknown$/],
-  ["another release", made(2, { sentinel: { pgVersion: 160_000 } }), /^is of PostgreSQL 16$/],
+  ["another cluster", made(2, { sentinel: { systemId: 1n } }), /^is of cluster 1, not of \d+$/],
+  [
+    "no cluster",
+    made(2, { sentinel: { systemId: undefined } }),
+    /^is of cluster unknown, not of \d+$/,
+  ],
+  [
+    "another release",
+    made(2, { sentinel: { pgVersion: 160_000 } }),
+    /^is of PostgreSQL 16, not of \d+$/,
+  ],
   ["no end", made(2, { sentinel: { finishLsn: undefined } }), /^does not tell its LSNs$/],
   ["no start", made(2, { sentinel: { startLsn: undefined } }), /^does not tell its LSNs$/],
   ["no sentinel", { name: nameOf(2) }, /^has a sentinel that can't be read$/],
   ["no metadata", { ...made(2), metadata: undefined }, /^has no metadata\.json that can be read$/],
   ["no file list", made(2, { sentinel: { isFilesMetadataDisabled: true } }), /files_metadata/],
-  ["a fault that was found", { ...made(2), fault: "is damaged" }, /^is damaged$/],
+  [
+    "a fault that was found",
+    { ...made(2), fault: { reason: "is damaged", isDamage: true } },
+    /^is damaged$/,
+  ],
   [
     "the end of a timeline that was left before",
     made(2, { end: 5001n }),
@@ -160,7 +172,7 @@ const faults: readonly (readonly [what: string, candidate: BaseCandidate, reason
     /Finish LSN of backup .* greater than current LSN 0\/2328$/,
   ],
   ["a base that is gone", made(2, { on: nameOf(7) }), /^is based on .*7, which does not exist$/],
-  ["a catch-up backup", made(2, { on: "" }), /^is based on no backup, which does not exist$/],
+  ["a catch-up backup", made(2, { on: "" }), /^is based on no backup, but on a position/],
   ["a name of WAL-E", { ...made(2), name: `${nameOf(2)}_00000028` }, /^was made by WAL-E$/],
 ];
 
@@ -178,6 +190,20 @@ for (const [what, candidate, reason] of faults) {
     assert.equal(top.kind === "increment" && top.name, one.name, "nor is what is based on it");
   });
 }
+
+test("tells what is damaged from what is only of no use", () => {
+  const damaged = { ...made(2), fault: { reason: "is cut off", isDamage: true } };
+  const candidates = [one, damaged, made(3, { on: nameOf(2) }), made(4, { on: nameOf(9) })];
+  const choice = chooseBase([...candidates, made(5, { timeline: 3 })], latest, server);
+  assert.ok(choice.kind === "increment");
+  const told = choice.passedOver.map(({ name, isDamage }) => [name.slice(-1), isDamage]);
+  assert.deepEqual(told, [
+    ["5", false],
+    ["4", true],
+    ["3", true],
+    ["2", true],
+  ]);
+});
 
 test("whatever there is, a base is whole, of this history, and no later than the server", () => {
   const candidate = fc.record({

@@ -133,8 +133,13 @@ describe("increments of one server", () => {
     assert.notEqual((await push()).baseName, name);
     assert.match(
       logged.slice(found).join("\n"),
-      /reason=lacks its part part_001.tar, or that is cut/,
+      /warning: .* and can't be restored backup=\S+ reason=lacks its part part_001.tar, or that is cut/,
     );
+    await assert.rejects(push({ increments: { ...scan, from: { kind: "name", name } } }), {
+      name: "RefusedError",
+      message: /lacks its part part_001\.tar, or that is cut off$/,
+      hint: /^It can't be restored either: .* Take a full backup/,
+    });
   });
 
   test("a base that was asked for is refused, one that was not is passed over", async () => {
@@ -144,6 +149,10 @@ describe("increments of one server", () => {
       name: "RefusedError",
       message: /can't be based on what was asked for: backup base_unknown does not exist$/,
     });
+    const asked = logged.length;
+    const none = { maxSteps: 0, from: increments.from };
+    assert.equal((await push({ increments: { ...increments, ...none } })).baseName, undefined);
+    assert.match(logged.slice(asked).join("\n"), /WALG_DELTA_MAX_STEPS is 0 hint=with --type incr/);
     const found = logged.length;
     assert.equal((await push({ hash: "sha256" })).baseName, undefined);
     const told = logged.slice(found).join("\n");
