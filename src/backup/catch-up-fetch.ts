@@ -100,9 +100,9 @@ function requireBehind(
       { hint: "Is it the right directory, and the right repository? Nothing was changed." },
     );
   }
-  const refuse = (what: string): never => {
+  const refuse = (what: string, wayOut = "Restore it by backup-fetch"): never => {
     throw new RefusedError(`${place} ${what}`, {
-      hint: "Restore it by backup-fetch, or take another catch-up backup. Nothing was changed.",
+      hint: `${wayOut}, or take another catch-up backup. Nothing was changed.`,
     });
   };
   const timeline = Number.parseInt(parseBackupName(name).segment.slice(0, 8), 16);
@@ -122,6 +122,7 @@ function requireBehind(
   if (position > finishLsn) {
     refuse(
       `has replayed up to ${formatLsn(position)}, the backup ended at ${formatLsn(finishLsn)}`,
+      "It needs nothing of this backup: start it",
     );
   }
 }

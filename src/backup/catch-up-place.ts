@@ -38,6 +38,11 @@ export interface CatchUpLinks {
 /** With links resolved. */
 export async function resolveStandby(destination: string): Promise<string> {
   return await realpath(destination).catch((error: unknown) => {
+    if (systemErrorCode(error) === "ENOENT") {
+      throw new RefusedError(`${destination} does not exist on this host`, {
+        hint: "Give the data directory of the stopped standby that is to be caught up.",
+      });
+    }
     throw localFileError("look at", destination, error);
   });
 }

@@ -1,6 +1,7 @@
+import { RefusedError } from "../errors.ts";
 import type { IncrementBase } from "../layout/sentinel.ts";
 import { parseRelationPath } from "../postgres/relation-file.ts";
-import type { Lsn } from "../postgres/lsn.ts";
+import { formatLsn, type Lsn } from "../postgres/lsn.ts";
 import { FileJudge } from "./file-judge.ts";
 import { MAX_BLOCKS, PAGE_BYTES } from "./increment-header.ts";
 import type { Reading } from "./push-increment.ts";
@@ -18,6 +19,22 @@ function catchUpJudge(fromLsn: Lsn): FileJudge {
   const any = { sizeBytes: MAX_BLOCKS * PAGE_BYTES };
   const find = (name: string) => (parseRelationPath(name.slice(1)) === undefined ? undefined : any);
   return new FileJudge({ files: { find }, startLsn: fromLsn, sameDatabases: { has: () => true } });
+}
+
+/**
+ * Throws RefusedError for a position that a primary has not reached: no standby of its stands
+ * there.
+ */
+export function requireReached(fromLsn: Lsn, currentLsn: Lsn): void {
+  if (fromLsn <= currentLsn) return;
+  throw new RefusedError(
+    `--from-lsn ${formatLsn(fromLsn)} lies behind the server's position ${formatLsn(currentLsn)}`,
+    {
+      hint:
+        "Give the standby's last checkpoint: SELECT checkpoint_lsn FROM pg_control_checkpoint() " +
+        "there. If it says this, the standby does not belong to this server's history.",
+    },
+  );
 }
 
 /** The same reading for a catch-up backup; unchanged without a position. */

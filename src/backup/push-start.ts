@@ -9,6 +9,7 @@ import { both } from "../io/ordered.ts";
 import { type BackupName, formatBackupName, parseBackupName } from "../layout/backup-name.ts";
 import { segmentOfEnd } from "../postgres/wal-file.ts";
 import { requireReadableArrival, type WalArchive } from "./arrival.ts";
+import { requireReached } from "./catch-up-push.ts";
 import type { LoadedBase } from "./increment-origin.ts";
 import type { Interrupted } from "./interrupted.ts";
 import {
@@ -109,6 +110,11 @@ export async function startBesideBase(
 ): Promise<Begun> {
   const { dataDirectory } = place;
   const server = await readBaseServer(session, place, settings, world);
+  const { catchUpFrom } = settings;
+  // The backup of a standby begins before where it stands.
+  if (catchUpFrom !== undefined && !place.facts.isInRecovery) {
+    requireReached(catchUpFrom, server.currentLsn);
+  }
   const load = async (options: CallOptions): Promise<Bases> => {
     const inner = { ...world, ...options };
     const base = await findPushBase(server, settings, inner);

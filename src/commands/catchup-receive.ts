@@ -42,7 +42,9 @@ export const catchUpReceive: Command<CatchUpReceiveArguments> = {
     const names = ["the data directory", "the port"];
     const [dataDirectory = "", port = ""] = requirePositionals(words, names);
     if (!/^[0-9]{1,5}$/.test(port) || Number(port) > 65_535) {
-      throw new UsageError(`${JSON.stringify(port)} is no port`, { hint: "Give 1 to 65535." });
+      throw new UsageError(`${JSON.stringify(port)} is no port`, {
+        hint: "Give 1 to 65535; the address to listen at goes into --listen.",
+      });
     }
     return { dataDirectory, port: Number(port), address: words.value("listen") ?? LOOPBACK };
   },

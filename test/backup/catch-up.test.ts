@@ -99,6 +99,11 @@ describe("a standby that lags behind", () => {
     await cluster.query("CHECKPOINT");
     await cluster.switchWal();
     await cluster.query("CHECKPOINT");
+    await assert.rejects(run(catchUpPush, [cluster.dataDirectory, "--from-lsn", "FFFF/0"]), {
+      name: "RefusedError",
+      message: /^--from-lsn FFFF\/0 lies behind the server's position 0\/[0-9A-F]+$/,
+      hint: /checkpoint_lsn/,
+    });
     const result = await run(catchUpPush, [cluster.dataDirectory, "--from-lsn", all.fromLsn]);
     const line = result.log.find((text) => text.startsWith("info: backup written")) ?? "";
     all.backup = /base_[0-9A-F]{24}/.exec(line)?.[0] ?? "";
@@ -135,6 +140,10 @@ describe("a standby that lags behind", () => {
     });
     await rename(join(dataDirectory, "away"), join(dataDirectory, path));
     assert.ok(existsSync(control));
+    await assert.rejects(run(catchUpFetch, [join(dataDirectory, "none"), "LATEST"]), {
+      name: "RefusedError",
+      message: /none does not exist on this host$/,
+    });
     await assert.rejects(run(catchUpFetch, [join(dataDirectory, "base"), "LATEST"]), {
       name: "RefusedError",
     });
