@@ -123,7 +123,7 @@ async function reportTimeline(plan: TimelinePlan, place: Reporting): Promise<Rep
   const windows: ReportedWindow[] = [];
   for (const window of plan.windows) windows.push(await reportWindow(window, place));
   const holes: ReportedHole[] = [];
-  for (const hole of plan.holes) holes.push(await reportHole(hole, place));
+  for (const hole of plan.holes) holes.push(await reportHole(hole, timeline, place));
   const problems = new Map(plan.backups.map((reach) => [reach.name, problemOf(reach)]));
   return {
     timeline,
@@ -222,10 +222,11 @@ async function firstCommitNs(
   return (await finder.firstCommit(history, rest))?.timeNs;
 }
 
-async function reportHole(hole: WalHole, place: Place): Promise<ReportedHole> {
+/** `line`: the timeline whose history the hole is in, which may have it from an older one. */
+async function reportHole(hole: WalHole, line: number, place: Place): Promise<ReportedHole> {
   const { catalogue, view, finder } = place;
-  const { timeline, first, last, isIntended } = hole;
-  const history = historyOf(view, timeline);
+  const { first, last, isIntended } = hole;
+  const history = historyOf(view, line);
   const edges = edgesOf(hole, view);
   const lower = { first: Math.max(0, first - 1), last: first - 1 };
   const upper = { first: last + 1, last: last + 1 };

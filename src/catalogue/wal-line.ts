@@ -150,11 +150,17 @@ export function firstHoleOnLine(
 
 /** Number of the last segment of the line that is there; -1 without any. */
 function lastOnLine(
-  { segmentBytes, sets }: Pick<WalView, "segmentBytes" | "sets">,
-  { timeline, ancestors }: TimelineHistory,
+  view: Pick<WalView, "segmentBytes" | "sets">,
+  history: TimelineHistory,
 ): number {
-  const own = sets.get(timeline)?.runs.at(-1)?.last;
-  if (own !== undefined) return own;
+  return view.sets.get(history.timeline)?.runs.at(-1)?.last ?? lastBeforeFork(view, history);
+}
+
+/** The same of what the line has of earlier timelines. */
+export function lastBeforeFork(
+  { segmentBytes, sets }: Pick<WalView, "segmentBytes" | "sets">,
+  { ancestors }: TimelineHistory,
+): number {
   for (const ancestor of ancestors.toReversed()) {
     const left = Number(ancestor.endLsn / BigInt(segmentBytes));
     const run = sets.get(ancestor.timeline)?.runs.findLast(({ first }) => first < left);

@@ -4,7 +4,13 @@ import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-fil
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import { type BackupsByName, findChainFault } from "./chain.ts";
-import { lineOfBackup, missingOnLine, ownSegments, type TimelineRun } from "./wal-line.ts";
+import {
+  lastBeforeFork,
+  lineOfBackup,
+  missingOnLine,
+  ownSegments,
+  type TimelineRun,
+} from "./wal-line.ts";
 import { historyOf, missingRuns, type WalView } from "./wal-view.ts";
 
 /** How far one backup can be replayed on its own timeline: to its own end at least, or not. */
@@ -177,9 +183,20 @@ function planHoles(line: Line): readonly WalHole[] {
   const starts = onLine.map(({ startLsn }) => Number(segmentNumberOf(startLsn, segmentBytes)));
   const fork = Number(segmentNumberOf(forkLsn, segmentBytes));
   const first = Math.max(fork, Math.min(firstRun.first, ...starts));
-  return missingRuns(view.sets.get(history.timeline)?.runs ?? [], { first, last: lastOwn }).map(
-    (run) => judgeHole({ timeline: history.timeline, ...run }, line),
-  );
+  const own = missingRuns(view.sets.get(history.timeline)?.runs ?? [], { first, last: lastOwn });
+  return [
+    ...missingBeforeFork(line, fork),
+    ...own.map((run) => ({ timeline: history.timeline, ...run })),
+  ].map((run) => judgeHole(run, line));
+}
+
+/**
+ * What the archive lacks between the last segment of the timelines before and the fork: an old
+ * primary that died had not archived it, and no timeline's own files show that (P08).
+ */
+function missingBeforeFork({ view, history }: Line, fork: number): readonly TimelineRun[] {
+  const last = lastBeforeFork(view, history);
+  return last < 0 ? [] : missingOnLine(view, history, { first: last + 1, last: fork - 1 });
 }
 
 function judgeHole(hole: TimelineRun, line: Line): WalHole {
