@@ -99,7 +99,8 @@ if (onCluster.some((name) => wanted.has(name))) {
 if (wanted.has("summaries")) tables.push(await summaryTable(size, binary, rounds));
 
 const words = process.argv.slice(2).join(" ");
-const command = `npm run bench -- ${words.replaceAll(/ --(write|(binary|directory|keep) \S+)/g, "")}`;
+const shown = words.replaceAll(/ --(write|(binary|directory|keep) \S+)/g, "");
+const command = `npm run bench -- ${shown}`;
 const source = `Made by \`${command}\` on ${availableParallelism()} cores.`;
 const sections = tables.map((table) => `${table.trimEnd()}\n\n${source}\n`);
 console.log(sections.join("\n"));
