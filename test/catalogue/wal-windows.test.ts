@@ -247,23 +247,25 @@ describe("a hole", () => {
 
   test("what an old primary streamed and did not archive is a hole before the fork (P08)", () => {
     const lost = new Set(Array.from({ length: LAST }, (_, index) => 6 + index));
-    const plansOf = (own: Set<number>) => {
-      const built = build({
-        forks: [{ parent: 0, segment: 9 }],
-        missing: [own, new Set(), new Set(), new Set()],
-        backups: [{ line: 0, first: 2, length: 1 }],
-      });
-      return planWindows(built.view, built.backups).map(({ holes }) =>
-        holes.map(({ timeline, first, last, isIntended }) => [timeline, first, last, isIntended]),
-      );
-    };
-    assert.deepEqual(plansOf(lost), [[], [[1, 6, 8, false]]]);
-    assert.deepEqual(plansOf(new Set([9, ...Array.from({ length: 15 }, (_, n) => 10 + n)])), [
-      [],
-      [],
-    ]);
+    assert.deepEqual(holesBesideFork(lost), [[], [[1, 6, 8, false]]]);
+    assert.deepEqual(
+      holesBesideFork(new Set([9, ...Array.from({ length: 15 }, (_, n) => 10 + n)])),
+      [[], []],
+    );
   });
 });
+
+/** Timeline 1 was left in segment 9 and lacks `lost`; its backup goes from 2 into 3. */
+function holesBesideFork(lost: ReadonlySet<number>) {
+  const built = build({
+    forks: [{ parent: 0, segment: 9 }],
+    missing: [lost, new Set(), new Set(), new Set()],
+    backups: [{ line: 0, first: 2, length: 1 }],
+  });
+  return planWindows(built.view, built.backups).map(({ holes }) =>
+    holes.map(({ timeline, first, last, isIntended }) => [timeline, first, last, isIntended]),
+  );
+}
 
 /** Timeline 1 was left in segment 8; a standby's backup goes from 6 into 10, on timeline 2. */
 function followedPlans({ own, next }: { readonly own: number[]; readonly next: number[] }) {

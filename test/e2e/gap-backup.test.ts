@@ -53,9 +53,8 @@ async function killProcess(): Promise<void> {
 }
 
 async function status(): Promise<string> {
-  const { stdout } = await draining.walnut.mustRun(
-    ...["gap-backup", draining.cluster.dataDirectory, "--status"],
-  );
+  const { walnut, cluster } = draining;
+  const { stdout } = await walnut.mustRun("gap-backup", cluster.dataDirectory, "--status");
   return stdout;
 }
 
