@@ -272,9 +272,7 @@ test("after a failover backfill closes the hole that the old primary left", asyn
   const before = await archived();
   assert.ok(before.includes("00000002.history"));
   assertNoHole(before, 2);
-  const holed = await walnutB.run("verify", "--json");
-  assert.equal(holed.code, 26, holed.stderr);
-  assert.match(holed.stdout, /"kind": "hole"/);
+  assert.match((await walnutB.run("verify", "--json")).stdout, /"kind": "hole"/);
   const planned = await must(walnutB.run("backfill", b.dataDirectory, "--dry-run"));
   assert.equal(planned.match(/ planned \(not in the archive\)/g)?.length, 3, planned);
   assert.deepEqual(await archived(), before);
@@ -288,9 +286,8 @@ test("after a failover backfill closes the hole that the old primary left", asyn
   }
   assertNoHole(await archived(), 1);
   assert.doesNotMatch(await must(walnutB.run("backfill", b.dataDirectory)), / archived /);
-  // P08: no gap across the switch, from the backup of timeline 1 to the end of timeline 2.
-  const verified = await must(walnutB.run("verify", "--json"));
-  assert.doesNotMatch(verified, /hole|missing/, verified);
+  // P08: no gap across the switch.
+  assert.doesNotMatch(await must(walnutB.run("verify", "--json")), /hole|missing/);
 });
 
 test("the old primary may come back: it writes its own timeline and finds the rest", async () => {
