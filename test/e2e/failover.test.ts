@@ -258,7 +258,7 @@ test("the standby archives what the primary can't; the primary finds it there", 
   for (const server of [a, b]) assert.doesNotMatch(server.log(), /other content/);
 });
 
-test("after a failover backfill closes the hole that the old primary left", async () => {
+test("after a failover backfill closes the hole that the old primary left (P08)", async () => {
   await b.stop();
   b = await follow(a, { dataDirectory: b.dataDirectory, walnut: walnutB, mode: "on" });
   await writeFile(awayFile(), "");
@@ -286,7 +286,6 @@ test("after a failover backfill closes the hole that the old primary left", asyn
   }
   assertNoHole(await archived(), 1);
   assert.doesNotMatch(await must(walnutB.run("backfill", b.dataDirectory)), / archived /);
-  // P08: no gap across the switch.
   assert.doesNotMatch(await must(walnutB.run("verify", "--json")), /hole|missing/);
 });
 
