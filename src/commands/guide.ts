@@ -355,11 +355,7 @@ export const guideGroups: readonly GuideGroup[] = [
       "gap-backup": {
         examples: [['gap-backup --status "$PGDATA"', "what it waits for, and its last error"]],
         exits: [],
-        settings: [
-          "WALNUT_GAP_BACKUP",
-          "WALNUT_GAP_BACKUP_COMMAND",
-          "WALNUT_ARCHIVE_QUEUE_POLICY",
-        ],
+        settings: ["WALNUT_GAP_BACKUP", "WALNUT_GAP_BACKUP_COMMAND", "WALNUT_ARCHIVE_QUEUE_POLICY"],
       },
       "wal-delta": {
         examples: [['wal-delta "$PGDATA"', "the groups that are complete"]],
