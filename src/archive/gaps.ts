@@ -57,7 +57,7 @@ export async function recordGap(directory: string, gap: Gap, options: CallOption
   );
 }
 
-/** The segments with a record that the store lacks. Rejects with LocalFileError. */
+/** The segments with a record that the store lacks. In order; rejects with LocalFileError. */
 export async function listLocalGaps(directory: string): Promise<readonly string[]> {
   return await listRecords(directory, SUFFIX);
 }
@@ -67,7 +67,7 @@ export async function listLocalGaps(directory: string): Promise<readonly string[
  * rejects with LocalFileError.
  */
 export async function listBackupWishes(directory: string): Promise<readonly string[]> {
-  return (await listRecords(directory, WISH_SUFFIX)).toSorted();
+  return await listRecords(directory, WISH_SUFFIX);
 }
 
 /** There is a backup behind the gap, or it is none any more. */
@@ -80,7 +80,8 @@ async function listRecords(directory: string, suffix: string): Promise<readonly 
     return (await readdir(directory))
       .filter((entry) => entry.endsWith(suffix))
       .map((entry) => entry.slice(0, -suffix.length))
-      .filter((name) => parseWalFileName(name)?.kind === "segment");
+      .filter((name) => parseWalFileName(name)?.kind === "segment")
+      .toSorted();
   } catch (error) {
     if (systemErrorCode(error) === "ENOENT") return [];
     throw localFileError("list", directory, error);

@@ -1,4 +1,4 @@
-import type { BackupName } from "../layout/backup-name.ts";
+import { type BackupName, parseBackupName } from "../layout/backup-name.ts";
 import type { TimeNs } from "../layout/time.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
@@ -76,6 +76,7 @@ export interface InfoWarning {
     | "broken-backup"
     | "unreadable-backup"
     | "hole"
+    | "gap-without-backup"
     | "lost-history"
     | "unreadable-history"
     | "collision"
@@ -245,7 +246,26 @@ function warnOfWal({ catalogue, report }: InfoQuery): readonly InfoWarning[] {
       warnings.push({ code: "hole", text });
     }
   }
-  return warnings;
+  return [...warnings, ...warnOfGap(catalogue, report)];
+}
+
+/** One for all gaps: the backup that is missing is one, too. */
+function warnOfGap({ backups }: Catalogue, { timelines }: TimelineReport): readonly InfoWarning[] {
+  const gaps = timelines
+    .flatMap(({ holes }) => holes)
+    .filter(({ givenUpCount }) => givenUpCount > 0);
+  const last = gaps
+    .map(({ lastSegment }) => lastSegment)
+    .toSorted()
+    .at(-1);
+  if (last === undefined) return [];
+  const sound = backups.filter(({ problems }) => problems.length === 0);
+  if (sound.some(({ name }) => parseBackupName(name).segment > last)) return [];
+  const text =
+    `no backup begins behind ${last}, the last segment that was given up: what was committed since ` +
+    "can't be restored. The server that gave it up begins one by itself, `walnut gap-backup --status` " +
+    "there tells how far it is; where that is turned off, take one now: `walnut backup-push --full`";
+  return [{ code: "gap-without-backup", text }];
 }
 
 function warnOfCollisions({ collisions }: InfoQuery): readonly InfoWarning[] {

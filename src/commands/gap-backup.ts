@@ -3,8 +3,13 @@ import { join, resolve } from "node:path";
 import { type ArchiveQueue, queueIn } from "../archive/archive-status.ts";
 import { ask } from "../archive/drain-client.ts";
 import { backUpGaps } from "../archive/gap-backup.ts";
-import { gapBackupLog, gapBackupSocket, readGapBackupState } from "../archive/gap-backup-state.ts";
-import { listBackupWishes } from "../archive/gaps.ts";
+import {
+  gapBackupLog,
+  gapBackupSocket,
+  type GapBackupState,
+  readGapBackupState,
+} from "../archive/gap-backup-state.ts";
+import { listBackupWishes, listLocalGaps } from "../archive/gaps.ts";
 import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
 import { listOpenGaps } from "../archive/stored-gaps.ts";
 import type { PostgresConfig } from "../config/config.ts";
@@ -94,13 +99,31 @@ export async function startGapBackup(
 }
 
 /** What is wanted, and how far it is. */
-export async function gapBackupStatus(
+interface GapBackupStatus extends Omit<GapBackupState, "notBeforeMs"> {
+  readonly running: boolean;
+  /** Given up, and the store has not been told yet. */
+  readonly unrecorded: readonly string[];
+  readonly wantedFor: readonly string[];
+  readonly notBefore?: string;
+}
+
+/** For the drainer's status, too: undefined where nothing was given up. */
+export async function wantedGapBackup(
   spool: Spool,
   context: Pick<Context, "signal">,
-): Promise<object> {
+): Promise<GapBackupStatus | undefined> {
+  const status = await gapBackupStatus(spool, context);
+  return status.unrecorded.length + status.wantedFor.length === 0 ? undefined : status;
+}
+
+async function gapBackupStatus(
+  spool: Spool,
+  context: Pick<Context, "signal">,
+): Promise<GapBackupStatus> {
   const { attempts, notBeforeMs, ...state } = await readGapBackupState(spool);
   return {
     running: await isRunning(spool, context),
+    unrecorded: await listLocalGaps(spool.gaps),
     wantedFor: await listBackupWishes(spool.gaps),
     attempts,
     ...(notBeforeMs === 0 ? {} : { notBefore: new Date(notBeforeMs).toISOString() }),

@@ -8,7 +8,7 @@ import { codecOf } from "../codec/table.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
-import { startGapBackup } from "./gap-backup.ts";
+import { startGapBackup, wantedGapBackup } from "./gap-backup.ts";
 import { openChangeNotes } from "./noting.ts";
 import { indexAfter } from "./wal-index.ts";
 
@@ -28,7 +28,7 @@ export const walDrain: Command<Arguments> = {
   summary: "Archive all WAL files that are ready; wal-push starts it by itself.",
   details:
     "Ends after 15 seconds without work, and with the server. It runs once a data directory; " +
-    "--status asks the one that runs.",
+    "--status asks the one that runs, and tells of the backup that a gap asks for.",
   flags: [
     { name: "except", value: "<wal-file>", text: "Leave this file to the wal-push that has it." },
     { name: "status", text: "Print as JSON what the running one does." },
@@ -50,8 +50,10 @@ export const walDrain: Command<Arguments> = {
     if (isStatus) {
       const options = { timeoutMs: STATUS_TIMEOUT_MS, signal };
       const answer = await ask(spool.socket, { kind: "status" }, options);
-      const status = answer.kind === "status" ? { running: true, ...answer.status } : undefined;
-      return await context.write(`${JSON.stringify(status ?? { running: false })}\n`);
+      const own =
+        answer.kind === "status" ? { running: true, ...answer.status } : { running: false };
+      const gapBackup = await wantedGapBackup(spool, context);
+      return await context.write(`${JSON.stringify({ ...own, gapBackup })}\n`);
     }
     if (self === undefined) throw new RefusedError("wal-drain can't run here");
     if (!isRecovering(queue)) await sweepAhead(queue, context);

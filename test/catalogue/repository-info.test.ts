@@ -132,6 +132,15 @@ test("info warns of what somebody should look at", async () => {
   const codes = JSON.parse(stdout).warnings.map(({ code }: { code: string }) => code);
   assert.deepEqual(new Set(codes), new Set(["old-backup", "broken-backup", "hole"]));
   assert.match(stdout, /1 of them given up by the queue policy/);
+
+  const behind = storage.keys.filter((key) => /base_0{7}10{14}2[34]_.*sentinel/.test(key));
+  assert.equal(behind.length, 2);
+  await storage.delete(behind, { signal });
+  const uncovered = await runCommand(info, storage, ["--offline"]);
+  assert.match(
+    uncovered.stdout,
+    /WARNING: no backup begins behind 000000010000000000000022.*backup-push --full/,
+  );
 });
 
 test("info of an empty place says so", async () => {

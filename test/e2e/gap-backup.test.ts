@@ -58,6 +58,12 @@ async function status(): Promise<string> {
   return stdout;
 }
 
+async function drainStatus(): Promise<string> {
+  const { walnut, cluster } = draining;
+  const { stdout } = await walnut.mustRun("wal-drain", cluster.dataDirectory, "--status");
+  return stdout;
+}
+
 async function backups(): Promise<string[]> {
   const names = await readdir(join(draining.repository, "basebackups_005")).catch(() => []);
   return names.filter((name) => name.endsWith("_backup_stop_sentinel.json"));
@@ -75,6 +81,7 @@ test("a store that is away does not fill the disk under the policy drop (P16)", 
   await cluster.waitForLog(/WAL SEGMENT GIVEN UP.*a full backup is begun by itself/);
   [first = ""] = (await readdir(gaps)).map((name) => name.slice(0, 24)).toSorted();
   assert.notEqual(first, "");
+  assert.match(await drainStatus(), new RegExp(`"gapBackup":.*"unrecorded":\\["${first}"`));
   // The rest stays within the limit and is not given up.
   await until("enough is given up", async () => (await readyNames(walDirectory)).length <= 8);
   assert.ok((await readyNames(walDirectory)).length >= 7);
@@ -93,6 +100,10 @@ test("the store is told when it is back, and the backup waits for another one", 
     const recorded = await readdir(join(repository, "walnut_005", "gaps"));
     assert.ok(recorded.includes(`${first}.json`), String(recorded));
     assert.ok((await readdir(gaps)).includes(`${first}.needs-backup`));
+    assert.match(
+      await drainStatus(),
+      new RegExp(`"wantedFor":\\["${first}".*another backup to end`),
+    );
     assert.match((await draining.walnut.run("backup-list")).stderr, /No backups found/);
     // Each push would start it anew.
     await stopArchiving(draining);
