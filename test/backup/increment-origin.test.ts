@@ -24,5 +24,8 @@ test("a base that was asked for in vain, for no increments are allowed, is told 
   assert.deepEqual(log.lines, []);
   const from = { kind: "name", name: "base_000000010000000000000099" } as const;
   assert.equal(await findBase({ ...request, from }, server, options), undefined);
-  assert.match(log.lines.join("\n"), /^warning: .*asked for: WALG_DELTA_MAX_STEPS is 0$/);
+  assert.match(
+    log.lines.join("\n"),
+    /^warning: .*asked for: WALG_DELTA_MAX_STEPS is 0 .*with --type incr it is an increment/,
+  );
 });
