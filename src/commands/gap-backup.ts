@@ -27,7 +27,7 @@ interface Arguments {
 
 const STATUS_TIMEOUT_MS = 2000;
 
-/** Started by wal-push and wal-drain; by hand only to look at it. */
+/** Started by wal-push and wal-drain; by hand to look at it, or on a server that is idle. */
 export const gapBackup: Command<Arguments> = {
   name: "gap-backup",
   usage: "gap-backup [<data directory>] [--status]",
@@ -37,7 +37,8 @@ export const gapBackup: Command<Arguments> = {
     "archiving works again a full backup is begun, once for all of them, unless another one was begun " +
     "meanwhile. A failure is tried again after a minute, and then less and less often. " +
     "WALNUT_GAP_BACKUP=false turns it off; WALNUT_GAP_BACKUP_COMMAND is run in its place.\n\n" +
-    "It runs once a data directory, and ends with the server; --status tells what it waits for.",
+    "It runs once a data directory, and ends with the server; --status tells what it waits for. Where it " +
+    "was killed, the next push starts it anew; by hand only on a server that writes nothing.",
   flags: [{ name: "status", text: "Print as JSON what is wanted, and what stands in its way." }],
   needsConfig: true,
 
