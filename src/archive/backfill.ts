@@ -37,6 +37,7 @@ export interface BackfillResult extends BackfillStep {
     | "leftover replaced"
     | "nothing to archive"
     | "planned"
+    | "to compare"
     | "skipped"
     | "not complete"
     | "gone"
@@ -101,7 +102,7 @@ async function take(
   try {
     const state = await copyWhole({ name, copy, path: join(walDirectory, name) }, options);
     if (state !== "whole") return state;
-    if (options.isDryRun) return "planned";
+    if (options.isDryRun) return action === "compare" ? "to compare" : "planned";
     return await pushWal(storage, { path: copy, name }, options);
   } catch (error) {
     if (error instanceof ConflictError) return "different";

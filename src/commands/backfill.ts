@@ -23,7 +23,7 @@ export const backfillCommand: Command<Arguments> = {
     "may be run while the server runs, and again: what is there is compared.\n\n" +
     "Standard output has a line for each file: its name, what became of it, and why.",
   flags: [
-    { name: "dry-run", text: "Say what would be archived, and write nothing." },
+    { name: "dry-run", text: "Say what is missing and would be archived, and write nothing." },
     { name: "no-compare", text: "Believe that what is in the archive is right: read less." },
   ],
   needsConfig: true,

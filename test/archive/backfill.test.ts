@@ -61,6 +61,8 @@ test("what is missing is brought, once; what is there is compared", async () => 
 test("a dry run writes nothing", async () => {
   assert.deepEqual([...new Set(Object.values(await run({ isDryRun: true })))], ["planned"]);
   assert.deepEqual(bench.memory.keys, []);
+  await run();
+  assert.deepEqual([...new Set(Object.values(await run({ isDryRun: true })))], ["to compare"]);
 });
 
 test("recycled, unfinished and cut-off files are no segments", async () => {
