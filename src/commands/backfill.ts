@@ -1,7 +1,12 @@
 import { resolve } from "node:path";
 import { backfill, type BackfillResult } from "../archive/backfill.ts";
+import { readCatalogue } from "../catalogue/catalogue.ts";
+import { walView } from "../catalogue/wal-view.ts";
+import { planWindows } from "../catalogue/wal-windows.ts";
 import { codecOf } from "../codec/table.ts";
 import { ConflictError, UsageError } from "../errors.ts";
+import { formatSegmentName } from "../postgres/wal-file.ts";
+import type { Storage } from "../storage/storage.ts";
 import { requireDirectory } from "./data-directory.ts";
 import type { Command, Context } from "./command.ts";
 
@@ -20,7 +25,8 @@ export const backfillCommand: Command<Arguments> = {
     "Run it on a standby that was promoted: what the old primary streamed but never archived is " +
     "marked as done there, and PostgreSQL itself never archives it. Of a timeline that was left only " +
     "what lies before the fork is brought, of the server's own timeline every complete segment. It " +
-    "may be run while the server runs, and again: what is there is compared.\n\n" +
+    "may be run while the server runs, and again: what is there is compared. At the end it warns of " +
+    "WAL that the archive lacks still.\n\n" +
     "Standard output has a line for each file: its name, what became of it, and why.",
   flags: [
     { name: "dry-run", text: "Say what is missing and would be archived, and write nothing." },
@@ -56,8 +62,33 @@ export const backfillCommand: Command<Arguments> = {
       signal,
     });
     await report(results, context);
+    if (!isDryRun) await warnOfHoles(storage, context);
   },
 };
+
+/** What is in pg_wal was all that this server can bring. */
+async function warnOfHoles(
+  storage: Storage,
+  { log, signal }: Pick<Context, "log" | "signal">,
+): Promise<void> {
+  const catalogue = await readCatalogue(storage, { signal });
+  const view = walView(catalogue);
+  const plans = planWindows(view, catalogue.backups);
+  const holes = plans.flatMap((plan) => plan.holes.filter(({ isIntended }) => !isIntended));
+  const [hole] = holes;
+  if (hole === undefined) return;
+  const [first, last] = [hole.first, hole.last].map((number) =>
+    formatSegmentName(hole.timeline, BigInt(number), view.segmentBytes),
+  );
+  log.warning("the archive still lacks WAL, and pg_wal here does not have it", {
+    first,
+    last,
+    holes: holes.length,
+    hint:
+      "Run `walnut backfill <data directory>` on the old primary and on every standby that may have " +
+      "it. Else take a base backup now if none begins behind it: backup-push.",
+  });
+}
 
 async function report(
   results: AsyncIterable<BackfillResult>,
