@@ -115,7 +115,8 @@ export function parseCompressionLevel(method: CompressionMethod, text: string): 
   const level = Number(text);
   if (/^\d+$/.test(text) && level >= range.min && level <= range.max) return level;
   const names = Object.keys(range.names).map((name) => `${name}, `);
+  const more = method === "zstd" ? "; WALNUT_ZSTD_LEVEL takes auto, too" : "";
   throw new ConfigError(`compression level ${text} is unknown for ${method}`, {
-    hint: `It has ${names.join("")}${range.min} to ${range.max}.`,
+    hint: `It has ${names.join("")}${range.min} to ${range.max}${more}.`,
   });
 }

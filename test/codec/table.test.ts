@@ -51,7 +51,8 @@ for (const { method, text, level } of levels) {
   });
 }
 
-const zstdHint = "It has fastest, default, better, best, 1 to 22.";
+const zstdHint =
+  "It has fastest, default, better, best, 1 to 22; WALNUT_ZSTD_LEVEL takes auto, too.";
 const badLevels = [
   { method: "zstd", text: "0", hint: zstdHint },
   { method: "zstd", text: "23", hint: zstdHint },
