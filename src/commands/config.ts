@@ -4,6 +4,7 @@ import { type Setting, isSecretText, preferredName } from "../config/setting.ts"
 import { allSettings } from "../config/settings.ts";
 import { StorageError, UsageError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
+import { silentLog } from "../io/log.ts";
 import { createMask } from "../io/mask.ts";
 import type { Storage } from "../storage/storage.ts";
 import { removeCheckObject } from "./check-object.ts";
@@ -119,10 +120,12 @@ async function checkStorage(
 ): Promise<boolean> {
   const { signal } = context;
   let isRemoved = false;
+  let isStored = false;
   const key = `walnut_check_${randomUUID()}`;
   const bytes = Buffer.from(`${key}\n`);
   try {
     await storage.put(key, bytesSource(bytes), { signal, ifAbsent: true });
+    isStored = true;
     const stored = await readAll(storage.get(key, { signal }), bytes.length);
     const listed = await Array.fromAsync(storage.list(key, { signal }), (object) => object.key);
     if (!stored.equals(bytes) || listed.length !== 1) {
@@ -131,7 +134,9 @@ async function checkStorage(
       });
     }
   } finally {
-    isRemoved = await removeCheckObject(storage, key, context);
+    // Who may not write may not remove either: the first is what matters.
+    const log = isStored ? context.log : silentLog;
+    isRemoved = await removeCheckObject(storage, key, { signal, log });
   }
   return isRemoved;
 }

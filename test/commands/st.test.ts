@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -127,6 +129,28 @@ describe("st by the program itself", () => {
       assert.match(stderr, /WARNING: .*lets nothing be removed.*retentionPolicyNotMet/);
     }
     assert.match(results[1]?.stderr ?? "", /takes, gives and lists objects/);
+  });
+
+  test("config check where nothing may be written says that alone", async () => {
+    using scratch = scratchDirectory();
+    await using server = createServer((_, response) => response.writeHead(403).end());
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const address = server.address();
+    assert.ok(typeof address === "object" && address !== null);
+    const env = {
+      WALG_S3_PREFIX: "s3://bucket/main",
+      AWS_ENDPOINT: `http://127.0.0.1:${address.port}`,
+      AWS_S3_FORCE_PATH_STYLE: "true",
+      AWS_REGION: "eu",
+      AWS_ACCESS_KEY_ID: "id",
+      AWS_SECRET_ACCESS_KEY: "key",
+      WALNUT_CACHE_DIR: join(scratch.path, "cache"),
+    };
+    const { code, stderr } = await runWalnut(["config", "check"], { cwd: scratch.path, env });
+    assert.equal(code, 12, stderr);
+    assert.match(stderr, /^ERROR: /);
+    assert.doesNotMatch(stderr, /removed/);
   });
 
   test("copy between configurations needs no key that works", async (t) => {
