@@ -49,6 +49,8 @@ export async function compareHits(
   // This program is the server, and the process that starts the shell.
   writeFileSync(join(dataDirectory, "postmaster.pid"), `${process.pid}\n${dataDirectory}\n1\n`);
   writeFileSync(join(dataDirectory, "recovery.signal"), "");
+  // Setup tries a hard link to it.
+  writeFileSync(join(dataDirectory, "PG_VERSION"), "");
   const owned = { ...cluster, user: undefined };
   const { archiveCommand, restoreCommand } = setupLines(owned, walnut, dataDirectory);
 

@@ -20,6 +20,7 @@ import { LineServer } from "./line-server.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
 import { type PushOptions, pushWal } from "./push.ts";
 import { type NoteReader, PushNotes, readSettledIdentity } from "./push-note.ts";
+import { linkServer } from "./server-link.ts";
 import { WalPacker } from "./wal-packer.ts";
 
 /** More would hold more memory and not more of the line. */
@@ -125,6 +126,7 @@ class Drainer {
     const start = await serverStart(queue);
     this.#isOwn = () => server.isOwn();
     await this.#notes.forgetReaders();
+    await linkServer(queue, this.#options.spool.notes);
     await this.#checkNotes();
     const watcher = watchMarks(queue, (name) => this.#look(name));
     let lookedAtMs = Number.NEGATIVE_INFINITY;

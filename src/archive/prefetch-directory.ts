@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { randomHex } from "../io/random.ts";
 import { localFileError } from "../io/system-error.ts";
+import type { ArchiveQueue } from "./archive-status.ts";
 import { isCallerName } from "./caller-name.ts";
+import { linkServer } from "./server-link.ts";
 
 /** As setup's line calls a recovery: the startup process and a hash of the line's words. */
 const RECOVERY = /^\d{1,10}-[0-9a-f]{8}$/;
@@ -35,7 +37,7 @@ export class PrefetchDirectory implements AsyncDisposable {
    * Makes it, and removes everything that earlier prefetchers left: only for who holds the socket.
    * Rejects with LocalFileError.
    */
-  static async make(parent: string): Promise<PrefetchDirectory> {
+  static async make(parent: string, queue: ArchiveQueue): Promise<PrefetchDirectory> {
     const own = `run-${randomHex(8)}`;
     try {
       for (const name of await readdir(parent)) {
@@ -47,6 +49,7 @@ export class PrefetchDirectory implements AsyncDisposable {
     } catch (error) {
       throw localFileError("clear", parent, error);
     }
+    await linkServer(queue, join(parent, own));
     return new PrefetchDirectory(parent, own);
   }
 

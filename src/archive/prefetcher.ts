@@ -80,7 +80,7 @@ export async function prefetch(options: PrefetchOptions): Promise<string> {
   const lines = prefetchLines(prefetcher.handle);
   await using server = await LineServer.listen(options.spool.prefetchSocket, lines);
   if (server === undefined) return "another one runs";
-  await using directory = await PrefetchDirectory.make(options.spool.prefetch);
+  await using directory = await PrefetchDirectory.make(options.spool.prefetch, options.queue);
   return await prefetcher.run(server, directory);
 }
 

@@ -12,8 +12,10 @@ import { ARCHIVER_NAME, type ArchiverName, type CallerName } from "./caller-name
 
 /** What is hashed of each end: the largest page that PostgreSQL has by default. */
 const END_BYTES = 8192;
-/** The file system's times move in steps of this length at most. */
+/** The file system's times move in steps of this length at most, */
 const TICK_MS = 20;
+/** or of this one where it keeps whole seconds: ext3, small inodes of ext4. */
+const WHOLE_TICK_MS = 1000 + TICK_MS;
 
 /** A file's identity, as far as it changes with every write to it and with every copy of it. */
 export interface FileIdentity {
@@ -85,9 +87,23 @@ export async function readSettledIdentity(
   { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
 ): Promise<FileIdentity> {
   const identity = await readFileIdentity(path);
-  const ageMs = clock.now() - Number(BigInt(identity.mtimeNs) / 1_000_000n);
-  if (ageMs >= 0 && ageMs < TICK_MS) await clock.sleep(TICK_MS, { signal });
+  const waitMs = settlingMs(identity, clock.now());
+  if (waitMs > 0) await clock.sleep(waitMs, { signal });
   return identity;
+}
+
+/**
+ * How long a write may still leave a file the times that it has, in ms. A clock that was set back
+ * tells nothing of a file from before.
+ */
+export function settlingMs(
+  { mtimeNs, ctimeNs }: Pick<FileIdentity, "mtimeNs" | "ctimeNs">,
+  nowMs: number,
+): number {
+  const times = [BigInt(mtimeNs), BigInt(ctimeNs)];
+  const tickMs = times.every((ns) => ns % 1_000_000_000n === 0n) ? WHOLE_TICK_MS : TICK_MS;
+  const ageMs = Math.min(...times.map((ns) => nowMs - Number(ns / 1_000_000n)));
+  return ageMs < tickMs ? tickMs : 0;
 }
 
 async function systemIdOf(path: string, firstPage: Uint8Array): Promise<bigint | undefined> {

@@ -1,15 +1,24 @@
 import { sha256Hex } from "../io/runtime.ts";
 import { COMING_SUFFIX } from "./prefetch-directory.ts";
+import { SERVER_LINK } from "./server-link.ts";
 import type { Spool } from "./spool-directory.ts";
+
+/** What setup knows of the machine when it writes the archive_command. */
+export interface ArchiveSetup {
+  readonly spool: Spool;
+  /** Where the settings come from: notes from before it changed do not count. */
+  readonly configFile: string | undefined;
+  /** Whether server-link.ts can tie the notes to one start of the server. */
+  readonly isServerLinked: boolean;
+}
 
 /**
  * `archive_command`: the shell itself finds out that a file was archived ahead, and starts us only
- * for others. docs/decisions/0040 tells why it may. `program` are the words that start us,
- * `configFile` is where the settings come from: notes from before it changed do not count.
+ * for others. docs/decisions/0040 tells why it may. `program` are the words that start us.
  */
 export function archiveCommandLine(
   program: readonly string[],
-  { spool, configFile }: { readonly spool: Spool; readonly configFile: string | undefined },
+  { spool, configFile, isServerLinked }: ArchiveSetup,
 ): string {
   const walnut = program.map(shellWord).join(" ");
   // Times of two file systems come from two clocks, if one of them is on another machine.
@@ -18,12 +27,23 @@ export function archiveCommandLine(
   }
   const archiver = `"$PPID"-${lineHash(program)}`;
   const older = ['"%p"', "postmaster.pid", ...configWords(configFile)];
-  const tests = older.map((path) => `[ "$n" -nt ${path} ]`).join(" && ");
+  const notes = escaped(shellWord(spool.notes));
+  const tests = shellTests('"$n"', { older, link: isServerLinked ? notes : undefined });
   return confLine(
     "archive_command",
-    `n=${escaped(shellWord(spool.notes))}/${archiver}/%f; ${tests} || ` +
+    `n=${notes}/${archiver}/%f; ${tests} || ` +
       `exec ${escaped(walnut)} wal-push --archiver ${archiver} "%p"`,
   );
+}
+
+/** That a file is newer than the `older` ones, and the directory `link` tied to this server. */
+function shellTests(
+  file: string,
+  { older, link }: { readonly older: readonly string[]; readonly link: string | undefined },
+): string {
+  const ages = older.map((path) => `[ ${file} -nt ${path} ]`);
+  const server = link === undefined ? [] : [`[ ${link}/${SERVER_LINK} -ef postmaster.pid ]`];
+  return [...ages, ...server].join(" && ");
 }
 
 /** Another line, with other flags, has another one. */
@@ -43,6 +63,8 @@ export interface RestoreSetup {
   readonly renameProgram: string | undefined;
   /** Where the settings come from: what was fetched before it changed does not count. */
   readonly configFile: string | undefined;
+  /** Whether server-link.ts can tie segments to one start of the server. */
+  readonly isServerLinked: boolean;
 }
 
 /** `restore_command` that starts us for every file. */
@@ -57,17 +79,18 @@ export function plainRestoreCommandLine(program: readonly string[]): string {
  */
 export function restoreCommandLine(
   program: readonly string[],
-  { spool, renameProgram, configFile }: RestoreSetup,
+  { spool, renameProgram, configFile, isServerLinked }: RestoreSetup,
 ): string {
   if (spool?.isOnWalFileSystem !== true) return plainRestoreCommandLine(program);
   const walnut = escaped(program.map(shellWord).join(" "));
   const recovery = `"$PPID"-${lineHash(program)}`;
   const older = ["postmaster.pid", ...configWords(configFile)];
-  const tests = older.map((path) => `[ "$f" -nt ${path} ]`).join(" && ");
+  const tests = shellTests('"$f"', { older, link: isServerLinked ? '"$d"' : undefined });
   const steps = [
     `trap "exit ${FAILED_STATUS}" 0`,
     `set -- ${walnut} wal-fetch --recovery ${recovery} "%f" "%p"`,
-    `f=${escaped(shellWord(spool.prefetch))}/${recovery}/%f`,
+    `d=${escaped(shellWord(spool.prefetch))}/${recovery}`,
+    `f=$d/%f`,
     ...takingSteps(renameProgram, tests),
     `exec "$@"`,
   ];

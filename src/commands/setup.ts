@@ -6,6 +6,7 @@ import {
   plainRestoreCommandLine,
   restoreCommandLine,
 } from "../archive/setup-lines.ts";
+import { canLinkServer } from "../archive/server-link.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
@@ -54,10 +55,12 @@ export const setup: Command<Arguments> = {
       configured: config.archiveQueue.spoolDirectory,
       cacheDirectory: config.cacheDirectory,
     });
+    const isServerLinked = await canLinkServer({ dataDirectory: directory }, spool.path);
+    const { configFile } = self;
     const lines = [
       ...((await isRestored(directory)) ? [TRIAL_NOTE] : []),
       "archive_mode = on",
-      archiveCommandLine(self.words, { spool, configFile: self.configFile }),
+      archiveCommandLine(self.words, { spool, configFile, isServerLinked }),
       await restoreLine(directory, context),
     ];
     await write(`${lines.join("\n")}\n`);
@@ -91,5 +94,7 @@ async function restoreLine(dataDirectory: string, { config, self, log }: Context
   } catch (error) {
     log.debug("no program to rename", { reason: String(error) });
   }
-  return restoreCommandLine(words, { spool, renameProgram, configFile: self?.configFile });
+  const isServerLinked = await canLinkServer({ dataDirectory }, spool.path);
+  const configFile = self?.configFile;
+  return restoreCommandLine(words, { spool, renameProgram, configFile, isServerLinked });
 }

@@ -6,6 +6,7 @@ import { converse } from "../../src/archive/drain-client.ts";
 import { askPrefetcher, type TakeOutcome } from "../../src/archive/prefetch-client.ts";
 import { parsePrefetchAnswer, type PrefetchStatus } from "../../src/archive/prefetch-protocol.ts";
 import { prefetch, type PrefetchOptions } from "../../src/archive/prefetcher.ts";
+import { SERVER_LINK } from "../../src/archive/server-link.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
@@ -124,7 +125,7 @@ export class Prefetching implements AsyncDisposable {
     const link = join(this.spool.prefetch, recovery);
     if (!existsSync(link)) return [];
     const names = readdirSync(link).filter((name) => !name.endsWith(".coming"));
-    return names.toSorted();
+    return names.filter((name) => name !== SERVER_LINK).toSorted();
   }
 
   async untilFound(names: readonly string[]): Promise<void> {

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import {
   chmodSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -20,7 +21,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { installRenameProgram } from "../../src/archive/rename-program.ts";
-import { restoreCommandLine } from "../../src/archive/setup-lines.ts";
+import { restoreCommandLine, type RestoreSetup } from "../../src/archive/setup-lines.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
 
 const NAME = "000000010000000000000007";
@@ -31,6 +32,7 @@ let data: string;
 let spool: Spool;
 let walnut: string;
 let configFile: string;
+let setup: RestoreSetup;
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), "walnut-setup it's-"));
   data = join(directory, "da ta");
@@ -39,6 +41,7 @@ beforeEach(async () => {
   await installRenameProgram(spool.renameProgram);
   configFile = join(directory, "100%.json");
   walnut = join(directory, "wal nut");
+  setup = { spool, renameProgram: "x", configFile, isServerLinked: true };
   write(configFile, -1000);
   write(join(data, "postmaster.pid"), -100);
   writeFileSync(walnut, `#!/bin/sh\necho "$@" >> called\nexit 74\n`, { mode: 0o755 });
@@ -60,7 +63,7 @@ interface Called {
 
 /** The words of the shell, as PostgreSQL makes them: the shell's parent is this very process. */
 function shellText(renameProgram: string | undefined): string {
-  const line = restoreCommandLine([walnut], { spool, renameProgram, configFile });
+  const line = restoreCommandLine([walnut], { ...setup, renameProgram });
   const text = /^restore_command = '(.*)'$/.exec(line)?.[1] ?? "";
   return text
     .replaceAll("''", "'")
@@ -85,21 +88,20 @@ function call(shell: string, renameProgram: string | undefined): Called {
 
 /** What a prefetcher does for the shells that this process starts. */
 function prefetched(ageSeconds: number, { pid = process.pid, run = "run-1" } = {}): void {
-  const line = restoreCommandLine([walnut], { spool, renameProgram: "x", configFile });
+  const line = restoreCommandLine([walnut], setup);
   const hash = /"\$PPID"-([0-9a-f]{8})/.exec(line)?.[1];
   mkdirSync(join(spool.prefetch, run));
+  linkSync(join(data, "postmaster.pid"), join(spool.prefetch, run, "server"));
   symlinkSync(run, join(spool.prefetch, `${pid}-${hash}`));
   write(join(spool.prefetch, run, NAME), ageSeconds, "segment");
 }
 
 const shells = ["/bin/sh", "/bin/bash", "/bin/dash"].filter((shell) => existsSync(shell));
 for (const shell of shells) {
-  const missed = (result: Called): void => {
+  const missed = (result: Called, times = 1): void => {
     assert.equal(result.status, 74, result.stderr);
-    assert.match(
-      result.called ?? "",
-      /^wal-fetch --recovery \d+-[0-9a-f]{8} \d+ pg_wal\/RECOVERYXLOG\n$/,
-    );
+    const words = /wal-fetch --recovery \d+-[0-9a-f]{8} \d+ pg_wal\/RECOVERYXLOG\n/;
+    assert.match(result.called ?? "", new RegExp(`^(${words.source}){${times}}$`));
     assert.equal(result.arrived, undefined);
     assert.equal(result.stderr, "");
   };
@@ -112,7 +114,7 @@ for (const shell of shells) {
       arrived: "segment",
       stderr: "",
     });
-    assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), []);
+    assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), ["server"]);
     rmSync(join(data, "pg_wal", "RECOVERYXLOG"));
     missed(call(shell, spool.renameProgram));
   });
@@ -148,6 +150,14 @@ for (const shell of shells) {
     missed(call(shell, spool.renameProgram));
   });
 
+  test(`${shell} calls us for one of another start, whatever clock and process say`, () => {
+    prefetched(0);
+    rmSync(join(data, "postmaster.pid"));
+    write(join(data, "postmaster.pid"), -100);
+    missed(call(shell, spool.renameProgram));
+    missed(call(shell, undefined), 2);
+  });
+
   test(`${shell} calls us for one of another recovery`, () => {
     prefetched(0, { pid: process.pid + 1 });
     missed(call(shell, spool.renameProgram));
@@ -167,11 +177,12 @@ for (const shell of shells) {
     missed(call(shell, spool.renameProgram));
     rmSync(join(data, "called"));
     mkdirSync(join(spool.prefetch, "run-1"));
+    linkSync(join(data, "postmaster.pid"), join(spool.prefetch, "run-1", "server"));
     write(join(spool.prefetch, "run-1", NAME), 0, "segment");
     // Something that nothing can be renamed to.
     mkdirSync(join(data, "pg_wal", "RECOVERYXLOG", "x"), { recursive: true });
     missed(call(shell, spool.renameProgram));
-    assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")), [NAME]);
+    assert.deepEqual(readdirSync(join(spool.prefetch, "run-1")).toSorted(), [NAME, "server"]);
   });
 }
 
@@ -206,7 +217,7 @@ for (const shell of hastyShells) {
 
 function hashOf(program: string): string | undefined {
   return /PPID"-([0-9a-f]{8})/.exec(
-    restoreCommandLine([program], { spool, renameProgram: "x", configFile: undefined }),
+    restoreCommandLine([program], { ...setup, configFile: undefined }),
   )?.[1];
 }
 
@@ -220,12 +231,6 @@ test("without a spool beside pg_wal the line only calls us", () => {
   const words = ["/w", "--s3-prefix=a%b"];
   const far = { ...spool, isOnWalFileSystem: false };
   for (const one of [undefined, far]) {
-    assert.equal(
-      restoreCommandLine(words, { spool: one, renameProgram: "x", configFile }).replaceAll(
-        "''",
-        "",
-      ),
-      plain,
-    );
+    assert.equal(restoreCommandLine(words, { ...setup, spool: one }).replaceAll("''", ""), plain);
   }
 });

@@ -84,16 +84,22 @@ test("setup's line quotes what the shell and PostgreSQL would read", async () =>
     renameProgram: "",
     isOnWalFileSystem: true,
   };
-  const line = archiveCommandLine(["/opt/wal nut"], { spool, configFile: "/it's.json" });
+  const line = archiveCommandLine(["/opt/wal nut"], {
+    spool,
+    configFile: "/it's.json",
+    isServerLinked: true,
+  });
   assert.equal(
     line,
     `archive_command = 'n=''/a b%%/it''\\\\''''s''/"$PPID"-c5726c25/%f; ` +
       `[ "$n" -nt "%p" ] && [ "$n" -nt postmaster.pid ] && [ "$n" -nt ''/it''\\\\''''s.json'' ] ` +
+      `&& [ ''/a b%%/it''\\\\''''s''/server -ef postmaster.pid ] ` +
       `|| exec ''/opt/wal nut'' wal-push --archiver "$PPID"-c5726c25 "%p"'`,
   );
-  const other = archiveCommandLine(["/opt/wal nut", "--x"], { spool, configFile: undefined });
+  const plain = { configFile: undefined, isServerLinked: false };
+  const other = archiveCommandLine(["/opt/wal nut", "--x"], { ...plain, spool });
   assert.match(other, /"\$PPID"-(?!c5726c25)[0-9a-f]{8}\/.* postmaster\.pid \] \|\| exec /);
   const elsewhere = { ...spool, isOnWalFileSystem: false };
-  const far = archiveCommandLine(["/w"], { spool: elsewhere, configFile: undefined });
+  const far = archiveCommandLine(["/w"], { ...plain, spool: elsewhere });
   assert.equal(far, `archive_command = 'exec /w wal-push "%p"'`);
 });

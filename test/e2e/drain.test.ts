@@ -32,6 +32,7 @@ test("200 segments are stored once each, most without a process", async () => {
   await using _cleanUp = cluster;
   const backlog = (await readyNames(walDirectory)).length;
   const line = await setupLine(draining);
+  assert.match(line, / -ef postmaster\.pid/);
   // Each process that the shell starts leaves a line.
   const calls = join(cluster.directory, "calls");
   await cluster.configure({
