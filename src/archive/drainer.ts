@@ -126,7 +126,9 @@ class Drainer {
     const start = await serverStart(queue);
     this.#isOwn = () => server.isOwn();
     await this.#notes.forgetReaders();
-    await linkServer(queue, this.#options.spool.notes);
+    const isLinked = await linkServer(queue, this.#options.spool.notes);
+    if (!isLinked)
+      log.info("no hard link to postmaster.pid: a line of setup with -ef finds no note");
     await this.#checkNotes();
     const watcher = watchMarks(queue, (name) => this.#look(name));
     let lookedAtMs = Number.NEGATIVE_INFINITY;

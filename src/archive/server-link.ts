@@ -13,17 +13,19 @@ type Server = Pick<ArchiveQueue, "dataDirectory">;
  * Ties a directory to this start of the server, for shells that setup told to look for it. Each
  * start makes postmaster.pid anew, and as long as the link is there its inode is not used again: so
  * no later start, copy or restore of either has the same file in both places, whatever its clock
- * and its process numbers. No error where the file system can't.
+ * and its process numbers. Gives false where the file system can't.
  *
  * @source CreateLockFile, src/backend/utils/init/miscinit.c: O_EXCL, after unlink of a stale one
  */
-export async function linkServer({ dataDirectory }: Server, directory: string): Promise<void> {
+export async function linkServer({ dataDirectory }: Server, directory: string): Promise<boolean> {
   const path = join(directory, SERVER_LINK);
   try {
     await rm(path, { force: true });
     await link(join(dataDirectory, "postmaster.pid"), path);
+    return true;
   } catch (error) {
     if (systemErrorCode(error) === undefined) throw error;
+    return false;
   }
 }
 
