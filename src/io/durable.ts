@@ -21,6 +21,8 @@ export interface DurableWriteOptions {
    * missing, and made durable; this one never is, so that an unmounted disk is noticed.
    */
   readonly root?: string;
+  /** Before directories are made below `root`; what it rejects with ends that. */
+  readonly onMissing?: () => Promise<void>;
   /** Given every byte of `body` once, in order, while it is written; what it throws ends that. */
   readonly alongside?: (piece: Uint8Array) => void;
   /** Written by this thread, with the event loop's turn between pieces; see WriteOptions. */
@@ -88,7 +90,7 @@ async function publish(
   const temporaryPath = options.temporaryPath ?? `${path}.tmp-${randomHex(8)}`;
 
   signal.throwIfAborted();
-  const handle = await openNew(temporaryPath, mode, root);
+  const handle = await openNew(temporaryPath, mode, options);
   try {
     try {
       await writeBody(handle, body, { ...options, path });
@@ -113,7 +115,7 @@ async function publish(
 async function openNew(
   temporaryPath: string,
   mode: number,
-  root: string | undefined,
+  { root, onMissing }: Pick<DurableWriteOptions, "root" | "onMissing">,
 ): Promise<FileHandle> {
   // Several times, because a concurrent delete may remove the directory while it is empty.
   for (let attempt = 1; ; attempt++) {
@@ -125,6 +127,7 @@ async function openNew(
         throw localFileError("create", temporaryPath, error);
       }
     }
+    await onMissing?.();
     await onDisk("make directory", dirname(temporaryPath), makeBelow(dirname(temporaryPath), root));
   }
 }

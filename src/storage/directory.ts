@@ -18,6 +18,7 @@ import { listDirectory } from "./directory-list.ts";
 import { directoryUpkeep } from "./directory-upkeep.ts";
 import { formatTemporaryName, requireValidKey, requireValidRange } from "./key.ts";
 import { changedWhileRead } from "./request-errors.ts";
+import { RootMemory } from "./root-memory.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -46,9 +47,13 @@ export class DirectoryStorage implements Storage {
   readonly #root: string;
   readonly #clock: Clock;
   readonly #fsyncs = new DirectoryFsyncs();
+  readonly #memory: RootMemory | undefined;
 
-  constructor(root: string, clock: Clock) {
+  /** Without a `cacheDirectory` an empty mount point can't be told from a new repository. */
+  constructor(root: string, clock: Clock, cacheDirectory?: string) {
     this.#root = resolve(root);
+    this.#memory =
+      cacheDirectory === undefined ? undefined : new RootMemory(this.#root, cacheDirectory);
     this.name = `file://${this.#root}`;
     this.#clock = clock;
     this.upkeep = directoryUpkeep(this.#root);
@@ -105,6 +110,7 @@ export class DirectoryStorage implements Storage {
       signal,
       mode: 0o644,
       root: this.#root,
+      onMissing: async () => await this.#memory?.requireKept(),
       fsyncs: this.#fsyncs,
       temporaryPath: join(dirname(path), temporaryName),
     };
@@ -115,6 +121,7 @@ export class DirectoryStorage implements Storage {
       else if (!(await createFileDurably(path, source.open(), options))) {
         throw new ObjectExistsError(key, this.name);
       }
+      await this.#memory?.noteFilled();
     } catch (error) {
       if (source.isFailedBy(error)) throw error;
       if (isMissing(error)) await this.requireRoot();
@@ -154,6 +161,7 @@ export class DirectoryStorage implements Storage {
       }
     }
     await this.#settleAfterDelete(directories);
+    if (directories.size > 0) await this.#memory?.noteDeleted();
 
     const [first] = failures;
     if (first === undefined) return;

@@ -229,7 +229,8 @@ async function openInFolder(config: StorageConfig, options: AllOptions): Promise
 async function openStore(config: StorageConfig, options: StoreOptions): Promise<Storage> {
   options.signal.throwIfAborted();
   if (config.kind === "directory") {
-    const storage = new DirectoryStorage(config.path, options.clock);
+    const { clock, createOnly } = options;
+    const storage = new DirectoryStorage(config.path, clock, createOnly?.cacheDirectory);
     await storage.requireRoot();
     return storage;
   }
