@@ -73,6 +73,7 @@ export async function openSides(
     ...(config.mirror === undefined
       ? {}
       : { mirror: { config: config.mirror, isReader: use === "alive" } }),
+    cacheDirectory: config.cacheDirectory,
     createOnly: { cacheDirectory: config.cacheDirectory, key: CREATE_ONLY_KEY },
     proxy: config.proxy,
     requestTimeoutMs: isCheck

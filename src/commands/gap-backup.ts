@@ -181,8 +181,15 @@ async function takeBackup(
   await backupPush.run(backupPush.parse(line.words), context);
 }
 
-/** Its words go where ours go. Rejects with RefusedError unless it ends with 0. */
-async function runCommand(
+/** The shell waits for a line; at our end without one it ends, too. */
+const WHEN_TOLD = 'read -r go && exec /bin/sh -c "$1" </dev/null';
+
+/**
+ * Its words go where ours go. It begins once `onStarted` has resolved: a process that nobody knows
+ * of does nothing, so that a kill before the note leaves none that would run beside the next one.
+ * Rejects with RefusedError unless it ends with 0.
+ */
+export async function runCommand(
   command: string,
   options: Pick<Context, "signal"> & {
     readonly dataDirectory: string;
@@ -191,15 +198,25 @@ async function runCommand(
 ): Promise<void> {
   const { dataDirectory, onStarted, signal } = options;
   const { promise, resolve: ended, reject } = Promise.withResolvers<string>();
-  const child = childProcess().spawn("/bin/sh", ["-c", command], {
+  const words = ["-c", WHEN_TOLD, "sh", command];
+  const child = childProcess().spawn("/bin/sh", words, {
     cwd: dataDirectory,
-    stdio: ["ignore", "inherit", "inherit"],
+    stdio: ["pipe", "inherit", "inherit"],
     signal,
   });
+  // Awaited below, if we come so far.
+  promise.catch(() => {});
+  // The same: the shell has ended.
+  child.stdin.on("error", () => {});
   child.on("error", reject);
   child.on("exit", (code, by) => ended(code === null ? `by ${by}` : `with ${code}`));
   const running = describeProcess(String(child.pid));
-  if (running !== undefined) await onStarted(running);
+  try {
+    if (running !== undefined) await onStarted(running);
+    child.stdin.write("go\n");
+  } finally {
+    child.stdin.end();
+  }
   const end = await promise;
   if (end === "with 0") return;
   throw new RefusedError(`WALNUT_GAP_BACKUP_COMMAND ended ${end}`, {

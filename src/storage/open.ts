@@ -106,6 +106,8 @@ export interface OpenOptions extends CallOptions {
   /** Absent where there is one store. */
   readonly failover?: FailoverRequest | undefined;
   readonly mirror?: MirrorRequest | undefined;
+  /** Where it is remembered that a directory has held objects; absent: an empty one is a new one. */
+  readonly cacheDirectory?: string | undefined;
   /** How it is found out what a store does with create-only puts; `key` is below the folder. */
   readonly createOnly?: CreateOnlyProbe | undefined;
   /** The way to stores that are reached by HTTP; absent: it is direct. */
@@ -229,8 +231,7 @@ async function openInFolder(config: StorageConfig, options: AllOptions): Promise
 async function openStore(config: StorageConfig, options: StoreOptions): Promise<Storage> {
   options.signal.throwIfAborted();
   if (config.kind === "directory") {
-    const { clock, createOnly } = options;
-    const storage = new DirectoryStorage(config.path, clock, createOnly?.cacheDirectory);
+    const storage = new DirectoryStorage(config.path, options.clock, options.cacheDirectory);
     await storage.requireRoot();
     return storage;
   }

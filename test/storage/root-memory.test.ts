@@ -31,7 +31,7 @@ async function open({ root, cacheDirectory }: Place) {
       signal,
       requestTimeoutMs: 10_000,
       uploadConcurrency: 1,
-      createOnly: { cacheDirectory, key: "unused" },
+      cacheDirectory,
     },
   );
 }
