@@ -2,6 +2,7 @@ import type { CallerName } from "../archive/caller-name.ts";
 import type { Config } from "../config/config.ts";
 import type { Launch } from "../daemon/service.ts";
 import type { Clock } from "../io/clock.ts";
+import type { DetachedUse } from "../io/detached.ts";
 import type { Log } from "../io/log.ts";
 import type { StorageUse } from "../storage/failover-open.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -72,7 +73,7 @@ export interface Self {
    * Starts a command with the same settings that outlives us; its output is appended to the file.
    * Throws what the file system throws for that.
    */
-  readonly startDetached: (words: readonly string[], outputPath: string) => void;
+  readonly startDetached: (words: readonly string[], outputPath: string, use?: DetachedUse) => void;
 }
 
 export interface ProgressState {

@@ -223,9 +223,9 @@ class Generation {
     return {
       words,
       fingerprint,
-      startDetached: (more, outputPath) => {
+      startDetached: (more, outputPath, use) => {
         if (more[0] === walDrain.name) this.#drain(more.slice(1));
-        else startDetached(more, outputPath);
+        else startDetached(more, outputPath, use);
       },
     };
   }

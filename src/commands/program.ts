@@ -219,8 +219,8 @@ function describeSelf(
     caller: machine.caller,
     configFile: configFile && resolve(workingDirectory, configFile),
     watchSettings: () => settingsWatch(places),
-    startDetached: (more, outputPath) =>
-      startDetached([...words, ...more], { workingDirectory, environment, outputPath }),
+    startDetached: (more, outputPath, use) =>
+      startDetached([...words, ...more], { workingDirectory, environment, outputPath, use }),
   };
 }
 

@@ -10,7 +10,7 @@ import type { Command } from "./command.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
 import { startGapBackup, wantedGapBackup } from "./gap-backup.ts";
 import { openChangeNotes } from "./noting.ts";
-import { indexAfter } from "./wal-index.ts";
+import { IndexStarter } from "./wal-index.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -59,6 +59,7 @@ export const walDrain: Command<Arguments> = {
     if (!isRecovering(queue)) await sweepAhead(queue, context);
     const { aheadMax, isMarkingDone, isLevelByNeed, serverName, isGapBackedUp } =
       config.archiveQueue;
+    const index = new IndexStarter(context, { ...queue, spool });
     const reason = await drain({
       queue,
       spool,
@@ -69,7 +70,7 @@ export const walDrain: Command<Arguments> = {
       serverName,
       onBackupWanted: isGapBackedUp ? () => startGapBackup({ queue, spool }, context) : undefined,
       changeNotes: await openChangeNotes(context, { ...queue, spool }),
-      onStored: indexAfter(context, { ...queue, spool }),
+      onStored: index.stored,
       codecJobs: config.codecJobs,
       concurrency: config.uploadConcurrency,
       aheadMax,
@@ -84,6 +85,7 @@ export const walDrain: Command<Arguments> = {
       clock,
       signal,
     });
+    index.startWaiting();
     log.debug("ended", { reason });
   },
 };

@@ -1,13 +1,12 @@
 import { basename, dirname, join, resolve } from "node:path";
-import type { PushWitness } from "../archive/push.ts";
 import type { Spool } from "../archive/spool-directory.ts";
+import { UsageError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
-import { onePath } from "./words.ts";
 
 /** Started by wal-push and wal-drain; never by hand. */
-export const walIndex: Command<{ readonly path: string }> = {
+export const walIndex: Command<{ readonly paths: readonly string[] }> = {
   name: "wal-index",
-  usage: "wal-index <wal-file>",
+  usage: "wal-index <wal-file>...",
   summary: "Note the commits of archived WAL; wal-push starts it by itself.",
   details:
     "Every 16 segments the times and positions of their first and last commits go into a small " +
@@ -16,30 +15,71 @@ export const walIndex: Command<{ readonly path: string }> = {
   flags: [],
   needsConfig: true,
 
-  parse: (words) => ({ path: onePath(words, "the WAL file") }),
+  parse({ positionals }) {
+    if (positionals.length === 0) throw new UsageError("the WAL file is missing");
+    return { paths: positionals };
+  },
 
-  async run({ path }, { log, signal, workingDirectory, openStorage }) {
+  async run({ paths }, { log, signal, workingDirectory, openStorage }) {
     const { indexLocalBatch } = await import("../catalogue/index-local.ts");
-    const file = resolve(workingDirectory, path);
     await using storage = await openStorage("archive");
-    const place = { walDirectory: dirname(file), name: basename(file) };
-    const count = await indexLocalBatch(storage, place, { signal });
+    let count = 0;
+    for (const path of paths) {
+      const file = resolve(workingDirectory, path);
+      const place = { walDirectory: dirname(file), name: basename(file) };
+      count += await indexLocalBatch(storage, place, { signal });
+    }
     log.info("noted commits", { segments: count, storage: storage.name });
   },
 };
 
-/** Starts `wal-index` where a batch of segments is stored; undefined where it is not wanted. */
-export function indexAfter(
-  { config, self, log }: Context,
-  { walDirectory, spool }: { readonly walDirectory: string; readonly spool: Spool },
-): PushWitness["onStored"] {
-  if (!config.archiveQueue.isIndexingCommits || self === undefined) return undefined;
-  return (name) => {
+/** The oldest go first: their segments are the first that PostgreSQL removes. */
+const WAITING_MAX = 256;
+
+/**
+ * Starts `wal-index` where a batch of segments is stored: one process at a time, however fast WAL is
+ * archived, and on CPU that nobody else wants.
+ */
+export class IndexStarter {
+  readonly #context: Context;
+  readonly #walDirectory: string;
+  readonly #outputPath: string;
+  #waiting: string[] = [];
+  #isRunning = false;
+
+  constructor(
+    context: Context,
+    { walDirectory, spool }: { readonly walDirectory: string; readonly spool: Pick<Spool, "path"> },
+  ) {
+    this.#context = context;
+    this.#walDirectory = walDirectory;
+    this.#outputPath = join(spool.path, "index.log");
+  }
+
+  readonly stored = (name: string): void => {
+    if (!this.#context.config.archiveQueue.isIndexingCommits) return;
     if (!/^[0-9A-F]{23}F$/.test(name)) return;
+    this.#waiting = [...this.#waiting, join(this.#walDirectory, name)].slice(-WAITING_MAX);
+    if (!this.#isRunning) this.startWaiting();
+  };
+
+  /** Also beside one that runs: for the end of who stores, who would not see that one's end. */
+  startWaiting(): void {
+    const { self, log } = this.#context;
+    const paths = this.#waiting;
+    if (self === undefined || paths.length === 0) return;
+    this.#waiting = [];
+    this.#isRunning = true;
+    const onEnd = (): void => {
+      this.#isRunning = false;
+      this.startWaiting();
+    };
     try {
-      self.startDetached(["wal-index", join(walDirectory, name)], join(spool.path, "index.log"));
+      const use = { isBackground: true, onEnd };
+      self.startDetached([walIndex.name, ...paths], this.#outputPath, use);
     } catch (error) {
+      this.#isRunning = false;
       log.debug("commits are not noted", { reason: String(error) });
     }
-  };
+  }
 }

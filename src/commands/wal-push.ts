@@ -9,7 +9,7 @@ import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
 import { openChangeNotes } from "./noting.ts";
-import { indexAfter } from "./wal-index.ts";
+import { IndexStarter } from "./wal-index.ts";
 import { onePath } from "./words.ts";
 
 interface Arguments {
@@ -181,8 +181,7 @@ async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): 
     cacheDirectory: config.cacheDirectory,
     serverName: config.archiveQueue.serverName,
     changeNotes,
-    onStored:
-      around === undefined ? undefined : indexAfter(context, { ...around.queue, ...around }),
+    onStored: around && new IndexStarter(context, { ...around.queue, ...around }).stored,
     log,
   });
   log.info(outcome, { wal: wal.name, storage: storage.name });

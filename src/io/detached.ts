@@ -1,5 +1,6 @@
+import { closeSync, openSync, statSync, writeFileSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 import { childProcess } from "./builtin.ts";
-import { closeSync, openSync, statSync } from "node:fs";
 
 export interface DetachedOptions {
   readonly workingDirectory: string;
@@ -9,11 +10,19 @@ export interface DetachedOptions {
    * that waiting.
    */
   readonly outputPath: string;
+  readonly use?: DetachedUse | undefined;
+}
+
+export interface DetachedUse {
+  /** It gets what CPU nobody else wants. */
+  readonly isBackground?: boolean;
+  /** Called when it has ended, or could not be started, if we still run then. */
+  readonly onEnd?: () => void;
 }
 
 /**
  * Starts a program that outlives us, in a session of its own, and does not wait for it. Throws what
- * the file system throws for the output; that the program can't be started is not noticed.
+ * the file system throws for the output; that the program can't be started only `onEnd` notices.
  */
 export function startDetached(words: readonly string[], options: DetachedOptions): void {
   const [program, ...args] = words;
@@ -26,10 +35,27 @@ export function startDetached(words: readonly string[], options: DetachedOptions
       detached: true,
       stdio: ["ignore", output, output],
     });
-    child.on("error", () => {});
+    const { isBackground = false, onEnd = () => {} } = options.use ?? {};
+    if (isBackground && child.pid !== undefined) yieldCpu(child.pid);
+    child.on("error", onEnd);
+    child.on("exit", onEnd);
     child.unref();
   } finally {
     closeSync(output);
+  }
+}
+
+/**
+ * Before it has threads of its own, which inherit this. Where the kernel makes a group of each
+ * session, it is the group's nice value that counts against others: sched(7), autogroup.
+ */
+function yieldCpu(pid: number): void {
+  const { PRIORITY_LOW } = constants.priority;
+  try {
+    setPriority(pid, PRIORITY_LOW);
+    writeFileSync(`/proc/${pid}/autogroup`, String(PRIORITY_LOW));
+  } catch {
+    // It has ended already, or there are no such groups.
   }
 }
 
