@@ -6,6 +6,17 @@ export interface DeadlineOptions {
   /** In all, from the call on. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
+  /** What of the same limit was over before the call, for the error. */
+  readonly spent?: SpentTime | undefined;
+}
+
+/** Time that was up before the work began that has to do with the rest. */
+export interface SpentTime {
+  readonly ms: number;
+  /** What it went by with: "waiting for wal-drain". */
+  readonly by: string;
+  /** A sentence: where to find out why. */
+  readonly hint: string;
 }
 
 /** What the work under a deadline is given. */
@@ -25,7 +36,7 @@ const CLEAN_UP_MS = 2000;
  * succeeded.
  */
 export async function withinDeadline<T>(
-  { timeoutMs, signal: callersSignal }: DeadlineOptions,
+  { timeoutMs, signal: callersSignal, spent }: DeadlineOptions,
   work: (scope: DeadlineScope) => Promise<T>,
 ): Promise<T> {
   const timeUp = new TimeUp();
@@ -43,25 +54,32 @@ export async function withinDeadline<T>(
   } catch (error) {
     const isTimeUp = ended.signal.aborted && !callersSignal.aborted;
     if (!isTimeUp || error instanceof OperationError) throw error;
-    throw deadlineError(`${step} did not finish within ${timeoutMs} ms`, timeUp);
+    throw deadlineError({ step, timeoutMs, spent }, timeUp);
   } finally {
     clearTimeout(timer);
   }
 }
 
 /** What failed until the end says more than that the time was short. */
-function deadlineError(what: string, { lastFailure }: TimeUp): DeadlineError {
-  if (lastFailure === undefined) return new DeadlineError(what, { hint: SILENCE_HINT });
+function deadlineError(
+  { step, timeoutMs, spent }: Omit<DeadlineOptions, "signal"> & { readonly step: string },
+  { lastFailure }: TimeUp,
+): DeadlineError {
+  const allMs = Math.round(timeoutMs + (spent?.ms ?? 0));
+  const before = spent === undefined ? "" : `, ${Math.round(spent.ms)} of them ${spent.by}`;
+  const what = `${step} did not finish within ${allMs} ms${before}`;
+  const silence = [SILENCE_HINT, spent?.hint, RAISE_HINT].filter((one) => one !== undefined);
+  if (lastFailure === undefined) return new DeadlineError(what, { hint: silence.join(" ") });
   const { message, hint } = lastFailure;
   return new DeadlineError(`${what}, because of failures; the last one: ${message}`, {
-    hint: hint === undefined ? SILENCE_HINT : `${hint} PostgreSQL calls again by itself.`,
+    hint: hint === undefined ? silence.join(" ") : `${hint} PostgreSQL calls again by itself.`,
     cause: lastFailure,
   });
 }
 
 const SILENCE_HINT =
-  "The store or the network does not answer in time. PostgreSQL calls again by itself; " +
-  "if the time is too short for a healthy store, raise WALNUT_WAL_TIMEOUT.";
+  "The store or the network does not answer in time. PostgreSQL calls again by itself.";
+const RAISE_HINT = "If the time is too short for a healthy store, raise WALNUT_WAL_TIMEOUT.";
 
 async function endedOrAbandoned<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   try {

@@ -16,7 +16,7 @@ import type { ChangeNotes } from "./change-notes.ts";
 import { type ArchiveMemory, readArchiveMemory, rememberArchive } from "./cache.ts";
 import { type Comparison, compareWithStored } from "./comparison.ts";
 import { makeContentNote, requireContentOf } from "./content-note.ts";
-import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import { type DeadlineOptions, type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
 import { isNeverFilled, settledAs } from "./left-timeline.ts";
@@ -32,7 +32,7 @@ export interface PushWitness {
   readonly onStored?: ((name: string) => void) | undefined;
 }
 
-export interface PushOptions extends CallOptions, PushWitness {
+export interface PushOptions extends DeadlineOptions, PushWitness {
   /** What a new object is compressed with. */
   readonly codec: Codec;
   /** In the codec's scale. */
@@ -40,8 +40,6 @@ export interface PushOptions extends CallOptions, PushWitness {
   readonly codecJobs: number;
   /** What is kept here saves requests and may be lost. */
   readonly cacheDirectory: string;
-  /** For the whole push. */
-  readonly timeoutMs: number;
   /** Whose WAL it is; two levels above the file unless given. Absolute. */
   readonly dataDirectory?: string | undefined;
   /** WALNUT_SERVER_NAME: who we are, where host and data directory can't tell. */

@@ -3,6 +3,7 @@ import { basename, resolve } from "node:path";
 import { listReady, queueOf } from "../archive/archive-status.ts";
 import type { ArchiveQueue } from "../archive/archive-status.ts";
 import { type ArchiverName, isArchiverName } from "../archive/caller-name.ts";
+import type { SpentTime } from "../archive/deadline.ts";
 import type { AskOutcome } from "../archive/drain-client.ts";
 import { PushNotes } from "../archive/push-note.ts";
 import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
@@ -132,9 +133,20 @@ async function pushQueued(
       log.warning(NOTHING_AHEAD, { reason: String(error) });
     }
   }
-  const leftMs = Math.max(config.walTimeoutMs - (clock.monotonicMs() - startMs), 1000);
+  const spentMs = clock.monotonicMs() - startMs;
+  const leftMs = Math.max(config.walTimeoutMs - spentMs, LEFT_MS);
   const limited = { ...context, config: { ...config, walTimeoutMs: leftMs } };
-  await pushDirectly(wal, limited, around);
+  const spent = spentMs < WORTH_TELLING_MS ? undefined : waitedForDrainer(spentMs, spool);
+  await pushDirectly(wal, limited, { ...around, spent });
+}
+
+/** What a push gets by itself however long the drainer took: it may be just behind its answer. */
+const LEFT_MS = 1000;
+const WORTH_TELLING_MS = 1000;
+
+function waitedForDrainer(ms: number, { path }: Spool): SpentTime {
+  const hint = `What that one does is told by \`walnut wal-drain --status\` and ${path}/drain.log.`;
+  return { ms, by: "waiting for wal-drain", hint };
 }
 
 async function callDrainer(
@@ -151,7 +163,11 @@ async function callDrainer(
   return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
 }
 
-async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): Promise<void> {
+async function pushDirectly(
+  wal: Wal,
+  context: Context,
+  around?: Surroundings & { readonly spent?: SpentTime | undefined },
+): Promise<void> {
   const [{ pushWal }, { withinDeadline }, { codecOf }, { WalPacker }] = await Promise.all([
     import("../archive/push.ts"),
     import("../archive/deadline.ts"),
@@ -166,7 +182,7 @@ async function pushDirectly(wal: Wal, context: Context, around?: Surroundings): 
     around === undefined
       ? undefined
       : await openChangeNotes(context, { ...around.queue, ...around });
-  const limits = { timeoutMs: config.walTimeoutMs, signal };
+  const limits = { timeoutMs: config.walTimeoutMs, signal, spent: around?.spent };
   await using storage = await withinDeadline(limits, ({ begin }) => {
     begin("opening the storage");
     return context.openStorage("archive");

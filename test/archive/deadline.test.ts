@@ -52,6 +52,19 @@ test("what failed until the time was up is told, with its way out", async () => 
   });
 });
 
+test("what was spent before the work began is told, with where to look", async () => {
+  const spent = { ms: 40.4, by: "waiting for wal-drain", hint: "Ask wal-drain." };
+  const work = withinDeadline({ timeoutMs: 20, signal: alive(), spent }, ({ begin }) => {
+    begin("storing X");
+    return never;
+  });
+  await assert.rejects(work, {
+    name: "DeadlineError",
+    message: "storing X did not finish within 60 ms, 40 of them waiting for wal-drain",
+    hint: /does not answer in time\. .* Ask wal-drain\. .* raise WALNUT_WAL_TIMEOUT\.$/,
+  });
+});
+
 test("silence after a failure that was repeated is told as that failure", async () => {
   let calls = 0;
   const work = withinDeadline({ timeoutMs: 30, signal: alive() }, async ({ signal }) => {

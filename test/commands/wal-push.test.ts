@@ -1,12 +1,21 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { queueIn } from "../../src/archive/archive-status.ts";
+import { drainLines } from "../../src/archive/drain-protocol.ts";
+import { LineServer } from "../../src/archive/line-server.ts";
+import { spoolDirectory } from "../../src/archive/spool-directory.ts";
+import type { Context } from "../../src/commands/command.ts";
 import { walPush } from "../../src/commands/wal-push.ts";
 import { defaultConfig } from "../../src/config/load.ts";
+import { OperationError } from "../../src/errors.ts";
+import { systemClock } from "../../src/io/clock.ts";
+import { silentLog } from "../../src/io/log.ts";
 import { openStorage } from "../../src/storage/open.ts";
 import { borrowed } from "../../src/storage/overlay.ts";
 import { openWorkbench } from "../archive/workbench.ts";
 import { runCommand } from "../support/command-run.ts";
+import { HookedStorage } from "../support/hooked-storage.ts";
 import { GcsEmulation, gcsConfig } from "../support/gcs-emulation.ts";
 import { writeWal } from "../support/wal-writer.ts";
 
@@ -54,3 +63,47 @@ test("a bucket that lets nothing be replaced or removed takes all WAL there is (
   for (const { name } of [...segments, history]) await storage.stat(`wal_005/${name}.zst`, options);
   assert.equal(bucket.count("delete"), 0);
 });
+
+test("a push that waited for a drainer in vain says so, and how long it took in all", async () => {
+  await using bench = await openWorkbench();
+  const path = await bench.file(`data/pg_wal/${HISTORY}`, Buffer.from("1\t0/A000000\tno reason\n"));
+  await bench.file(`data/pg_wal/archive_status/${HISTORY}.ready`, Buffer.of());
+  const defaults = defaultConfig({ cpuCount: 2 });
+  const configured = join(bench.directory, "spool");
+  const config = {
+    ...defaults,
+    walTimeoutMs: 1100,
+    cacheDirectory: join(bench.directory, "cache"),
+    archiveQueue: { ...defaults.archiveQueue, spoolDirectory: configured },
+  };
+  const spool = await spoolDirectory({ ...config, ...queueIn(dirname(dirname(path))), configured });
+  const taken = drainLines((_, answer) => answer({ kind: "taken" }));
+  await using _silent = await LineServer.listen(spool.socket, taken);
+  const hanging = new HookedStorage(bench.memory, { beforePut: () => new Promise(() => {}) });
+  const context: Context = {
+    config,
+    log: silentLog,
+    clock: systemClock,
+    signal: bench.signal,
+    workingDirectory: bench.directory,
+    write: async () => {},
+    progress: { update: () => {}, end: () => {} },
+    openStorage: async () => hanging,
+    self: { words: ["walnut"], fingerprint: "s", startDetached: () => {} },
+  };
+  const failure = await walPush
+    .run({ path, archiver: undefined }, context)
+    .then(() => assert.fail("pushed"), thrown);
+  const [, all = "", waited = ""] =
+    /^storing .* did not finish within (\d+) ms, (\d+) of them waiting for wal-drain$/.exec(
+      failure.message,
+    ) ?? [];
+  assert.equal(failure.code, "deadline", failure.message);
+  assert.deepEqual([Number(waited) >= 1100, Number(all) - Number(waited)], [true, 1000]);
+  assert.ok(failure.hint?.includes(`wal-drain --status\` and ${spool.path}/drain.log`));
+});
+
+function thrown(error: unknown): OperationError {
+  assert.ok(error instanceof OperationError);
+  return error;
+}
