@@ -124,26 +124,42 @@ export function* ownParts(
   }
 }
 
-/** A missing segment with others behind it. */
-export interface LineHole {
+/** One segment of a line of history, and on which timeline. */
+export interface LineSegment {
   readonly timeline: number;
   readonly segmentNumber: number;
 }
 
 /**
- * Where a replay from segment `first` on ends although the archive has more of the line; undefined
- * where it goes to the archive's end, be that before `first`.
+ * The missing segment, with others behind it, where a replay from segment `first` on ends although
+ * the archive has more of the line; undefined where it goes to the archive's end, be that before
+ * `first`.
  */
 export function firstHoleOnLine(
   view: Pick<WalView, "segmentBytes" | "sets">,
   history: TimelineHistory,
   first: number,
-): LineHole | undefined {
+): LineSegment | undefined {
   const range = { first, last: lastOnLine(view, history) };
   for (const { timeline, ...part } of lineParts(view, history, range)) {
     const set = view.sets.get(timeline);
     const missing = set === undefined ? part.first : set.firstMissing(part.first, part.last);
     if (missing !== undefined) return { timeline, segmentNumber: missing };
+  }
+  return undefined;
+}
+
+/** The first segment of the line, from `first` on, that is there. */
+export function firstOnLine(
+  view: Pick<WalView, "segmentBytes" | "sets">,
+  history: TimelineHistory,
+  first: number,
+): LineSegment | undefined {
+  const range = { first, last: lastOnLine(view, history) };
+  for (const { timeline, ...part } of lineParts(view, history, range)) {
+    const run = view.sets.get(timeline)?.runs.find(({ last }) => last >= part.first);
+    if (run === undefined || run.first > part.last) continue;
+    return { timeline, segmentNumber: Math.max(run.first, part.first) };
   }
   return undefined;
 }

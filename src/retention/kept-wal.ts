@@ -1,5 +1,11 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
-import { lineOfBackup, missingOnLine, ownParts, ownSegments } from "../catalogue/wal-line.ts";
+import {
+  lineOfBackup,
+  type LineSegment,
+  missingOnLine,
+  ownParts,
+  ownSegments,
+} from "../catalogue/wal-line.ts";
 import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { lsn } from "../postgres/lsn.ts";
 import type { Survey } from "./survey.ts";
@@ -73,6 +79,12 @@ export class KeptWal {
       const left = history.ancestors.find((one) => one.timeline === timeline)?.endLsn ?? 0n;
       if (this.#segmentOf(left) >= own.first) this.#keepPath(history, timeline, segments);
     }
+  }
+
+  /** Without it the next plan would take the backup for one whose WAL is still to come. */
+  keepProof({ name }: CatalogueBackup, { timeline, segmentNumber }: LineSegment): void {
+    const reason = `shows that own WAL of backup ${name} is missing, not late`;
+    this.#keep(timeline, { first: segmentNumber, last: segmentNumber, reason });
   }
 
   /** Keeps all of a timeline. */

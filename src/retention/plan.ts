@@ -16,7 +16,7 @@ import {
   mergeStartOf,
 } from "./unfinished.ts";
 import { decideWal, type WalDecisions } from "./wal-decisions.ts";
-import { wayToNewest } from "./wholeness.ts";
+import { proofOfLoss, wayToNewest } from "./wholeness.ts";
 
 /** What happens to one backup, and why. */
 export interface PlannedBackup {
@@ -225,6 +225,8 @@ function keptWal(
         : replayFrom.get(backup.name);
     if (reason !== undefined) wal.keepFrom(startOf(survey, backup, reason));
     wal.keepOwn(backup);
+    const proof = proofOfLoss(survey, backup);
+    if (proof !== undefined) wal.keepProof(backup, proof);
   }
   for (const { unfinished: one, mayBeRunning, isKept } of unfinished) {
     if (!isKept || !mayBeRunning) continue;

@@ -62,3 +62,19 @@ export const FORK_HOLES: World = {
     backupOf(4, 265, NOW_MS - 30 * DAY_MS),
   ],
 };
+
+/**
+ * No backup is whole. Only segment 253 of timeline 2 tells that of the second backup's own WAL
+ * segment 252 is missing, and not late: nothing else needs it, but the next plan depends on it.
+ */
+export const CUT_SHORT: World = {
+  timelines: [
+    { ...timelineOf(1, 0, 250, 252), holes: [] },
+    { ...timelineOf(2, 1, 250, 254), holes: [250, 252] },
+    { ...timelineOf(3, 1, 250, 252), hasHistory: false },
+  ],
+  backups: [
+    { ...backupOf(1, 250, NOW_MS - 39 * DAY_MS), lastSegment: 251 },
+    { ...backupOf(2, 251, NOW_MS - 38 * DAY_MS), lastSegment: 252 },
+  ].map((one) => ({ ...one, isPermanent: true, hasControl: false })),
+};

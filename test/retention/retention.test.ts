@@ -17,7 +17,7 @@ import type { CallOptions, ObjectKey, Storage } from "../../src/storage/storage.
 import { FakeClock } from "../support/fake-clock.ts";
 import type { MemoryStorage } from "../support/memory-storage.ts";
 import { Reference } from "./reference.ts";
-import { BROKEN, FORK_HOLES, SIBLING } from "./known-worlds.ts";
+import { BROKEN, CUT_SHORT, FORK_HOLES, SIBLING } from "./known-worlds.ts";
 import { NOW_MS, objectsOf, segmentName, storageOf, type World, worlds } from "./world.ts";
 
 const RUNS = process.env["WALNUT_LONG"] === undefined ? 100 : 5000;
@@ -136,7 +136,10 @@ test("what is kept can be restored, and nothing is kept without a reason", async
       assertAllJustified(world, storage, prepared);
       assert.equal((await run(storage, wish))?.plan.wal.removedCount, 0);
     }),
-    { numRuns: RUNS },
+    {
+      numRuns: RUNS,
+      examples: [[CUT_SHORT, { kind: "policy", policy: { minimumFulls: 0, pitrDays: 0 } }]],
+    },
   );
 });
 
