@@ -9,6 +9,7 @@ import {
   missingOnLine,
   ownSegments,
 } from "../catalogue/wal-line.ts";
+import { historyOf } from "../catalogue/wal-view.ts";
 import { lsn } from "../postgres/lsn.ts";
 import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
@@ -91,8 +92,8 @@ function replayToNewest(survey: Survey, backup: CatalogueBackup): Replay | undef
   const first = own?.first ?? firstSegment(survey, backup);
   const hole = firstHoleOnLine(survey, line, first);
   const isOwn = hole !== undefined && own !== undefined && hole.segmentNumber <= own.last;
-  // Up to where a timeline was left, its own file of that segment does as well.
+  // Up to where the timeline of its end was left, that one's file of the segment does as well.
   const isElsewhere =
-    isOwn && survey.sets.get(timeline)?.firstMissing(first, own.last) === undefined;
+    isOwn && missingOnLine(survey, historyOf(survey, endTimeline), own).length === 0;
   return { first, hole, line, isCut: isOwn && !isElsewhere };
 }

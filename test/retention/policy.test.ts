@@ -8,7 +8,14 @@ import { type RetentionPolicy, selectByPolicy } from "../../src/retention/policy
 import { surveyOf } from "../../src/retention/survey.ts";
 import { runCommand } from "../support/command-run.ts";
 import type { MemoryStorage } from "../support/memory-storage.ts";
-import { NOW_MS, objectsOf, segmentName, storageOf, type WorldBackup } from "./world.ts";
+import {
+  NOW_MS,
+  objectsOf,
+  segmentName,
+  storageOf,
+  type WorldBackup,
+  type WorldTimeline,
+} from "./world.ts";
 
 const DAY_MS = 86_400_000;
 const signal = AbortSignal.timeout(60_000);
@@ -44,16 +51,20 @@ function backup(
   };
 }
 
-async function repository(backups: readonly WorldBackup[]): Promise<MemoryStorage> {
-  return await storageOf(objectsOf({ timelines: [timeline], backups }));
+async function repository(
+  backups: readonly WorldBackup[],
+  timelines: readonly WorldTimeline[] = [timeline],
+): Promise<MemoryStorage> {
+  return await storageOf(objectsOf({ timelines, backups }));
 }
 
 /** Days ago of what stays, each with its reasons. */
 async function kept(
   backups: readonly WorldBackup[],
   policy: Omit<RetentionPolicy, "minimumFulls"> & { minimumFulls?: number },
+  timelines?: readonly WorldTimeline[],
 ): Promise<readonly (readonly [number, string])[]> {
-  const survey = surveyOf(await readCatalogue(await repository(backups), { signal }));
+  const survey = surveyOf(await readCatalogue(await repository(backups, timelines), { signal }));
   const selection = selectByPolicy(survey, { minimumFulls: 0, ...policy }, timeNsOf(NOW_MS));
   return survey.catalogue.backups.flatMap(({ name, low }) => {
     const reasons = selection.kept.get(name);
@@ -130,6 +141,23 @@ describe("policy", () => {
     assert.deepEqual(daysOf(list), [3, 2, 1]);
     assert.match(list[0]?.[1] ?? "", /the newest full backup; the newest backup without/);
     assert.match(list[1]?.[1] ?? "", /^newer than base_\w+, but damaged or not complete$/);
+  });
+
+  test("a standby's backup begins nothing where the timeline on which it ended lacks its WAL", async () => {
+    const timelines = [
+      { ...timeline, endSegment: 200 },
+      { ...timeline, id: 2, parent: 1, forkSegment: 190, holes: [191], hasHistory: true },
+    ];
+    const followed = { ...backup(12), lastSegment: 192, endTimeline: 2 };
+    const list = await kept(
+      [backup(20, { corruptPages: 1 }), followed],
+      { pitrDays: 0 },
+      timelines,
+    );
+    assert.deepEqual(list, [
+      [20, "start of point-in-time recovery"],
+      [12, NEWEST],
+    ]);
   });
 
   test("never fewer than the minimum", async () => {
