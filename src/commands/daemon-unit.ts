@@ -4,8 +4,8 @@ export interface UnitParts {
   /** The words that start walnut. */
   readonly words: readonly string[];
   readonly dataDirectory: string;
-  /** Of the owner of the data directory. */
-  readonly userId: number;
+  /** The owner of the data directory: a name, or a number that has none. */
+  readonly user: string;
 }
 
 const SOCKET = "/run/walnut/walnut.sock";
@@ -14,7 +14,7 @@ const SOCKET = "/run/walnut/walnut.sock";
  * A systemd unit for the daemon of one data directory, with the lines of postgresql.conf that use
  * it. @source systemd.service(5), systemd.syntax(7), systemd.unit(5)
  */
-export function systemdUnit({ words, dataDirectory, userId }: UnitParts): string {
+export function systemdUnit({ words, dataDirectory, user }: UnitParts): string {
   // The client reads no settings.
   const program = words.filter((word) => !word.startsWith("--"));
   const client = [...program, "client", SOCKET].map(shellWord).join(" ");
@@ -25,17 +25,20 @@ Description=walnut: WAL archive of ${dataDirectory.replaceAll("%", "%%")}
 Wants=network-online.target
 After=network-online.target
 Before=postgresql.service
+# However often it ends, it is started again: pg_wal grows as long as it is away.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 NotifyAccess=main
-User=${userId}
+User=${user}
 RuntimeDirectory=walnut
 RuntimeDirectoryMode=0700
 Environment=${unitWord(`PGDATA=${dataDirectory}`)}
 ExecStart=${[...words, "daemon", SOCKET].map(unitWord).join(" ")}
 ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=60
+WatchdogSignal=SIGKILL
 TimeoutStopSec=40
 Restart=always
 RestartSec=1
@@ -48,6 +51,15 @@ WantedBy=multi-user.target
 # ${confLine("archive_command", `${shell} wal-push %f`)}
 # ${confLine("restore_command", `exec ${shell} wal-fetch %f %p`)}
 `;
+}
+
+/**
+ * The name of a user, or the number where the file of passwd(5) does not have it (a directory
+ * service may).
+ */
+export function userName(userId: number, passwd: string): string {
+  const fields = passwd.split("\n").map((line) => line.split(":"));
+  return fields.find(([, , id]) => id === String(userId))?.[0] ?? String(userId);
 }
 
 /** Quotes a word of a unit file; percent and dollar signs have a meaning there, too. */

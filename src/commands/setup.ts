@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { canRename, installRenameProgram } from "../archive/rename-program.ts";
 import {
@@ -46,9 +46,10 @@ export const setup: Command<Arguments> = {
     if (self === undefined) throw new RefusedError("setup can't run here");
     const directory = resolve(workingDirectory, place);
     if (isUnit) {
-      const { systemdUnit } = await import("./daemon-unit.ts");
+      const { systemdUnit, userName } = await import("./daemon-unit.ts");
       const { uid } = await stat(directory);
-      return await write(systemdUnit({ ...self, dataDirectory: directory, userId: uid }));
+      const user = userName(uid, await readFile("/etc/passwd", "utf8").catch(() => ""));
+      return await write(systemdUnit({ ...self, dataDirectory: directory, user }));
     }
     const spool = await spoolDirectory({
       dataDirectory: directory,
