@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { duration } from "../config/value-types.ts";
-import { callDaemon, type CallTimes } from "../daemon/client.ts";
+import { callDaemon, type CallResult, type CallTimes } from "../daemon/client.ts";
+import { directoryIdentity } from "../daemon/directory-identity.ts";
 import type { DaemonMessage, DaemonReply } from "../daemon/protocol.ts";
 import { NotInArchiveError, OperationError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
@@ -92,9 +93,13 @@ export async function runClient(
       return { kind: "exit", code: 0 };
     }
     const call = parseCall(words);
-    const result = await callDaemon(call.socketPath, call.message, call.times);
+    const dataDirectory = callersDataDirectory(place);
+    const result = await callDaemon(call.socketPath, call.message, {
+      ...call.times,
+      dataDirectory,
+    });
     if (result.kind === "reply") return await answered(result.reply, call, fail);
-    if (result.kind === "absent" && call.isFallback) {
+    if (result.kind !== "lost" && call.isFallback) {
       await place.writeError(`WARNING: no daemon at ${call.socketPath} (${result.reason})\n`);
       return { kind: "run", args: fallbackWords(call, place) };
     }
@@ -102,6 +107,15 @@ export async function runClient(
   } catch (error) {
     return await fail(error);
   }
+}
+
+/**
+ * PostgreSQL starts us in its data directory. The daemon takes a name, and a path as its own server
+ * has it: what another server asks for would be brought into, or taken from, the wrong pg_wal.
+ */
+function callersDataDirectory({ workingDirectory, fileExists }: ClientPlace): string | undefined {
+  if (!fileExists(join(workingDirectory, "PG_VERSION"))) return undefined;
+  return directoryIdentity(workingDirectory);
 }
 
 async function answered(
@@ -127,19 +141,31 @@ class DaemonCallError extends OperationError {
 
 function unreached(
   { socketPath, message }: ClientCall,
-  { kind, reason }: { readonly kind: "absent" | "lost"; readonly reason: string },
+  { kind, reason }: Exclude<CallResult, { kind: "reply" }>,
 ): DaemonCallError {
-  const what = kind === "absent" ? "no daemon was reached" : "the daemon did not answer";
+  const { what, hint } = UNREACHED[kind];
   return new DaemonCallError(
     `${what} at ${socketPath} to ${message.kind} ${message.name}: ${reason}`,
-    {
-      hint:
-        kind === "absent"
-          ? "Is it running (systemctl status walnut), as the same user? --fallback works without it."
-          : "PostgreSQL calls again by itself; the daemon's log says what it does.",
-    },
+    { hint },
   );
 }
+
+const UNREACHED = {
+  absent: {
+    what: "no daemon was reached",
+    hint: "Is it running (systemctl status walnut), as the same user? --fallback works without it.",
+  },
+  foreign: {
+    what: "the daemon refused",
+    hint:
+      "A daemon works for the server of its PGDATA alone. In a copy or a restore use the lines of " +
+      "`walnut setup`, or a daemon and a socket of its own.",
+  },
+  lost: {
+    what: "the daemon did not answer",
+    hint: "PostgreSQL calls again by itself; the daemon's log says what it does.",
+  },
+} as const;
 
 function fallbackWords({ message, settings }: ClientCall, place: ClientPlace): readonly string[] {
   if (message.kind === "fetch") {

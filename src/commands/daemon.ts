@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { callDaemon } from "../daemon/client.ts";
+import { directoryIdentity } from "../daemon/directory-identity.ts";
 import { DaemonServer } from "../daemon/server.ts";
 import { readService, ServiceNotifier } from "../daemon/service.ts";
 import { ConfigError, OperationError, RefusedError } from "../errors.ts";
@@ -49,7 +50,9 @@ export const daemon: Command<{ readonly socketPath: string }> = {
     const path = resolve(workingDirectory, socketPath);
     const { listenDescriptor } = service;
     const log = () => archive.log;
-    const server = await DaemonServer.listen({ path, listenDescriptor, work: archive, log, clock });
+    const isServed = (other: string): boolean => other === directoryIdentity(dataDirectory);
+    const listening = { path, listenDescriptor, work: archive, isServed, log, clock };
+    const server = await DaemonServer.listen(listening);
     log().info("daemon listens", { socket: path, dataDirectory });
     if (!(await isThere(join(dataDirectory, "pg_wal")))) {
       log().warning("the data directory has no pg_wal: until it has, every push fails", {

@@ -6,13 +6,23 @@ import { FormatError } from "../errors.ts";
  * after anything that is wrong, the daemon closes the connection.
  */
 export type DaemonMessage =
-  | { readonly kind: "check" }
+  | {
+      readonly kind: "check";
+      /**
+       * Where the client's server has its data, as directoryIdentity says it; ours alone, WAL-G's
+       * daemon reads nothing of a check.
+       */
+      readonly dataDirectory?: string;
+    }
   /** A file of pg_wal, by its name. */
   | { readonly kind: "push"; readonly name: string }
   /** `destination`: relative to the data directory, or absolute. */
   | { readonly kind: "fetch"; readonly name: string; readonly destination: string };
 
-/** "done", "not in the archive" (of a fetch only), or an error. */
+/**
+ * "done", "not in the archive" (of a fetch) or "another data directory is served" (of a check), or
+ * an error.
+ */
 export type DaemonReply = "O" | "N" | "E";
 
 /** The type bytes. */
@@ -37,7 +47,7 @@ const LONGEST: ReadonlyMap<number, number> = new Map([
 export function formatMessage(message: DaemonMessage): Buffer {
   switch (message.kind) {
     case "check":
-      return framed(CHECK, Buffer.from("CHECK"));
+      return framed(CHECK, Buffer.from(["CHECK", message.dataDirectory ?? []].flat().join(" ")));
     case "push":
       return framed(PUSH, wordBytes(requireName(message.name)));
     case "fetch":
@@ -88,7 +98,10 @@ export class MessageReader {
 }
 
 function parseBody(type: number, body: Buffer): DaemonMessage {
-  if (type === CHECK) return { kind: "check" };
+  if (type === CHECK) {
+    const [, dataDirectory] = /^CHECK (\d+:\d+)$/.exec(body.toString("latin1")) ?? [];
+    return { kind: "check", ...(dataDirectory === undefined ? {} : { dataDirectory }) };
+  }
   if (type === PUSH) return { kind: "push", name: requireName(parseWord(body)) };
   const [name = "", destination = "", ...surplus] = parseWords(body);
   if (destination === "" || surplus.length > 0) {

@@ -26,6 +26,8 @@ export interface DaemonServerOptions {
   /** Asked for each line: it may be another one after a reload. */
   readonly log: () => Log;
   readonly clock: Clock;
+  /** Whether this is the data directory that is served, by directoryIdentity; any unless given. */
+  readonly isServed?: (dataDirectory: string) => boolean;
   readonly limits?: Partial<DaemonLimits>;
 }
 
@@ -121,6 +123,7 @@ export class DaemonServer {
     const connection = new Connection(socket, {
       limits: this.#limits,
       nowMs: () => this.#now(),
+      isServed: this.#options.isServed ?? (() => true),
       onMessage: (message, isGone) => this.#answer(message, isGone),
       onWrong: (reason) => this.#options.log().warning("client is refused", { reason }),
       onClosed: () => void this.#connections.delete(connection),
@@ -198,6 +201,7 @@ export class DaemonServer {
 interface ConnectionOptions {
   readonly limits: DaemonLimits;
   readonly nowMs: () => number;
+  readonly isServed: (dataDirectory: string) => boolean;
   /** `isGone` tells whether the client has left. */
   readonly onMessage: (message: DaemonMessage, isGone: () => boolean) => Promise<DaemonReply>;
   readonly onWrong: (reason: string) => void;
@@ -265,10 +269,14 @@ class Connection {
   }
 
   #readMessages(): void {
-    const { limits, nowMs, onWrong } = this.#options;
+    const { limits, nowMs, isServed, onWrong } = this.#options;
     try {
       for (let next = this.#reader.next(); next !== undefined; next = this.#reader.next()) {
         if (next.kind !== "check") return this.#work(next);
+        if (next.dataDirectory !== undefined && !isServed(next.dataDirectory)) {
+          onWrong("it is called by the server of another data directory than PGDATA");
+          return this.end("N");
+        }
         this.#socket.write("O");
         this.idleSinceMs = nowMs();
         clearTimeout(this.#timer);

@@ -141,16 +141,27 @@ interface BunConnector {
 }
 
 /**
- * Sends a request of a few hundred bytes at most and gives the first bytes that come back. Never
- * rejects; an abort closes the connection. (Bun's own sockets cost half a millisecond, those of
- * node:net six.)
+ * Sends a request of a few hundred bytes at most and gives the first bytes that come back: fewer
+ * than `answerBytes` only where the connection ends. Never rejects; an abort closes it. (Bun's own
+ * sockets cost half a millisecond, those of node:net six.)
  */
 export async function exchangeOverUnixSocket(
   path: string,
   request: Uint8Array,
-  { signal }: { readonly signal: AbortSignal },
+  options: { readonly signal: AbortSignal; readonly answerBytes?: number },
 ): Promise<UnixExchange> {
+  const { signal, answerBytes = 1 } = options;
   const { promise, resolve } = Promise.withResolvers<UnixExchange>();
+  let answer = Buffer.alloc(0);
+  const closed = (): void =>
+    resolve(answer.length > 0 ? { kind: "answer", bytes: answer } : { kind: "closed" });
+  /** Gives whether the answer is whole. */
+  const take = (bytes: Uint8Array): boolean => {
+    answer = Buffer.concat([answer, bytes]);
+    if (answer.length < answerBytes) return false;
+    closed();
+    return true;
+  };
   const absent = (error: unknown): void =>
     resolve({ kind: "absent", code: systemErrorCode(error) ?? String(error) });
   const bun: unknown = Reflect.get(globalThis, "Bun");
@@ -161,11 +172,10 @@ export async function exchangeOverUnixSocket(
         opened.write(request);
       },
       data(opened: BunSocket, bytes: Uint8Array) {
-        resolve({ kind: "answer", bytes: Buffer.from(bytes) });
-        opened.end();
+        if (take(bytes)) opened.end();
       },
-      close: () => resolve({ kind: "closed" }),
-      error: () => resolve({ kind: "closed" }),
+      close: closed,
+      error: closed,
       connectError: (_: BunSocket, error: Error) => absent(error),
     };
     bun.connect({ unix: path, socket }).catch(absent);
@@ -181,11 +191,10 @@ export async function exchangeOverUnixSocket(
     socket.write(request);
   });
   socket.on("data", (bytes: Buffer) => {
-    resolve({ kind: "answer", bytes });
-    socket.destroy();
+    if (take(bytes)) socket.destroy();
   });
-  socket.on("error", (error) => (isOpen ? resolve({ kind: "closed" }) : absent(error)));
-  socket.on("close", () => resolve({ kind: "closed" }));
+  socket.on("error", (error) => (isOpen ? closed() : absent(error)));
+  socket.on("close", closed);
   return await promise;
 }
 

@@ -62,6 +62,32 @@ for (const [answer, expected] of [
   });
 }
 
+test("the answer to its check is not taken for the answer to its call", async () => {
+  const cases = [
+    [["O"], "lost"],
+    [["O", "?"], "lost"],
+    [["?"], "lost"],
+    [["O", "E"], "E"],
+    [["E"], "E"],
+    [["N"], "foreign"],
+    [["OO"], "O"],
+    [["O", "O"], "O"],
+  ] as const;
+  for (const [answers, expected] of cases) {
+    const fake = createServer((socket) => {
+      const [first, second] = answers;
+      socket.once("data", () => {
+        socket.write(first, () => setImmediate(() => socket.end(second ?? "")));
+      });
+    });
+    fake.listen(path);
+    await once(fake, "listening");
+    const result = await call({ dataDirectory: "1:2" });
+    fake.close();
+    assert.equal(result.kind === "reply" ? result.reply : result.kind, expected, answers.join());
+  }
+});
+
 test("a file that is no socket is no daemon", async () => {
   writeFileSync(path, "");
   assert.equal((await call()).kind, "absent");

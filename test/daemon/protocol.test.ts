@@ -41,6 +41,15 @@ test("reads and writes WAL-G's bytes", () => {
   }
 });
 
+test("a check may say whose server asks", () => {
+  const check = { kind: "check", dataDirectory: "64769:123456" } as const;
+  assert.deepEqual(read(formatMessage(check)), [check]);
+  for (const body of ["CHECK 1", "CHECK 1:2 ", "CHECK /data", "check 1:2"]) {
+    const message = Buffer.concat([Buffer.from([0x43, 0, 3 + body.length]), Buffer.from(body)]);
+    assert.deepEqual(read(message), [{ kind: "check" }]);
+  }
+});
+
 test("what a check says does not matter", () => {
   for (const text of ["430003", "430004ff", `43ffff${"00".repeat(0xffff - 3)}`]) {
     assert.deepEqual(read(bytesOf(text)), [{ kind: "check" }]);

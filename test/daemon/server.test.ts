@@ -83,6 +83,20 @@ test("answers WAL-G's clients byte for byte, in one packet and byte by byte", as
   assert.equal(work.calls.at(-1), `fetch ${SEGMENT} pg_wal/RECOVERYXLOG`);
 });
 
+test("does nothing for the server of another data directory", async () => {
+  const other = join(directory.path, "other.sock");
+  const restricted = await start({ path: other, isServed: (claim) => claim === "1:22" });
+  const asked = (dataDirectory?: string) =>
+    callDaemon(other, { kind: "push", name: SEGMENT }, { ...TIMES, dataDirectory });
+  assert.deepEqual(await asked("1:22"), { kind: "reply", reply: "O" });
+  assert.deepEqual(await asked(), { kind: "reply", reply: "O" });
+  assert.equal(work.calls.length, 2);
+  assert.equal((await asked("1:2")).kind, "foreign");
+  assert.equal(work.calls.length, 2);
+  assert.match(log.lines.join("\n"), /warning: client is refused .*another data directory/);
+  await restricted.stop({ graceMs: 0 });
+});
+
 test("what follows a push is not read, and does not cost the answer", async () => {
   assert.equal(await answers(Buffer.concat([PUSH, PUSH, Buffer.from("\n"), FETCH])), "O");
   assert.deepEqual(work.calls, [`push ${SEGMENT}`]);
