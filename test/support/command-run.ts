@@ -3,7 +3,8 @@ import type { Command, Context } from "../../src/commands/command.ts";
 import { readCommandLine } from "../../src/commands/words.ts";
 import type { Config } from "../../src/config/config.ts";
 import { defaultConfig } from "../../src/config/load.ts";
-import { systemClock } from "../../src/io/clock.ts";
+import { type Clock, systemClock } from "../../src/io/clock.ts";
+import { silentLog } from "../../src/io/log.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { collectingLog } from "./restoring.ts";
 
@@ -36,16 +37,11 @@ export async function runCommandToEnd<Arguments>(
   let stdout = "";
   let failure: { readonly error: unknown } | undefined;
   const context: Context = {
-    config: { ...defaultConfig({ cpuCount: 2 }), ...config },
+    ...commandContext(storage, config),
     log,
-    clock: systemClock,
-    signal: AbortSignal.timeout(600_000),
-    workingDirectory: tmpdir(),
     write: async (text) => {
       stdout += text;
     },
-    progress: { update: () => {}, end: () => {} },
-    openStorage: async () => storage,
   };
   try {
     const program = { names: () => [], find: () => undefined };
@@ -55,4 +51,22 @@ export async function runCommandToEnd<Arguments>(
     failure = { error };
   }
   return { stdout, log: log.lines, failure };
+}
+
+/** What a command is given that runs in this process. */
+export function commandContext(
+  storage: Storage,
+  config: Partial<Config>,
+  clock: Clock = systemClock,
+): Context {
+  return {
+    config: { ...defaultConfig({ cpuCount: 2 }), ...config },
+    log: silentLog,
+    clock,
+    signal: AbortSignal.timeout(600_000),
+    workingDirectory: tmpdir(),
+    write: async () => {},
+    progress: { update: () => {}, end: () => {} },
+    openStorage: async () => storage,
+  };
 }
