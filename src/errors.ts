@@ -16,6 +16,7 @@ export type ErrorCode =
   | "access"
   | "storage"
   | "deadline"
+  | "stopping"
   | "conflict"
   | "wrong-cluster"
   | "wrong-key"
@@ -122,7 +123,12 @@ export class StorageError extends OperationError {
 
 /** Something did not finish within the time that it was given. */
 export class DeadlineError extends OperationError {
-  readonly code = "deadline";
+  readonly code: "deadline" | "stopping" = "deadline";
+}
+
+/** The server stops and waits for a push only, and the store is silent. Nothing was acknowledged. */
+export class ServerStopsError extends DeadlineError {
+  override readonly code = "stopping";
 }
 
 /** The archive already holds other content under this name. Nothing was overwritten. */

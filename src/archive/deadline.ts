@@ -1,6 +1,7 @@
-import { DeadlineError, OperationError } from "../errors.ts";
+import { DeadlineError, OperationError, ServerStopsError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import { TimeUp } from "../io/retry.ts";
+import { type LastCycle, STOP_HINT, watchLastCycle } from "./last-cycle.ts";
 
 export interface DeadlineOptions {
   /** In all, from the call on. */
@@ -8,6 +9,8 @@ export interface DeadlineOptions {
   readonly signal: AbortSignal;
   /** What of the same limit was over before the call, for the error. */
   readonly spent?: SpentTime | undefined;
+  /** Ends the work earlier where it is what a server waits for to stop. */
+  readonly lastCycle?: LastCycle | undefined;
 }
 
 /** Time that was up before the work began that has to do with the rest. */
@@ -36,14 +39,21 @@ const CLEAN_UP_MS = 2000;
  * succeeded.
  */
 export async function withinDeadline<T>(
-  { timeoutMs, signal: callersSignal, spent }: DeadlineOptions,
+  options: DeadlineOptions,
   work: (scope: DeadlineScope) => Promise<T>,
 ): Promise<T> {
+  const { timeoutMs, signal: callersSignal, spent, lastCycle } = options;
   const timeUp = new TimeUp();
   const ended = new AbortController();
   const signal = AbortSignal.any([callersSignal, ended.signal]);
   signal.throwIfAborted();
   const timer = setTimeout(() => ended.abort(timeUp), timeoutMs);
+  let silentMs: number | undefined;
+  const onVain = (ms: number): void => {
+    silentMs = ms;
+    ended.abort(timeUp);
+  };
+  using _watch = lastCycle === undefined ? undefined : watchLastCycle(lastCycle, onVain);
 
   let step = "the start";
   const begin = (next: string): void => {
@@ -54,6 +64,7 @@ export async function withinDeadline<T>(
   } catch (error) {
     const isTimeUp = ended.signal.aborted && !callersSignal.aborted;
     if (!isTimeUp || error instanceof OperationError) throw error;
+    if (silentMs !== undefined) throw stopError({ step, silentMs }, timeUp);
     throw deadlineError({ step, timeoutMs, spent }, timeUp);
   } finally {
     clearTimeout(timer);
@@ -66,9 +77,10 @@ function deadlineError(
   { lastFailure }: TimeUp,
 ): DeadlineError {
   const allMs = Math.round(timeoutMs + (spent?.ms ?? 0));
-  const before = spent === undefined ? "" : `, ${Math.round(spent.ms)} of them ${spent.by}`;
+  const told = spent !== undefined && spent.ms >= allMs * TOLD_SHARE ? spent : undefined;
+  const before = told === undefined ? "" : `, ${Math.round(told.ms)} of them ${told.by}`;
   const what = `${step} did not finish within ${allMs} ms${before}`;
-  const silence = [SILENCE_HINT, spent?.hint, RAISE_HINT].filter((one) => one !== undefined);
+  const silence = [SILENCE_HINT, told?.hint, RAISE_HINT].filter((one) => one !== undefined);
   if (lastFailure === undefined) return new DeadlineError(what, { hint: silence.join(" ") });
   const { message, hint } = lastFailure;
   return new DeadlineError(`${what}, because of failures; the last one: ${message}`, {
@@ -77,6 +89,20 @@ function deadlineError(
   });
 }
 
+function stopError(
+  { step, silentMs }: { readonly step: string; readonly silentMs: number },
+  { lastFailure }: TimeUp,
+): ServerStopsError {
+  const failures = lastFailure === undefined ? "" : `; the last failure: ${lastFailure.message}`;
+  return new ServerStopsError(
+    `${step} was given up: the server has only this to wait for before it stops, and nothing was ` +
+      `heard of the store for ${Math.round(silentMs / 1000)} s${failures}`,
+    { hint: STOP_HINT, cause: lastFailure },
+  );
+}
+
+/** Of all the time; less is not worth a word. */
+const TOLD_SHARE = 0.1;
 const SILENCE_HINT =
   "The store or the network does not answer in time. PostgreSQL calls again by itself.";
 const RAISE_HINT = "If the time is too short for a healthy store, raise WALNUT_WAL_TIMEOUT.";

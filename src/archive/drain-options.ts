@@ -3,6 +3,7 @@ import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { ArchiveQueue } from "./archive-status.ts";
+import type { LastCycle } from "./last-cycle.ts";
 import type { PushWitness } from "./push.ts";
 import type { Spool } from "./spool-directory.ts";
 
@@ -29,6 +30,7 @@ export interface DrainOptions extends PushWitness {
   readonly onBackupWanted?: (() => Promise<void>) | undefined;
   /** For one push. */
   readonly timeoutMs: number;
+  readonly lastCycle?: LastCycle | undefined;
   /** Ends when there was nothing to do for so long. */
   readonly idleMs: number;
   /** Of the settings; calls with others are declined. */

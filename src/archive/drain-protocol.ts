@@ -174,6 +174,7 @@ const ERROR_CODES = [
   "access",
   "storage",
   "deadline",
+  "stopping",
   "conflict",
   "wrong-cluster",
   "wrong-key",

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { ConflictError, RefusedError } from "../errors.ts";
+import { ConflictError, RefusedError, ServerStopsError } from "../errors.ts";
 import { Bell } from "../io/bell.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -339,8 +339,9 @@ class Drainer {
     if (reason !== this.#lastError) log.error("push failed", { wal: name, reason });
     this.#lastError = reason;
     this.#conflicts[error instanceof ConflictError ? "add" : "delete"](name);
-    // What waits behind them would wait for ever.
-    const isBlocking = name.endsWith(".history") || this.#conflicts.has(name);
+    // What waits behind them would wait for ever, or for as long as they did.
+    const isLast = error instanceof ServerStopsError;
+    const isBlocking = isLast || name.endsWith(".history") || this.#conflicts.has(name);
     const blocked = [...this.#waiting.keys()].filter((one) => !this.#underWay.has(one));
     for (const one of isBlocking ? [name, ...blocked] : [name]) {
       for (const answer of this.#takeWaiting(one)) answer(failureAnswer(error));

@@ -3,7 +3,7 @@ import { duration } from "../config/value-types.ts";
 import { callDaemon, type CallResult, type CallTimes } from "../daemon/client.ts";
 import { directoryIdentity } from "../daemon/directory-identity.ts";
 import type { DaemonMessage, DaemonReply } from "../daemon/protocol.ts";
-import { NotInArchiveError, OperationError, UsageError } from "../errors.ts";
+import { NotInArchiveError, OperationError, ServerStopsError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { type ExitPlace, clientExitCode } from "./exit-codes.ts";
 
@@ -85,6 +85,8 @@ export async function runClient(
     const code = clientExitCode(error, { ...place, positionals });
     return { kind: "exit", code };
   };
+  const last = async (error: OperationError): Promise<OperationError> =>
+    words.includes("wal-push") ? await ofLastCycle(error, place) : error;
   try {
     if (/^(-h|--?help)$/.test(words[0] ?? "--help"))
       return { kind: "run", args: ["help", "client"] };
@@ -98,12 +100,14 @@ export async function runClient(
       ...call.times,
       dataDirectory,
     });
-    if (result.kind === "reply") return await answered(result.reply, call, fail);
+    if (result.kind === "reply") {
+      return await answered(result.reply, call, async (error) => await fail(await last(error)));
+    }
     if (result.kind !== "lost" && call.isFallback) {
       await place.writeError(`WARNING: no daemon at ${call.socketPath} (${result.reason})\n`);
       return { kind: "run", args: fallbackWords(call, place) };
     }
-    return await fail(unreached(call, result));
+    return await fail(await last(unreached(call, result)));
   } catch (error) {
     return await fail(error);
   }
@@ -121,7 +125,7 @@ function callersDataDirectory({ workingDirectory, fileExists }: ClientPlace): st
 async function answered(
   reply: DaemonReply,
   { message }: ClientCall,
-  fail: (error: unknown) => Promise<ClientOutcome>,
+  fail: (error: OperationError) => Promise<ClientOutcome>,
 ): Promise<ClientOutcome> {
   if (reply === "O") return { kind: "exit", code: 0 };
   if (reply === "N" && message.kind === "fetch") {
@@ -132,6 +136,18 @@ async function answered(
       hint: "Its log says why.",
     }),
   );
+}
+
+/** A server that stops would call five times more, and wait each time. */
+async function ofLastCycle(
+  error: OperationError,
+  { workingDirectory }: ClientPlace,
+): Promise<OperationError> {
+  const { isLastCycle, STOP_HINT } = await import("../archive/last-cycle.ts");
+  if (!(await isLastCycle(workingDirectory))) return error;
+  return new ServerStopsError(`${error.message}, and the server has only this to wait for`, {
+    hint: STOP_HINT,
+  });
 }
 
 /** The daemon did not do it, or we do not know. */

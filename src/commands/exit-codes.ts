@@ -1,5 +1,5 @@
 import { dirname, join, resolve } from "node:path";
-import { type ErrorCode, OperationError } from "../errors.ts";
+import { type ErrorCode, OperationError, ServerStopsError } from "../errors.ts";
 
 /** The process's answer to its caller. */
 export interface ExitCode {
@@ -9,8 +9,9 @@ export interface ExitCode {
 }
 
 /**
- * One code for each kind of failure. All are in 1..125: PostgreSQL's archiver restarts itself above
- * that and does not count the failure.
+ * One code for each kind of failure. All but one are in 1..125: PostgreSQL's archiver ends above
+ * that and does not count the failure. That is wanted where the server stops: it would call five
+ * times more.
  *
  * @source pgarch_archiveXlog, src/backend/postmaster/pgarch.c; shell_archive.c
  */
@@ -22,6 +23,10 @@ export const exitCodes: Readonly<Record<ErrorCode, ExitCode>> = {
   access: { code: 12, text: "the store refuses the credentials or the right to do this" },
   storage: { code: 13, text: "the store could not do what was asked" },
   deadline: { code: 14, text: "it did not finish within its time limit" },
+  stopping: {
+    code: 201,
+    text: "wal-push only: the server waits for nothing else to stop, and the store is silent",
+  },
   conflict: { code: 20, text: "the archive holds other content under this name" },
   "wrong-cluster": { code: 21, text: "the repository or the file belongs to another cluster" },
   "wrong-key": { code: 25, text: "none of the configured keys opens an object" },
@@ -85,7 +90,7 @@ export interface ExitPlace {
 /** From a failure to the exit code that the command's caller understands. */
 export type ExitCodeRule = (error: unknown, place: ExitPlace) => number;
 
-/** The rule of every command that has no other. Answers in 1..125. */
+/** The rule of every command that has no other. */
 export function errorExitCode(error: unknown): number {
   return error instanceof OperationError ? exitCodes[error.code].code : bugExitCode.code;
 }
@@ -106,6 +111,7 @@ export function restoreExitCode(error: unknown, place: ExitPlace): number {
 
 /** The rule of a daemon's client: as WAL-G's, but a fetch that failed is no end of the archive. */
 export function clientExitCode(error: unknown, place: ExitPlace): number {
+  if (error instanceof ServerStopsError) return exitCodes.stopping.code;
   const verb = place.positionals.indexOf("wal-fetch");
   if (verb < 0) return 1;
   return restoreExitCode(error, { ...place, positionals: place.positionals.slice(verb + 1) });

@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { queueIn } from "../archive/archive-status.ts";
 import { ask } from "../archive/drain-client.ts";
 import { drain } from "../archive/drainer.ts";
+import { lastCycleOf } from "../archive/last-cycle.ts";
 import { isRecovering } from "../archive/recovery-watch.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { codecOf } from "../codec/table.ts";
@@ -77,6 +78,7 @@ export const walDrain: Command<Arguments> = {
       isMarkingDone,
       cacheDirectory: config.cacheDirectory,
       timeoutMs: config.walTimeoutMs,
+      lastCycle: lastCycleOf(queue, context),
       idleMs: IDLE_MS,
       settings: self.fingerprint,
       isCurrent: self.watchSettings?.(),

@@ -1,9 +1,10 @@
 import { readdir } from "node:fs/promises";
-import { basename, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { listReady, queueOf } from "../archive/archive-status.ts";
 import type { ArchiveQueue } from "../archive/archive-status.ts";
 import { type ArchiverName, isArchiverName } from "../archive/caller-name.ts";
 import type { SpentTime } from "../archive/deadline.ts";
+import { lastCycleOf } from "../archive/last-cycle.ts";
 import type { AskOutcome } from "../archive/drain-client.ts";
 import { PushNotes } from "../archive/push-note.ts";
 import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
@@ -136,13 +137,11 @@ async function pushQueued(
   const spentMs = clock.monotonicMs() - startMs;
   const leftMs = Math.max(config.walTimeoutMs - spentMs, LEFT_MS);
   const limited = { ...context, config: { ...config, walTimeoutMs: leftMs } };
-  const spent = spentMs < WORTH_TELLING_MS ? undefined : waitedForDrainer(spentMs, spool);
-  await pushDirectly(wal, limited, { ...around, spent });
+  await pushDirectly(wal, limited, { ...around, spent: waitedForDrainer(spentMs, spool) });
 }
 
 /** What a push gets by itself however long the drainer took: it may be just behind its answer. */
 const LEFT_MS = 1000;
-const WORTH_TELLING_MS = 1000;
 
 function waitedForDrainer(ms: number, { path }: Spool): SpentTime {
   const hint = `What that one does is told by \`walnut wal-drain --status\` and ${path}/drain.log.`;
@@ -182,7 +181,12 @@ async function pushDirectly(
     around === undefined
       ? undefined
       : await openChangeNotes(context, { ...around.queue, ...around });
-  const limits = { timeoutMs: config.walTimeoutMs, signal, spent: around?.spent };
+  const limits = {
+    timeoutMs: config.walTimeoutMs,
+    signal,
+    spent: around?.spent,
+    lastCycle: lastCycleOf({ dataDirectory: dirname(dirname(wal.path)) }, context),
+  };
   await using storage = await withinDeadline(limits, ({ begin }) => {
     begin("opening the storage");
     return context.openStorage("archive");

@@ -13,6 +13,7 @@ import type { HealthRules } from "./failover-health.ts";
 import type { FailoverOpenOptions, StoreToOpen } from "./failover-open.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import type { ProxyConfig } from "./http-proxy.ts";
+import { heardStorage } from "./life-sign.ts";
 import type { MirrorConfig } from "./mirror-open.ts";
 import { PrefixedStorage } from "./prefixed.ts";
 import { rateLimitedStorage } from "./rate-limited.ts";
@@ -224,7 +225,7 @@ async function openInFolder(config: StorageConfig, options: AllOptions): Promise
   // The others keep to the rate themselves, where the bytes go onto the network.
   const isSlowedHere = ["directory", "sftp", "rclone"].includes(config.kind);
   const slowed = isSlowedHere ? rateLimitedStorage(opened, traffic) : opened;
-  const store = countedStorage(slowed, traffic.calls);
+  const store = heardStorage(countedStorage(slowed, traffic.calls), traffic.life);
   return options.folder === undefined ? store : new PrefixedStorage(store, options.folder);
 }
 

@@ -4,6 +4,7 @@ import type { Clock } from "../io/clock.ts";
 import { RateLimit } from "../io/rate-limit.ts";
 import { noCounts } from "./counted.ts";
 import type { StorageCounts } from "./counted.ts";
+import { LifeSign } from "./life-sign.ts";
 import type { CallOptions } from "./storage.ts";
 
 /** What passed between this process and its stores until now. */
@@ -52,6 +53,8 @@ interface WholeTraffic {
 export class StoreTraffic {
   /** For countedStorage. */
   readonly calls = noCounts();
+  /** For heardStorage. */
+  readonly life: LifeSign;
   readonly #whole: WholeTraffic;
   readonly #rate: RateLimit;
   readonly #turns = new AdaptiveLimit(MAX_REQUESTS_AT_ONCE);
@@ -61,6 +64,7 @@ export class StoreTraffic {
   constructor(whole: WholeTraffic) {
     this.#whole = whole;
     this.#rate = new RateLimit(undefined, whole.clock);
+    this.life = new LifeSign(whole.clock);
   }
 
   /** Bytes per second from now on, for what is under way, too; undefined = no limit. */
@@ -85,10 +89,12 @@ export class StoreTraffic {
   }
 
   countSent(sizeBytes: number): void {
+    this.life.moved();
     this.#sums.sentBytes += sizeBytes;
   }
 
   countReceived(sizeBytes: number): void {
+    this.life.moved();
     this.#sums.receivedBytes += sizeBytes;
   }
 
@@ -141,6 +147,11 @@ export class StorageTraffic {
   countRetry(delayMs: number): void {
     this.#retries++;
     this.#whole.waitedMs.retry += delayMs;
+  }
+
+  /** When any of them was last heard of, by the monotonic clock; -Infinity before that. */
+  get heardAtMs(): number {
+    return Math.max(...[...this.#stores.values()].map(({ life }) => life.heardAtMs));
   }
 
   /** A copy of the figures as they are now. */

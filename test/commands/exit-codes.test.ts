@@ -26,10 +26,9 @@ function place(existing: readonly string[], ...positionals: readonly string[]): 
 }
 
 test("every failure but those of wal-fetch has a code of its own in 1..125", () => {
-  const codes = [
-    ...Object.values(exitCodes).map(({ code }) => code),
-    errorExitCode(new Error("x")),
-  ];
+  const { stopping, ...others } = exitCodes;
+  assert.equal(stopping.code, 201);
+  const codes = [...Object.values(others).map(({ code }) => code), errorExitCode(new Error("x"))];
   for (const code of codes) assert.ok(code >= 1 && code <= 125, String(code));
   assert.equal(new Set(codes).size, codes.length);
 });

@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { walPush } from "../../src/commands/wal-push.ts";
-import { StorageError } from "../../src/errors.ts";
+import { ServerStopsError, StorageError } from "../../src/errors.ts";
 import { defaultConfig } from "../../src/config/load.ts";
 import { fail, hang } from "../archive/recorded-storage.ts";
 import { openWorkbench, type Workbench } from "../archive/workbench.ts";
@@ -68,6 +68,14 @@ test("a segment that is given up is recorded, here first, then in the store", as
   await primary.push(second, segment(second));
   assert.deepEqual(await primary.records(), [`${first}.needs-backup`]);
   assert.deepEqual(gaps(), [`walnut_005/gaps/${first}.json`]);
+});
+
+test("nothing is given up because the server stops", async () => {
+  const primary = await server("a");
+  const stops = new ServerStopsError("the store is silent");
+  bench.storage.interceptOnce(/./, fail(stops));
+  await assert.rejects(primary.push(first, segment(first)), { code: "stopping" });
+  assert.deepEqual(await primary.records(), []);
 });
 
 test("no backup is asked for where that is turned off", async () => {
