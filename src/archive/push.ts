@@ -10,6 +10,7 @@ import {
 } from "../errors.ts";
 import type { ByteSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
+import { partiesText } from "../layout/collision-note.ts";
 import { walKey } from "../layout/keys.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { ChangeNotes } from "./change-notes.ts";
@@ -329,18 +330,22 @@ function conflictError(
     stored.endOfRecords === undefined || local.endOfRecords === undefined
       ? ""
       : `; valid records end at byte ${stored.endOfRecords} there, ${local.endOfRecords} here`;
-  const kept = keptAs === undefined ? "" : ` This server's file is kept as ${keptAs} says.`;
+  const kept = keptAs === undefined ? "" : ` This server's file is in quarantine, see ${keptAs}.`;
+  const whose = partiesText({
+    archivedSystemId: stored.systemId?.toString(),
+    systemId: local.systemId?.toString(),
+    archivedBy,
+    pushedBy,
+  });
   return new ConflictError(
     `WAL file ${name} is archived with other content as ${key} in ${storage.name} ` +
       `(archived sha256 ${stored.sha256.slice(0, 12)}, ` +
-      `local sha256 ${local.sha256.slice(0, 12)}${ends}; ` +
-      `there cluster ${stored.systemId ?? "unknown"}, written by ${archivedBy ?? "unknown"}; ` +
-      `here cluster ${local.systemId ?? "unknown"}, ${pushedBy ?? "unknown"})`,
+      `local sha256 ${local.sha256.slice(0, 12)}${ends}; ${whose})`,
     {
       hint:
         `Nothing was overwritten; PostgreSQL keeps its file.${kept} Either two servers archive into ` +
-        "one prefix, or this one was restored and went on without a new timeline. Find out which " +
-        "one is right before you move the object away.",
+        "one prefix, or one was put back to an earlier state and went on without a new timeline. " +
+        "docs/failover.md tells how to find out which one is right, and what to do then.",
     },
   );
 }

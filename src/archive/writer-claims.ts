@@ -92,9 +92,9 @@ export function requireSameWriter(
       `this server is ${showWriter(own)}`,
     {
       hint:
-        "Nothing was written. If this is a copy of that server, give it a repository of its own: " +
-        "--storage-prefix NAME in archive_command, then take a base backup. If that server is gone " +
-        "and this one is its successor, run `walnut take-over` here. A server that was promoted or " +
+        "Nothing was written. If this is a copy of that server, give it a repository of its own: the " +
+        "lines of `walnut setup --storage-prefix NAME`, then a base backup with the same flag. If " +
+        "that server is gone and this one is its successor, run `walnut take-over` here. A server that was promoted or " +
         "has recovered from a backup has a timeline of its own and is never refused.",
     },
   );

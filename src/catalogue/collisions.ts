@@ -1,6 +1,10 @@
 import { FormatError, ObjectNotFoundError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
-import { type CollisionParties, parseCollisionParties } from "../layout/collision-note.ts";
+import {
+  type CollisionParties,
+  parseCollisionParties,
+  partiesText,
+} from "../layout/collision-note.ts";
 import { parseQuarantineNoteKey, QUARANTINE_FOLDER } from "../layout/keys.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
@@ -47,18 +51,14 @@ export function describeCollisions(collisions: readonly StoredCollision[]): read
 export function collisionHint([first]: readonly StoredCollision[]): string {
   const folder = `${QUARANTINE_FOLDER}${first?.wal ?? "<name>"}/`;
   return (
-    "Find out which of the two servers is right (docs/failover.md). Once you have what you need of " +
-    `the other one's file, \`walnut st rm ${folder}\` removes it.`
+    "Find out which of the two is right (docs/failover.md). Once you have what you need of the " +
+    `other one, \`walnut st rm ${folder}\` removes it.`
   );
 }
 
 function describeCollision({ wal, key, parties }: StoredCollision): string {
-  const { archivedSystemId, archivedBy, systemId, pushedBy } = parties ?? {};
-  return (
-    `two servers brought different ${wal}: archived is that of cluster ` +
-    `${archivedSystemId ?? "unknown"}, written by ${archivedBy ?? "unknown"}; that of cluster ` +
-    `${systemId ?? "unknown"}, ${pushedBy ?? "unknown"} is kept as ${key} says`
-  );
+  const whose = parties === undefined ? "" : ` (${partiesText(parties)})`;
+  return `two different ${wal} were brought${whose}: the first is archived, the other in quarantine, see ${key}`;
 }
 
 async function readParties(

@@ -32,6 +32,17 @@ export type CollisionParties = Readonly<
   Record<"systemId" | "pushedBy" | "archivedSystemId" | "archivedBy", string | undefined>
 >;
 
+/** Whose the two contents are, for messages. Clusters are told apart only where they differ. */
+export function partiesText(parties: CollisionParties): string {
+  const { archivedSystemId, systemId, archivedBy = "unknown", pushedBy = "unknown" } = parties;
+  if (archivedSystemId !== systemId) {
+    const [there = "unknown", here = "unknown"] = [archivedSystemId, systemId];
+    return `archived from cluster ${there}, timeline of ${archivedBy}; brought from cluster ${here} by ${pushedBy}`;
+  }
+  if (archivedBy === pushedBy) return `both under the name of ${pushedBy}`;
+  return `the timeline is written by ${archivedBy}; brought by ${pushedBy}`;
+}
+
 /** Text of the object. */
 export function formatCollisionNote(note: CollisionNote): string {
   const { content, archivedContent } = note;

@@ -250,8 +250,8 @@ test("two nodes with one name: same records succeed, others stay out and are kep
     await assert.rejects(standby.push(second), {
       name: "ConflictError",
       message:
-        /sha256 \w{12}, local sha256 \w{12}.* there cluster (\d+), written by .*\/a; here cluster \1, .*\/b\)$/,
-      hint: /kept as walnut_005\/quarantine\/.*\.json says/,
+        /sha256 \w{12}, local sha256 \w{12}.*; the timeline is written by .*\/a; brought by .*\/b\)$/,
+      hint: /in quarantine, see walnut_005\/quarantine\/.*\.json\. /,
     });
   }
   assert.deepEqual(bench.memory.bytesOf(`wal_005/${second}.zst`), stored);
@@ -270,8 +270,8 @@ test("two nodes with one name: same records succeed, others stay out and are kep
   assert.match(
     stdout,
     new RegExp(
-      `^WARNING: two servers brought different ${second}: archived is that of cluster (\\d+), ` +
-        "written by .*:.*/a; that of cluster \\d+, .*:.*/b is kept as walnut_005/quarantine/.*json",
+      `^WARNING: two different ${second} were brought \\(the timeline is written by .*:.*/a; brought ` +
+        "by .*:.*/b\\): .* in quarantine, see walnut_005/quarantine/.*json",
       "m",
     ),
   );

@@ -164,7 +164,7 @@ test("info counts what is in quarantine, and reads a few of its notes", async ()
     .warnings.filter(({ code }: { code: string }) => code === "collision")
     .map(({ text }: { text: string }) => text);
   assert.equal(texts.length, 5);
-  assert.match(texts[0], /^two servers .*0002: .* that of cluster 7, b is kept as .*0002\/.*json/);
+  assert.match(texts[0], /^two different .*0002 .*brought from cluster 7 by b\): .*0002\/.*json$/);
   assert.match(texts[4], /^3 more files in walnut_005\/quarantine/);
 });
 
@@ -176,7 +176,7 @@ test("wal-show, timeline and verify tell of quarantine, and verify reads what is
   const note = `{"wal":"${wal}","pushed_by":"b","system_identifier":7}`;
   await storage.put(`${key}.json`, bytesSource(Buffer.from(note)), { signal });
   await storage.put(key, bytesSource(Buffer.from("its content")), { signal });
-  const told = new RegExp(`two servers brought different ${wal}: .* kept as ${key}.json says`);
+  const told = new RegExp(`two different ${wal} were brought .* see ${key}.json`);
   for (const { log } of [
     await runCommand(walShow, storage, []),
     await runCommand(timeline, storage, []),
