@@ -3,7 +3,7 @@ import type { ByteStream } from "../io/bytes.ts";
 import { loadNativeCrc32c } from "../io/crc32c.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
-import { WalWalker } from "../postgres/wal-record.ts";
+import { type WalWalk, WalWalker } from "../postgres/wal-record.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import {
   checkSegmentStart,
@@ -26,6 +26,11 @@ export interface WalExpectation {
   readonly records?: RecordFollower;
   /** What the segment before left open, where that segment is at hand. */
   readonly findOpenRecord?: (header: SegmentHeader) => Promise<OpenRecord | undefined>;
+  /**
+   * Asked where the records break off, by bytes that are known to be what was stored; may let them,
+   * or reject. Without it no records may break off.
+   */
+  readonly onBreak?: (walk: WalWalk) => Promise<void>;
   /** Told at the end what the segment itself leaves open, where its records were followed. */
   readonly onOpenRecord?: (openRecord: OpenRecord | undefined) => void;
 }
@@ -59,10 +64,8 @@ export function checkedWal(content: ByteStream, expectation: WalExpectation): By
   return file?.kind === "partial" ? checkedSegment(content, unfollowed) : content;
 }
 
-async function* checkedSegment(
-  content: ByteStream,
-  { name, systemId, mustCheckRecords, records, findOpenRecord, onOpenRecord }: WalExpectation,
-): ByteStream {
+async function* checkedSegment(content: ByteStream, expectation: WalExpectation): ByteStream {
+  const { name, systemId, mustCheckRecords, records, findOpenRecord } = expectation;
   const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
   let header: SegmentHeader | undefined;
   let walker: WalWalker | undefined;
@@ -98,11 +101,15 @@ async function* checkedSegment(
   }
   const walk = walker?.finish();
   if (walk?.end === "invalid") {
-    throw new FormatError(
-      `the records of WAL segment ${name} break off after byte ${walk.endOfRecords}: ${walk.reason}`,
-    );
+    if (expectation.onBreak === undefined) throw new FormatError(breakText(name, walk));
+    await expectation.onBreak(walk);
   }
-  if (walker !== undefined) onOpenRecord?.(walker.openRecord);
+  if (walker !== undefined) expectation.onOpenRecord?.(walker.openRecord);
+}
+
+/** For people: where the records of a segment end too early. */
+export function breakText(name: string, { endOfRecords, reason }: WalWalk): string {
+  return `the records of WAL segment ${name} break off after byte ${endOfRecords}: ${reason}`;
 }
 
 function requireCluster(

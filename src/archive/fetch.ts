@@ -16,23 +16,17 @@ import { walKey } from "../layout/keys.ts";
 import { attemptsFor, storageForAttempt } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
-import { parseWalFileName } from "../postgres/wal-file.ts";
+import { lsn } from "../postgres/lsn.ts";
+import type { WalWalk } from "../postgres/wal-record.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
+import { judgeAbsence } from "./absence.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
-import { checkedWal, RecordFollower } from "./checked-wal.ts";
+import { breakText, checkedWal, RecordFollower } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
-import { holdsRepository } from "./identity.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
-import {
-  findHole,
-  findOrphan,
-  gapError,
-  holeError,
-  isGivenUp,
-  lostHistoryError,
-} from "./stored-gaps.ts";
+import { findContinuation } from "./stored-gaps.ts";
 import { listStoredSegment, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -42,8 +36,9 @@ export interface FetchOptions extends CallOptions {
   /** For the whole fetch. */
   readonly timeoutMs: number;
   /**
-   * Unless false: follow the records of a segment whose compression has no checksum of the content,
-   * and take a chain that breaks off for damage.
+   * Unless false: follow the records of a segment, and take a chain that breaks off for damage;
+   * where the compression has a checksum of the content, so that it was stored like that, only if
+   * the archive proves that there was more.
    */
   readonly checkRecords?: boolean;
   /**
@@ -52,8 +47,8 @@ export interface FetchOptions extends CallOptions {
    */
   readonly usePartial?: boolean;
   /**
-   * Unless true: a segment that is missing while later ones of its timeline are there is not taken
-   * for the end of the archive.
+   * Unless true: a segment that is missing, or ends early, while there is WAL behind it is not
+   * taken for the end of the archive, nor a missing history for the end of timelines.
    */
   readonly canEndAtHole?: boolean;
   /** Told once, when the first bytes of an object of that name are here. */
@@ -95,8 +90,8 @@ const PARTIAL_ATTEMPTS = 2;
  * there before is replaced. ARCHIVE.md tells the whole story.
  *
  * Rejects with NotInArchiveError only when the store holds a repository, has listed its objects and
- * none is this file's or, of a segment, a later one's, of a history, its timeline's; else with
- * RefusedError; with
+ * none is this file's or, of a segment, a later one's, of a history, its timeline's or a newer
+ * one's; else with RefusedError; with
  * DamagedError when there is an object that is not what its name says; with DeadlineError.
  */
 export async function fetchWal(
@@ -109,8 +104,15 @@ export async function fetchWal(
     scope.begin(`preparing ${destination}`);
     const path = await resolveDestination(destination);
     await removeStaleTemporaries(path);
-    const { systemId, timeline } = (await readControlAround(destination)) ?? {};
-    await new Fetch(storage, { name, path, systemId, timeline }, options, scope).run();
+    const control = await readControlAround(destination);
+    const wanted = {
+      name,
+      path,
+      systemId: control?.systemId,
+      timeline: control?.timeline,
+      segmentBytes: control?.walSegmentBytes,
+    };
+    await new Fetch(storage, wanted, options, scope).run();
   });
 }
 
@@ -139,6 +141,8 @@ interface Wanted {
   readonly systemId: bigint | undefined;
   /** Of its last checkpoint. */
   readonly timeline?: number | undefined;
+  /** wal_segment_size of that data directory. */
+  readonly segmentBytes?: number | undefined;
   /** Absent for a file that was asked for. */
   readonly ahead?: Pick<
     AheadOptions,
@@ -258,37 +262,19 @@ class Fetch {
     );
   }
 
-  /**
-   * What a list without the file proves. In a place without any repository it proves nothing: a
-   * file system that is not mounted and a wrong prefix look empty, and recovery would end here.
-   */
   async #notInArchive(more = ""): Promise<OperationError> {
-    const { name } = this.#wanted;
+    const { name, ahead } = this.#wanted;
     const place = this.#storage.name;
-    if (this.#wanted.ahead !== undefined) {
+    if (ahead !== undefined) {
       return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}`);
     }
     this.#scope.begin(`looking for a repository in ${place}`);
-    if (!(await holdsRepository(this.#storage, this.#scope))) {
-      return new StorageError(`${place} holds no repository: neither WAL nor backups`, {
-        isRetryable: false,
-        hint:
-          "That says nothing about what is archived. Is the prefix the right one, and is its file " +
-          "system mounted? `walnut config` shows where each setting comes from.",
-      });
-    }
-    if (await isGivenUp(this.#storage, name, this.#scope)) return gapError(name, place);
-    const file = this.#options.canEndAtHole === true ? undefined : parseWalFileName(name);
-    // Of its own timeline recovery needs no history: all that it replays is on it.
-    if (file?.kind === "history" && file.timeline > (this.#wanted.timeline ?? 0)) {
-      const orphan = await findOrphan(this.#storage, name, this.#scope);
-      if (orphan !== undefined) return lostHistoryError(name, orphan, place);
-    }
-    if (file?.kind === "segment") {
-      const later = await findHole(this.#storage, name, this.#scope);
-      if (later !== undefined) return holeError(name, later, place);
-    }
-    return new NotInArchiveError(`WAL file ${name} is not in the archive ${place}${more}`);
+    const { canEndAtHole } = this.#options;
+    const { signal } = this.#scope;
+    const absence = await judgeAbsence(this.#storage, this.#wanted, { canEndAtHole, signal });
+    return (
+      absence ?? new NotInArchiveError(`WAL file ${name} is not in the archive ${place}${more}`)
+    );
   }
 
   /** False when there is no such object, or when it is damaged: then `#failure` says how. */
@@ -349,11 +335,12 @@ class Fetch {
       name,
       records,
       systemId,
-      mustCheckRecords: ahead !== undefined || (checkRecords && isProof),
-      findOpenRecord: (header) =>
-        ahead === undefined
-          ? readOpenRecord(dirname(path), header, { signal })
-          : ahead.findOpenRecord(header, isProof),
+      mustCheckRecords: ahead !== undefined || checkRecords,
+      findOpenRecord: async (header) => {
+        if (ahead !== undefined) return await ahead.findOpenRecord(header, isProof);
+        return isProof ? await readOpenRecord(dirname(path), header, { signal }) : undefined;
+      },
+      ...(isProof || ahead !== undefined ? {} : { onBreak: (walk) => this.#allowEnd(walk) }),
       onOpenRecord: (openRecord) => ahead?.onOpenRecord(openRecord),
     });
     await writeFileDurably(path, checked, {
@@ -371,6 +358,23 @@ class Fetch {
     });
   }
 
+  /**
+   * The object is as it was stored, and its records break off: so ends a segment that was archived
+   * before it was full. Rejects with FormatError if it can't be the end of the archive.
+   */
+  async #allowEnd(walk: WalWalk): Promise<void> {
+    const { name } = this.#wanted;
+    const { canEndAtHole, log } = this.#options;
+    if (canEndAtHole !== true) {
+      this.#scope.begin(`looking behind ${name} in ${this.#storage.name}`);
+      const endLsn = lsn(walk.header.startLsn + BigInt(walk.endOfRecords));
+      const place = { segment: name, endLsn };
+      const more = await findContinuation(this.#storage, place, this.#scope);
+      if (more !== undefined) throw new FormatError(`${breakText(name, walk)}; ${more}`);
+    }
+    log.warning("recovery ends in this segment", { wal: name, reason: breakText(name, walk) });
+  }
+
   async *#announced(object: ByteStream): ByteStream {
     for await (const chunk of object) {
       if (!this.#isFound) this.#options.onFound?.();
@@ -386,7 +390,8 @@ class Fetch {
         "It was read twice, and nothing was written to the destination. Do not let the server go " +
         "on without this WAL file: it holds changes. Look for another copy (another repository, " +
         "an older version of the object, pg_wal of a standby or of the old server); without one, " +
-        "recover to a point before it.",
+        "recover to a point before it. Where it only ends too early, WALNUT_FETCH_END_AT_HOLE=true " +
+        "opens the database as it was there.",
     });
   }
 }

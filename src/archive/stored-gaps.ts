@@ -7,9 +7,16 @@ import {
   parseWalKey,
   walKey,
 } from "../layout/keys.ts";
-import { parseWalFileName } from "../postgres/wal-file.ts";
+import { formatLsn, type Lsn } from "../postgres/lsn.ts";
+import {
+  formatHistoryName,
+  parseSegmentName,
+  parseWalFileName,
+  segmentStart,
+} from "../postgres/wal-file.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { findLater } from "./partial.ts";
+import { listForks, type TimelineFork } from "./timeline-forks.ts";
 
 /** Segments of which the store says that they were given up; some may have come since. */
 export async function listGapRecords(
@@ -70,17 +77,71 @@ export async function findHole(
   const later = await findLater(storage, segment, options);
   const name = parseWalKey(later ?? "")?.name.slice(0, 24);
   if (later === undefined || name === undefined) return undefined;
-  for await (const _ of storage.list(`${BACKUPS_FOLDER}base_${name}`, options)) return undefined;
-  return later;
+  return (await isBackupStart(storage, name, options)) ? undefined : later;
+}
+
+async function isBackupStart(
+  storage: Storage,
+  segment: string,
+  options: CallOptions,
+): Promise<boolean> {
+  for await (const _ of storage.list(`${BACKUPS_FOLDER}base_${segment}`, options)) return true;
+  return false;
+}
+
+/**
+ * Asked of a segment that is not in the archive, nor any behind it on its timeline: the first
+ * object of a timeline that left this one behind the segment, which so was there once; or undefined
+ * where there is none. Where what is there begins with a backup, retention has made the hole.
+ */
+export async function findHoleBeforeFork(
+  storage: Storage,
+  { segment, segmentBytes }: { readonly segment: string; readonly segmentBytes: number },
+  options: CallOptions,
+): Promise<ObjectKey | undefined> {
+  const { timeline, segmentNumber } = parseSegmentName(segment, segmentBytes);
+  const endLsn = segmentStart(segmentNumber + 1n, segmentBytes);
+  let nearest: { readonly name: string; readonly key: ObjectKey } | undefined;
+  for (const fork of await listForks(storage, timeline, options)) {
+    if (fork.switchLsn < endLsn) continue;
+    const key = await firstWalOf(storage, formatHistoryName(fork.timeline).slice(0, 8), options);
+    const name = parseWalKey(key ?? "")?.name.slice(0, 24);
+    if (key === undefined || name === undefined) continue;
+    // By position, whatever the timeline.
+    if (nearest === undefined || name.slice(8) < nearest.name.slice(8)) nearest = { name, key };
+  }
+  if (nearest === undefined) return undefined;
+  return (await isBackupStart(storage, nearest.name, options)) ? undefined : nearest.key;
+}
+
+/**
+ * Asked of a segment whose records end at `endLsn`, before it is full: what in the archive proves
+ * that there was more of its timeline, as a clause; undefined where this can be the end.
+ */
+export async function findContinuation(
+  storage: Storage,
+  { segment, endLsn }: { readonly segment: string; readonly endLsn: Lsn },
+  options: CallOptions,
+): Promise<string | undefined> {
+  const later = await findLater(storage, segment, options);
+  if (later !== undefined) return `there is later WAL of its timeline: ${later}`;
+  const timeline = parseWalFileName(segment)?.timeline ?? 0;
+  for (const fork of await listForks(storage, timeline, options)) {
+    if (fork.switchLsn <= endLsn) continue;
+    return `timeline ${fork.timeline} has left its timeline at ${formatLsn(fork.switchLsn)} only`;
+  }
+  return undefined;
 }
 
 /**
  * Recovery asks for a segment that is missing in the middle: it is not the end of the archive, and
- * nobody has said that it is lost.
+ * nobody has said that it is lost. `later`: of its timeline, or of one that left it later.
  */
 export function holeError(name: string, later: ObjectKey, place: string): RefusedError {
+  const isOwn = parseWalKey(later)?.name.slice(0, 8) === name.slice(0, 8);
+  const what = isOwn ? "later WAL of its timeline is" : "WAL of a timeline that left it later is";
   return new RefusedError(
-    `WAL segment ${name} is not in the archive ${place}, but later WAL of its timeline is: ${later}`,
+    `WAL segment ${name} is not in the archive ${place}, but ${what}: ${later}`,
     {
       hint:
         "Recovery would end here and open the database without the commits behind it. If it is still " +
@@ -101,7 +162,15 @@ export async function findOrphan(
   options: CallOptions,
 ): Promise<ObjectKey | undefined> {
   const timeline = history.slice(0, 8);
-  if (timeline === "00000001") return undefined;
+  return timeline === "00000001" ? undefined : await firstWalOf(storage, timeline, options);
+}
+
+/** The first object of WAL of a timeline, given by its 8 digits. */
+async function firstWalOf(
+  storage: Storage,
+  timeline: string,
+  options: CallOptions,
+): Promise<ObjectKey | undefined> {
   for await (const { key } of storage.list(walKey(timeline, ""), options)) {
     const kind = parseWalFileName(parseWalKey(key)?.name ?? "")?.kind;
     if (kind === "segment" || kind === "partial") return key;
@@ -120,6 +189,41 @@ export function lostHistoryError(name: string, orphan: ObjectKey, place: string)
         "there brings it. To leave that timeline aside, set WALNUT_FETCH_END_AT_HOLE=true.",
     },
   );
+}
+
+/**
+ * Asked of a history that is not in the archive: the next timeline behind it that comes from
+ * `timeline`, that of the data directory. PostgreSQL looks for histories one number after the other
+ * and would not find it.
+ *
+ * @source findNewestTimeLine, src/backend/access/transam/timeline.c
+ */
+export async function findHiddenTimeline(
+  storage: Storage,
+  { history, timeline }: { readonly history: string; readonly timeline: number },
+  options: CallOptions,
+): Promise<TimelineFork | undefined> {
+  const newerThan = parseWalFileName(history)?.timeline ?? 0;
+  const [fork] = await listForks(storage, timeline, { ...options, newerThan });
+  return fork;
+}
+
+/** Recovery asks for a history without which it can't see that there are newer timelines. */
+export function hiddenTimelineError(
+  name: string,
+  { timeline }: TimelineFork,
+  place: string,
+): RefusedError {
+  const newer = formatHistoryName(timeline);
+  return new RefusedError(`${name} is not in the archive ${place}, but ${newer} is`, {
+    hint:
+      `PostgreSQL looks for one timeline after the other: it would not find timeline ${timeline}, ` +
+      "open the database without its commits, and use a number again. `walnut backfill` brings " +
+      "the file from a server that has it in pg_wal. If none has, it consists of the lines of " +
+      `${newer} before the line of this timeline, where there is one. To recover along timeline ` +
+      `${timeline} all the same, set recovery_target_timeline = '${timeline}'; to leave newer ` +
+      "timelines aside, WALNUT_FETCH_END_AT_HOLE=true.",
+  });
 }
 
 /**

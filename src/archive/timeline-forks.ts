@@ -20,17 +20,17 @@ export interface TimelineFork {
 const BEHIND_TIMELINE = "~";
 
 /**
- * Every timeline in the archive that descends from `timeline`, by its history file. Asks once for
- * each newer timeline, however many segments there are. Rejects with DamagedError for a history
- * that can't be read: it might be one of them.
+ * Every timeline in the archive, with a number above `newerThan`, that descends from `timeline`, by
+ * its history file. Asks once for each newer timeline, however many segments there are. Rejects
+ * with DamagedError for a history that can't be read: it might be one of them.
  */
 export async function listForks(
   storage: Storage,
   timeline: number,
-  options: CallOptions,
+  { newerThan = timeline, ...options }: CallOptions & { readonly newerThan?: number },
 ): Promise<readonly TimelineFork[]> {
   const forks: TimelineFork[] = [];
-  for await (const [newer, stored] of newerHistories(storage, timeline, options)) {
+  for await (const [newer, stored] of newerHistories(storage, newerThan, options)) {
     const switchLsn = await readSwitchPoint(storage, { newer, stored, timeline }, options);
     if (switchLsn !== undefined) forks.push({ timeline: newer, switchLsn });
   }

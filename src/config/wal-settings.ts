@@ -49,8 +49,8 @@ export const wal = {
   fetchEndAtHole: defaulted(
     "FETCH_END_AT_HOLE",
     boolean,
-    "Let recovery end, and open the database, at a segment that is missing before later ones, or " +
-      "before a timeline whose history is lost.",
+    "Let recovery end, and open the database, at a segment that is missing or breaks off before " +
+      "later ones, or before a timeline whose history is lost.",
     { form: "own", default: "false" },
   ),
   integrityMaxDelayedWals: defaulted(

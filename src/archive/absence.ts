@@ -1,0 +1,85 @@
+import { type OperationError, StorageError } from "../errors.ts";
+import { parseWalFileName } from "../postgres/wal-file.ts";
+import type { CallOptions, Storage } from "../storage/storage.ts";
+import { holdsRepository } from "./identity.ts";
+import {
+  findHiddenTimeline,
+  findHole,
+  findHoleBeforeFork,
+  findOrphan,
+  gapError,
+  hiddenTimelineError,
+  holeError,
+  isGivenUp,
+  lostHistoryError,
+} from "./stored-gaps.ts";
+
+/** A WAL file that a server asked for, and that no list of the archive has. */
+export interface AbsentWal {
+  /** As PostgreSQL calls it. */
+  readonly name: string;
+  /** Of the data directory's last checkpoint, where that is known. */
+  readonly timeline?: number | undefined;
+  /** wal_segment_size of that data directory. */
+  readonly segmentBytes?: number | undefined;
+}
+
+export interface AbsenceOptions extends CallOptions {
+  /** Whether recovery may end though there is more WAL. */
+  readonly canEndAtHole?: boolean | undefined;
+}
+
+/**
+ * Why recovery must not take it for the end of the archive that a WAL file is not there; undefined
+ * where it is the end.
+ */
+export async function judgeAbsence(
+  storage: Storage,
+  absent: AbsentWal,
+  { canEndAtHole, ...options }: AbsenceOptions,
+): Promise<OperationError | undefined> {
+  const { name } = absent;
+  const place = storage.name;
+  if (!(await holdsRepository(storage, options))) return noRepositoryError(place);
+  if (await isGivenUp(storage, name, options)) return gapError(name, place);
+  if (canEndAtHole === true) return undefined;
+  const kind = parseWalFileName(name)?.kind;
+  if (kind === "history") return await judgeHistory(storage, absent, options);
+  return kind === "segment" ? await judgeSegment(storage, absent, options) : undefined;
+}
+
+/** A file system that is not mounted and a wrong prefix look empty, and recovery would end there. */
+function noRepositoryError(place: string): StorageError {
+  return new StorageError(`${place} holds no repository: neither WAL nor backups`, {
+    isRetryable: false,
+    hint:
+      "That says nothing about what is archived. Is the prefix the right one, and is its file " +
+      "system mounted? `walnut config` shows where each setting comes from.",
+  });
+}
+
+async function judgeHistory(
+  storage: Storage,
+  { name, timeline }: AbsentWal,
+  options: CallOptions,
+): Promise<OperationError | undefined> {
+  // Of its own timeline recovery needs no history: all that it replays is on it.
+  if ((parseWalFileName(name)?.timeline ?? 0) <= (timeline ?? 0)) return undefined;
+  const orphan = await findOrphan(storage, name, options);
+  if (orphan !== undefined) return lostHistoryError(name, orphan, storage.name);
+  if (timeline === undefined) return undefined;
+  const hidden = await findHiddenTimeline(storage, { history: name, timeline }, options);
+  return hidden === undefined ? undefined : hiddenTimelineError(name, hidden, storage.name);
+}
+
+async function judgeSegment(
+  storage: Storage,
+  { name, segmentBytes }: AbsentWal,
+  options: CallOptions,
+): Promise<OperationError | undefined> {
+  const later = await findHole(storage, name, options);
+  if (later !== undefined) return holeError(name, later, storage.name);
+  if (segmentBytes === undefined) return undefined;
+  const left = await findHoleBeforeFork(storage, { segment: name, segmentBytes }, options);
+  return left === undefined ? undefined : holeError(name, left, storage.name);
+}
