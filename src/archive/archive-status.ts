@@ -1,5 +1,5 @@
 import { existsSync, type FSWatcher, watch } from "node:fs";
-import { readdir, readFile, rename } from "node:fs/promises";
+import { readdir, readFile, rename, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -35,6 +35,22 @@ export function queueIn(dataDirectory: string): ArchiveQueue {
 /** Whether PostgreSQL still waits for this file to be archived. */
 export function isReady({ statusDirectory }: ArchiveQueue, name: string): boolean {
   return existsSync(join(statusDirectory, `${name}${READY}`));
+}
+
+/**
+ * What a call and a drainer must have in common: their settings, and the queue itself. Containers
+ * that share a spool directory may have the same path for different servers.
+ */
+export async function drainSettings(
+  settings: string,
+  { statusDirectory }: ArchiveQueue,
+): Promise<string> {
+  try {
+    const { dev, ino } = await stat(statusDirectory, { bigint: true });
+    return `${settings} ${dev}:${ino}`;
+  } catch (error) {
+    throw localFileError("look at", statusDirectory, error);
+  }
 }
 
 /** Every WAL file that waits to be archived. Rejects with LocalFileError. */

@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { queueIn } from "../archive/archive-status.ts";
+import { drainSettings, queueIn } from "../archive/archive-status.ts";
 import { ask } from "../archive/drain-client.ts";
 import { drain } from "../archive/drainer.ts";
 import { lastCycleOf } from "../archive/last-cycle.ts";
@@ -80,7 +80,7 @@ export const walDrain: Command<Arguments> = {
       timeoutMs: config.walTimeoutMs,
       lastCycle: lastCycleOf(queue, context),
       idleMs: IDLE_MS,
-      settings: self.fingerprint,
+      settings: await drainSettings(self.fingerprint, queue),
       isCurrent: self.watchSettings?.(),
       except,
       log,

@@ -1,6 +1,6 @@
 import { readdir } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
-import { listReady, queueOf } from "../archive/archive-status.ts";
+import { drainSettings, listReady, queueOf } from "../archive/archive-status.ts";
 import type { ArchiveQueue } from "../archive/archive-status.ts";
 import { type ArchiverName, isArchiverName } from "../archive/caller-name.ts";
 import type { SpentTime } from "../archive/deadline.ts";
@@ -150,7 +150,7 @@ function waitedForDrainer(ms: number, { path }: Spool): SpentTime {
 
 async function callDrainer(
   { name }: Wal,
-  { spool }: Surroundings,
+  { queue, spool }: Surroundings,
   { config, signal, self }: Context,
   archiver: ArchiverName | undefined,
 ): Promise<AskOutcome> {
@@ -158,7 +158,8 @@ async function callDrainer(
   const { askDrainer } = await import("../archive/drain-client.ts");
   const shell = archiver === undefined ? {} : { archiver };
   const caller = self.caller === undefined ? {} : { caller: self.caller };
-  const request = { kind: "push", name, settings: self.fingerprint, ...shell, ...caller } as const;
+  const settings = await drainSettings(self.fingerprint, queue);
+  const request = { kind: "push", name, settings, ...shell, ...caller } as const;
   return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
 }
 
