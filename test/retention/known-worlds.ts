@@ -78,3 +78,16 @@ export const CUT_SHORT: World = {
     { ...backupOf(2, 251, NOW_MS - 38 * DAY_MS), lastSegment: 252 },
   ].map((one) => ({ ...one, isPermanent: true, hasControl: false })),
 };
+
+/** Timelines 2 and 3 have no history; that of timeline 4 tells how they came from timeline 1. */
+export const ONE_HISTORY: World = {
+  timelines: [
+    { ...timelineOf(1, 0, 250, 252), holes: [250, 251] },
+    { ...timelineOf(2, 1, 251, 253), hasHistory: false },
+    { ...timelineOf(3, 2, 251, 254), hasHistory: false },
+    timelineOf(4, 3, 252, 254),
+  ],
+  backups: [backupOf(1, 251, NOW_MS - 40 * DAY_MS), backupOf(3, 252, NOW_MS - 38.5 * DAY_MS)].map(
+    (one) => ({ ...one, isPermanent: true }),
+  ),
+};

@@ -36,7 +36,14 @@ export class Reference {
     return (
       this.#chainOf(backup).every(
         (one) => one !== undefined && this.isListed(one.name) && this.#hasParts(one),
-      ) && this.#canReplay(backup.timeline, backup.segment, backup.lastSegment)
+      ) &&
+      this.#world.timelines.some(({ id, hasHistory }) => {
+        const line = this.#lineTo(id).filter((one) => one.id >= backup.timeline);
+        const isOn = line[0]?.id === backup.timeline;
+        // The history of the timeline that is asked for names all those before it.
+        const canAsk = id === backup.timeline || hasHistory;
+        return isOn && canAsk && this.#canReplay(line, backup.segment, backup.lastSegment);
+      })
     );
   }
 
@@ -80,7 +87,7 @@ export class Reference {
    * and without a break from the backup's first on; undefined if it does not come to its end.
    */
   reachableOnLine(backup: WorldBackup): readonly string[] | undefined {
-    const line = this.#lineTo(this.#world.timelines.at(-1));
+    const line = this.#lineTo(this.#world.timelines.at(-1)?.id ?? 0);
     const at = line.findIndex(({ id }) => id === backup.timeline);
     const left = line[at + 1]?.forkSegment ?? Infinity;
     if (at < 0 || backup.lastSegment > left) return undefined;
@@ -106,10 +113,9 @@ export class Reference {
   }
 
   /** From the first timeline to this one. */
-  #lineTo(timeline: WorldTimeline | undefined): readonly WorldTimeline[] {
-    if (timeline === undefined) return [];
-    const parent = this.#world.timelines.find(({ id }) => id === timeline.parent);
-    return [...this.#lineTo(parent), timeline];
+  #lineTo(timeline: number): readonly WorldTimeline[] {
+    const found = this.#world.timelines.find(({ id }) => id === timeline);
+    return found === undefined ? [] : [...this.#lineTo(found.parent), found];
   }
 
   /** Names of the timeline's whole segments that are there, ascending. */
@@ -130,18 +136,13 @@ export class Reference {
     );
   }
 
-  #canReplay(timeline: number, first: number, last: number): boolean {
+  #canReplay([timeline, ...later]: readonly WorldTimeline[], first: number, last: number): boolean {
+    if (timeline === undefined) return false;
+    const left = later[0]?.forkSegment ?? Infinity;
     let segment = first;
-    while (segment <= last && this.#hasSegment(timeline, segment)) segment += 1;
+    while (segment <= Math.min(last, left) && this.#hasSegment(timeline.id, segment)) segment += 1;
     if (segment > last) return true;
-    return this.#world.timelines.some(
-      (child) =>
-        child.parent === timeline &&
-        child.hasHistory &&
-        child.forkSegment >= first &&
-        child.forkSegment <= segment &&
-        this.#canReplay(child.id, child.forkSegment, last),
-    );
+    return first <= left && left <= segment && this.#canReplay(later, left, last);
   }
 
   #hasSegment(timeline: number, segment: number): boolean {
