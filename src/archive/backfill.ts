@@ -1,6 +1,12 @@
 import { copyFile, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { ConflictError, FormatError, RefusedError, systemErrorCode } from "../errors.ts";
+import {
+  ConflictError,
+  FormatError,
+  LocalFileError,
+  RefusedError,
+  systemErrorCode,
+} from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 import { gapKey, parseWalKey, walKey } from "../layout/keys.ts";
@@ -16,6 +22,7 @@ import type { Storage } from "../storage/storage.ts";
 import { type BackfillStep, planBackfill } from "./backfill-plan.ts";
 import { listGapRecords } from "./stored-gaps.ts";
 import { listLocalHistories, readLocalControl } from "./local-control.ts";
+import { isUnused } from "./left-timeline.ts";
 import { HISTORY_BYTES_MAX, inspectLocalWal, readLocalWal } from "./local-wal.ts";
 import { pushWal, type PushOptions } from "./push.ts";
 import { listStoredWal, readStoredWal } from "./stored-wal.ts";
@@ -40,6 +47,8 @@ export interface BackfillResult extends BackfillStep {
     | "to compare"
     | "skipped"
     | "not complete"
+    /** A file for WAL to come, the last of its timeline: there is nothing to bring yet. */
+    | "unused"
     | "gone"
     | "different";
 }
@@ -72,14 +81,23 @@ export async function* backfill(
   await mkdir(options.cacheDirectory, { recursive: true, mode: 0o700 });
   const scratch = await mkdtemp(join(options.cacheDirectory, "backfill-"));
   try {
+    let ahead: BackfillResult[] = [];
     for (const step of steps) {
       options.signal.throwIfAborted();
-      const outcome = await take(storage, { step, walDirectory, scratch }, options);
+      const outcome = await take(storage, { step, control, walDirectory, scratch }, options);
       if (gaps.has(step.name) && isStored(outcome)) {
         await storage.delete([gapKey(step.name)], options);
       }
+      if (outcome === "unused") {
+        ahead.push({ ...step, outcome });
+        continue;
+      }
+      // What lies before a segment with content was to have some, too.
+      for (const hollow of ahead) yield { ...hollow, outcome: "not complete" };
+      ahead = [];
       yield { ...step, outcome };
     }
+    yield* ahead;
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
@@ -87,19 +105,21 @@ export async function* backfill(
 
 interface Task {
   readonly step: BackfillStep;
+  readonly control: PgControl;
   readonly walDirectory: string;
   readonly scratch: string;
 }
 
 async function take(
   storage: Storage,
-  { step, walDirectory, scratch }: Task,
+  { step, control, walDirectory, scratch }: Task,
   options: BackfillOptions,
 ): Promise<BackfillResult["outcome"]> {
   const { name, action } = step;
   if (action === "skip" || (action === "compare" && !options.isComparing)) return "skipped";
   const copy = join(scratch, name);
   try {
+    if (action === "push" && (await isAhead(step, { control, walDirectory }))) return "unused";
     const state = await copyWhole({ name, copy, path: join(walDirectory, name) }, options);
     if (state !== "whole") return state;
     if (options.isDryRun) return action === "compare" ? "to compare" : "planned";
@@ -109,6 +129,21 @@ async function take(
     throw error;
   } finally {
     await rm(copy, { force: true });
+  }
+}
+
+/** A server keeps many of these: each is known by its first bytes. */
+async function isAhead(
+  { name }: BackfillStep,
+  { control, walDirectory }: Pick<Task, "control" | "walDirectory">,
+): Promise<boolean> {
+  if (parseWalFileName(name)?.kind !== "segment") return false;
+  try {
+    return await isUnused({ path: join(walDirectory, name), name }, control);
+  } catch (error) {
+    // Gone, or not to be read: copying it says which.
+    if (error instanceof LocalFileError) return false;
+    throw error;
   }
 }
 

@@ -1,6 +1,7 @@
 import { dirname, join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
+import type { PgControl } from "../postgres/pg-control.ts";
 import { switchPoint } from "../postgres/timeline-history.ts";
 import { parseSegmentName, parseWalFileName, segmentStart } from "../postgres/wal-file.ts";
 import { parseWalPageHeader } from "../postgres/wal-page.ts";
@@ -82,10 +83,22 @@ export async function isNeverFilled({
   if (parseWalFileName(name)?.kind !== "segment") return false;
   const control = await readLocalControl(dataDirectory);
   if (control === undefined) return false;
-  const { walSegmentBytes: segmentBytes, systemId } = control;
+  const { walSegmentBytes: segmentBytes } = control;
   const { timeline, segmentNumber } = parseSegmentName(name, segmentBytes);
   const endLsn = await endOf(timeline, join(dataDirectory, "pg_wal"));
   if (endLsn === undefined || endLsn > segmentStart(segmentNumber + 1n, segmentBytes)) return false;
+  return await isUnused({ path, name }, control);
+}
+
+/**
+ * Whether a file with a segment's name is one that was renamed to be used again, or zeros: nothing
+ * of the segment has been written yet. Rejects with LocalFileError.
+ */
+export async function isUnused(
+  { path, name }: { readonly path: string; readonly name: string },
+  { walSegmentBytes: segmentBytes, systemId }: Pick<PgControl, "walSegmentBytes" | "systemId">,
+): Promise<boolean> {
+  const { segmentNumber } = parseSegmentName(name, segmentBytes);
   const { sizeBytes, head } = await readHead(path);
   if (sizeBytes !== segmentBytes) return false;
   if (head.every((byte) => byte === 0)) return true;

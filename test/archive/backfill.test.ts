@@ -67,6 +67,7 @@ test("a dry run writes nothing", async () => {
 
 test("recycled, unfinished and cut-off files are no segments", async () => {
   await rename(join(walDirectory, first), join(walDirectory, `${last.slice(0, -2)}FE`));
+  await writeFile(join(walDirectory, `${last.slice(0, -2)}FF`), Buffer.alloc(wal.segmentBytes));
   const half = Buffer.from(walFile(wal, third)).fill(0, 500_000);
   await writeFile(join(walDirectory, third), half);
   await truncate(join(walDirectory, second), 8192);
@@ -74,8 +75,14 @@ test("recycled, unfinished and cut-off files are no segments", async () => {
     [second]: "not complete",
     [third]: "not complete",
     [last]: "archived",
-    [`${last.slice(0, -2)}FE`]: "not complete",
+    [`${last.slice(0, -2)}FE`]: "unused",
+    [`${last.slice(0, -2)}FF`]: "unused",
   });
+});
+
+test("one that lost its content is not taken for one that is to be used", async () => {
+  await writeFile(join(walDirectory, second), Buffer.alloc(wal.segmentBytes));
+  assert.equal((await run())[second], "not complete");
 });
 
 test("a file that differs from the archive's is reported, the others are brought", async () => {

@@ -31,3 +31,21 @@ test("backfill says what the archive lacks still", async () => {
   await bench.file(`data/pg_wal/${lost}`, walFile(wal, lost));
   assert.deepEqual(await run(), []);
 });
+
+test("files that wait for WAL to come have no line, and are counted", async () => {
+  const wal = await recordWal();
+  const [first = ""] = wal.segments;
+  await using bench = await openWorkbench();
+  await bench.file("data/global/pg_control", wal.control);
+  await bench.file(`data/pg_wal/${first}`, walFile(wal, first));
+  for (const ahead of ["FE", "FF"]) {
+    await bench.file(`data/pg_wal/${first.slice(0, -2)}${ahead}`, walFile(wal, first));
+  }
+  const words = [join(bench.directory, "data"), "--dry-run"];
+  const cacheDirectory = join(bench.directory, "cache");
+  const { stdout, log } = await runCommand(backfillCommand, bench.storage, words, {
+    cacheDirectory,
+  });
+  assert.equal(stdout, `${first} planned (not in the archive)\n`);
+  assert.match(log.join("\n"), /backfill is done .*"unused":2/);
+});
