@@ -76,12 +76,17 @@ const TRIAL_NOTE =
   "# This directory was restored. In a trial archive_mode must be off instead of the next two lines,\n" +
   "# lest later recoveries follow its timeline; with them it takes the original server's place.";
 
-/** Whether a backup was restored there and no server has recovered it yet. */
+/**
+ * Whether a backup was restored there and no server has recovered it yet. A standby makes no
+ * timeline.
+ */
 async function isRestored(dataDirectory: string): Promise<boolean> {
-  return await stat(join(dataDirectory, "backup_label")).then(
-    () => true,
-    () => false,
-  );
+  const has = async (name: string): Promise<boolean> =>
+    await stat(join(dataDirectory, name)).then(
+      () => true,
+      () => false,
+    );
+  return (await has("backup_label")) && !(await has("standby.signal"));
 }
 
 async function restoreLine(dataDirectory: string, { config, self, log }: Context): Promise<string> {

@@ -24,6 +24,11 @@ test("setup prints three lines, and says what a trial of a restore must not have
   assert.match(first, /^# .*restored\. .*archive_mode must be off/);
   assert.match(second, /^# /);
   assert.equal(lines.join("\n"), server.stdout);
+
+  // A standby that pg_basebackup has just made is no trial.
+  writeFileSync(join(data, "standby.signal"), "");
+  const standby = await runWalnut(["setup", data], { env });
+  assert.equal(standby.stdout, server.stdout);
 });
 
 test("a directory that is no server's is named by what it lacks", async () => {
