@@ -40,7 +40,9 @@ export async function judgeAbsence(
 ): Promise<OperationError | undefined> {
   const { name } = absent;
   const place = storage.name;
-  if (!(await holdsRepository(storage, options))) return noRepositoryError(place);
+  const main = storage.primary ?? storage;
+  const first = main.first ?? main;
+  if (!(await holdsRepository(first, options))) return noRepositoryError(first.name);
   if (await isGivenUp(storage, name, options)) return gapError(name, place);
   if (canEndAtHole === true) return undefined;
   const kind = parseWalFileName(name)?.kind;
@@ -48,13 +50,17 @@ export async function judgeAbsence(
   return kind === "segment" ? await judgeSegment(storage, absent, options) : undefined;
 }
 
-/** A file system that is not mounted and a wrong prefix look empty, and recovery would end there. */
+/**
+ * A file system that is not mounted and a wrong prefix look empty, and recovery would end there. Of
+ * several stores the first decides: what another one lacks, it may have had.
+ */
 function noRepositoryError(place: string): StorageError {
   return new StorageError(`${place} holds no repository: neither WAL nor backups`, {
     isRetryable: false,
     hint:
       "That says nothing about what is archived. Is the prefix the right one, and is its file " +
-      "system mounted? `walnut config` shows where each setting comes from.",
+      "system mounted? `walnut config` shows where each setting comes from. Where other stores hold " +
+      "the repository, name the one to use with --target-storage, or take this one out of the settings.",
   });
 }
 

@@ -26,7 +26,7 @@ import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
-import { findContinuation } from "./stored-gaps.ts";
+import { findContinuation, READ_AHEAD_HINT } from "./stored-gaps.ts";
 import { listStoredSegment, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
@@ -391,7 +391,7 @@ class Fetch {
         "on without this WAL file: it holds changes. Look for another copy (another repository, " +
         "an older version of the object, pg_wal of a standby or of the old server); without one, " +
         "recover to a point before it. Where it only ends too early, WALNUT_FETCH_END_AT_HOLE=true " +
-        "opens the database as it was there.",
+        `opens the database as it was there. ${READ_AHEAD_HINT}`,
     });
   }
 }

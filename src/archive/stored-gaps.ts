@@ -18,6 +18,15 @@ import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { findLater } from "./partial.ts";
 import { listForks, type TimelineFork } from "./timeline-forks.ts";
 
+/**
+ * What a recovery to right before a segment that it can't have has to know.
+ *
+ * @source XLogPrefetcherNextBlock, src/backend/access/transam/xlogprefetcher.c: decodes 512 kB ahead
+ */
+export const READ_AHEAD_HINT =
+  "From PostgreSQL 15 on recovery reads ahead: it reaches a target right before this segment with " +
+  "recovery_prefetch = off.";
+
 /** Segments of which the store says that they were given up; some may have come since. */
 export async function listGapRecords(
   storage: Storage,
@@ -59,7 +68,7 @@ export function gapError(name: string, place: string): RefusedError {
         "There is WAL behind it that recovery can't reach. Look for the segment in pg_wal of the " +
         "server and its standbys (`walnut backfill` brings it), restore a backup that was taken " +
         "after the gap, or set a recovery target before it. To open the database as it was before " +
-        `the gap, delete the object ${gapKey(name)}.`,
+        `the gap, delete the object ${gapKey(name)}. ${READ_AHEAD_HINT}`,
     },
   );
 }
@@ -147,7 +156,8 @@ export function holeError(name: string, later: ObjectKey, place: string): Refuse
         "Recovery would end here and open the database without the commits behind it. If it is still " +
         "being archived, ask again in a moment. Else look for the segment in pg_wal of the server and " +
         "its standbys (`walnut backfill` brings it), or restore a backup that was taken behind the " +
-        "hole. To open the database as it was before it, set WALNUT_FETCH_END_AT_HOLE=true.",
+        "hole. To open the database as it was before it, set WALNUT_FETCH_END_AT_HOLE=true. " +
+        READ_AHEAD_HINT,
     },
   );
 }

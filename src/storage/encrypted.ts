@@ -114,6 +114,11 @@ export class EncryptedStorage implements Storage {
     return primary === undefined ? undefined : new EncryptedStorage(primary, this.#rules);
   }
 
+  get first(): Storage | undefined {
+    const { first } = this.#inner;
+    return first === undefined ? undefined : new EncryptedStorage(first, this.#rules);
+  }
+
   get unseen(): readonly string[] | undefined {
     return this.#inner.unseen;
   }

@@ -59,6 +59,10 @@ export class FailoverStorage implements Storage {
     this.unseen = members.unseen;
   }
 
+  get first(): Storage | undefined {
+    return this.#members.all[0]?.patient;
+  }
+
   async *get(key: ObjectKey, options: GetOptions): ByteStream {
     const away = new AwayErrors(this.#members, "read", options);
     const candidates = await this.#readersOf(key, options);

@@ -24,6 +24,9 @@ export function overlay(inner: Storage, own: Own): Storage {
     get primary() {
       return inner.primary;
     },
+    get first() {
+      return inner.first;
+    },
     get unseen() {
       return inner.unseen;
     },
@@ -46,11 +49,12 @@ export function borrowed(inner: Storage): Storage {
 
 /** For who wraps what may be several stores: each of them alone, wrapped in the same way. */
 export function wrappedCopies(
-  { copies, primary }: Storage,
+  { copies, primary, first }: Storage,
   wrap: (storage: Storage) => Storage,
-): Pick<Storage, "copies" | "primary"> {
+): Pick<Storage, "copies" | "primary" | "first"> {
   return {
     copies: copies?.map(wrap),
     primary: primary === undefined ? undefined : wrap(primary),
+    first: first === undefined ? undefined : wrap(first),
   };
 }

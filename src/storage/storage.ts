@@ -108,6 +108,11 @@ export interface Storage extends AsyncDisposable {
    * counts where damage is looked for. Absent where there is one store.
    */
   readonly primary?: Storage | undefined;
+  /**
+   * Of stores that stand in for one another the first, alone: where it holds nothing at all, its
+   * file system is not mounted or its prefix is wrong. Absent where there is one store.
+   */
+  readonly first?: Storage | undefined;
   /** Names of stores that do not answer, and of which nothing is seen; absent where none is left out. */
   readonly unseen?: readonly string[] | undefined;
   /** What is put as secret can't be read here: there is no private key. */

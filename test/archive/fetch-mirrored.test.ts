@@ -102,3 +102,14 @@ test("missing in both it is not in the archive", async () => {
   await using world = await makeWorld();
   await assert.rejects(world.fetch("00000003.history"), { name: "NotInArchiveError" });
 });
+
+test("an empty primary is no end of the archive, whatever the mirror holds", async () => {
+  await using world = await makeWorld();
+  await world.primaryObjects.delete([KEY, "basebackups_005/x"], { signal });
+  assert.equal(await world.fetch(), CONTENT);
+  await assert.rejects(world.fetch("00000003.history"), {
+    name: "StorageError",
+    message: "memory://test holds no repository: neither WAL nor backups",
+    hint: /mounted\?.*--target-storage/s,
+  });
+});
