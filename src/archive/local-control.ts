@@ -1,5 +1,5 @@
 import { readFile, readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
@@ -10,6 +10,8 @@ import {
   type TimelineHistory,
 } from "../postgres/timeline-history.ts";
 import { formatHistoryName, parseWalFileName } from "../postgres/wal-file.ts";
+import { queueIn } from "./archive-status.ts";
+import { isRecovering } from "./recovery-watch.ts";
 
 /** The server may be writing it: then its CRC is wrong for a moment. */
 const ATTEMPTS = 20;
@@ -74,12 +76,24 @@ export function isLeft(histories: readonly TimelineHistory[], timeline: number):
   return histories.some((history) => history.timeline > timeline && isAncestor(history, timeline));
 }
 
+/**
+ * Whether the server of a data directory recovers from an archive, or follows another one. One that
+ * was copied while it ran, or crashed as a primary, replays its own WAL first, and its archiver
+ * runs meanwhile with archive_mode = always.
+ *
+ * @source StartupXLOG, xlog.c (PMSIGNAL_RECOVERY_STARTED); SwitchIntoArchiveRecovery
+ */
+export function isStandby({ state }: Pick<PgControl, "state">, dataDirectory: string): boolean {
+  if (state === "in archive recovery" || state === "shut down in recovery") return true;
+  return state === "in crash recovery" && isRecovering(queueIn(dataDirectory));
+}
+
 /** Whether the timeline's WAL is made elsewhere: this data directory only has copies of it. */
 export async function isFollower(
   { state }: Pick<PgControl, "state">,
   walDirectory: string,
   timeline: number,
 ): Promise<boolean> {
-  if (state === "in archive recovery" || state === "shut down in recovery") return true;
+  if (isStandby({ state }, dirname(walDirectory))) return true;
   return isLeft(await listLocalHistories(walDirectory), timeline);
 }

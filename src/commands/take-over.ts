@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { listLocalHistories, readLocalControl } from "../archive/local-control.ts";
+import { isStandby, listLocalHistories, readLocalControl } from "../archive/local-control.ts";
 import { describeWriter, showWriter } from "../archive/writer.ts";
 import { takeTimelineOver } from "../archive/writer-claims.ts";
 import { ensureRepositoryIdentity } from "../archive/identity.ts";
@@ -37,7 +37,7 @@ export const takeOver: Command<{ readonly dataDirectory: string | undefined }> =
     if (control === undefined) {
       throw new RefusedError(`${directory} is no data directory: it has no pg_control`);
     }
-    if (control.state === "in archive recovery" || control.state === "shut down in recovery") {
+    if (isStandby(control, directory)) {
       throw new RefusedError("this server is a standby: it writes no timeline", {
         hint: "Promote it; then it has a timeline of its own.",
       });

@@ -9,7 +9,12 @@ import { codecOf } from "../../src/codec/table.ts";
 import { StorageError } from "../../src/errors.ts";
 import { formatWriterClaim } from "../../src/layout/writer-claim.ts";
 import { runCommand } from "../support/command-run.ts";
-import { changeControl, IN_ARCHIVE_RECOVERY, IN_PRODUCTION } from "../support/control-file.ts";
+import {
+  changeControl,
+  IN_ARCHIVE_RECOVERY,
+  IN_CRASH_RECOVERY,
+  IN_PRODUCTION,
+} from "../support/control-file.ts";
 import { onTimeline, recordWal, walFile } from "../support/real-wal.ts";
 import { fail } from "./recorded-storage.ts";
 import { flipBit, openWorkbench, type Workbench } from "./workbench.ts";
@@ -161,6 +166,18 @@ test("a standby without a claim by the primary makes none", async () => {
   assert.equal(await standby.push(first), "archived");
   assert.equal(await readWriterClaim(bench.memory, 1, bench), undefined);
 });
+
+for (const name of ["standby.signal", "recovery.signal"]) {
+  test(`with ${name} a server that replays its own WAL first claims nothing`, async () => {
+    const copy = await server("b", all, IN_CRASH_RECOVERY);
+    await bench.file(`b/${name}`, Buffer.of());
+    assert.equal(await copy.push(first), "archived");
+    assert.equal(await readWriterClaim(bench.memory, 1, bench), undefined);
+    assert.equal(await (await server("a", all)).push(second), "archived");
+    await rm(join(bench.directory, "b", name));
+    await assert.rejects(copy.push(third), /timeline 1 .* is written by/);
+  });
+}
 
 test("a promoted standby brings the history first, then writes both timelines", async () => {
   await (await server("a", all)).push(first);

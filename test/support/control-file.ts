@@ -1,6 +1,7 @@
 import { crc32c } from "../../src/postgres/crc32c.ts";
 
 /** @source enum DBState of src/include/catalog/pg_control.h */
+export const IN_CRASH_RECOVERY = 4;
 export const IN_ARCHIVE_RECOVERY = 5;
 export const IN_PRODUCTION = 6;
 
