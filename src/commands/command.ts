@@ -4,6 +4,7 @@ import type { Launch } from "../daemon/service.ts";
 import type { Clock } from "../io/clock.ts";
 import type { DetachedUse } from "../io/detached.ts";
 import type { Log } from "../io/log.ts";
+import type { Audience } from "../storage/open.ts";
 import type { StorageUse } from "../storage/failover-open.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { StorageTraffic } from "../storage/traffic.ts";
@@ -30,6 +31,8 @@ export interface Context {
   readonly openStorage: (use?: StorageUse) => Promise<Storage>;
   /** The same without encryption: objects as they are stored; absent where there is none. */
   readonly openStored?: () => Promise<Storage>;
+  /** Who waits for what the command says; absent where that is a server, or nobody. */
+  readonly audience?: Audience | undefined;
   /** What all storages of this process share; absent: each that is opened has its own. */
   readonly traffic?: StorageTraffic;
   /**

@@ -46,7 +46,7 @@ export interface RepositorySides {
 
 /** Opens the store of a configuration. Throws ConfigError if there is none. */
 export async function openSides(
-  parts: Pick<ContextParts, "config" | "clock" | "log" | "signal" | "traffic">,
+  parts: Pick<ContextParts, "config" | "clock" | "log" | "signal" | "traffic" | "audience">,
   use: StorageUse = "all",
 ): Promise<RepositorySides> {
   const { clock, log, signal } = parts;
@@ -68,6 +68,7 @@ export async function openSides(
     signal,
     log,
     traffic: parts.traffic,
+    audience: parts.audience,
     folder: config.storageFolder,
     failover: failoverRequest(config, use),
     ...(config.mirror === undefined

@@ -32,6 +32,8 @@ export interface CommandEntry {
   readonly isFrequent?: boolean;
   /** It works until it is stopped, so that a signal to stop is no failure. */
   readonly isEndless?: boolean;
+  /** It only tells something: who asks is told soon that the store does not answer. */
+  readonly isQuestion?: boolean;
 }
 
 /** Every command; guide.ts has the order of the help. */
@@ -66,25 +68,32 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   "backup-fetch": { load: async () => (await import("./backup-fetch.ts")).backupFetch },
   "catchup-push": { load: async () => (await import("./catchup-push.ts")).catchUpPush },
   "catchup-fetch": { load: async () => (await import("./catchup-fetch.ts")).catchUpFetch },
-  "catchup-list": { load: async () => (await import("./catchup-list.ts")).catchUpList },
+  "catchup-list": {
+    load: async () => (await import("./catchup-list.ts")).catchUpList,
+    isQuestion: true,
+  },
   "catchup-send": { load: async () => (await import("./catchup-send.ts")).catchUpSend },
   "catchup-receive": { load: async () => (await import("./catchup-receive.ts")).catchUpReceive },
-  "backup-list": { load: async () => (await import("./backup-list.ts")).backupList },
+  "backup-list": {
+    load: async () => (await import("./backup-list.ts")).backupList,
+    isQuestion: true,
+  },
   "backup-merge": { load: async () => (await import("./backup-merge.ts")).backupMerge },
   "backup-mark": { load: async () => (await import("./backup-mark.ts")).backupMark },
   copy: { load: async (program) => (await import("./copy.ts")).copyCommand(program) },
   delete: { load: async () => (await import("./delete.ts")).deleteCommand },
   expire: { load: async () => (await import("./expire.ts")).expire },
-  info: { load: async () => (await import("./info.ts")).info },
-  timeline: { load: async () => (await import("./timeline.ts")).timeline },
-  find: { load: async () => (await import("./find.ts")).findCommand },
-  "wal-show": { load: async () => (await import("./wal-show.ts")).walShow },
+  info: { load: async () => (await import("./info.ts")).info, isQuestion: true },
+  timeline: { load: async () => (await import("./timeline.ts")).timeline, isQuestion: true },
+  find: { load: async () => (await import("./find.ts")).findCommand, isQuestion: true },
+  "wal-show": { load: async () => (await import("./wal-show.ts")).walShow, isQuestion: true },
   rekey: { load: async () => (await import("./rekey.ts")).rekeyCommand },
-  verify: { load: async () => (await import("./verify.ts")).verify },
-  "wal-verify": { load: async () => (await import("./wal-verify.ts")).walVerify },
+  verify: { load: async () => (await import("./verify.ts")).verify, isQuestion: true },
+  "wal-verify": { load: async () => (await import("./wal-verify.ts")).walVerify, isQuestion: true },
   st: {
     load: async (program) => (await import("./st.ts")).storageTools(program),
     exitCode: storageToolExitCode,
+    isQuestion: true,
   },
   setup: { load: async () => (await import("./setup.ts")).setup },
   config: { load: async (program) => (await import("./config.ts")).configCommand(program) },

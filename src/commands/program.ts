@@ -13,6 +13,7 @@ import { startDetached } from "../io/detached.ts";
 import type { LogLevel } from "../io/log.ts";
 import { type CommandLog, type LogFormat, createLog } from "../io/log-lines.ts";
 import { createMask } from "../io/mask.ts";
+import type { Audience } from "../storage/open.ts";
 import { StorageTraffic } from "../storage/traffic.ts";
 import type { Command, Context, Self, Words } from "./command.ts";
 import { createContext } from "./context.ts";
@@ -162,6 +163,7 @@ async function runCommand(
   const traffic = new StorageTraffic(clock);
   const context = createContext({
     traffic,
+    audience: audienceOf(entry, terminal),
     config,
     log,
     clock,
@@ -182,6 +184,11 @@ async function runCommand(
   } finally {
     if (readOr(found, general.stats, false)) sayTraffic(traffic, { isText, terminal });
   }
+}
+
+function audienceOf(entry: CommandEntry, { isTerminal }: Terminal): Audience | undefined {
+  if (entry.isQuestion === true) return "reader";
+  return isTerminal && entry.isFrequent !== true ? "watcher" : undefined;
 }
 
 /** Who names the words wrongly is told how they should be, where there is no better advice. */

@@ -20,9 +20,13 @@ export const walIndex: Command<{ readonly paths: readonly string[] }> = {
     return { paths: positionals };
   },
 
-  async run({ paths }, { log, signal, workingDirectory, openStorage }) {
-    const { indexLocalBatch } = await import("../catalogue/index-local.ts");
-    await using storage = await openStorage("archive");
+  async run({ paths }, { log, clock, signal, workingDirectory, openStorage }) {
+    const [{ indexLocalBatch }, { deadlineStorage }] = await Promise.all([
+      import("../catalogue/index-local.ts"),
+      import("../storage/deadline.ts"),
+    ]);
+    // The first call that the store does not answer is the last one: nobody needs these notes.
+    await using storage = deadlineStorage(await openStorage("archive"), CALL_MS, clock);
     let count = 0;
     for (const path of paths) {
       const file = resolve(workingDirectory, path);
@@ -32,6 +36,9 @@ export const walIndex: Command<{ readonly paths: readonly string[] }> = {
     log.info("noted commits", { segments: count, storage: storage.name });
   },
 };
+
+/** For one call of the store with all its repetitions. */
+const CALL_MS = 60_000;
 
 /** The oldest go first: their segments are the first that PostgreSQL removes. */
 const WAITING_MAX = 256;

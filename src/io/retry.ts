@@ -33,6 +33,8 @@ export interface RetryEvent {
   /** How many attempts have failed by now. */
   readonly failures: number;
   readonly delayMs: number;
+  /** How much longer it would be repeated by its policy, after the delay. */
+  readonly leftMs: number;
 }
 
 export interface RetryContext {
@@ -75,16 +77,19 @@ export class Retries {
   readonly #policy: RetryPolicy;
   readonly #context: RetryContext;
   #failures = 0;
+  #beganMs: number;
   #firstFailureMs = 0;
   #lastFailure: StorageError | undefined;
 
   constructor(policy: RetryPolicy, context: RetryContext) {
     this.#policy = policy;
     this.#context = context;
+    this.#beganMs = context.clock.monotonicMs();
   }
 
   /** The call got further than before: failures are counted from now on. */
   reset(): void {
+    if (this.#failures > 0) this.#beganMs = this.#context.clock.monotonicMs();
     this.#failures = 0;
   }
 
@@ -116,10 +121,9 @@ export class Retries {
     const elapsedMs = nowMs - this.#firstFailureMs;
     const delayMs = retryDelayMs(this.#policy, this.#failures, random, error.retryAfterMs);
     const isUsedUp = this.#failures >= this.#policy.attempts;
-    if (isUsedUp || elapsedMs + delayMs > this.#policy.totalMs) {
-      throw gaveUp(error, this.#failures, elapsedMs);
-    }
-    onRetry?.({ error, failures: this.#failures, delayMs });
+    const leftMs = this.#policy.totalMs - elapsedMs - delayMs;
+    if (isUsedUp || leftMs < 0) throw gaveUp(error, this.#failures, nowMs - this.#beganMs);
+    onRetry?.({ error, failures: this.#failures, delayMs, leftMs });
     await clock.sleep(delayMs, { signal });
   }
 }

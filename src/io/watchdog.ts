@@ -7,6 +7,8 @@ export interface WatchdogOptions {
   readonly clock: Clock;
   /** Makes the reason of the abort. */
   readonly onTimeout: () => Error;
+  /** Told once in each silence that has lasted so long. */
+  readonly notice?: { readonly afterMs: number; readonly tell: () => void } | undefined;
 }
 
 /**
@@ -21,6 +23,8 @@ export class Watchdog implements Disposable {
   readonly #onAbort: () => void;
   #heardMs: number;
   #isSuspended = false;
+  /** Of the silence that was told of: when it began. */
+  #toldMs: number | undefined;
 
   constructor(options: WatchdogOptions) {
     this.#options = options;
@@ -63,12 +67,24 @@ export class Watchdog implements Disposable {
     const { signal } = this.#ended;
     try {
       for (let leftMs = timeoutMs; leftMs > 0; leftMs = this.#leftMs()) {
-        await clock.sleep(leftMs, { signal });
+        await clock.sleep(this.#untilNotice(leftMs), { signal });
       }
     } catch {
       return;
     }
     if (!signal.aborted) this.#controller.abort(onTimeout());
+  }
+
+  /** Milliseconds to the notice, if that comes before the end; tells it when it is due. */
+  #untilNotice(leftMs: number): number {
+    const { notice, clock } = this.#options;
+    if (notice === undefined || this.#isSuspended) return leftMs;
+    if (this.#toldMs === this.#heardMs) return leftMs;
+    const untilMs = this.#heardMs + notice.afterMs - clock.monotonicMs();
+    if (untilMs > 0) return Math.min(untilMs, leftMs);
+    this.#toldMs = this.#heardMs;
+    notice.tell();
+    return leftMs;
   }
 
   #leftMs(): number {

@@ -6,7 +6,7 @@ import { abortable, untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
 import type { HttpProxy, ProxyConfig } from "./http-proxy.ts";
-import { retryAfterSeconds } from "./request-errors.ts";
+import { retryAfterSeconds, NO_ANSWER_HINT } from "./request-errors.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
 /** What an SDK asks to be sent; the part of its own type that we use. */
@@ -107,7 +107,8 @@ export class HttpSender {
     request: SdkRequest,
     { signal, requestTimeout }: { readonly signal: AbortSignal; readonly requestTimeout: number },
   ): Promise<SdkResponse> {
-    const { clock } = this.#options;
+    const { clock, traffic } = this.#options;
+    const silence = traffic?.silence;
     const timeoutMs = Math.max(this.#options.timeoutMs, requestTimeout);
     const origin = `${request.protocol}//${request.hostname}:${request.port ?? "default"}`;
     const watchdog = new Watchdog({
@@ -115,7 +116,11 @@ export class HttpSender {
       timeoutMs,
       clock,
       onTimeout: () =>
-        new StorageError(`${origin} was silent for ${timeoutMs / 1000} s`, { isRetryable: true }),
+        new StorageError(`${origin} was silent for ${timeoutMs / 1000} s`, {
+          isRetryable: true,
+          hint: NO_ANSWER_HINT,
+        }),
+      notice: silence && { ...silence, tell: () => silence.tell(origin) },
     });
     try {
       return await this.#exchange(request, watchdog);

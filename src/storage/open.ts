@@ -23,7 +23,7 @@ import type { SftpConfig } from "./sftp-config.ts";
 import type { CallOptions, Storage } from "./storage.ts";
 import type { SwiftConfig } from "./swift-config.ts";
 import { StorageTraffic } from "./traffic.ts";
-import type { StoreTraffic } from "./traffic.ts";
+import type { Silence, StoreTraffic } from "./traffic.ts";
 
 /** A directory on a local or mounted file system. */
 export interface DirectoryConfig {
@@ -129,20 +129,42 @@ export interface OpenOptions extends CallOptions {
   readonly random?: Random;
   /** STORAGE_RETRY_POLICY unless given. */
   readonly retryPolicy?: RetryPolicy;
+  /** Who waits for what a command will say; nobody unless given. */
+  readonly audience?: Audience | undefined;
 }
+
+/** Who waits: "reader" for an answer, "watcher" for work that goes on also without being watched. */
+export type Audience = "reader" | "watcher";
+
+/** A store that is silent for so long is named to who waits for it. */
+const SILENCE_MS = 10_000;
+/** For a reader: how long a store may fail that has not answered once. */
+const FIRST_ANSWER_MS = 30_000;
 
 /** Opens the configured store, or stores, and wraps them: deadline, retry, rate limit. */
 export async function openStorage(config: StorageConfig, options: OpenOptions): Promise<Storage> {
   const { clock = systemClock, log = silentLog, callTimeoutMs } = options;
   const traffic = options.traffic ?? new StorageTraffic(clock);
-  const onRetry = retryListener(log, traffic);
+  const onRetry = retryListener(log, traffic, options);
   const retry = { clock, random: options.random ?? systemRandom, onRetry };
-  const retryPolicy = options.retryPolicy ?? STORAGE_RETRY_POLICY;
+  const lasting = options.retryPolicy ?? STORAGE_RETRY_POLICY;
+  const retryPolicy = options.audience === "reader" ? untilAnswered(lasting, traffic) : lasting;
 
   const all = { ...options, ...retry, log, retryPolicy, traffic };
   let storage = await openAll(config, all);
   if (callTimeoutMs !== undefined) storage = deadlineStorage(storage, callTimeoutMs, clock);
   return storage;
+}
+
+/** Whoever asks a store that is away wants to know it; what is half done outlasts an outage. */
+function untilAnswered(policy: RetryPolicy, traffic: StorageTraffic): RetryPolicy {
+  const firstMs = Math.min(FIRST_ANSWER_MS, policy.totalMs);
+  return {
+    ...policy,
+    get totalMs() {
+      return traffic.hasAnswered ? policy.totalMs : firstMs;
+    },
+  };
 }
 
 type AllOptions = OpenOptions &
@@ -221,6 +243,7 @@ function placeOf(config: StorageConfig): readonly string[] {
 async function openInFolder(config: StorageConfig, options: AllOptions): Promise<Storage> {
   const traffic = options.traffic.of(titleOf(config, undefined));
   traffic.setRate(options.rateLimitBytesPerSecond);
+  if (options.audience !== undefined) traffic.silence = silenceOf(options);
   const opened = await openStore(config, { ...options, traffic });
   // The others keep to the rate themselves, where the bytes go onto the network.
   const isSlowedHere = ["directory", "sftp", "rclone"].includes(config.kind);
@@ -273,10 +296,34 @@ async function openWhole(
   return await (await import("./gcs.ts")).openGcsStorage(config, options);
 }
 
-function retryListener(log: Log, traffic: StorageTraffic): (event: RetryEvent) => void {
-  return ({ error, failures, delayMs }) => {
+/** Requests that are silent at the same time are told of once. */
+function silenceOf({ clock, log }: Pick<AllOptions, "clock" | "log">): Silence {
+  let toldAtMs = Number.NEGATIVE_INFINITY;
+  const tell = (store: string): void => {
+    const nowMs = clock.monotonicMs();
+    if (nowMs - toldAtMs < SILENCE_MS) return;
+    toldAtMs = nowMs;
+    log?.warning("the store does not answer; it is waited for", {
+      store,
+      silentSeconds: SILENCE_MS / 1000,
+    });
+  };
+  return { afterMs: SILENCE_MS, tell };
+}
+
+function retryListener(
+  log: Log,
+  traffic: StorageTraffic,
+  { audience }: Pick<OpenOptions, "audience">,
+): (event: RetryEvent) => void {
+  return ({ error, failures, delayMs, leftMs }) => {
     traffic.countRetry(delayMs);
-    const fields = { error: error.message, failures, delayMs: Math.round(delayMs) };
+    const fields = {
+      error: error.message,
+      failures,
+      delayMs: Math.round(delayMs),
+      givesUpInSeconds: audience === undefined ? undefined : Math.round(leftMs / 1000),
+    };
     // The call may go on like this for long: who reads must not wait for its end to be told.
     const hint = failures === 1 && error.hint !== undefined ? { hint: error.hint } : {};
     log.warning("storage request failed and will be repeated", { ...fields, ...hint });

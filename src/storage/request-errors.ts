@@ -27,6 +27,11 @@ const SILENT_HINT =
   "The server ended the connection without an answer. If it goes on: an endpoint with http:// may " +
   "have to be https://.";
 
+/** What to do about a store of which nothing is heard. */
+export const NO_ANSWER_HINT =
+  "Is the host up, and do firewalls and proxies on the way let connections through? A store that " +
+  "needs longer to answer needs a longer WALNUT_REQUEST_TIMEOUT.";
+
 /** TLS says no: another attempt gets the same answer. */
 const TLS_CODES = /^(CERT_|ERR_TLS_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_SSL_)/;
 /** Those that no other authority helps against. */

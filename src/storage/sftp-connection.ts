@@ -6,11 +6,13 @@ import { StorageError } from "../errors.ts";
 import type { StorageAccessError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import type { Clock } from "../io/clock.ts";
-import { Watchdog } from "../io/watchdog.ts";
+import { Watchdog, type WatchdogOptions } from "../io/watchdog.ts";
+import { NO_ANSWER_HINT } from "./request-errors.ts";
 import type { SftpConfig } from "./sftp-config.ts";
 import { SFTP_STATUS, SftpRefusal, connectionError } from "./sftp-errors.ts";
 import { hostKeyAlgorithms, hostKeyProblem } from "./sftp-login.ts";
 import type { SftpLogin } from "./sftp-login.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 export interface SftpConnectionOptions {
   /** "ssh://host:port". */
@@ -19,6 +21,8 @@ export interface SftpConnectionOptions {
   /** Silence of this length, while something is awaited, ends the connection. */
   readonly requestTimeoutMs: number;
   readonly clock: Clock;
+  /** Who is told of a silence; absent where nobody waits. */
+  readonly traffic?: Pick<StoreTraffic, "silence"> | undefined;
 }
 
 /** What ssh2 calls with the answer to a request. */
@@ -55,6 +59,7 @@ export class SftpConnection {
       timeoutMs,
       clock,
       onTimeout: () => silent(options),
+      notice: noticeOf(options),
     });
     this.#watchdog.suspend();
     const { signal: timedOut } = this.#watchdog;
@@ -79,7 +84,8 @@ export class SftpConnection {
   ): Promise<SftpConnection> {
     const { requestTimeoutMs: timeoutMs, clock } = options;
     const onTimeout = () => silent(options);
-    using watchdog = new Watchdog({ signal, timeoutMs, clock, onTimeout });
+    const notice = noticeOf(options);
+    using watchdog = new Watchdog({ signal, timeoutMs, clock, onTimeout, notice });
     watchdog.signal.throwIfAborted();
     const socket = connect({ host: config.host, port: config.port, noDelay: true });
     const client = new ssh2.Client();
@@ -156,7 +162,13 @@ export class SftpConnection {
 function silent({ name, requestTimeoutMs }: SftpConnectionOptions): StorageError {
   return new StorageError(`${name} was silent for ${requestTimeoutMs / 1000} s`, {
     isRetryable: true,
+    hint: NO_ANSWER_HINT,
   });
+}
+
+function noticeOf({ name, traffic }: SftpConnectionOptions): WatchdogOptions["notice"] {
+  const silence = traffic?.silence;
+  return silence && { afterMs: silence.afterMs, tell: () => silence.tell(name) };
 }
 
 async function logIn(

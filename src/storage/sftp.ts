@@ -44,12 +44,14 @@ import type {
   Storage,
   Upkeep,
 } from "./storage.ts";
+import type { StoreTraffic } from "./traffic.ts";
 
 const { basename, dirname } = posix;
 
 export interface SftpOptions extends RepeatOptions {
   /** Silence of this length, while something is awaited, ends a connection. */
   readonly requestTimeoutMs: number;
+  readonly traffic?: Pick<StoreTraffic, "silence"> | undefined;
 }
 
 /** Taking away the temporary file of a failed put is tried for so long. */

@@ -43,6 +43,12 @@ const MAX_REQUESTS_AT_ONCE = 128;
 /** Answers that mean: too much at once. 498 is Swift's. */
 const SLOW_DOWN_STATUSES: ReadonlySet<number> = new Set([429, 498, 503]);
 
+/** Who is told that nothing was heard of a request for `afterMs`. */
+export interface Silence {
+  readonly afterMs: number;
+  readonly tell: (origin: string) => void;
+}
+
 /** What all stores share. */
 interface WholeTraffic {
   readonly clock: Clock;
@@ -55,6 +61,8 @@ export class StoreTraffic {
   readonly calls = noCounts();
   /** For heardStorage. */
   readonly life: LifeSign;
+  /** For who waits: told of requests that have been silent for long, with where they went. */
+  silence: Silence | undefined;
   readonly #whole: WholeTraffic;
   readonly #rate: RateLimit;
   readonly #turns = new AdaptiveLimit(MAX_REQUESTS_AT_ONCE);
@@ -152,6 +160,11 @@ export class StorageTraffic {
   /** When any of them was last heard of, by the monotonic clock; -Infinity before that. */
   get heardAtMs(): number {
     return Math.max(...[...this.#stores.values()].map(({ life }) => life.heardAtMs));
+  }
+
+  /** Whether any of them has ever answered. */
+  get hasAnswered(): boolean {
+    return [...this.#stores.values()].some(({ life }) => life.hasAnswered);
   }
 
   /** A copy of the figures as they are now. */

@@ -2,10 +2,14 @@ import assert from "node:assert/strict";
 import { basename } from "node:path";
 import { test } from "node:test";
 import type { Context } from "../../src/commands/command.ts";
-import { IndexStarter } from "../../src/commands/wal-index.ts";
+import { IndexStarter, walIndex } from "../../src/commands/wal-index.ts";
 import { defaultConfig } from "../../src/config/load.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
+import { overlay } from "../../src/storage/overlay.ts";
+import { openWorkbench } from "../archive/workbench.ts";
+import { FakeClock } from "../support/fake-clock.ts";
+import { writeWal } from "../support/wal-writer.ts";
 
 /** Started processes, as the names of their files, and what ends each. */
 interface Started {
@@ -45,7 +49,11 @@ function starter({ isIndexing = true, isStarting = true } = {}) {
     },
   };
   const spool = { path: "/spool" };
-  return { started, index: new IndexStarter(context, { walDirectory: "/data/pg_wal", spool }) };
+  return {
+    context,
+    started,
+    index: new IndexStarter(context, { walDirectory: "/data/pg_wal", spool }),
+  };
 }
 
 const segment = (number: number): string =>
@@ -96,3 +104,37 @@ test("a process that can't be started costs nothing but the notes", () => {
   index.stored(segment(0x1f));
   assert.deepEqual(started, []);
 });
+
+test("a store that does not answer ends it within a minute", async () => {
+  await using bench = await openWorkbench();
+  const { segments } = writeWal({ segmentBytes: 1024 * 1024, records: [{ dataBytes: 1_500_000 }] });
+  const paths: string[] = [];
+  for (const { name, bytes } of segments) paths.push(await bench.file(`pg_wal/${name}`, bytes));
+  const clock = new FakeClock();
+  const called = Promise.withResolvers<void>();
+  const hang = (): Promise<never> => {
+    called.resolve();
+    return new Promise(() => {});
+  };
+  const silent = overlay(bench.memory, { get: () => endless(hang), put: hang, stat: hang });
+  const run = walIndex.run(
+    { paths },
+    {
+      ...starter().context,
+      clock,
+      workingDirectory: bench.directory,
+      openStorage: async () => silent,
+    },
+  );
+  const failing = assert.rejects(run, {
+    name: "DeadlineError",
+    message: /did not end within 60 s/,
+  });
+  await called.promise;
+  await clock.advance(60_000);
+  await failing;
+});
+
+async function* endless(wait: () => Promise<never>): AsyncGenerator<Uint8Array> {
+  yield await wait();
+}

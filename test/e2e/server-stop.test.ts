@@ -53,7 +53,11 @@ for (const { major, isSetup } of [
     const { stdout } = await walnut.mustRun("setup", cluster.dataDirectory);
     const line = /^archive_command = '(.*)'$/m.exec(stdout)?.[1]?.replaceAll("''", "'");
     await cluster.configure({ archive_command: (isSetup ? line : "") || walnut.archiveCommand });
-    await until("the store hangs", () => way.requests.length > 0, cluster.log);
+    await until(
+      "the store hangs",
+      () => way.requests.length > 0,
+      () => cluster.log(),
+    );
 
     await cluster.stop("fast");
     assert.match(cluster.log(), /server has only this to wait for before it stops/);

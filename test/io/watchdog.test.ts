@@ -41,6 +41,33 @@ test("time does not count while it is suspended", async () => {
   assert.equal(watchdog.signal.aborted, true);
 });
 
+test("who wants to know is told once of each silence, before its end", async () => {
+  const clock = new FakeClock();
+  const told: number[] = [];
+  const startMs = clock.monotonicMs();
+  const watchdog = new Watchdog({
+    signal: new AbortController().signal,
+    timeoutMs: 1000,
+    clock,
+    onTimeout: () => new Error("silent"),
+    notice: { afterMs: 300, tell: () => told.push(clock.monotonicMs() - startMs) },
+  });
+  await clock.advance(200);
+  watchdog.progress();
+  await clock.advance(299);
+  assert.deepEqual(told, []);
+  await clock.advance(501);
+  assert.deepEqual([told, watchdog.signal.aborted], [[500], false]);
+  watchdog.progress();
+  watchdog.suspend();
+  await clock.advance(5000);
+  watchdog.resume();
+  await clock.advance(999);
+  assert.equal(told.length, 2);
+  await clock.advance(1);
+  assert.deepEqual([told.length, watchdog.signal.aborted], [2, true]);
+});
+
 test("the outer signal aborts it with its own reason, also one aborted before", async () => {
   const reason = new Error("told to stop");
   const outer = new AbortController();

@@ -3,15 +3,18 @@ import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { after, test } from "node:test";
+import { OperationError } from "../../src/errors.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import type { LogFields } from "../../src/io/log.ts";
-import { openStorage } from "../../src/storage/open.ts";
+import { type Audience, openStorage } from "../../src/storage/open.ts";
 import { StorageTraffic } from "../../src/storage/traffic.ts";
 import { patternSource } from "../support/bodies.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { FaultProxy } from "../support/fault-proxy.ts";
 import { s3Config } from "../support/s3-config.ts";
 import { S3Emulation } from "../support/s3-emulation.ts";
+import { until } from "../support/until.ts";
 import { keysOf, text, textOf } from "./contract-lists.ts";
 import { storageContract } from "./contract.ts";
 
@@ -133,6 +136,84 @@ test("what passes is counted, for all storages that share it", async () => {
   assert.equal(store.slowDowns, 1);
   assert.equal(retries, 1);
 });
+
+/** A store that takes every request and answers none, asked while time is told by hand. */
+async function askSilent(audience: Audience | undefined, key = "a") {
+  const server = await S3Emulation.start();
+  const way = await FaultProxy.start(server.endpoint);
+  const clock = new FakeClock();
+  const lines: string[] = [];
+  const warning = (line: string, fields?: LogFields): void =>
+    void lines.push(`${line} ${JSON.stringify(fields)}`);
+  const config = { ...s3Config(server), endpoint: way.endpoint };
+  const log = { ...silentLog, warning };
+  const limits = { ...options, requestTimeoutMs: 30_000 };
+  const storage = await openStorage(config, { ...limits, clock, log, audience, random: half });
+  if (key !== "a") await storage.put(key, text("x"), { signal });
+  const before = way.requests.length;
+  way.rule = () => ({ hang: true });
+  const asked = (count: number) =>
+    until(
+      "it is asked",
+      () => way.requests.length >= before + count,
+      () => lines.join("\n"),
+    );
+  let failure: unknown;
+  void storage.stat(key, { signal }).catch((error: unknown) => (failure = error));
+  const close = async () => {
+    await storage[Symbol.asyncDispose]();
+    await way[Symbol.asyncDispose]();
+    await server[Symbol.asyncDispose]();
+  };
+  const failed = () => until("it fails", () => failure);
+  return { clock, lines, way, asked, failed, [Symbol.asyncDispose]: close };
+}
+
+test("a reader is told soon that the store is silent, and that it did not answer at last", async () => {
+  await using silent = await askSilent("reader");
+  const { clock, lines, way } = silent;
+  await silent.asked(1);
+  await clock.advance(9_900);
+  assert.deepEqual(lines, []);
+  await clock.advance(200);
+  assert.deepEqual(lines, [
+    `the store does not answer; it is waited for {"store":"${way.endpoint}","silentSeconds":10}`,
+  ]);
+  await clock.advance(20_000);
+  await until("it is repeated", () => lines.length === 2);
+  assert.match(lines[1] ?? "", /will be repeated .*silent for 30 s.*"givesUpInSeconds":30/);
+  await clock.advance(100);
+  await silent.asked(2);
+  await clock.advance(30_100);
+  const failure = await silent.failed();
+  assert.ok(failure instanceof OperationError);
+  assert.match(
+    failure.message,
+    /^http:\/\/127\.0\.0\.1:\d+ was silent for 30 s \(gave up after 2 attempts in 60\.\d s\)$/,
+  );
+  assert.match(failure.hint ?? "", /firewalls and proxies .* WALNUT_REQUEST_TIMEOUT/);
+});
+
+for (const [audience, key] of [
+  [undefined, "a"],
+  ["watcher", "a"],
+  ["reader", "of a store that has answered before"],
+] as const) {
+  test(`${audience}: an outage is outlasted that comes upon ${key}`, async () => {
+    await using silent = await askSilent(audience, key);
+    const { clock, lines, way } = silent;
+    for (let count = 1; count <= 4; count += 1) {
+      await silent.asked(count);
+      await clock.advance(30_000);
+      await until("it is repeated", () => lines.join().split("will be repeated").length > count);
+      await clock.advance(20_000);
+    }
+    assert.equal(lines.join().includes("does not answer"), audience !== undefined);
+    assert.equal(/givesUpInSeconds":[78]\d\d/.test(lines.join()), audience !== undefined);
+    way.rule = () => undefined;
+    await silent.asked(5);
+  });
+}
 
 test("only the S3 store imports the SDK, and only on demand", async () => {
   const source = join(import.meta.dirname, "..", "..", "src");
