@@ -179,7 +179,8 @@ export class ReceiveSession {
     state.skipTo = undefined;
     const promisedSegment = segmentNumberOf(promisedLsn, segmentBytes);
     const isMore = segmentNumberOf(start.startLsn, segmentBytes) < promisedSegment;
-    state.promisedLsn = isMore ? promisedLsn : undefined;
+    // A slot that may have been invalidated promises nothing.
+    state.promisedLsn = isMore && !slot.mayBeLost ? promisedLsn : undefined;
     return start;
   }
 

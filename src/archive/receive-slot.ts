@@ -1,4 +1,5 @@
 import { connectPostgres } from "../connection/connect.ts";
+import { sqlStateOf } from "../connection/failure.ts";
 import {
   READ_SLOT_SINCE,
   ReplicationError,
@@ -7,7 +8,7 @@ import {
 } from "../connection/replication.ts";
 import { readSlotRow, type SlotRow } from "../connection/slot.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
-import { OperationError, RefusedError } from "../errors.ts";
+import { DatabaseError, OperationError, RefusedError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import type { Lsn } from "../postgres/lsn.ts";
 import type { CallOptions } from "../storage/storage.ts";
@@ -21,11 +22,14 @@ export interface SlotOptions extends CallOptions {
 export interface ReadySlot {
   /** Undefined when the slot has never held anything back. */
   readonly restartLsn: Lsn | undefined;
-  /** Nobody has received anything through it before. */
+  /** Nobody has received anything through it before, as far as we know. */
   readonly isNew: boolean;
+  /** It holds nothing back, and nobody could be asked whether it was invalidated. */
+  readonly mayBeLost: boolean;
 }
 
 const DUPLICATE_OBJECT = "42710";
+const INVALID_CATALOG_NAME = "3D000";
 const FEATURE_NOT_SUPPORTED = "0A000";
 
 /**
@@ -38,7 +42,10 @@ export async function ensureSlot(
 ): Promise<ReadySlot> {
   const { slot, log } = options;
   const found = await readSlot(session, options);
-  if (found !== undefined) return { restartLsn: found.restartLsn, isNew: false };
+  if (found !== undefined) {
+    const { restartLsn, mayBeLost } = found;
+    return { restartLsn, isNew: restartLsn === undefined, mayBeLost };
+  }
   try {
     await session.createPhysicalSlot(slot, { isReserved: true, signal: options.signal });
     log.info("replication slot created", { slot });
@@ -46,7 +53,7 @@ export async function ensureSlot(
     if (!(error instanceof ReplicationError) || error.sqlState !== DUPLICATE_OBJECT) throw error;
   }
   const made = await readSlot(session, options);
-  return { restartLsn: made?.restartLsn, isNew: true };
+  return { restartLsn: made?.restartLsn, isNew: true, mayBeLost: false };
 }
 
 /** What to do about a slot whose WAL is gone. */
@@ -65,17 +72,22 @@ export function lostSlot(slot: string, cause?: unknown): RefusedError {
   );
 }
 
+interface FoundSlot extends SlotPosition {
+  readonly mayBeLost: boolean;
+}
+
 async function readSlot(
   session: ReplicationSession,
   options: SlotOptions,
-): Promise<SlotPosition | undefined> {
+): Promise<FoundSlot | undefined> {
   const { signal, slot } = options;
   const version = Number(await session.show("server_version_num", { signal }));
   if (version < READ_SLOT_SINCE * 10_000) return checked(await readBySql(options), slot);
   const position = await readByCommand(session, options);
-  if (position === undefined || position.restartLsn !== undefined) return position;
+  if (position === undefined) return undefined;
+  if (position.restartLsn !== undefined) return { ...position, mayBeLost: false };
   // Only the catalog tells a slot that was never used from one that was invalidated.
-  return checked(await readBySqlIfAllowed(options), slot) ?? position;
+  return checked(await readBySqlIfAllowed(options), slot) ?? { ...position, mayBeLost: true };
 }
 
 async function readByCommand(
@@ -91,9 +103,18 @@ async function readByCommand(
   }
 }
 
-async function readBySql({ settings, slot, signal }: SlotOptions): Promise<SlotRow | undefined> {
-  await using session = await connectPostgres(settings, { signal });
-  return await readSlotRow(session, slot, { signal });
+async function readBySql(options: SlotOptions): Promise<SlotRow | undefined> {
+  const { settings, slot, signal } = options;
+  try {
+    await using session = await connectPostgres(settings, { signal });
+    return await readSlotRow(session, slot, { signal });
+  } catch (error) {
+    // A role that only replicates seldom has a database of its name.
+    const isNoDatabase =
+      error instanceof DatabaseError && sqlStateOf(error.cause) === INVALID_CATALOG_NAME;
+    if (!isNoDatabase || settings.database !== undefined) throw error;
+    return await readBySql({ ...options, settings: { ...settings, database: "postgres" } });
+  }
 }
 
 /** A role that only replicates may have no database to log in to. */
@@ -103,16 +124,22 @@ async function readBySqlIfAllowed(options: SlotOptions): Promise<SlotRow | undef
   } catch (error) {
     options.signal.throwIfAborted();
     if (!(error instanceof OperationError)) throw error;
-    options.log.debug("slot not looked up in the catalog", { reason: error.message });
+    options.log.warning("it can't be told whether the replication slot was invalidated", {
+      slot: options.slot,
+      reason: error.message,
+      hint:
+        "It holds no WAL back. Let the role log in to a database: PGDATABASE, and a line for it in " +
+        "pg_hba.conf.",
+    });
     return undefined;
   }
 }
 
-function checked(row: SlotRow | undefined, slot: string): SlotRow | undefined {
+function checked(row: SlotRow | undefined, slot: string): FoundSlot | undefined {
   if (row === undefined) return undefined;
   if (!row.isPhysical) throw logicalSlot(slot);
   if (row.isLost) throw lostSlot(slot);
-  return row;
+  return { restartLsn: row.restartLsn, mayBeLost: false };
 }
 
 function logicalSlot(slot: string, cause?: unknown): RefusedError {

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
 import { DatabaseError } from "../../src/errors.ts";
@@ -53,6 +55,51 @@ for (const major of [13, 18] as const) {
         "the server has removed WAL that replication slot walg still needed: there is a gap in " +
         "what was received",
       hint: /pg_drop_replication_slot\('walg'\).*new base backup/,
+    });
+  });
+}
+
+for (const [about, hba, told] of [
+  ["has no database of its name", "", undefined],
+  ["may log in nowhere", "host all replicator all reject\n", /can't be told whether/],
+] as const) {
+  test(`a slot that was invalidated ends it, also for a role that ${about}`, async () => {
+    using scratch = scratchDirectory();
+    await using cluster = await start(15, {
+      max_slot_wal_keep_size: "1MB",
+      wal_keep_size: "0",
+      min_wal_size: "2MB",
+      max_wal_size: "2MB",
+    });
+    await cluster.query("CREATE ROLE replicator LOGIN REPLICATION");
+    const hbaFile = join(cluster.dataDirectory, "pg_hba.conf");
+    writeFileSync(hbaFile, hba + readFileSync(hbaFile, "utf8"));
+    await cluster.query("SELECT pg_reload_conf()");
+    const storage = new ReceivingStorage();
+    const { port } = cluster;
+    const settings = { host: "127.0.0.1", port, user: "replicator", applicationName: "walnut" };
+    const options = { port, cacheDirectory: scratch.path, settings };
+    {
+      await using receiver = startReceiver(storage, options);
+      await receiver.said(/^receiving WAL$/);
+      await fill(cluster, 1000);
+      await cluster.waitFor(FLUSHED);
+      await cluster.switchWal();
+      await cluster.waitFor(FLUSHED);
+    }
+    for (let round = 0; round < 8; round += 1) {
+      await fill(cluster, 20_000);
+      await cluster.switchWal();
+      await cluster.query("CHECKPOINT");
+    }
+    await cluster.waitFor(
+      "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'walg'",
+    );
+    await using receiver = startReceiver(storage, options);
+    if (told !== undefined) await receiver.said(told);
+    await assert.rejects(receiver.ended, {
+      name: "RefusedError",
+      message: /has removed WAL that replication slot walg still needed/,
     });
   });
 }
