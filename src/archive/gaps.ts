@@ -1,12 +1,13 @@
 import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { ObjectExistsError, systemErrorCode } from "../errors.ts";
+import { LocalFileError, ObjectExistsError, systemErrorCode } from "../errors.ts";
 import { bytesSource } from "../io/bytes.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import { localFileError } from "../io/system-error.ts";
 import { gapKey } from "../layout/keys.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
+import { writeIntoSpare } from "./spare-records.ts";
 import { describeWriter, isSameWriter } from "./writer.ts";
 import { readWriterClaim } from "./writer-claims.ts";
 
@@ -40,9 +41,12 @@ const WISH_SUFFIX = ".needs-backup";
 
 const COPY = "follower";
 
-/** Writes a gap down; survives a power cut once resolved. Rejects with LocalFileError. */
+/**
+ * Writes a gap down, on a full disk in the place of a spare; survives a power cut once resolved.
+ * Rejects with LocalFileError.
+ */
 export async function recordGap(directory: string, gap: Gap, options: CallOptions): Promise<void> {
-  const text = JSON.stringify({
+  const record = JSON.stringify({
     version: 1,
     wal: gap.name,
     system_identifier: gap.systemId?.toString() ?? "",
@@ -50,11 +54,13 @@ export async function recordGap(directory: string, gap: Gap, options: CallOption
     reason: gap.reason,
     role: gap.isCopy ? COPY : "primary",
   });
-  await writeFileDurably(
-    join(directory, `${gap.name}${SUFFIX}`),
-    Buffer.from(`${text}\n`),
-    options,
-  );
+  const [name, text] = [`${gap.name}${SUFFIX}`, `${record}\n`];
+  try {
+    await writeFileDurably(join(directory, name), Buffer.from(text), options);
+  } catch (error) {
+    if (!(error instanceof LocalFileError)) throw error;
+    if (!(await writeIntoSpare(directory, { name, text }))) throw error;
+  }
 }
 
 /** The segments with a record that the store lacks. In order; rejects with LocalFileError. */

@@ -1,8 +1,8 @@
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { systemErrorCode } from "../errors.ts";
 import { writeCacheFile } from "../io/cache-file.ts";
 import type { Clock } from "../io/clock.ts";
+import { ifSystemAllows } from "../io/system-error.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /** Attempts that failed sooner cost little more than the process that makes them. */
@@ -25,7 +25,7 @@ export async function noteAway(
   if (tookMs < SHORT_MS) return;
   const atMs = clock.now();
   const note = { atMs, untilMs: atMs + BELIEF_FACTOR * tookMs, reason };
-  await ignoringDisk(() => writeCacheFile(pathIn(spool), `${JSON.stringify(note)}\n`));
+  await ifSystemAllows(() => writeCacheFile(pathIn(spool), `${JSON.stringify(note)}\n`));
 }
 
 /**
@@ -33,7 +33,7 @@ export async function noteAway(
  * Never rejects.
  */
 export async function readAway(spool: Place, clock: Clock): Promise<string | undefined> {
-  const text = await ignoringDisk(() => readFile(pathIn(spool), "utf8"));
+  const text = await ifSystemAllows(() => readFile(pathIn(spool), "utf8"));
   try {
     const note: unknown = JSON.parse(text ?? "null");
     if (typeof note !== "object" || note === null) return undefined;
@@ -49,18 +49,9 @@ export async function readAway(spool: Place, clock: Clock): Promise<string | und
 
 /** The store has taken something. Never rejects. */
 export async function forgetAway(spool: Place): Promise<void> {
-  await ignoringDisk(() => rm(pathIn(spool), { force: true }));
+  await ifSystemAllows(() => rm(pathIn(spool), { force: true }));
 }
 
 function pathIn({ path }: Place): string {
   return join(path, "store-away.json");
-}
-
-async function ignoringDisk<T>(work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (systemErrorCode(error) === undefined) throw error;
-    return undefined;
-  }
 }

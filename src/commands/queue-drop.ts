@@ -9,6 +9,7 @@ import {
   shipGaps,
 } from "../archive/gaps.ts";
 import type { Spool } from "../archive/spool-directory.ts";
+import { keepSpares } from "../archive/spare-records.ts";
 import { forgetAway, noteAway, readAway } from "../archive/store-away.ts";
 import {
   DeadlineError,
@@ -96,6 +97,7 @@ export async function pushOrDrop(
   const control = await readLocalControl(queue.dataDirectory);
   const segmentBytes = control?.walSegmentBytes ?? (await readHead(wal.path)).sizeBytes;
   const countWaiting = async () => (await listReady(queue)).size * segmentBytes;
+  await keepSpares(spool.gaps);
   const startMs = clock.monotonicMs();
   try {
     await pushInTime({ spool, dropAboveBytes, countWaiting }, context, push);

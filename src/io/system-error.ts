@@ -78,3 +78,13 @@ export function localFileError(
     cause: error,
   });
 }
+
+/** Gives undefined where the system says no: for what may as well not be done. */
+export async function ifSystemAllows<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+}
