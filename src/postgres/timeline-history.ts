@@ -26,8 +26,8 @@ const BLANK_OR_COMMENT = /^\s*(#|$)/;
 
 /**
  * Reads the text of the history file of `timeline`. Throws FormatError, with the line's number, for
- * what PostgreSQL refuses, and for what it never writes: ends that go backwards, a file without
- * entries, a last line without an end.
+ * what PostgreSQL refuses, and for what it never writes: a file without entries, a last line
+ * without an end.
  *
  * @source readTimeLineHistory, src/backend/access/transam/timeline.c
  */
@@ -47,7 +47,28 @@ export function parseTimelineHistory(text: string, timeline: number): TimelineHi
       `history of timeline ${timeline} is cut off: it ends with ${JSON.stringify(text.slice(-20))}`,
     );
   }
-  return { timeline, ancestors };
+  return { timeline, ancestors: ancestorsOf(ancestors) };
+}
+
+/**
+ * What the lines of a history mean where an end lies before an earlier one. PostgreSQL writes such
+ * a line when a recovery ends before the fork of the timeline that it was to follow: that one is
+ * named all the same, and an older one was left there. Gives every position the timeline that
+ * PostgreSQL gives it, which looks from the last line on.
+ *
+ * @source StartupXLOG, src/backend/access/transam/xlog.c: the parent is recoveryTargetTLI;
+ * tliOfPointInHistory, timeline.c
+ */
+function ancestorsOf(lines: readonly TimelineSwitch[]): readonly TimelineSwitch[] {
+  const ancestors: TimelineSwitch[] = [];
+  let left: Pick<TimelineSwitch, "endLsn" | "reason"> | undefined;
+  for (const [index, { timeline, endLsn, reason }] of [...lines.entries()].toReversed()) {
+    if (left === undefined || endLsn <= left.endLsn) left = { endLsn, reason };
+    // It begins where the line before ends.
+    const beginLsn = lines[index - 1]?.endLsn ?? 0n;
+    if (beginLsn <= left.endLsn) ancestors.unshift({ timeline, ...left });
+  }
+  return ancestors;
 }
 
 /**
@@ -129,12 +150,6 @@ function requireOrder(entry: TimelineSwitch, { before, timeline, lineNumber }: P
   if (entry.timeline >= timeline) {
     throw new FormatError(
       `line ${lineNumber} of the history of timeline ${timeline} has timeline ${entry.timeline}`,
-    );
-  }
-  if (before !== undefined && entry.endLsn < before.endLsn) {
-    throw new FormatError(
-      `line ${lineNumber} of a timeline history has ${formatLsn(entry.endLsn)} ` +
-        `after ${formatLsn(before.endLsn)}`,
     );
   }
 }
