@@ -115,6 +115,8 @@ export class DirectoryStorage implements Storage {
       temporaryPath: join(dirname(path), temporaryName),
     };
 
+    // Nothing is made for it; and once it was deleted again, we would take the place for emptied.
+    if (!key.includes("/")) await this.#memory?.requireKept();
     const source = new WatchedSource(body);
     try {
       if (ifAbsent !== true) await writeFileDurably(path, source.open(), options);

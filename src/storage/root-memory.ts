@@ -36,8 +36,8 @@ export class RootMemory {
   }
 
   /**
-   * Before a directory is made for an object: no repository has objects in its root itself. Rejects
-   * with StorageError if something was put before and nothing is there.
+   * Before a directory is made for an object, and before an object is put into the root itself.
+   * Rejects with StorageError if something was put before and nothing is there.
    */
   async requireKept(): Promise<void> {
     if (!(await isThere(this.#path))) return;

@@ -75,6 +75,19 @@ test("an empty directory in the place of a store that was used takes nothing", a
   assert.equal(await textOf(warm, "wal_005/b"), "b");
 });
 
+test("an object in the root is refused, too, and does not make the place forgotten", async () => {
+  const place = await newPlace();
+  await put(place, "wal_005/a");
+  await unmount(place.root);
+  for (const key of ["walnut_check", "wal_005/b", "walnut_check"]) {
+    await assert.rejects(put(place, key), {
+      name: "StorageError",
+      message: /is empty, and it was/,
+    });
+  }
+  assert.deepEqual(await readdir(place.root), []);
+});
+
 test("what was there and was removed on purpose stops nothing", async (t) => {
   await t.test("by a delete of ours", async () => {
     const place = await newPlace();
