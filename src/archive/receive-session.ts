@@ -138,7 +138,11 @@ export class ReceiveSession {
     throw new WrongClusterError(
       `the server is now cluster ${system.systemId} with segments of ${system.segmentBytes} bytes, ` +
         `it was cluster ${known.systemId} with segments of ${known.segmentBytes} bytes`,
-      { hint: "Another server answers at this address. Check PGHOST and PGPORT." },
+      {
+        hint:
+          "Another server answers at this address: check PGHOST and PGPORT. One made anew by initdb " +
+          "or pg_upgrade needs a prefix of its own, and a base backup there.",
+      },
     );
   }
 

@@ -122,9 +122,10 @@ export function summarizeRepository(query: InfoQuery): RepositoryInfo {
     ? segmentStart(BigInt(lastNumber) + 1n, view.segmentBytes)
     : undefined;
   const isAsked = server !== undefined && !("problem" in server);
-  const storedLsn = hasLast && isAsked ? storedEnd(query, server, lastNumber) : undefined;
+  const isOwn = isAsked && !isForeign(catalogue, server);
+  const storedLsn = hasLast && isOwn ? storedEnd(query, server, lastNumber) : undefined;
   const lagBytes =
-    isAsked && storedLsn !== undefined ? Math.max(0, Number(server.lsn - storedLsn)) : undefined;
+    isOwn && storedLsn !== undefined ? Math.max(0, Number(server.lsn - storedLsn)) : undefined;
   return {
     storageName: catalogue.storageName,
     systemId: lastBackup?.systemId ?? (isAsked ? server.systemId : undefined),
@@ -201,7 +202,13 @@ function warnOfBackups(
   last: CatalogueBackup | undefined,
 ): readonly InfoWarning[] {
   const warnings: InfoWarning[] = [];
-  if (last === undefined) warnings.push({ code: "no-backup", text: "there is no backup" });
+  if (last === undefined) {
+    const isEmpty = catalogue.wal.count === 0;
+    const text = isEmpty
+      ? "there is no backup and no WAL: is the prefix the right one, and its file system mounted?"
+      : "there is no backup";
+    warnings.push({ code: "no-backup", text });
+  }
   const finishNs = last?.finishTimeNs;
   if (finishNs !== undefined && nowNs - finishNs > BACKUP_AGE_MAX_NS) {
     const hours = (nowNs - finishNs) / NS_PER_HOUR;
@@ -281,8 +288,8 @@ function warnOfServer(
     return [{ code: "server-unreachable", text: `the server was not asked: ${server.problem}` }];
   }
   const warnings: InfoWarning[] = [];
-  const owner = catalogue.backups.find(({ systemId }) => systemId !== undefined)?.systemId;
-  if (owner !== undefined && owner !== server.systemId) {
+  if (isForeign(catalogue, server)) {
+    const owner = ownerOf(catalogue);
     const text = `the server is cluster ${server.systemId}, the repository of cluster ${owner}`;
     warnings.push({ code: "wrong-cluster", text });
   }
@@ -307,6 +314,17 @@ function warnOfServer(
     warnings.push({ code: "archive-behind", text });
   }
   return warnings;
+}
+
+/** The cluster of the backups; undefined while there is none. */
+function ownerOf({ backups }: Catalogue): bigint | undefined {
+  return backups.find(({ systemId }) => systemId !== undefined)?.systemId;
+}
+
+/** Whether positions of the server say nothing about the repository. */
+function isForeign(catalogue: Catalogue, { systemId }: ServerState): boolean {
+  const owner = ownerOf(catalogue);
+  return owner !== undefined && owner !== systemId;
 }
 
 function warnOfReceiver({ receiver, lsn }: ServerState): readonly InfoWarning[] {

@@ -48,7 +48,7 @@ test("a primary on an older timeline than the archive's was left behind", async 
     lastFailedAt: undefined,
     isArchiverFailing: false,
   };
-  const codesFor = (change: { timeline: number; isInRecovery: boolean }) =>
+  const summarize = (change: { timeline: number; isInRecovery: boolean; systemId?: bigint }) =>
     summarizeRepository({
       catalogue,
       view,
@@ -56,13 +56,21 @@ test("a primary on an older timeline than the archive's was left behind", async 
       collisions: [],
       server: { ...server, ...change },
       nowNs: timeNsOf(systemClock.now()),
-    }).warnings.map(({ code }) => code);
+    });
+  const codesFor = (change: { timeline: number; isInRecovery: boolean }) =>
+    summarize(change).warnings.map(({ code }) => code);
   const isLeft = (timeline: number, isInRecovery: boolean) =>
     codesFor({ timeline, isInRecovery }).includes("left-behind");
   assert.deepEqual(
     [isLeft(1, false), isLeft(2, false), isLeft(3, false), isLeft(1, true)],
     [true, false, false, false],
   );
+  // What another cluster has written is nothing that this archive lacks.
+  const current = { timeline: 3, isInRecovery: false };
+  assert.notEqual(summarize(current).lagBytes, undefined);
+  const other = summarize({ ...current, systemId: server.systemId + 1n });
+  assert.equal(other.lagBytes, undefined);
+  assert.ok(other.warnings.some(({ code }) => code === "wrong-cluster"));
 });
 
 test("wal-receive counts: as an archiver, for the lag, and as what keeps WAL", async () => {
@@ -146,7 +154,7 @@ test("info warns of what somebody should look at", async () => {
 test("info of an empty place says so", async () => {
   const { stdout } = await runCommand(info, new MemoryStorage(), ["--offline"]);
   assert.match(stdout, /^last backup\s+none$/m);
-  assert.match(stdout, /WARNING: there is no backup/);
+  assert.match(stdout, /WARNING: there is no backup and no WAL: is .* its file system mounted\?$/m);
   assert.match(stdout, /WARNING: nothing can be restored/);
 });
 
