@@ -44,6 +44,7 @@ test("says on standard error what is wrong, and how to go on", async () => {
   const cases: readonly (readonly [readonly string[], number, string])[] = [
     [["wal-psh"], 2, `unknown command "wal-psh"\nHINT: Did you mean wal-push\\? .*`],
     [["help", "wal-psh"], 2, `unknown command "wal-psh"\nHINT: Did you mean wal-push\\? .*`],
+    [["restore"], 2, 'unknown command "restore"\nHINT: Did you mean backup-fetch\\? .*'],
     [["--turbo"], 2, "the command is missing\nHINT: `walnut help` lists all commands\\."],
     [["--frobnicate"], 2, "unknown flag --frobnicate"],
     [["wal-push"], 2, "the WAL file is missing\nHINT: Usage: walnut wal-push <path>"],

@@ -1,5 +1,6 @@
+import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { plainRestoreCommandLine } from "../archive/setup-lines.ts";
 import { type BackupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
 import {
@@ -273,6 +274,14 @@ async function sayWhatIsNext(report: RestoreReport, { log, self }: Context): Pro
     log.warning("restored as root: give the files to the server's user before it starts", {
       command: `chown -R postgres: ${places.join(" ")}`,
     });
+  }
+  if (!existsSync(join(destination, "postgresql.conf"))) {
+    log.warning(
+      "the backup has no postgresql.conf, because the server keeps it elsewhere (Debian in /etc): " +
+        "copy it and pg_hba.conf there, but not data_directory, hba_file, ident_file and " +
+        "external_pid_file, which lead to the original",
+      { destination },
+    );
   }
   // As the message itself, it can be pasted: a field would have its quotes escaped.
   log.info(

@@ -28,9 +28,22 @@ export function helpCommand(program: Program): Command<string | undefined> {
   };
 }
 
+/** What other tools call it, and what comes to mind. */
+const OTHER_WORDS: ReadonlyMap<string, string> = new Map([
+  ["archive-get", "wal-fetch"],
+  ["archive-push", "wal-push"],
+  ["backup", "backup-push"],
+  ["backups", "backup-list"],
+  ["list", "backup-list"],
+  ["list-backups", "backup-list"],
+  ["prune", "expire"],
+  ["restore", "backup-fetch"],
+  ["status", "info"],
+]);
+
 /** The error for a word that is no command. */
 export function unknownCommand(word: string, program: Pick<Program, "commands">): UsageError {
-  const nearest = nearestWord(word, Object.keys(program.commands));
+  const nearest = OTHER_WORDS.get(word) ?? nearestWord(word, Object.keys(program.commands));
   return new UsageError(`unknown command ${JSON.stringify(word)}`, {
     hint:
       nearest === undefined

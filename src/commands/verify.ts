@@ -168,10 +168,15 @@ function toText(report: VerifyReport): string {
         ? "; some of it was never read yet"
         : `; all of it was read since ${formatMs(oldestProofMs)}`;
   return (
-    `${table}${toSumsText(report)}verified ${share}: ${catalogue.backups.length} backups, ${read.objects} objects and ` +
+    `${table}${toSumsText(report)}verified ${share}: ${number(catalogue.backups.length, "backup")}, ` +
+    `${number(read.objects, "object")} and ` +
     `${formatBytes(read.bytes)} read of ${formatBytes(there.bytes)}${proof}: ` +
     `${isFailure(findings) ? "FAILURE" : "OK"}\n`
   );
+}
+
+function number(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 /** A finding, with what to do where a mirror has a sound copy. */

@@ -44,6 +44,25 @@ test("LATEST is the newest by its own record, and what comes next is said", asyn
   assert.equal(existsSync(join(destination, "global/pg_control")), true);
 });
 
+test("a server whose settings lie elsewhere is told to bring them", async () => {
+  using scratch = scratchDirectory();
+  const conf = {
+    kind: "file",
+    path: "postgresql.conf",
+    content: Buffer.from("port = 1\n"),
+  } as const;
+  for (const [name, own] of [
+    ["without", []],
+    ["with", [conf]],
+  ] as const) {
+    const storage = new MemoryStorage();
+    await putSyntheticBackup(storage, { entries: [...specialEntries(), ...own] });
+    const args = [join(scratch.path, name), "LATEST"];
+    const { log } = await runCommand(backupFetch, storage, args);
+    assert.equal(/^warning: .*no postgresql\.conf/m.test(log.join("\n")), name === "without");
+  }
+});
+
 test("tablespaces are mapped, user data choose, WAL-G's other flags are accepted", async () => {
   using scratch = scratchDirectory();
   const destination = join(scratch.path, "data");
