@@ -336,7 +336,8 @@ function warnOfReceiver({ receiver, lsn }: ServerState): readonly InfoWarning[] 
       "if nothing else archives";
     return [{ code: "receiver-lost", text }];
   }
-  const kept = restartLsn === undefined ? "" : `, and keeps ${formatKept(lsn - restartLsn)} of WAL`;
+  const kept =
+    restartLsn === undefined ? "" : `, which keeps ${formatKept(lsn - restartLsn)} of WAL`;
   const text = `nobody receives through replication slot ${slot}${kept}: start wal-receive, or drop it`;
   return [{ code: "receiver-away", text }];
 }

@@ -13,7 +13,9 @@ export const checkTool: StorageTool = async (words, context) => {
   const [kind, ...paths] = words.positionals;
   const { signal } = context;
   if (kind !== "read" && kind !== "write") {
-    throw new UsageError("check is check read or check write");
+    throw new UsageError(kind === undefined ? "what to check is missing" : `no check ${kind}`, {
+      hint: "`walnut st check read [objects]` reads, `walnut st check write` stores and removes one.",
+    });
   }
   await using storage = await context.openStorage("check");
   if (kind === "write") await checkWrite(storage, context);

@@ -120,7 +120,7 @@ test("wal-receive counts: as an archiver, for the lag, and as what keeps WAL", a
   assert.deepEqual(seen(away), [0x100, "receiver-away", "archiver-off"]);
   assert.match(
     infoWith(away).warnings.at(-2)?.text ?? "",
-    /walg, and keeps 16\.0 MiB of WAL: start/,
+    /walg, which keeps 16\.0 MiB of WAL: start/,
   );
   assert.deepEqual(seen({ ...away, isLost: true }), [0x100, "receiver-lost", "archiver-off"]);
 });
