@@ -5,12 +5,13 @@ import { join } from "node:path";
 import type { BenchCluster } from "./bench-cluster.ts";
 import { compare, formatTable } from "./figures.ts";
 import { type Peer, pgBackRestAsyncPeer, pgBackRestPeer, setupLines, walnutPeer } from "./peers.ts";
-import type { Measurement } from "./process.ts";
+import { endProcesses, type Measurement } from "./process.ts";
 import { settle } from "./settle.ts";
 import { LATENCY_MS, type SlowStore } from "./slow-store.ts";
 
 const TIMEOUT_MS = 600_000;
-const POLL_MS = 20;
+/** Each look reads the whole directory: seldom enough to cost nobody's time. */
+const POLL_MS = 100;
 
 /**
  * PostgreSQL's archiver with a backlog: from the moment that it may go on until all is archived.
@@ -32,7 +33,13 @@ export async function drainTable(
   const pgBackRest = await pgBackRestAsyncPeer(cluster, store);
   const pgBackRestSync = await pgBackRestPeer(cluster, store);
 
-  const prepare = async () => prepareBacklog(cluster, segmentCount);
+  const prepare = async () => {
+    // Those that push ahead go on for minutes after the last call: beside the next contender,
+    // and into the next round of their own.
+    cluster.setArchiveCommand("false");
+    await endProcesses(["wal-drain", cluster.dataDirectory]);
+    prepareBacklog(cluster, segmentCount);
+  };
   const rows = await compare(
     [
       {
@@ -74,7 +81,6 @@ function readySegments(cluster: BenchCluster): string[] {
 
 /** Full page images of pgbench's tables, nothing of it archived. */
 function prepareBacklog(cluster: BenchCluster, segmentCount: number): void {
-  cluster.setArchiveCommand("false");
   while (readySegments(cluster).length < segmentCount) {
     cluster.sql("checkpoint");
     cluster.sql("update pgbench_accounts set abalance = abalance + 1 where aid % 15 = 0");

@@ -1,4 +1,6 @@
 /** Runs whole processes and measures them from outside, children included. */
+import { spawnSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 
 interface Subprocess {
   readonly exited: Promise<number>;
@@ -67,4 +69,30 @@ export async function measure(
     cpuMs: Number(usage?.cpuTime.total ?? 0) / 1000,
     peakMiB: (usage?.maxRSS ?? 0) / 1024 / 1024,
   };
+}
+
+const END_POLL_MS = 20;
+
+/** Ends the processes that have these words in their command line, and waits until they are gone. */
+export async function endProcesses(words: readonly string[]): Promise<void> {
+  for (let pids = processesOf(words); pids.length > 0; pids = processesOf(words)) {
+    // One may have ended by itself.
+    spawnSync("kill", pids);
+    await new Promise((resolve) => setTimeout(resolve, END_POLL_MS));
+  }
+}
+
+function processesOf(words: readonly string[]): string[] {
+  const wanted = ["", ...words, ""].join("\0");
+  return readdirSync("/proc").filter(
+    (name) => /^\d+$/.test(name) && commandLineOf(name).includes(wanted),
+  );
+}
+
+function commandLineOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch {
+    return "";
+  }
 }

@@ -9,7 +9,6 @@ import type { DrainOptions } from "./drain-options.ts";
 import { planDrain } from "./drain-plan.ts";
 import {
   drainLines,
-  type DrainAnswer,
   type DrainRequest,
   type DrainStatus,
   failureAnswer,
@@ -21,6 +20,7 @@ import { isTemporary, reasonOf } from "./outage.ts";
 import { type PushOptions, pushWal } from "./push.ts";
 import { type NoteReader, PushNotes, readSettledIdentity } from "./push-note.ts";
 import { linkServer } from "./server-link.ts";
+import { type Answer, WaitingCalls } from "./waiting-calls.ts";
 import { WalPacker } from "./wal-packer.ts";
 
 /** More would hold more memory and not more of the line. */
@@ -37,8 +37,6 @@ const UNHEARD_MS = 300_000;
  * whether it has our settings still, wherever those come from.
  */
 const UNPROVED_MS = 10_000;
-
-type Answer = (answer: DrainAnswer) => void;
 
 /**
  * Pushes what is ready in a data directory until there is nothing more to do; DRAIN.md tells the
@@ -62,7 +60,7 @@ class Drainer {
   readonly #underWay = new Map<string, Promise<void>>();
   /** Acknowledged, and marked ready still. */
   readonly #ahead = new Set<string>();
-  readonly #waiting = new Map<string, Answer[]>();
+  readonly #calls: WaitingCalls;
   /** When a file that failed may be tried again without being asked for. */
   readonly #notBeforeMs = new Map<string, number>();
   /** Collided, or may: somebody else pushes it. */
@@ -94,6 +92,7 @@ class Drainer {
     this.#notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
     this.#doneMarks = new DoneMarks(queue, options.isMarkingDone ? options.aheadMax : 0);
+    this.#calls = new WaitingCalls(options.isMarkingDone ? 0 : options.aheadMax, options.clock);
     this.#activeAtMs = this.#heardAtMs = this.#now();
     if (options.except !== undefined) {
       this.#notBeforeMs.set(options.except, this.#activeAtMs + EXCEPT_MS);
@@ -148,6 +147,7 @@ class Drainer {
           log.info("draining", { ...this.#status() });
           void this.#tendGaps();
         }
+        this.#release();
         if (this.#endReason === undefined) this.#begin();
         this.#endIfIdle();
         if (this.#endReason === undefined) await this.#pause();
@@ -155,6 +155,7 @@ class Drainer {
       return this.#endReason;
     } finally {
       this.#endReason ??= "it was stopped";
+      this.#release();
       watcher?.close();
       if (this.#over.signal.aborted) await this.#notes.forgetReaders();
       await Promise.all(this.#underWay.values());
@@ -168,7 +169,7 @@ class Drainer {
       return answer({ kind: "stored", outcome: "archived ahead" });
     }
     this.#ahead.delete(name);
-    this.#waiting.set(name, [...(this.#waiting.get(name) ?? []), answer]);
+    this.#calls.add(name, answer);
     this.#found(name);
     this.#notBeforeMs.clear();
     this.#pausedUntilMs = 0;
@@ -232,7 +233,7 @@ class Drainer {
   }
 
   #gone(name: string): void {
-    if (this.#waiting.has(name)) return;
+    if (this.#calls.has(name)) return;
     this.#ready.delete(name);
     this.#conflicts.delete(name);
     if (this.#ahead.delete(name)) void this.#notes.remove(name).catch(() => {});
@@ -259,7 +260,7 @@ class Drainer {
     const state = {
       ready: this.#ready,
       underWay: new Set(this.#underWay.keys()),
-      wanted: new Set(this.#waiting.keys()),
+      wanted: new Set(this.#calls.names),
       isResting: (name: string) => (this.#notBeforeMs.get(name) ?? 0) > nowMs,
       conflicts: this.#conflicts,
       aheadCount: this.#ahead.size,
@@ -282,6 +283,7 @@ class Drainer {
     } finally {
       this.#underWay.delete(name);
       this.#activeAtMs = this.#now();
+      this.#release();
       this.#bell.ring();
     }
   }
@@ -304,11 +306,15 @@ class Drainer {
     if (isNoted) this.#ahead.add(name);
     if (isNoted && this.#isTrusted) await this.#doneMarks.add(name);
     await forgetGap(spool.gaps, name);
-    for (const answer of this.#takeWaiting(name)) {
-      if (isNoted || !isReady(queue, name)) answer({ kind: "stored", outcome });
-      else answer({ kind: "declined", reason: "the file, or who asks, has changed" });
-    }
+    const reason = "the file, or who asks, has changed";
+    if (isNoted || !isReady(queue, name)) this.#calls.tellStored(name, outcome);
+    else this.#calls.tell(name, { kind: "declined", reason });
     return isNoted;
+  }
+
+  #release(): void {
+    const isStuck = this.#endReason !== undefined || this.#failures > 0;
+    this.#calls.release({ ahead: this.#ahead.size, left: isStuck ? 0 : this.#ready.size });
   }
 
   #succeeded(name: string, isNoted: boolean): void {
@@ -342,9 +348,9 @@ class Drainer {
     // What waits behind them would wait for ever, or for as long as they did.
     const isLast = error instanceof ServerStopsError;
     const isBlocking = isLast || name.endsWith(".history") || this.#conflicts.has(name);
-    const blocked = [...this.#waiting.keys()].filter((one) => !this.#underWay.has(one));
+    const blocked = this.#calls.names.filter((one) => !this.#underWay.has(one));
     for (const one of isBlocking ? [name, ...blocked] : [name]) {
-      for (const answer of this.#takeWaiting(one)) answer(failureAnswer(error));
+      this.#calls.tell(one, failureAnswer(error));
     }
     const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** this.#failures, LONGEST_PAUSE_MS);
     if (isTemporary(error)) {
@@ -360,15 +366,9 @@ class Drainer {
     if (this.#storage !== undefined) await tendGaps(this.#storage, this.#options);
   }
 
-  #takeWaiting(name: string): readonly Answer[] {
-    const answers = this.#waiting.get(name) ?? [];
-    this.#waiting.delete(name);
-    return answers;
-  }
-
   #endIfIdle(): void {
     if (this.#now() - this.#heardAtMs >= UNHEARD_MS) this.#endReason ??= "nobody called any more";
-    const isBusy = this.#ready.size + this.#underWay.size + this.#waiting.size > 0;
+    const isBusy = this.#ready.size + this.#underWay.size + this.#calls.names.length > 0;
     // A store that is away keeps us only as long as somebody asks.
     if (isBusy && this.#failures === 0) this.#activeAtMs = this.#now();
     if (this.#underWay.size > 0) return;
@@ -377,8 +377,8 @@ class Drainer {
 
   async #pause(): Promise<void> {
     const pausedMs = this.#pausedUntilMs - this.#now();
-    const waitMs = pausedMs > 0 ? Math.min(pausedMs, RESCAN_MS) : RESCAN_MS;
-    await this.#bell.rungWithin(waitMs, this.#options);
+    const restMs = pausedMs > 0 ? Math.min(pausedMs, RESCAN_MS) : RESCAN_MS;
+    await this.#bell.rungWithin(Math.min(restMs, this.#calls.leftMs ?? restMs), this.#options);
   }
 
   #status(): DrainStatus {
