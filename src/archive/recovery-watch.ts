@@ -62,6 +62,11 @@ export class RecoveryWatch {
   }
 }
 
+/** Names this start of the server; undefined where none runs. */
+export async function readServerStart(queue: ArchiveQueue): Promise<string | undefined> {
+  return (await readServer(queue))?.start;
+}
+
 interface RunningServer {
   readonly pid: string;
   /** Names this start. */

@@ -33,16 +33,14 @@ const DESTINATIONS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * The recovery that asks; undefined when nothing is to be fetched ahead: for other files than
- * segments, for who is no server (pg_rewind, a person), and when the settings say so. Rejects only
- * with the signal's reason.
+ * The recovery that asks; undefined for other files than segments, and for who is no server
+ * (pg_rewind, a person). Rejects only with the signal's reason.
  */
 export async function recoveryOf(
   wanted: WantedSegment,
   context: Context,
 ): Promise<Recovery | undefined> {
-  const { config, log, self } = context;
-  if (config.prefetch.aheadMax <= 1 || self === undefined) return undefined;
+  const { config, log } = context;
   const queue = queueIn(dirname(dirname(wanted.destination)));
   const kind = parseWalFileName(wanted.name)?.kind;
   const isServer =
@@ -50,7 +48,7 @@ export async function recoveryOf(
     existsSync(join(queue.dataDirectory, "postmaster.pid"));
   if (!isServer) return undefined;
   if (kind === "history") {
-    await beginAhead(wanted, queue, context);
+    if (isAheadWanted(context)) await beginAhead(wanted, queue, context);
     return undefined;
   }
   try {
@@ -61,6 +59,11 @@ export async function recoveryOf(
     log.debug("nothing is fetched ahead", { reason: error.message });
     return undefined;
   }
+}
+
+/** Whether the settings let segments be fetched ahead. */
+export function isAheadWanted({ config, self }: Context): boolean {
+  return config.prefetch.aheadMax > 1 && self !== undefined;
 }
 
 /**

@@ -1,8 +1,16 @@
 import { resolve } from "node:path";
+import type { ForkSegment } from "../archive/fork-segment.ts";
 import { isRecoveryName } from "../archive/prefetch-directory.ts";
 import { UsageError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
-import { recoveryOf, startPrefetcher, takeAhead } from "./fetch-ahead.ts";
+import {
+  isAheadWanted,
+  type Recovery,
+  recoveryOf,
+  startPrefetcher,
+  takeAhead,
+  type WantedSegment,
+} from "./fetch-ahead.ts";
 import { requirePositionals } from "./words.ts";
 
 interface WalFetchArguments {
@@ -52,23 +60,51 @@ export const walFetch: Command<WalFetchArguments> = {
   },
 
   async run({ name, destination, recovery }, context) {
-    const { config, clock, workingDirectory } = context;
+    const { workingDirectory } = context;
     const wanted = { name, destination: resolve(workingDirectory, destination), recovery };
     const around = await recoveryOf(wanted, context);
     if (around === undefined) return await fetchDirectly(wanted, context);
-
-    const startMs = clock.monotonicMs();
-    const answer = await takeAhead(wanted, around, context);
-    if (answer === "ready") return;
-    const { walTimeoutMs } = config;
-    const leftMs = walTimeoutMs - (clock.monotonicMs() - startMs);
-    const limited = { ...config, walTimeoutMs: Math.max(leftMs, walTimeoutMs * OWN_SHARE) };
-    // It starts beside the rest of this fetch, and has what comes next the sooner.
-    const start = () => startPrefetcher(wanted, around, context);
-    const onFound = answer === "absent" ? start : undefined;
-    await fetchDirectly(wanted, { ...context, config: limited }, onFound);
+    const { noteFork, readForkEnd } = await import("../archive/fork-note.ts");
+    const end = await readForkEnd(around, name);
+    if (end !== undefined)
+      return await fetchToFork({ name, destination: wanted.destination, end }, context);
+    try {
+      await fetchOrTake(wanted, around, context);
+    } catch (error) {
+      await noteFork(around, name);
+      throw error;
+    }
   },
 };
+
+/** The segment as it was fetched ahead, or else by a fetch of our own. */
+async function fetchOrTake(
+  wanted: WantedSegment,
+  around: Recovery,
+  context: Context,
+): Promise<void> {
+  if (!isAheadWanted(context)) return await fetchDirectly(wanted, context);
+  const { config, clock } = context;
+  const startMs = clock.monotonicMs();
+  const answer = await takeAhead(wanted, around, context);
+  if (answer === "ready") return;
+  const { walTimeoutMs } = config;
+  const leftMs = walTimeoutMs - (clock.monotonicMs() - startMs);
+  const limited = { ...config, walTimeoutMs: Math.max(leftMs, walTimeoutMs * OWN_SHARE) };
+  // It starts beside the rest of this fetch, and has what comes next the sooner.
+  const start = () => startPrefetcher(wanted, around, context);
+  const onFound = answer === "absent" ? start : undefined;
+  await fetchDirectly(wanted, { ...context, config: limited }, onFound);
+}
+
+/** Of a timeline that recovery leaves within the segment: what is before that. */
+async function fetchToFork(segment: ForkSegment, context: Context): Promise<void> {
+  const { config, log, signal } = context;
+  const { fetchForkSegment } = await import("../archive/fork-segment.ts");
+  const limits = { timeoutMs: config.walTimeoutMs, signal };
+  await using storage = await context.openStorage();
+  await fetchForkSegment(storage, segment, { ...limits, codecJobs: config.codecJobs, log });
+}
 
 async function fetchDirectly(
   { name, destination }: { readonly name: string; readonly destination: string },

@@ -10,6 +10,8 @@ import { archive, type Archived, recover, type RecoverOptions } from "./recoveri
 let archived: Archived;
 /** Of timeline 1 and of timeline 2, which left it in the middle of the eighth segment. */
 let repository: string;
+/** Of the table "filler", where it did. */
+let rowsAtFork: string;
 
 before(async () => {
   archived = await archive({ major: 17, segmentCount: 12 });
@@ -18,6 +20,8 @@ before(async () => {
   await chownTree(repository, serverUser());
   const walnut = await install(archived.primary, { WALG_FILE_PREFIX: repository }, "forked");
   await using promoted = await recover(archived, { walnut, settings: branching(walnut, 7) });
+  rowsAtFork = await promoted.server.value("SELECT count(*) FROM filler");
+  assert.notEqual(rowsAtFork, archived.rowCount);
   await write(promoted.server, "on_two");
 });
 after(() => archived[Symbol.asyncDispose]());
@@ -94,4 +98,63 @@ test("a history is missing below a newer one: recovery does not overlook that (P
     }
   });
   await assertStops({ walnut }, /00000002.history is not in .*, but 00000003.history is/);
+});
+
+/** What a failover leaves until the new primary has filled its first segment. */
+async function withoutTwo(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    if (/^00000002.{16}/.test(name)) await rm(join(directory, name));
+  }
+}
+
+/** Nor did the old primary archive more than the unfinished segment. */
+async function withPartial(directory: string): Promise<void> {
+  await withoutTwo(directory);
+  const forked = archived.segments[7] ?? "";
+  await rename(join(directory, `${forked}.zst`), join(directory, `${forked}.partial.zst`));
+  for (const name of await readdir(directory)) {
+    if (name.startsWith("00000001") && name > `${forked}.partial.zst`) {
+      await rm(join(directory, name));
+    }
+  }
+}
+
+for (const [text, change] of [
+  ["the old primary's WAL behind it", withoutTwo],
+  ["an unfinished segment", withPartial],
+] as const) {
+  test(`nothing of the new timeline but its history, and ${text}: ends at the fork`, async () => {
+    const walnut = await copied(change.name, change);
+    await using recovering = await recover(archived, { walnut });
+    const { server } = recovering;
+    assert.equal(server.outcome, "promoted", server.log());
+    assert.equal(await server.value("SELECT count(*) FROM filler"), rowsAtFork, server.log());
+  });
+}
+
+test("a standby waits at the fork, and follows the new timeline when it comes", async () => {
+  const walnut = await copied("standby", withoutTwo);
+  await using recovering = await recover(archived, {
+    walnut,
+    signal: "standby",
+    settings: { wal_retrieve_retry_interval: "100ms" },
+  });
+  const { server } = recovering;
+  await server.waitFor(`SELECT count(*) = ${rowsAtFork} FROM filler`);
+  // It asks again, and gets no further.
+  const asked = server.log().length;
+  await server.waitForLog(/segment fetched up to its fork[^]*segment fetched up to its fork/, {
+    from: asked,
+  });
+  assert.equal(await server.value("SELECT count(*) FROM filler"), rowsAtFork);
+  const directory = join(archived.primary.directory, "standby", "wal_005");
+  for (const name of await readdir(join(repository, "wal_005"))) {
+    if (!/^00000002.{16}/.test(name)) continue;
+    const arriving = join(directory, `${name}.arriving`);
+    await cp(join(repository, "wal_005", name), arriving);
+    await chownTree(arriving, serverUser());
+    await rename(arriving, join(directory, name));
+  }
+  await server.waitFor("SELECT to_regclass('on_two') IS NOT NULL");
+  await server.waitFor("SELECT count(*) = 60000 FROM on_two");
 });

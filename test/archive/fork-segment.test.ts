@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { queueIn } from "../../src/archive/archive-status.ts";
+import { noteFork, readForkEnd, type RecoveryPlace } from "../../src/archive/fork-note.ts";
+import { fetchForkSegment } from "../../src/archive/fork-segment.ts";
+import { silentLog } from "../../src/io/log.ts";
+import { formatLsn, lsn } from "../../src/postgres/lsn.ts";
+import { parsePgControl } from "../../src/postgres/pg-control.ts";
+import { formatSegmentName, segmentStart } from "../../src/postgres/wal-file.ts";
+import { recordWal } from "../support/real-wal.ts";
+import { writeWal } from "../support/wal-writer.ts";
+import { openWorkbench, type Workbench } from "./workbench.ts";
+
+const wal = await recordWal();
+const { walSegmentBytes } = parsePgControl(wal.control);
+const named = (timeline: number, number: number) =>
+  formatSegmentName(timeline, BigInt(number), walSegmentBytes);
+const start = (number: number) => segmentStart(BigInt(number), walSegmentBytes);
+
+const line = (timeline: number, end: bigint) => `${timeline}\t${formatLsn(lsn(end))}\tx\n`;
+
+/** A server that recovers towards timeline 3: 1 was left in segment 5, 2 in segment 9. */
+async function openServer(bench: Workbench): Promise<RecoveryPlace> {
+  await mkdir(join(bench.directory, "spool"));
+  await bench.file("data/global/pg_control", wal.control);
+  const [first, second] = [line(1, start(5) + 4096n), line(2, start(9) + 4096n)];
+  await bench.file("data/pg_wal/00000002.history", Buffer.from(first));
+  await bench.file("data/pg_wal/00000003.history", Buffer.from(`${first}\n${second}`));
+  await startAs(bench, 100);
+  const queue = queueIn(join(bench.directory, "data"));
+  return { queue, spool: { path: join(bench.directory, "spool") } };
+}
+
+async function startAs(bench: Workbench, pid: number): Promise<void> {
+  await bench.file("data/postmaster.pid", Buffer.from(`${pid}\n/data\n1700000000\n`));
+}
+
+test("the segment of a fork ends there, once the newer timeline's was not given", async () => {
+  await using bench = await openWorkbench();
+  const place = await openServer(bench);
+  assert.equal(await readForkEnd(place, named(1, 5)), undefined);
+  await noteFork(place, named(2, 5));
+  const end = { timeline: 2, endLsn: start(5) + 4096n };
+  assert.deepEqual(await readForkEnd(place, named(1, 5)), end);
+  for (const other of [named(2, 5), named(3, 5), named(1, 4), named(1, 6)]) {
+    assert.equal(await readForkEnd(place, other), undefined, other);
+  }
+  // Another start of the server may have another target.
+  await startAs(bench, 101);
+  assert.equal(await readForkEnd(place, named(1, 5)), undefined);
+});
+
+test("only the segment in which a timeline begins is noted", async () => {
+  await using bench = await openWorkbench();
+  const place = await openServer(bench);
+  for (const name of [named(1, 5), named(2, 6), named(3, 5), named(4, 5)]) {
+    await noteFork(place, name);
+    assert.ok(!existsSync(join(bench.directory, "spool", "fork")), name);
+  }
+});
+
+test("of two timelines that begin in one segment the newer one is followed", async () => {
+  await using bench = await openWorkbench();
+  const place = await openServer(bench);
+  const ends = line(1, start(9) + 8n) + line(2, start(9) + 4096n);
+  await writeFile(join(place.queue.walDirectory, "00000003.history"), ends);
+  for (const name of [named(3, 9), named(2, 9)]) await noteFork(place, name);
+  const endLsns = [named(2, 9), named(1, 9)].map(async (name) => await readForkEnd(place, name));
+  assert.deepEqual(await Promise.all(endLsns), [
+    { timeline: 3, endLsn: start(9) + 4096n },
+    { timeline: 3, endLsn: start(9) + 8n },
+  ]);
+});
+
+const written = writeWal({ records: Array.from({ length: 200 }, () => ({ dataBytes: 3000 })) });
+const [segment] = written.segments;
+if (segment === undefined) throw new Error("no segment");
+const { name, bytes: content } = segment;
+const keptBytes = written.records[100]?.next ?? 0;
+const forkLsn = lsn(segmentStart(1n, content.length) + BigInt(keptBytes));
+const cut = Buffer.from(content).fill(0, keptBytes);
+
+async function fetchCut(bench: Workbench, endLsn = forkLsn): Promise<Buffer> {
+  const destination = join(bench.directory, "RECOVERYXLOG");
+  const { signal } = bench;
+  const options = { codecJobs: 1, timeoutMs: 60_000, log: silentLog, signal };
+  const wanted = { name, destination, end: { timeline: 2, endLsn } };
+  await fetchForkSegment(bench.storage, wanted, options);
+  return await readFile(destination);
+}
+
+for (const suffix of ["", ".partial"]) {
+  test(`what is behind the fork is zeros: of X${suffix}`, async () => {
+    await using bench = await openWorkbench();
+    await bench.put(`wal_005/${name}${suffix}.zst`, await bench.compress("zstd", content));
+    assert.ok((await fetchCut(bench)).equals(cut));
+  });
+}
+
+test("a segment may end at its fork, and not before it", async () => {
+  await using bench = await openWorkbench();
+  await bench.put(`wal_005/${name}.zst`, await bench.compress("zstd", cut));
+  assert.ok((await fetchCut(bench)).equals(cut));
+  await assert.rejects(fetchCut(bench, lsn(forkLsn + 8n)), {
+    name: "DamagedError",
+    message: new RegExp(`break off after byte ${keptBytes}: `),
+  });
+});
+
+test("nothing of the segment in the archive, or nothing before the fork: it ends there", async () => {
+  await using bench = await openWorkbench();
+  await assert.rejects(fetchCut(bench), {
+    name: "NotInArchiveError",
+    message: new RegExp(`^WAL file ${name} is not in .*, and timeline 2 leaves its timeline at `),
+  });
+  await bench.put(`wal_005/${name}.zst`, await bench.compress("zstd", content));
+  await assert.rejects(fetchCut(bench, segmentStart(1n, content.length)), {
+    name: "NotInArchiveError",
+  });
+});
