@@ -1,4 +1,4 @@
-import { FormatError, ObjectNotFoundError, StorageAccessError } from "../errors.ts";
+import { FormatError, ObjectNotFoundError, StorageAccessError, StorageError } from "../errors.ts";
 import { bytesSource, readAll } from "../io/bytes.ts";
 import type { Hasher } from "../io/hash.ts";
 import { Fields } from "../layout/fields.ts";
@@ -142,18 +142,25 @@ export class CommitIndex {
   readonly #segmentBytes: number;
   readonly #hasher: Hasher;
   readonly #options: CallOptions;
+  readonly #mustWrite: boolean;
   readonly #groups = new Map<ObjectKey, Group>();
   onDamage: (key: ObjectKey, reason: string) => void = () => {};
 
+  /** `mustWrite`: a store that is away or full is an error, and no reason to write nothing. */
   constructor(
     storage: Storage,
     segmentBytes: number,
-    { hasher, signal }: CallOptions & { readonly hasher: Hasher },
+    {
+      hasher,
+      mustWrite = false,
+      signal,
+    }: CallOptions & { readonly hasher: Hasher; readonly mustWrite?: boolean },
   ) {
     this.#storage = storage;
     this.#segmentBytes = segmentBytes;
     this.#hasher = hasher;
     this.#options = { signal };
+    this.#mustWrite = mustWrite;
   }
 
   async find(timeline: number, number: number): Promise<IndexEntry | undefined> {
@@ -171,7 +178,7 @@ export class CommitIndex {
     group.fresh.set(entry.segment, merged);
   }
 
-  /** Writes what was noted; where the store may only be read, nothing. */
+  /** Writes what was noted; where the store may only be read or is full, nothing. */
   async flush(): Promise<void> {
     for (const group of this.#groups.values()) await this.#write(group);
   }
@@ -215,8 +222,9 @@ export class CommitIndex {
     try {
       await this.#storage.put(key, body, this.#options);
     } catch (error) {
-      // It is learned again next time.
-      if (!(error instanceof StorageAccessError)) throw error;
+      // It is learned again next time: who asks must get an answer from a store that is full, too.
+      const isLeft = error instanceof StorageError && !this.#mustWrite;
+      if (!isLeft && !(error instanceof StorageAccessError)) throw error;
     }
     fresh.clear();
   }

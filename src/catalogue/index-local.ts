@@ -30,6 +30,7 @@ export async function indexLocalBatch(
   const last = Number(segmentNumber);
   const index = new CommitIndex(storage, segmentBytes, {
     hasher: await createHasher("xxh64"),
+    mustWrite: true,
     signal,
   });
   let before: OpenRecord | undefined;

@@ -62,6 +62,7 @@ export class ReceivedIndex implements AsyncDisposable {
     if (noted === undefined) return;
     this.#index ??= new CommitIndex(this.#storage, segmentBytes, {
       hasher: await createHasher("xxh64"),
+      mustWrite: true,
       signal,
     });
     await this.#index.note(timeline, number, noted.entry);

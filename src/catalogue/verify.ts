@@ -1,6 +1,6 @@
 import { readRepositoryIdentity } from "../archive/identity.ts";
 import type { BackupDocuments } from "../backup/backup-documents.ts";
-import { FormatError, StorageAccessError } from "../errors.ts";
+import { FormatError, StorageAccessError, StorageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import { createHasher, type Hasher } from "../io/hash.ts";
 import type { BackupName } from "../layout/backup-name.ts";
@@ -380,13 +380,16 @@ class Verification {
     return { documents, backups: proved, wal: addProof(this.#memory.wal, this.#provedWal) };
   }
 
-  /** Proof that can't be kept is proved again next time: a store that is read only is no damage. */
+  /**
+   * Proof that can't be kept is proved again next time: a store that is read only, or full, is no
+   * damage.
+   */
   async #writeMemory(memory: VerifyMemory): Promise<void> {
     const { signal } = this.#options;
     try {
       await writeVerifyMemory(this.#storage, memory, { hasher: this.#hasher, signal });
     } catch (error) {
-      if (!(error instanceof StorageAccessError)) throw error;
+      if (!(error instanceof StorageAccessError || error instanceof StorageError)) throw error;
       this.#add("note", verifyMemoryKey, `what was proved can't be kept: ${error.message}`);
     }
   }

@@ -1,6 +1,6 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { chainOf } from "../catalogue/chain.ts";
-import { RefusedError } from "../errors.ts";
+import { RefusedError, StorageError } from "../errors.ts";
 import type { Log } from "../io/log.ts";
 import { type BackupName, isBackupName, parseBackupName } from "../layout/backup-name.ts";
 import { BACKUPS_FOLDER, parseSentinelKey, sentinelKey } from "../layout/keys.ts";
@@ -41,9 +41,11 @@ export async function applyPlan(
   const doomed = removedBackups(firstPlan);
   const folders = [...doomed.map(({ name }) => name), ...removedFolders(firstPlan)];
   const { noteKey: key } = options;
-  if (folders.length > 0) await writeRemovalNote(storage, { key, backups: folders }, { signal });
-
+  const note = { key, backups: folders };
+  const isNoted = folders.length === 0 || (await isNoteWritten(storage, note, options));
   const failed = await removeSentinels(deleter, firstPlan);
+  // The sentinels have made room, if that was missing.
+  if (!isNoted) await isNoteWritten(storage, note, options);
   const plan = failed.size === 0 ? firstPlan : options.replan(failed);
   if (plan !== firstPlan) checkPlan(plan, 0);
   await removeFolders(deleter, plan, failed);
@@ -61,6 +63,25 @@ export async function applyPlan(
   const notes = options.oldNotes.map((note) => note.key);
   await deleter.remove(folders.length > 0 ? [...notes, key] : notes);
   return removedCount;
+}
+
+/**
+ * Gives whether the note is there. A store that is full must not keep us from emptying it: without
+ * a note only what a kill leaves takes longer to be told from a backup on its way.
+ */
+async function isNoteWritten(
+  storage: Storage,
+  note: RemovalNote,
+  { log, signal }: Pick<RemovalOptions, "log" | "signal">,
+): Promise<boolean> {
+  try {
+    await writeRemovalNote(storage, note, { signal });
+    return true;
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error;
+    log.warning("the removal can't be noted in the store; it goes on", { reason: error.message });
+    return false;
+  }
 }
 
 /** Every object that the plan removes, in the order in which it does. */

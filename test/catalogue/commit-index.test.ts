@@ -216,6 +216,21 @@ describe("an index object", () => {
     assert.deepEqual(damaged, [key]);
   });
 
+  for (const mustWrite of [false, true]) {
+    test(`a store that is full ${mustWrite ? "fails" : "does not disturb"} who notes`, async () => {
+      const storage = new MemoryStorage();
+      storage.put = () => Promise.reject(new StorageError("full", { isRetryable: false }));
+      const hasher = await createHasher("xxh64");
+      const index = new CommitIndex(storage, MIB, { hasher, mustWrite, signal });
+      const [entry] = fc.sample(entries, { numRuns: 1, seed: 1 });
+      assert.ok(entry !== undefined);
+      const { timeline, segmentNumber } = parseSegmentName(entry.segment, MIB);
+      await index.note(timeline, Number(segmentNumber), entry);
+      if (mustWrite) await assert.rejects(index.flush(), { name: "StorageError", message: "full" });
+      else await index.flush();
+    });
+  }
+
   test("of two notes the exact one stays, with the hash of the other", () => {
     fc.assert(
       fc.property(entries, entries, (known, fresh) => {

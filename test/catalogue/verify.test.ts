@@ -14,7 +14,7 @@ import {
 import { chooseSample, type VerifyItem } from "../../src/catalogue/verify-plan.ts";
 import { walView } from "../../src/catalogue/wal-view.ts";
 import { verify } from "../../src/commands/verify.ts";
-import { StorageAccessError } from "../../src/errors.ts";
+import { StorageAccessError, StorageError } from "../../src/errors.ts";
 import { bytesSource } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { createHasher } from "../../src/io/hash.ts";
@@ -267,13 +267,21 @@ describe("a sample", () => {
     }
   });
 
-  test("where the store may only be read says so, and is no failure", async () => {
-    const storage = await freshRepository();
-    storage.put = () => Promise.reject(new StorageAccessError("read only"));
-    const { stdout } = await runCommand(verify, storage, []);
-    assert.match(stdout, /note .*verified.json what was proved can't be kept: read only/);
-    assert.match(stdout, /: OK\n$/);
-  });
+  for (const error of [
+    new StorageAccessError("read only"),
+    new StorageError("no space left", { isRetryable: false }),
+  ]) {
+    test(`where nothing can be written (${error.message}) says so, and is no failure`, async () => {
+      const storage = await freshRepository();
+      storage.put = () => Promise.reject(error);
+      const { stdout } = await runCommand(verify, storage, []);
+      assert.match(
+        stdout,
+        /note .*verified.json what was proved can't be kept: (read only|no space)/,
+      );
+      assert.match(stdout, /: OK\n$/);
+    });
+  }
 
   test("takes what was never proved first, then the oldest proof, and keeps to its budget", () => {
     const items = fc.uniqueArray(

@@ -106,6 +106,39 @@ describe("a batch that says 200 and fails for some keys (E03)", () => {
   });
 });
 
+async function putWorld(): Promise<MemoryStorage> {
+  const storage = new MemoryStorage();
+  for (const [key, text] of objectsOf(world(20))) {
+    await storage.put(key, bytesSource(Buffer.from(text)), { signal });
+  }
+  return storage;
+}
+
+describe("a store that is full", () => {
+  const full = new StorageError("no space left on the device", { isRetryable: false });
+  for (const [about, isForGood] of [
+    ["until something was removed", false],
+    ["for good", true],
+  ] as const) {
+    test(`${about} can be emptied`, async () => {
+      const memory = await putWorld();
+      const storage = new FaultyStorage(memory);
+      storage.fault("put", isForGood ? "every" : 1, { kind: "fail", error: full });
+      const { log } = await del(storage, "retain", "1");
+      assert.ok(log.some((line) => /^warning: the removal can't be noted .*no space/.test(line)));
+      assert.ok(!memory.keys.some((key) => key.includes(`${backup(2).name}/`)));
+      assert.ok(memory.keys.some((key) => key.includes(`${backup(21).name}/`)));
+      assert.ok(!memory.keys.some((key) => key.includes("removals")));
+
+      const changes = storage.calls.filter(({ method }) => method === "put" || method === "delete");
+      const [first, sentinel, second] = changes;
+      assert.ok(first?.key.startsWith("walnut_005/removals/"));
+      assert.match(sentinel?.key ?? "", /_sentinel\.json$/);
+      assert.equal(second?.key, first?.key);
+    });
+  }
+});
+
 async function filled(count: number): Promise<MemoryStorage> {
   const storage = new MemoryStorage();
   for (let index = 0; index < count; index += 1) {
