@@ -52,7 +52,7 @@ export class WalPacker {
     await using handle = await open(local.path, "r").catch((error: unknown) => {
       throw localFileError("read", local.path, error);
     });
-    const requireUnchanged = await watchContent(handle, local.path);
+    const requireUnchanged = watchContent(handle, local.path);
     const compressFrom = async (position: number): Promise<Uint8Array> => {
       await this.#turns.acquire({ signal });
       const buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(FRAME_CONTENT_BYTES);
@@ -65,7 +65,7 @@ export class WalPacker {
           if (bytesRead === 0) throw new LocalFileError(`${local.path} became shorter`);
           filled += bytesRead;
         }
-        await requireUnchanged();
+        requireUnchanged();
         return await zstdCompressFrame(content, level);
       } catch (error) {
         throw localFileError("read", local.path, error);
