@@ -16,7 +16,7 @@ import { walKey } from "../layout/keys.ts";
 import { attemptsFor, storageForAttempt } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
-import { lsn } from "../postgres/lsn.ts";
+import { type Lsn, lsn } from "../postgres/lsn.ts";
 import type { WalWalk } from "../postgres/wal-record.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import { judgeAbsence } from "./absence.ts";
@@ -24,6 +24,7 @@ import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { breakText, checkedWal, RecordFollower } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
+import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import { findContinuation, READ_AHEAD_HINT } from "./stored-gaps.ts";
@@ -105,13 +106,8 @@ export async function fetchWal(
     const path = await resolveDestination(destination);
     await removeStaleTemporaries(path);
     const control = await readControlAround(destination);
-    const wanted = {
-      name,
-      path,
-      systemId: control?.systemId,
-      timeline: control?.timeline,
-      segmentBytes: control?.walSegmentBytes,
-    };
+    const { systemId, timeline, walSegmentBytes: segmentBytes } = control ?? {};
+    const wanted = { name, path, systemId, timeline, segmentBytes };
     await new Fetch(storage, wanted, options, scope).run();
   });
 }
@@ -233,7 +229,8 @@ class Fetch {
     }
     if (search.kind === "usable") {
       const { stored } = search;
-      const options = { codecJobs, signal, systemId };
+      const onEnd = (endLsn: Lsn) => requireNoMoreInPlace(path, { name, endLsn }, { signal });
+      const options = { codecJobs, signal, systemId, onEnd };
       const isLanded = await this.#untilWhole(stored, (storage) =>
         writeFileDurably(path, readPartial(storage, { name, stored }, options), { signal }),
       );
@@ -363,16 +360,20 @@ class Fetch {
    * before it was full. Rejects with FormatError if it can't be the end of the archive.
    */
   async #allowEnd(walk: WalWalk): Promise<void> {
-    const { name } = this.#wanted;
-    const { canEndAtHole, log } = this.#options;
-    if (canEndAtHole !== true) {
+    const { name, path } = this.#wanted;
+    const place = {
+      segment: name,
+      name,
+      endLsn: lsn(walk.header.startLsn + BigInt(walk.endOfRecords)),
+    };
+    if (this.#options.canEndAtHole !== true) {
       this.#scope.begin(`looking behind ${name} in ${this.#storage.name}`);
-      const endLsn = lsn(walk.header.startLsn + BigInt(walk.endOfRecords));
-      const place = { segment: name, endLsn };
       const more = await findContinuation(this.#storage, place, this.#scope);
       if (more !== undefined) throw new FormatError(`${breakText(name, walk)}; ${more}`);
     }
-    log.warning("recovery ends in this segment", { wal: name, reason: breakText(name, walk) });
+    await requireNoMoreInPlace(path, place, this.#scope);
+    const reason = breakText(name, walk);
+    this.#options.log.warning("recovery ends in this segment", { wal: name, reason });
   }
 
   async *#announced(object: ByteStream): ByteStream {

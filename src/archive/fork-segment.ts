@@ -16,6 +16,7 @@ import { breakText, checkedWal } from "./checked-wal.ts";
 import { withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import type { ForkEnd } from "./fork-note.ts";
+import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround } from "./local-wal.ts";
 import { readPartial } from "./partial.ts";
 import { listStoredSegment, readStoredWal, type StoredWal } from "./stored-wal.ts";
@@ -58,7 +59,11 @@ export async function fetchForkSegment(
     let damage: DamagedError | undefined;
     for (const stored of [...whole, ...partial]) {
       begin(`fetching ${stored.key} from ${storage.name}`);
-      const how = { name, codecJobs, signal, systemId, endLsn: end.endLsn };
+      // What is in pg_wal behind the fork need not be kept.
+      const onEnd = async (endLsn: Lsn): Promise<void> => {
+        if (endLsn < end.endLsn) await requireNoMoreInPlace(path, { name, endLsn }, { signal });
+      };
+      const how = { name, codecJobs, signal, systemId, endLsn: end.endLsn, onEnd };
       const content = whole.includes(stored)
         ? wholeContent(storage, stored, how)
         : readPartial(storage, { name, stored }, how);

@@ -1,10 +1,10 @@
 import { FormatError, WrongClusterError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { walKey } from "../layout/keys.ts";
-import { formatLsn } from "../postgres/lsn.ts";
+import { formatLsn, type Lsn, lsn } from "../postgres/lsn.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { parseWalPageHeader, SHORT_HEADER_BYTES } from "../postgres/wal-page.ts";
-import { WalWalker } from "../postgres/wal-record.ts";
+import { type WalWalk, WalWalker } from "../postgres/wal-record.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import {
@@ -72,6 +72,12 @@ export async function findUsablePartial(
   return { kind: "usable", stored: await longest(storage, name, { found, first, options }) };
 }
 
+export interface ReadPartialOptions extends ReadStoredOptions {
+  readonly systemId: bigint | undefined;
+  /** Told where its records end, before the stream does; rejects if they must not end there. */
+  readonly onEnd?: (endLsn: Lsn) => Promise<void>;
+}
+
 /**
  * The content as PostgreSQL wants a segment: of its full size, zeros behind what there is. The
  * stream ends without error only if its WAL ends like WAL that was cut off: rejects with
@@ -81,7 +87,7 @@ export async function findUsablePartial(
 export async function* readPartial(
   storage: Storage,
   { name, stored }: { readonly name: string; readonly stored: StoredWal },
-  options: ReadStoredOptions & { readonly systemId: bigint | undefined },
+  options: ReadPartialOptions,
 ): ByteStream {
   const check = new PartialCheck(name, options.systemId);
   let sizeBytes = 0;
@@ -90,7 +96,9 @@ export async function* readPartial(
     sizeBytes += page.length;
     yield page;
   }
-  const { segmentBytes } = check.finish(sizeBytes);
+  const { header, endOfRecords } = check.finish(sizeBytes);
+  const { segmentBytes } = header;
+  await options.onEnd?.(lsn(header.startLsn + BigInt(endOfRecords)));
   const padding = new Uint8Array(SLICE_BYTES);
   while (sizeBytes < segmentBytes) {
     const chunk = padding.subarray(0, segmentBytes - sizeBytes);
@@ -128,7 +136,7 @@ class PartialCheck {
     }
   }
 
-  finish(sizeBytes: number): SegmentHeader {
+  finish(sizeBytes: number): WalWalk {
     const walk = this.#walker.finish();
     if (this.#goesOnAt !== undefined) {
       throw new FormatError(
@@ -136,7 +144,7 @@ class PartialCheck {
           `(${walk.reason}), but WAL up to byte ${this.#goesOnAt} of ${sizeBytes}`,
       );
     }
-    return walk.header;
+    return walk;
   }
 
   #lookBehindEnd(slice: Uint8Array, position: number, header: SegmentHeader): void {

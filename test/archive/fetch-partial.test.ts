@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { writeWal } from "../support/wal-writer.ts";
@@ -92,3 +92,23 @@ test("a partial that vanishes without a trace leaves nothing", async () => {
   });
   await assert.rejects(fetchInto(bench), { name: "NotInArchiveError" });
 });
+
+for (const suffix of [".partial", ""]) {
+  test(`pg_wal has more of it than X${suffix}: it is not replaced by less`, async () => {
+    await using bench = await openWorkbench();
+    await bench.put(`wal_005/${name}${suffix}.zst`, await bench.compress("zstd", partial));
+    const longer = Buffer.alloc(MIB);
+    longer.set(content.subarray(0, 400_000));
+    await writeFile(join(bench.directory, name), longer);
+    await assert.rejects(fetchInto(bench), {
+      name: "NotInArchiveError",
+      message: new RegExp(`^WAL file ${name} is in the archive up to .* only, and in pg_wal up to`),
+    });
+    // As much or less, or what was there before under another name, is replaced.
+    for (const local of [partial, longer.fill(0, 200_000), Buffer.alloc(MIB)]) {
+      await writeFile(join(bench.directory, name), local);
+      assert.ok(partial.equals((await fetchInto(bench)) ?? Buffer.alloc(0)));
+      await rm(join(bench.directory, "RECOVERYXLOG"));
+    }
+  });
+}
