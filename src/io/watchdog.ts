@@ -23,8 +23,6 @@ export class Watchdog implements Disposable {
   readonly #onAbort: () => void;
   #heardMs: number;
   #isSuspended = false;
-  /** Of the silence that was told of: when it began. */
-  #toldMs: number | undefined;
 
   constructor(options: WatchdogOptions) {
     this.#options = options;
@@ -79,10 +77,9 @@ export class Watchdog implements Disposable {
   #untilNotice(leftMs: number): number {
     const { notice, clock } = this.#options;
     if (notice === undefined || this.#isSuspended) return leftMs;
-    if (this.#toldMs === this.#heardMs) return leftMs;
     const untilMs = this.#heardMs + notice.afterMs - clock.monotonicMs();
     if (untilMs > 0) return Math.min(untilMs, leftMs);
-    this.#toldMs = this.#heardMs;
+    // From here on it is slept to the end: only progress gives time for another notice.
     notice.tell();
     return leftMs;
   }
