@@ -82,9 +82,14 @@ async function readSize(
   try {
     const content = readStoredWal(storage, stored, { codecJobs: 1, signal });
     const cursor = new ByteCursor(content, stored.key);
-    const header = parseWalPageHeader(await cursor.readExactly(HEADER_BYTES));
-    if (header.form !== "long" || !isSegmentSize(header.segmentBytes)) return undefined;
-    return header.segmentBytes;
+    try {
+      const header = parseWalPageHeader(await cursor.readExactly(HEADER_BYTES));
+      if (header.form !== "long" || !isSegmentSize(header.segmentBytes)) return undefined;
+      return header.segmentBytes;
+    } finally {
+      // A file that nobody closes ends the process when its memory is collected.
+      await cursor.close();
+    }
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof OperationError) return undefined;

@@ -10,6 +10,7 @@ import { systemClock } from "../../src/io/clock.ts";
 import { metadataKey, sentinelKey } from "../../src/layout/keys.ts";
 import { DirectoryStorage } from "../../src/storage/directory.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
+import { postgresBytes, postgresFacts } from "../support/postgres-fixtures.ts";
 import { putSyntheticBackup, specialEntries } from "../support/synthetic-backup.ts";
 import { unpackWalgFixture, WALG_CASES } from "../support/walg-fixture.ts";
 
@@ -108,6 +109,26 @@ describe("segment size", () => {
 });
 
 describe("catalogue", () => {
+  test("ends every read that it begins, where only a segment tells the size", async () => {
+    const storage = new MemoryStorage();
+    const { first } = postgresFacts(17).segments;
+    const body = bytesSource(postgresBytes(17, first));
+    await storage.put(`wal_005/${first}`, body, { signal });
+    const open = new Set<string>();
+    const get = storage.get.bind(storage);
+    storage.get = async function* (key, options) {
+      open.add(key);
+      try {
+        yield* get(key, options);
+      } finally {
+        open.delete(key);
+      }
+    };
+    const catalogue = await readCatalogue(storage, { signal });
+    assert.equal(catalogue.segmentBytes, MIB);
+    assert.deepEqual([...open], []);
+  });
+
   for (const name of WALG_CASES) {
     test(`of WAL-G's own repository: ${name}`, async () => {
       await using fixture = await unpackWalgFixture(name);
