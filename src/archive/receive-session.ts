@@ -6,7 +6,7 @@ import {
 } from "../connection/replication.ts";
 import type { ConnectionSettings } from "../connection/target.ts";
 import { type TimelineEnd, type WalPiece, WalStream } from "../connection/wal-stream.ts";
-import { DatabaseError, RefusedError, WrongClusterError } from "../errors.ts";
+import { DatabaseError, LocalFileError, RefusedError, WrongClusterError } from "../errors.ts";
 import { formatLsn, type Lsn, lsn } from "../postgres/lsn.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { segmentNumberOf, segmentStart } from "../postgres/wal-file.ts";
@@ -38,6 +38,8 @@ export interface ReceiveState {
   promisedLsn: Lsn | undefined;
   /** Whether the server has ever sent anything. */
   hasReceived: boolean;
+  /** Where a local file took no more; WAL before it comes again, and shows nothing. */
+  blockedLsn: Lsn | undefined;
 }
 
 export interface ReceiveParts {
@@ -46,7 +48,7 @@ export interface ReceiveParts {
   /** For segments on their way. */
   readonly directory: string;
   readonly histories: HistoryFiles;
-  /** Called when WAL comes in. */
+  /** Called when WAL comes in, and there is room for it. */
   readonly onReceiving: () => void;
 }
 
@@ -273,11 +275,22 @@ export class ReceiveSession {
   async #take({ bytes }: WalPiece, timeline: number, signal: AbortSignal): Promise<void> {
     const { shipper, state, onReceiving } = this.#parts;
     state.hasReceived = true;
-    onReceiving();
     for (let at = 0; at < bytes.length;) {
-      const spool = (this.#spool ??= await this.#beginSegment(timeline, signal));
-      at += await spool.append(bytes.subarray(at));
+      let spool: WalSpool;
+      try {
+        spool = this.#spool ??= await this.#beginSegment(timeline, signal);
+        at += await spool.append(bytes.subarray(at));
+      } catch (error) {
+        const { blockedLsn = NOWHERE } = state;
+        const isFarther = this.#receivedLsn > blockedLsn;
+        if (error instanceof LocalFileError && isFarther) state.blockedLsn = this.#receivedLsn;
+        throw error;
+      }
       this.#receivedLsn = spool.receivedLsn;
+      if (state.blockedLsn === undefined || this.#receivedLsn > state.blockedLsn) {
+        state.blockedLsn = undefined;
+        onReceiving();
+      }
       if (spool.isComplete) {
         this.#spool = undefined;
         if (state.own !== undefined) state.own = { ...state.own, endLsn: this.#receivedLsn };

@@ -39,6 +39,7 @@ class Receiver {
     skipTo: undefined,
     promisedLsn: undefined,
     hasReceived: false,
+    blockedLsn: undefined,
   };
 
   constructor(storage: Storage, options: ReceiveOptions) {

@@ -4,10 +4,12 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { codecOf } from "../../src/codec/table.ts";
-import { DatabaseError } from "../../src/errors.ts";
+import { WalSpool } from "../../src/archive/wal-spool.ts";
+import { DatabaseError, LocalFileError } from "../../src/errors.ts";
 import { bytesSource, readAll } from "../../src/io/bytes.ts";
 import type { Cluster } from "../support/postgres.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
+import { until } from "../support/until.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import {
   checkStored,
@@ -177,6 +179,31 @@ describe("one server", () => {
     await cluster.waitFor(FLUSHED);
     await checkStored(storage, cluster);
     await receiver.said(/^receiving WAL works again/);
+  });
+
+  test("a disk that stays full is one outage, however much fits onto it each time", async () => {
+    await using receiving = await startReceiving(cluster);
+    const { storage, receiver } = receiving;
+    await fill(cluster, 1000);
+    await cluster.waitFor(FLUSHED);
+    const { prototype } = WalSpool;
+    const append = Reflect.get(prototype, "append");
+    prototype.append = async function (this: WalSpool, bytes: Uint8Array) {
+      if (this.receivedBytes >= MIB / 2) throw new LocalFileError("no space left on the device");
+      return await append.call(this, bytes);
+    };
+    try {
+      const before = receiver.count(/^receiving WAL$/);
+      await fill(cluster, 50_000);
+      await until("four more attempts", () => receiver.count(/^receiving WAL$/) >= before + 4);
+      assert.equal(receiver.count(/^receiving WAL works again$/), 0);
+      assert.equal(receiver.count(/^receiving WAL failed/), 1);
+    } finally {
+      prototype.append = append;
+    }
+    await receiver.said(/^receiving WAL works again$/);
+    await cluster.waitFor(FLUSHED);
+    assert.deepEqual(storage.broken, []);
   });
 
   test("a partial with other records is left alone; complete segments go on", async () => {
