@@ -7,6 +7,7 @@ import { DoneMarks, isReady, listReady, serverStart, watchMarks } from "./archiv
 import { FIRST_LEVEL, type LevelState, nextLevel } from "./drain-level.ts";
 import type { DrainOptions } from "./drain-options.ts";
 import { planDrain } from "./drain-plan.ts";
+import { DrainWidth } from "./drain-width.ts";
 import {
   drainLines,
   type DrainRequest,
@@ -23,8 +24,6 @@ import { linkServer } from "./server-link.ts";
 import { type Answer, WaitingCalls } from "./waiting-calls.ts";
 import { WalPacker } from "./wal-packer.ts";
 
-/** More would hold more memory and not more of the line. */
-const CONCURRENCY_MAX = 8;
 const RESCAN_MS = 1000;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
@@ -54,6 +53,7 @@ class Drainer {
   readonly #notes: PushNotes;
   readonly #packer: WalPacker;
   readonly #doneMarks: DoneMarks;
+  readonly #width: DrainWidth;
   readonly #bell = new Bell();
   /** Marked ready, and not acknowledged. */
   readonly #ready = new Set<string>();
@@ -91,6 +91,7 @@ class Drainer {
     const { spool, queue } = options;
     this.#notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
+    this.#width = new DrainWidth(options, () => this.#underWay.size);
     this.#doneMarks = new DoneMarks(queue, options.isMarkingDone ? options.aheadMax : 0);
     this.#calls = new WaitingCalls(options.isMarkingDone ? 0 : options.aheadMax, options.clock);
     this.#activeAtMs = this.#heardAtMs = this.#now();
@@ -249,11 +250,11 @@ class Drainer {
   #begin(): void {
     const nowMs = this.#now();
     if (nowMs < this.#pausedUntilMs) return;
-    const { aheadMax, concurrency } = this.#options;
+    const { aheadMax } = this.#options;
     const isCareful = !this.#isProved || this.#failures > 0;
     const limits = {
       ahead: aheadMax,
-      concurrency: isCareful ? 1 : Math.min(concurrency, CONCURRENCY_MAX),
+      concurrency: isCareful ? 1 : this.#width.current,
     };
     if (this.#underWay.size >= limits.concurrency && !this.#isHistoryReady) return;
     this.#isHistoryReady = false;
@@ -301,7 +302,7 @@ class Drainer {
       level: chosen,
       pack: (local, options) => this.#packer.pack(local, chosen, options),
     };
-    const outcome = await pushWal(storage, { path, name }, pushOptions);
+    const outcome = await this.#width.learn(() => pushWal(storage, { path, name }, pushOptions));
     const isNoted = await this.#notes.add(name, before, () => this.#isWanted());
     if (isNoted) this.#ahead.add(name);
     if (isNoted && this.#isTrusted) await this.#doneMarks.add(name);
