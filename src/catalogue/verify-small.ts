@@ -15,8 +15,10 @@ import {
   parseWalKey,
   verifyMemoryKey,
 } from "../layout/keys.ts";
+import { ENCRYPTION_MARK_KEY } from "../layout/secrecy.ts";
 import { parseWalDelta } from "../layout/wal-delta.ts";
 import { parseBackupHistory } from "../postgres/backup-label.ts";
+import { formatMark } from "../storage/encryption-guard.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import type { Catalogue } from "./catalogue.ts";
 import { parseGroup } from "./commit-index.ts";
@@ -38,6 +40,8 @@ const NUMEROUS: readonly string[] = [COMMIT_INDEX_FOLDER, CHANGES_FOLDER];
 export interface SmallVerdict {
   readonly findings: readonly Finding[];
   readonly hashes: ReadonlyMap<ObjectKey, StoredHash>;
+  /** Of those: what is right by itself, whatever it was before. */
+  readonly vouchedFor: ReadonlySet<ObjectKey>;
 }
 
 /**
@@ -63,6 +67,7 @@ export async function verifySmallObjects(
     await check.own(key);
     if (!CHANGING.test(key)) await check.remember(key);
   }
+  if (catalogue.ownKeys.includes(ENCRYPTION_MARK_KEY)) await check.mark();
   return check;
 }
 
@@ -88,6 +93,7 @@ function stored(key: ObjectKey): StoredWal {
 class SmallCheck implements SmallVerdict {
   readonly findings: Finding[] = [];
   readonly hashes = new Map<ObjectKey, StoredHash>();
+  readonly vouchedFor = new Set<ObjectKey>();
   readonly #storage: Storage;
   readonly #ownKeys: ReadonlySet<ObjectKey>;
   readonly #hasher: Hasher;
@@ -108,6 +114,16 @@ class SmallCheck implements SmallVerdict {
     const options = { hasher: this.#hasher, signal: this.#signal };
     const hash = await this.#attempt(key, () => hashObject(this.#storage, key, options));
     if (hash !== undefined) this.hashes.set(key, hash);
+  }
+
+  /** `rekey` writes it anew: it has to name the keys in use, or be as it was. */
+  async mark(): Promise<void> {
+    const [kind = "", ...ownKeyIds] = (this.#storage.encryption ?? "").split(" ");
+    await this.#attempt(ENCRYPTION_MARK_KEY, async () => {
+      const bytes = await readAll(this.#get(ENCRYPTION_MARK_KEY), SMALL_BYTES_MAX);
+      const isOwn = bytes.toString("utf8") === formatMark({ kind, ownKeyIds });
+      if (isOwn) this.vouchedFor.add(ENCRYPTION_MARK_KEY);
+    });
   }
 
   async label(object: StoredWal): Promise<void> {

@@ -273,7 +273,10 @@ class Verification {
     const verdict = await verifySmallObjects(this.#storage, objects, options);
     this.#findings.push(...verdict.findings);
     this.#readObjects += verdict.hashes.size;
-    for (const [key, hash] of verdict.hashes) this.#compareHash(key, hash, undefined);
+    for (const [key, hash] of verdict.hashes) {
+      if (verdict.vouchedFor.has(key)) this.#documents.set(key, hash);
+      else this.#compareHash(key, hash, undefined);
+    }
   }
 
   /** No fault of the archive: what is archived is read with everything else. */
@@ -288,10 +291,7 @@ class Verification {
   #compareHash(key: ObjectKey, hash: StoredHash, backup: BackupName | undefined): void {
     const known = this.#memory.documents.get(key);
     const isSame = known === undefined || known.xxh64 === hash.xxh64;
-    if (isSame || this.#options.isRelearning) {
-      this.#documents.set(key, hash);
-      return;
-    }
+    if (isSame || this.#options.isRelearning) return void this.#documents.set(key, hash);
     this.#documents.set(key, known);
     this.#add("damaged", key, "it is not what an earlier verify read", backup);
   }

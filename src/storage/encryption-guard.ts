@@ -130,7 +130,13 @@ export class MarkedRepository implements EncryptionGuard {
 }
 
 /** The content of the object that says how a repository is encrypted. */
-export function formatMark({ kind, ownKeyIds }: Crypter): string {
+export function formatMark({
+  kind,
+  ownKeyIds,
+}: {
+  readonly kind: string;
+  readonly ownKeyIds: readonly string[];
+}): string {
   return `${JSON.stringify({ walnut: 1, method: kind, key_ids: ownKeyIds })}\n`;
 }
 
