@@ -1,6 +1,6 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import { type SegmentSet, segmentSets } from "../catalogue/segment-set.ts";
-import { firstSegment } from "../catalogue/wal-line.ts";
+import { firstSegment, type TimelineRun } from "../catalogue/wal-line.ts";
 import { RefusedError } from "../errors.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import { surveyAfter } from "./after-plan.ts";
@@ -71,6 +71,16 @@ function firstLost(
   backup: CatalogueBackup,
   removed: ReadonlyMap<number, SegmentSet>,
 ): string | undefined {
+  for (const { timeline, first, last } of replayRanges(survey, backup)) {
+    const run = removed.get(timeline)?.runs.find((one) => one.last >= first && one.first <= last);
+    if (run === undefined) continue;
+    return formatSegmentName(timeline, BigInt(Math.max(run.first, first)), survey.segmentBytes);
+  }
+  return undefined;
+}
+
+/** All that a replay from the backup could come to. */
+function replayRanges(survey: Survey, backup: CatalogueBackup): readonly TimelineRun[] {
   const size = BigInt(survey.segmentBytes);
   const start = firstSegment(survey, backup);
   const consistent = backup.finishLsn ?? backup.startLsn ?? 0n;
@@ -88,12 +98,12 @@ function firstLost(
       ranges.push({ timeline: between, first: 0, last: Number(endLsn / size) });
     }
   }
-  for (const { timeline, first, last } of ranges) {
-    const run = removed.get(timeline)?.runs.find((one) => one.last >= first && one.first <= last);
-    if (run === undefined) continue;
-    return formatSegmentName(timeline, BigInt(Math.max(run.first, first)), survey.segmentBytes);
+  for (const timeline of survey.timelines) {
+    // It may have left any timeline before it.
+    const isUnknown = timeline > ended && !survey.histories.has(timeline);
+    if (isUnknown) ranges.push({ timeline, first: 0, last: Infinity });
   }
-  return undefined;
+  return ranges;
 }
 
 function brokenPromise(plan: RetentionPlan, after: Survey): readonly string[] {

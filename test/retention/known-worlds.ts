@@ -91,3 +91,12 @@ export const ONE_HISTORY: World = {
     (one) => ({ ...one, isPermanent: true }),
   ),
 };
+
+/** Timeline 2 has no history: nobody can tell that it does not follow the backup. */
+export const NO_HISTORY: World = {
+  timelines: [
+    { ...timelineOf(1, 0, 250, 252), holes: [] },
+    { ...timelineOf(2, 1, 250, 252), hasHistory: false },
+  ],
+  backups: [backupOf(1, 250, NOW_MS - 40 * DAY_MS)],
+};

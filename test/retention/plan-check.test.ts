@@ -8,6 +8,7 @@ import type { RetentionPlan } from "../../src/retention/plan.ts";
 import { selectByPolicy } from "../../src/retention/policy.ts";
 import { prepareRetention } from "../../src/retention/retention.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { NO_HISTORY } from "./known-worlds.ts";
 import { Reference } from "./reference.ts";
 import { NOW_MS, objectsOf, storageOf, type World, worlds } from "./world.ts";
 
@@ -30,6 +31,9 @@ async function planFor(world: World, pitrDays: number): Promise<RetentionPlan | 
   );
   return prepared?.plan;
 }
+
+/** What `spoiled` removes by it of NO_HISTORY, which has three objects of timeline 1. */
+const FIRST_OF_TIMELINE_2 = 2 * 3 + 1;
 
 /** The same plan, with one more thing removed that it keeps: a backup, or an object of WAL. */
 function spoiled(plan: RetentionPlan, choice: number): RetentionPlan {
@@ -94,7 +98,7 @@ test("a plan that would harm what it keeps is refused, whoever made it", async (
         hint: /^Nothing was removed\./,
       });
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, examples: [[NO_HISTORY, 0, FIRST_OF_TIMELINE_2]] },
   );
   assert.ok(harmful > RUNS / 5, `${harmful} of ${RUNS} plans were spoiled`);
 });
