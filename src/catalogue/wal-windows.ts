@@ -1,5 +1,5 @@
 import { type Lsn, lsn } from "../postgres/lsn.ts";
-import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import { isOnHistory, switchPoint, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { segmentNumberOf, segmentOfEnd, segmentStart } from "../postgres/wal-file.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
@@ -41,8 +41,8 @@ export interface RestoreWindow {
 /** Missing segments on the way to a timeline. */
 export interface WalHole extends TimelineRun {
   /**
-   * The backups before it were kept with just their own WAL and there is a backup behind it: as
-   * retention leaves it.
+   * The backups before it were kept with just their own WAL, and there is a backup behind it or
+   * none that leads there: as retention leaves it.
    */
   readonly isIntended: boolean;
   /** Backups from which nothing behind the hole can be reached. */
@@ -211,9 +211,24 @@ function judgeHole(hole: TimelineRun, line: Line): WalHole {
     ({ startLsn, finishLsn }) => startLsn < holeEnd && finishLsn > holeStart,
   );
   const end = replayEnd(hole, before, line);
-  const isIntended =
-    isFollowed && !isNeeded && (before.length === 0 || ownEnds.some((last) => last + 1 === end));
-  return { ...hole, isIntended, cutBackups: before.map(({ name }) => name) };
+  const isLeftSo = isFollowed
+    ? before.length === 0 || ownEnds.some((last) => last + 1 === end)
+    : isBehindLeaver(hole, line);
+  return { ...hole, isIntended: isLeftSo && !isNeeded, cutBackups: before.map(({ name }) => name) };
+}
+
+/**
+ * Whether no backup leads along the line, and all that is there before the hole is the whole own
+ * WAL of one that left it: retention keeps nothing between that and the newest timeline.
+ */
+function isBehindLeaver(hole: TimelineRun, { view, history, onLine, begun }: Line): boolean {
+  if (onLine.length > 0 || hole.timeline === history.timeline) return false;
+  const end = lastBeforeFork(view, history) + 1;
+  return begun.some(({ timeline, missing }) => {
+    const left = switchPoint(history, timeline);
+    if (left === undefined || missing.length > 0) return false;
+    return Number(segmentNumberOf(left, view.segmentBytes)) === end;
+  });
 }
 
 /**

@@ -191,6 +191,8 @@ const worldOf = (missing: readonly number[], backups: readonly (readonly [number
   return planWindows(built.view, built.backups)[0];
 };
 
+const from = (first: number) => Array.from({ length: LAST }, (_, index) => first + index);
+
 describe("a hole", () => {
   const cases = [
     {
@@ -255,6 +257,31 @@ describe("a hole", () => {
   });
 });
 
+describe("a hole before a timeline that no backup leads to", () => {
+  const cases = [
+    { name: "behind a backup that left the line", lost: [], kept: 0, isIntended: true },
+    { name: "behind one that lacks own WAL", lost: [5], kept: 0, isIntended: false },
+    { name: "behind more than its own WAL", lost: [], kept: 1, isIntended: false },
+  ];
+  for (const { name, lost, kept, isIntended } of cases) {
+    test(name, () => {
+      const built = build({
+        forks: [
+          { parent: 0, segment: 4 },
+          { parent: 1, segment: 6 },
+        ],
+        missing: [new Set(lost), new Set(from(4 + kept)), new Set(), new Set()],
+        backups: [{ line: 0, first: 2, length: 3 }],
+      });
+      const third = planWindows(built.view, built.backups)[2];
+      assert.deepEqual(
+        third?.holes.map((hole) => [hole.timeline, hole.first, hole.last, hole.isIntended]),
+        [[2, 4 + kept, 5, isIntended]],
+      );
+    });
+  }
+});
+
 /** Timeline 1 was left in segment 9 and lacks `lost`; its backup goes from 2 into 3. */
 function holesBesideFork(lost: ReadonlySet<number>) {
   const built = build({
@@ -277,8 +304,6 @@ function followedPlans({ own, next }: { readonly own: number[]; readonly next: n
   const backups = built.backups.map((one) => ({ ...one, endTimeline: 2 }));
   return planWindows(built.view, backups);
 }
-
-const from = (first: number) => Array.from({ length: LAST }, (_, index) => first + index);
 
 describe("a standby's backup that followed its primary to timeline 2", () => {
   for (const own of [from(8), [], [9]]) {

@@ -94,6 +94,16 @@ const FOLLOWED: World = {
   ].map((one) => ({ ...one, isPermanent: true })),
 };
 
+/** The backup left the line to timeline 3, which no backup leads to: timeline 2 is of no use. */
+const LED_BY_NONE: World = {
+  timelines: [
+    { id: 1, parent: 0, forkSegment: 50, endSegment: 55, holes: [], hasHistory: false },
+    { id: 2, parent: 1, forkSegment: 51, endSegment: 53, holes: [], hasHistory: true },
+    { id: 3, parent: 2, forkSegment: 52, endSegment: 54, holes: [], hasHistory: true },
+  ],
+  backups: [backup([1, 50, 52], 20)],
+};
+
 test("where verify found nothing wrong, it finds nothing wrong behind expire", async () => {
   let judged = 0;
   await fc.assert(
@@ -124,7 +134,10 @@ test("where verify found nothing wrong, it finds nothing wrong behind expire", a
         assert.deepEqual(faults, []);
       },
     ),
-    { numRuns: RUNS, examples: [ACROSS_A_FORK, LEFT_WITHIN, FOLLOWED].map((one) => [one, 1, 3]) },
+    {
+      numRuns: RUNS,
+      examples: [ACROSS_A_FORK, LEFT_WITHIN, FOLLOWED, LED_BY_NONE].map((one) => [one, 1, 3]),
+    },
   );
   assert.ok(judged > RUNS / 10, `${judged} of ${RUNS} were judged`);
 });
