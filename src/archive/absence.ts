@@ -1,7 +1,7 @@
-import { type OperationError, StorageError } from "../errors.ts";
+import { DamagedError, type OperationError, StorageError, WrongClusterError } from "../errors.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
-import { holdsRepository } from "./identity.ts";
+import { holdsRepository, readRepositoryIdentity } from "./identity.ts";
 import {
   findHiddenTimeline,
   findHole,
@@ -18,6 +18,8 @@ import {
 export interface AbsentWal {
   /** As PostgreSQL calls it. */
   readonly name: string;
+  /** Of the data directory, where that is known. */
+  readonly systemId?: bigint | undefined;
   /** Of the data directory's last checkpoint, where that is known. */
   readonly timeline?: number | undefined;
   /** wal_segment_size of that data directory. */
@@ -38,16 +40,48 @@ export async function judgeAbsence(
   absent: AbsentWal,
   { canEndAtHole, ...options }: AbsenceOptions,
 ): Promise<OperationError | undefined> {
-  const { name } = absent;
+  const { name, systemId } = absent;
   const place = storage.name;
   const main = storage.primary ?? storage;
   const first = main.first ?? main;
-  if (!(await holdsRepository(first, options))) return noRepositoryError(first.name);
+  const owner = systemId === undefined ? undefined : await readOwner(first, options);
+  if (owner !== undefined && owner !== systemId) {
+    return otherClusterError({ place: first.name, owner, systemId });
+  }
+  if (owner === undefined && !(await holdsRepository(first, options))) {
+    return noRepositoryError(first.name);
+  }
   if (await isGivenUp(storage, name, options)) return gapError(name, place);
   if (canEndAtHole === true) return undefined;
   const kind = parseWalFileName(name)?.kind;
   if (kind === "history") return await judgeHistory(storage, absent, options);
   return kind === "segment" ? await judgeSegment(storage, absent, options) : undefined;
+}
+
+/** Undefined where no walnut has written, or its note can't be read. */
+async function readOwner(storage: Storage, options: CallOptions): Promise<bigint | undefined> {
+  try {
+    return await readRepositoryIdentity(storage, options);
+  } catch (error) {
+    if (error instanceof DamagedError) return undefined;
+    throw error;
+  }
+}
+
+/** Of a name that both clusters have the segment itself tells; of this one nothing else does. */
+function otherClusterError({
+  place,
+  owner,
+  systemId,
+}: {
+  readonly place: string;
+  readonly owner: bigint;
+  readonly systemId: bigint | undefined;
+}): WrongClusterError {
+  return new WrongClusterError(
+    `${place} is the repository of cluster ${owner}, the data directory is of cluster ${systemId}`,
+    { hint: "restore_command reads the archive of another cluster: correct its prefix." },
+  );
 }
 
 /**

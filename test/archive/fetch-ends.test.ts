@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { formatIdentity } from "../../src/layout/identity.ts";
 import { lsn, formatLsn } from "../../src/postgres/lsn.ts";
 import { parsePgControl } from "../../src/postgres/pg-control.ts";
 import { formatSegmentName, segmentStart } from "../../src/postgres/wal-file.ts";
@@ -155,4 +156,20 @@ test("a history that is missing before a newer one is no end of timelines (P07)"
   // A timeline that this server can't get to hides nothing.
   await bench.put("wal_005/00000003.history", Buffer.from("2\t0/1000000\tpromoted\n"));
   await assert.rejects(ask(bench, name), absent);
+});
+
+test("the end of another cluster's repository is no end of this one's", async () => {
+  await using bench = await openServer();
+  const { systemId } = parsePgControl(wal.control);
+  const own = (id: bigint) => bench.put("walnut_005/cluster.json", Buffer.from(formatIdentity(id)));
+  await own(systemId);
+  await assert.rejects(ask(bench, named(1, 9)), absent);
+  await own(systemId + 1n);
+  await assert.rejects(ask(bench, named(1, 9)), {
+    name: "WrongClusterError",
+    message:
+      `memory://test is the repository of cluster ${systemId + 1n}, ` +
+      `the data directory is of cluster ${systemId}`,
+    hint: /correct its prefix/,
+  });
 });
