@@ -18,7 +18,7 @@ import type { CallResult } from "../../src/daemon/client.ts";
 import { type DaemonOptions, type RunningDaemon, startDaemon } from "../support/daemon.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
 import { needsTool } from "../support/tools.ts";
-import { writeWal } from "../support/wal-writer.ts";
+import { SWITCH, writeWal } from "../support/wal-writer.ts";
 import { runWalnut, walnutCommand } from "../support/walnut.ts";
 import { until } from "../support/until.ts";
 
@@ -178,7 +178,7 @@ test("goes on with a store in the first one's place, and carries all into the mi
   await using daemon = await start({ env });
   const isMirrored = (name: string) => untilMirrored(name, { mirror, queue }, () => daemon.log());
   const [first = "", later = ""] = [6n, 7n].map((firstSegment) => {
-    const [segment] = writeWal({ firstSegment, records: [{ dataBytes: 100 }] }).segments;
+    const [segment] = writeWal({ firstSegment, records: [{ dataBytes: 100 }, SWITCH] }).segments;
     writeFileSync(join(data, "pg_wal", segment?.name ?? ""), segment?.bytes ?? "");
     return segment?.name;
   });
