@@ -100,3 +100,9 @@ export const NO_HISTORY: World = {
   ],
   backups: [backupOf(1, 250, NOW_MS - 40 * DAY_MS)],
 };
+
+/** Timeline 1 was left before the backup ended, and lacks its end: timeline 2 is no way out. */
+export const LEFT_TOO_EARLY: World = {
+  timelines: [{ ...timelineOf(1, 0, 257, 261), holes: [] }, timelineOf(2, 1, 260, 262)],
+  backups: [{ ...backupOf(1, 260, NOW_MS - 34 * DAY_MS), lastSegment: 261 }],
+};

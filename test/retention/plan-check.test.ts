@@ -8,7 +8,7 @@ import type { RetentionPlan } from "../../src/retention/plan.ts";
 import { selectByPolicy } from "../../src/retention/policy.ts";
 import { prepareRetention } from "../../src/retention/retention.ts";
 import { FakeClock } from "../support/fake-clock.ts";
-import { NO_HISTORY } from "./known-worlds.ts";
+import { LEFT_TOO_EARLY, NO_HISTORY } from "./known-worlds.ts";
 import { Reference } from "./reference.ts";
 import { NOW_MS, objectsOf, storageOf, type World, worlds } from "./world.ts";
 
@@ -98,7 +98,13 @@ test("a plan that would harm what it keeps is refused, whoever made it", async (
         hint: /^Nothing was removed\./,
       });
     }),
-    { numRuns: RUNS, examples: [[NO_HISTORY, 0, FIRST_OF_TIMELINE_2]] },
+    {
+      numRuns: RUNS,
+      examples: [
+        [NO_HISTORY, 0, FIRST_OF_TIMELINE_2],
+        [LEFT_TOO_EARLY, 0, 2 * 2 + 1],
+      ],
+    },
   );
   assert.ok(harmful > RUNS / 5, `${harmful} of ${RUNS} plans were spoiled`);
 });

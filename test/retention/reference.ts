@@ -39,7 +39,9 @@ export class Reference {
       ) &&
       this.#world.timelines.some(({ id, hasHistory }) => {
         const line = this.#lineTo(id).filter((one) => one.id >= backup.timeline);
-        const isOn = line[0]?.id === backup.timeline;
+        // What left its timeline before it ended never makes it consistent.
+        const left = line[1]?.forkSegment ?? Infinity;
+        const isOn = line[0]?.id === backup.timeline && backup.lastSegment <= left;
         // The history of the timeline that is asked for names all those before it.
         const canAsk = id === backup.timeline || hasHistory;
         return isOn && canAsk && this.#canReplay(line, backup.segment, backup.lastSegment);
