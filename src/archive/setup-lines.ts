@@ -57,8 +57,8 @@ function configWords(configFile: string | undefined): readonly string[] {
 
 /** What setup knows of the machine when it writes the restore_command. */
 export interface RestoreSetup {
-  /** Where segments are fetched ahead to; absent if none are. */
-  readonly spool: Spool | undefined;
+  /** Where segments are fetched ahead to. */
+  readonly spool: Spool;
   /** The installed program of rename-program.ts; absent where it does not run. */
   readonly renameProgram: string | undefined;
   /** Where the settings come from: what was fetched before it changed does not count. */
@@ -67,7 +67,7 @@ export interface RestoreSetup {
   readonly isServerLinked: boolean;
 }
 
-/** `restore_command` that starts us for every file. */
+/** `restore_command` that starts us for every file, for a person's eyes. */
 export function plainRestoreCommandLine(program: readonly string[]): string {
   const walnut = escaped(program.map(shellWord).join(" "));
   return confLine("restore_command", `exec ${walnut} wal-fetch "%f" "%p"`);
@@ -75,24 +75,27 @@ export function plainRestoreCommandLine(program: readonly string[]): string {
 
 /**
  * `restore_command`: the shell itself renames a segment that was fetched ahead into its place, and
- * starts us only for others. docs/decisions/0041 tells why it may.
+ * starts us only for others. docs/decisions/0041 tells why it may. Without `setup` none is fetched
+ * ahead.
  */
-export function restoreCommandLine(
-  program: readonly string[],
-  { spool, renameProgram, configFile, isServerLinked }: RestoreSetup,
-): string {
-  if (spool?.isOnWalFileSystem !== true) return plainRestoreCommandLine(program);
+export function restoreCommandLine(program: readonly string[], setup?: RestoreSetup): string {
   const walnut = escaped(program.map(shellWord).join(" "));
+  if (setup?.spool.isOnWalFileSystem !== true) {
+    const steps = [TRAP, `set -- ${walnut} wal-fetch "%f" "%p"`, CALL];
+    return confLine("restore_command", steps.join("; "));
+  }
+  const { spool, renameProgram, configFile, isServerLinked } = setup;
   const recovery = `"$PPID"-${lineHash(program)}`;
   const older = ["postmaster.pid", ...configWords(configFile)];
   const tests = shellTests('"$f"', { older, link: isServerLinked ? '"$d"' : undefined });
   const steps = [
-    `trap "exit ${FAILED_STATUS}" 0`,
+    TRAP,
     `set -- ${walnut} wal-fetch --recovery ${recovery} "%f" "%p"`,
+    `c='${TRAP}; ${CALL}'`,
     `d=${escaped(shellWord(spool.prefetch))}/${recovery}`,
     `f=$d/%f`,
     ...takingSteps(renameProgram, tests),
-    `exec "$@"`,
+    `eval "$c"`,
   ];
   return confLine("restore_command", steps.join("; "));
 }
@@ -102,6 +105,15 @@ export function restoreCommandLine(
  * PostgreSQL takes 1 to 125 for the end of the archive.
  */
 const FAILED_STATUS = 255;
+/** What wal-fetch ends with at the end of the archive: exit-codes.ts. */
+export const END_STATUS = 74;
+const TRAP = `trap "exit ${FAILED_STATUS}" 0`;
+
+/**
+ * Ends as walnut does, but for what it never ends with and PostgreSQL would take for the end of the
+ * archive: the runtime ends with 1 where the executable is truncated.
+ */
+const CALL = `"$@"; r=$?; [ $r = 0 ] || [ $r = ${END_STATUS} ] || [ $r -gt 125 ] && trap - 0; exit $r`;
 
 function takingSteps(renameProgram: string | undefined, tests: string): readonly string[] {
   if (renameProgram === undefined) {
@@ -111,7 +123,7 @@ function takingSteps(renameProgram: string | undefined, tests: string): readonly
   return [
     // One that is under way comes sooner than walnut could start and ask for it.
     `[ -e "$f" ] || [ ! -e "$f"${COMING_SUFFIX} ] || ${take} "$f" "$f"${COMING_SUFFIX} 2>/dev/null`,
-    `${tests} && [ -x ${take} ] && exec ${take} "$f" "%p" "$@"`,
+    `${tests} && [ -x ${take} ] && exec ${take} "$f" "%p" /bin/sh -c "$c" sh "$@"`,
   ];
 }
 

@@ -1,11 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { canRename, installRenameProgram } from "../archive/rename-program.ts";
-import {
-  archiveCommandLine,
-  plainRestoreCommandLine,
-  restoreCommandLine,
-} from "../archive/setup-lines.ts";
+import { archiveCommandLine, restoreCommandLine } from "../archive/setup-lines.ts";
 import { canLinkServer } from "../archive/server-link.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { RefusedError, UsageError } from "../errors.ts";
@@ -91,7 +87,7 @@ async function isRestored(dataDirectory: string): Promise<boolean> {
 
 async function restoreLine(dataDirectory: string, { config, self, log }: Context): Promise<string> {
   const words = self?.words ?? [];
-  if (config.prefetch.aheadMax <= 1) return plainRestoreCommandLine(words);
+  if (config.prefetch.aheadMax <= 1) return restoreCommandLine(words);
   const spool = await prefetchSpool(dataDirectory, config);
   let renameProgram: string | undefined;
   try {

@@ -21,8 +21,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { installRenameProgram } from "../../src/archive/rename-program.ts";
-import { restoreCommandLine, type RestoreSetup } from "../../src/archive/setup-lines.ts";
+import {
+  END_STATUS,
+  restoreCommandLine,
+  type RestoreSetup,
+} from "../../src/archive/setup-lines.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
+import { exitCodes } from "../../src/commands/exit-codes.ts";
 
 const NAME = "000000010000000000000007";
 const now = Date.now() / 1000;
@@ -63,7 +68,10 @@ interface Called {
 
 /** The words of the shell, as PostgreSQL makes them: the shell's parent is this very process. */
 function shellText(renameProgram: string | undefined): string {
-  const line = restoreCommandLine([walnut], { ...setup, renameProgram });
+  return textOf(restoreCommandLine([walnut], { ...setup, renameProgram }));
+}
+
+function textOf(line: string): string {
   const text = /^restore_command = '(.*)'$/.exec(line)?.[1] ?? "";
   return text
     .replaceAll("''", "'")
@@ -186,6 +194,32 @@ for (const shell of shells) {
   });
 }
 
+/** What walnut may end with, or its runtime or the system for it; what PostgreSQL is told. */
+const ENDS: readonly (readonly [end: string, status: number])[] = [
+  ["exit 0", 0],
+  ["exit 74", 74],
+  ["exit 1", 255],
+  ["exit 2", 255],
+  ["exit 125", 255],
+  ["exit 126", 126],
+  ["exit 200", 200],
+  ["kill -KILL $$", 137],
+];
+for (const shell of shells) {
+  for (const [end, status] of ENDS) {
+    test(`${shell} ends with ${status} where walnut does ${end}`, () => {
+      writeFileSync(walnut, `#!/bin/sh\n${end}\n`, { mode: 0o755 });
+      assert.equal(call(shell, spool.renameProgram).status, status, "not fetched ahead");
+      prefetched(0);
+      // Something that nothing can be renamed to.
+      mkdirSync(join(data, "pg_wal", "RECOVERYXLOG", "x"), { recursive: true });
+      assert.equal(call(shell, spool.renameProgram).status, status, "not renamed");
+      const plain = textOf(restoreCommandLine([walnut]));
+      assert.equal(spawnSync(shell, ["-c", plain], { cwd: data }).status, status, "alone");
+    });
+  }
+}
+
 /** Bash tries to start a process for 15 seconds, and ends with 254. */
 const hastyShells = shells.filter(
   (shell) => spawnSync(shell, ["-c", "echo $BASH_VERSION"], { encoding: "utf8" }).stdout === "\n",
@@ -227,10 +261,12 @@ test("another line of the same server is another recovery", () => {
 });
 
 test("without a spool beside pg_wal the line only calls us", () => {
-  const plain = `restore_command = 'exec /w --s3-prefix=a%%b wal-fetch "%f" "%p"'`;
   const words = ["/w", "--s3-prefix=a%b"];
+  const plain = restoreCommandLine(words);
+  assert.match(plain, /; set -- \/w ''--s3-prefix=a%%b'' wal-fetch "%f" "%p"; "\$@"; /);
   const far = { ...spool, isOnWalFileSystem: false };
-  for (const one of [undefined, far]) {
-    assert.equal(restoreCommandLine(words, { ...setup, spool: one }).replaceAll("''", ""), plain);
-  }
+  assert.equal(restoreCommandLine(words, { ...setup, spool: far }), plain);
 });
+
+test("the end of the archive has wal-fetch's code in the line, too", () =>
+  assert.equal(END_STATUS, exitCodes["not-in-archive"].code));
