@@ -19,7 +19,7 @@ import { type Random, seededRandom } from "../support/random.ts";
 import { install } from "../support/repository.ts";
 import { errorDocument, S3Emulation } from "../support/s3-emulation.ts";
 import { runWalnut } from "../support/walnut.ts";
-import { writeWal } from "../support/wal-writer.ts";
+import { SWITCH, writeWal } from "../support/wal-writer.ts";
 
 const IS_LONG = process.env["WALNUT_LONG"] === "1";
 const PUSHES = IS_LONG ? Number(process.env["WALNUT_PUSHES"] ?? 400) : 4;
@@ -120,7 +120,7 @@ test(`${PUSHES} pushes, some of them killed, are in both stores in the end`, asy
   stores.setFaults(true);
   for (let number = 1; number <= PUSHES; number++) {
     const dataBytes = 2000 + number;
-    const records = [{ dataBytes, data: patternBytes(dataBytes, number) }];
+    const records = [{ dataBytes, data: patternBytes(dataBytes, number) }, SWITCH];
     const [segment] = writeWal({ firstSegment: BigInt(number), records }).segments;
     assert.ok(segment !== undefined);
     const path = join(scratch, segment.name);

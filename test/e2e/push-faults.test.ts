@@ -29,7 +29,7 @@ import { s3Config } from "../support/s3-config.ts";
 import { availableS3Servers, startS3Server } from "../support/s3-server.ts";
 import { chownTree, serverUser } from "../support/server-user.ts";
 import { isSshServerAvailable, startSshServer } from "../support/ssh-server.ts";
-import { writeWal } from "../support/wal-writer.ts";
+import { SWITCH, writeWal } from "../support/wal-writer.ts";
 import { runWalnut } from "../support/walnut.ts";
 
 const isLong = process.env["WALNUT_LONG"] === "1";
@@ -215,7 +215,7 @@ function makeSegment(number: number): { readonly name: string; readonly bytes: U
   const data = patternBytes(dataBytes, number);
   const [segment] = writeWal({
     firstSegment: BigInt(number),
-    records: [{ dataBytes, data }],
+    records: [{ dataBytes, data }, SWITCH],
   }).segments;
   assert.ok(segment !== undefined);
   return segment;
