@@ -189,6 +189,8 @@ describe("a primary that gives a standby what it lacks", () => {
     assert.equal(await caught.contents(), await cluster.contents());
     await primary.setArchiveCommand("true");
     await cluster.stop();
+    // Only behind the primary's last checkpoint a standby that stops writes all its pages.
+    await caught.waitFor("SELECT pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()");
     await caught.stop();
     assert.deepEqual(comparePages(cluster.dataDirectory, dataDirectory), []);
   });
