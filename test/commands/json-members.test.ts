@@ -118,7 +118,12 @@ describe("every member that is printed is documented, and every one of the docum
     await writer.put("wal_005/x", body("x"), { signal });
     await writer[Symbol.asyncDispose]();
     await check(mirroredStorage(stores));
-    for (const server of [{}, { timeline: 1 }]) described.check(await infoOf(walg.storage, server));
+    const { backups } = await readCatalogue(walg.storage, { signal });
+    const systemId = backups.find((backup) => backup.systemId !== undefined)?.systemId;
+    assert.ok(systemId !== undefined);
+    for (const server of [{}, { timeline: 1, systemId }]) {
+      described.check(await infoOf(walg.storage, server));
+    }
     assert.deepEqual(described.missing, []);
   });
 
