@@ -123,3 +123,19 @@ async function judgeSegment(
   const left = await findHoleBeforeFork(storage, { segment: name, segmentBytes }, options);
   return left === undefined ? undefined : holeError(name, left, storage.name);
 }
+
+/** Nothing was found, but a store that may have it did not answer: `cause` is why. */
+export function unprovedError(name: string, cause: unknown): StorageError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new StorageError(
+    `it is not known whether WAL file ${name} is in the archive: a store that may have it did ` +
+      `not answer (${reason})`,
+    {
+      isRetryable: true,
+      hint:
+        "Recovery must not end here. Ask again when the store is back; one that is gone for good " +
+        "has to be taken out of the settings.",
+      cause,
+    },
+  );
+}

@@ -19,7 +19,7 @@ import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import type { WalWalk } from "../postgres/wal-record.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
-import { judgeAbsence } from "./absence.ts";
+import { judgeAbsence, unprovedError } from "./absence.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { breakText, checkedWal, RecordFollower } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
@@ -207,7 +207,7 @@ class Fetch {
     if (this.#failure !== undefined) throw this.#failure;
     const [first] = listed;
     if (first === undefined) {
-      if (unanswered.length > 0) throw this.#unproved(unanswered[0]);
+      if (unanswered.length > 0) throw unprovedError(name, unanswered[0]);
       if (partial.length > 0 && this.#options.usePartial !== false) return undefined;
       throw await this.#notInArchive();
     }
@@ -242,21 +242,6 @@ class Fetch {
     }
     if (isLastAttempt) throw await this.#notInArchive();
     return false;
-  }
-
-  #unproved(cause: unknown): StorageError {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    return new StorageError(
-      `it is not known whether WAL file ${this.#wanted.name} is in the archive: a store that may ` +
-        `have it did not answer (${reason})`,
-      {
-        isRetryable: true,
-        hint:
-          "Recovery must not end here. Ask again when the store is back; one that is gone for good " +
-          "has to be taken out of the settings.",
-        cause,
-      },
-    );
   }
 
   async #notInArchive(more = ""): Promise<OperationError> {

@@ -1,10 +1,4 @@
-import {
-  DamagedError,
-  FormatError,
-  NotInArchiveError,
-  ObjectNotFoundError,
-  StorageError,
-} from "../errors.ts";
+import { DamagedError, FormatError, NotInArchiveError, ObjectNotFoundError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
@@ -12,6 +6,7 @@ import { formatLsn, type Lsn } from "../postgres/lsn.ts";
 import type { WalWalk } from "../postgres/wal-record.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
+import { unprovedError } from "./absence.ts";
 import { breakText, checkedWal } from "./checked-wal.ts";
 import { withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
@@ -79,7 +74,7 @@ export async function fetchForkSegment(
       }
     }
     if (damage !== undefined) throw damage;
-    if (unanswered !== undefined) throw unansweredError(name, unanswered);
+    if (unanswered !== undefined) throw unprovedError(name, unanswered);
     throw new NotInArchiveError(
       `WAL file ${name} is not in the archive ${storage.name}, ` +
         `and timeline ${end.timeline} leaves its timeline at ${formatLsn(end.endLsn)}`,
@@ -138,13 +133,4 @@ function damagedError(storage: Storage, { key }: StoredWal, cause: FormatError):
       "Recovery needs it up to the fork of timelines: look for another copy, or wait until the " +
       "newer timeline's segment of this number is archived.",
   });
-}
-
-function unansweredError(name: string, cause: unknown): StorageError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new StorageError(
-    `it is not known whether WAL file ${name} is in the archive: a store that may have it did ` +
-      `not answer (${reason})`,
-    { isRetryable: true, hint: "Recovery must not end here. Ask again when it is back.", cause },
-  );
 }

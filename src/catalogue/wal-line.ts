@@ -140,13 +140,21 @@ export function firstHoleOnLine(
   history: TimelineHistory,
   first: number,
 ): LineSegment | undefined {
-  const range = { first, last: lastOnLine(view, history) };
-  for (const { timeline, ...part } of lineParts(view, history, range)) {
+  for (const { timeline, ...part } of partsFrom(view, history, first)) {
     const set = view.sets.get(timeline);
     const missing = set === undefined ? part.first : set.firstMissing(part.first, part.last);
     if (missing !== undefined) return { timeline, segmentNumber: missing };
   }
   return undefined;
+}
+
+/** The line's segments from `first` to its last one that is there. */
+function partsFrom(
+  view: Pick<WalView, "segmentBytes" | "sets">,
+  history: TimelineHistory,
+  first: number,
+): Generator<TimelineRun> {
+  return lineParts(view, history, { first, last: lastOnLine(view, history) });
 }
 
 /** The first segment of the line, from `first` on, that is there. */
@@ -155,8 +163,7 @@ export function firstOnLine(
   history: TimelineHistory,
   first: number,
 ): LineSegment | undefined {
-  const range = { first, last: lastOnLine(view, history) };
-  for (const { timeline, ...part } of lineParts(view, history, range)) {
+  for (const { timeline, ...part } of partsFrom(view, history, first)) {
     const run = view.sets.get(timeline)?.runs.find(({ last }) => last >= part.first);
     if (run === undefined || run.first > part.last) continue;
     return { timeline, segmentNumber: Math.max(run.first, part.first) };

@@ -25,6 +25,18 @@ import {
 const MIB = 1024 * 1024;
 const { signal } = new AbortController();
 
+/** Writes WAL until the server gives up what the slot holds back. */
+async function loseSlot(cluster: Cluster): Promise<void> {
+  for (let round = 0; round < 8; round += 1) {
+    await fill(cluster, 20_000);
+    await cluster.switchWal();
+    await cluster.query("CHECKPOINT");
+  }
+  await cluster.waitFor(
+    "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'walg'",
+  );
+}
+
 for (const major of [13, 18] as const) {
   test(`PostgreSQL ${major}: a slot that was invalidated ends it, with the way out`, async () => {
     using scratch = scratchDirectory();
@@ -42,14 +54,7 @@ for (const major of [13, 18] as const) {
       await fill(cluster, 1000);
       await cluster.waitFor(FLUSHED);
     }
-    for (let round = 0; round < 8; round += 1) {
-      await fill(cluster, 20_000);
-      await cluster.switchWal();
-      await cluster.query("CHECKPOINT");
-    }
-    await cluster.waitFor(
-      "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'walg'",
-    );
+    await loseSlot(cluster);
     await using receiver = startReceiver(storage, options);
     await assert.rejects(receiver.ended, {
       name: "RefusedError",
@@ -89,14 +94,7 @@ for (const [about, hba, told] of [
       await cluster.switchWal();
       await cluster.waitFor(FLUSHED);
     }
-    for (let round = 0; round < 8; round += 1) {
-      await fill(cluster, 20_000);
-      await cluster.switchWal();
-      await cluster.query("CHECKPOINT");
-    }
-    await cluster.waitFor(
-      "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'walg'",
-    );
+    await loseSlot(cluster);
     await using receiver = startReceiver(storage, options);
     if (told !== undefined) await receiver.said(told);
     await assert.rejects(receiver.ended, {
