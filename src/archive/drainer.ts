@@ -17,10 +17,12 @@ import {
 import { forgetGap } from "./gaps.ts";
 import { tendGaps } from "./gap-shipping.ts";
 import { LineServer } from "./line-server.ts";
+import { NoteReaders } from "./note-readers.ts";
 import { isTemporary, reasonOf } from "./outage.ts";
 import { type PushOptions, pushWal } from "./push.ts";
-import { type NoteReader, PushNotes, readSettledIdentity } from "./push-note.ts";
+import { PushNotes, readSettledIdentity } from "./push-note.ts";
 import { linkServer } from "./server-link.ts";
+import { type StoredFile, UntoldFiles } from "./untold-files.ts";
 import { type Answer, WaitingCalls } from "./waiting-calls.ts";
 import { WalPacker } from "./wal-packer.ts";
 
@@ -31,11 +33,6 @@ const STATUS_LOG_MS = 60_000;
 const EXCEPT_MS = 5000;
 /** Without a call for so long, archive_command may not be ours any more; the next starts us anew. */
 const UNHEARD_MS = 300_000;
-/**
- * Without a call for so long, files are no longer done by their notes alone: the next one tells us
- * whether it has our settings still, wherever those come from.
- */
-const UNPROVED_MS = 10_000;
 
 /**
  * Pushes what is ready in a data directory until there is nothing more to do; DRAIN.md tells the
@@ -51,6 +48,7 @@ export async function drain(options: DrainOptions): Promise<string> {
 class Drainer {
   readonly #options: DrainOptions;
   readonly #notes: PushNotes;
+  readonly #readers: NoteReaders;
   readonly #packer: WalPacker;
   readonly #doneMarks: DoneMarks;
   readonly #width: DrainWidth;
@@ -60,7 +58,10 @@ class Drainer {
   readonly #underWay = new Map<string, Promise<void>>();
   /** Acknowledged, and marked ready still. */
   readonly #ahead = new Set<string>();
-  readonly #calls: WaitingCalls;
+  /** Of `#ahead`, those without a note. */
+  readonly #untold: UntoldFiles;
+  #telling = Promise.resolve();
+  readonly #calls = new WaitingCalls();
   /** When a file that failed may be tried again without being asked for. */
   readonly #notBeforeMs = new Map<string, number>();
   /** Collided, or may: somebody else pushes it. */
@@ -77,8 +78,6 @@ class Drainer {
   readonly #over = new AbortController();
   readonly #signal: AbortSignal;
   #isOwn = async (): Promise<boolean> => true;
-  /** Somebody with these settings has called of late. */
-  #isTrusted = true;
   #storedCount = 0;
   #failedCount = 0;
   #lastError: string | undefined;
@@ -90,10 +89,15 @@ class Drainer {
     this.#signal = AbortSignal.any([options.signal, this.#over.signal]);
     const { spool, queue } = options;
     this.#notes = new PushNotes(spool.notes, queue.walDirectory, spool.repository);
+    this.#readers = new NoteReaders(this.#notes, {
+      ...options,
+      check: () => this.#checkNotes(),
+      isOver: () => this.#endReason !== undefined,
+    });
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
     this.#width = new DrainWidth(options, () => this.#underWay.size);
     this.#doneMarks = new DoneMarks(queue, options.isMarkingDone ? options.aheadMax : 0);
-    this.#calls = new WaitingCalls(options.isMarkingDone ? 0 : options.aheadMax, options.clock);
+    this.#untold = new UntoldFiles(options.isMarkingDone ? 0 : options.aheadMax, options.clock);
     this.#activeAtMs = this.#heardAtMs = this.#now();
     if (options.except !== undefined) {
       this.#notBeforeMs.set(options.except, this.#activeAtMs + EXCEPT_MS);
@@ -113,11 +117,8 @@ class Drainer {
     if (parseWalFileName(name) === undefined) return decline("no WAL file");
     answer({ kind: "taken" });
     this.#doneMarks.heard();
-    for (const reader of [archiver, caller]) {
-      if (reader !== undefined && !this.#notes.isVouchedFor(reader)) void this.#vouch(reader);
-    }
+    this.#readers.heard([archiver, caller]);
     this.#activeAtMs = this.#heardAtMs = this.#now();
-    this.#isTrusted = true;
     void this.#take(name, answer);
   };
 
@@ -125,7 +126,7 @@ class Drainer {
     const { queue, signal, log } = this.#options;
     const start = await serverStart(queue);
     this.#isOwn = () => server.isOwn();
-    await this.#notes.forgetReaders();
+    await this.#readers.forget();
     const isLinked = await linkServer(queue, this.#options.spool.notes);
     if (!isLinked)
       log.info("no hard link to postmaster.pid: a line of setup with -ef finds no note");
@@ -139,7 +140,7 @@ class Drainer {
         if (this.#now() - lookedAtMs >= RESCAN_MS) {
           lookedAtMs = this.#now();
           await this.#rescan();
-          await this.#doubt();
+          await this.#readers.doubt();
           await this.#isWanted();
           if ((await serverStart(queue)) !== start) this.#endReason ??= "the server has ended";
         }
@@ -148,24 +149,27 @@ class Drainer {
           log.info("draining", { ...this.#status() });
           void this.#tendGaps();
         }
-        this.#release();
+        this.#announce();
         if (this.#endReason === undefined) this.#begin();
         this.#endIfIdle();
         if (this.#endReason === undefined) await this.#pause();
       }
       return this.#endReason;
     } finally {
+      this.#announce({ left: 0 });
+      await this.#telling;
       this.#endReason ??= "it was stopped";
-      this.#release();
       watcher?.close();
-      if (this.#over.signal.aborted) await this.#notes.forgetReaders();
+      if (this.#over.signal.aborted) await this.#readers.forget();
       await Promise.all(this.#underWay.values());
+      await this.#telling;
       log.info("drainer ends", { reason: this.#endReason, ...this.#status() });
       await this.#storage?.[Symbol.asyncDispose]();
     }
   }
 
   async #take(name: string, answer: Answer): Promise<void> {
+    if (this.#untold.has(name)) return this.#calls.add(name, answer);
     if (this.#ahead.has(name) && (await this.#notes.isTrue(name))) {
       return answer({ kind: "stored", outcome: "archived ahead" });
     }
@@ -186,17 +190,6 @@ class Drainer {
     }
   }
 
-  async #vouch(reader: NoteReader): Promise<void> {
-    try {
-      await this.#checkNotes();
-      await this.#notes.vouchFor(reader);
-      if (this.#endReason !== undefined) await this.#notes.forgetReaders();
-    } catch (error) {
-      // It finds no note then.
-      this.#options.log.debug("no link for a reader", { reason: reasonOf(error) });
-    }
-  }
-
   /** Ends at once: what is under way would be for somebody else. */
   #outdated(reason: string): void {
     this.#endReason ??= reason;
@@ -212,12 +205,6 @@ class Drainer {
 
   #checkSettings(): void {
     if (this.#options.isCurrent?.() === false) this.#outdated("the settings have changed");
-  }
-
-  async #doubt(): Promise<void> {
-    if (!this.#isTrusted || this.#now() - this.#heardAtMs < UNPROVED_MS) return;
-    this.#isTrusted = false;
-    await this.#notes.forgetReaders();
   }
 
   #look(name: string): void {
@@ -250,12 +237,9 @@ class Drainer {
   #begin(): void {
     const nowMs = this.#now();
     if (nowMs < this.#pausedUntilMs) return;
-    const { aheadMax } = this.#options;
     const isCareful = !this.#isProved || this.#failures > 0;
-    const limits = {
-      ahead: aheadMax,
-      concurrency: isCareful ? 1 : this.#width.current,
-    };
+    const concurrency = isCareful ? 1 : this.#width.current;
+    const limits = { ahead: this.#options.aheadMax, concurrency };
     if (this.#underWay.size >= limits.concurrency && !this.#isHistoryReady) return;
     this.#isHistoryReady = false;
     const state = {
@@ -274,26 +258,26 @@ class Drainer {
 
   /** Never rejects. */
   async #push(name: string): Promise<void> {
-    const { log } = this.#options;
     try {
-      const isNoted = await this.#store(name);
-      this.#succeeded(name, isNoted);
+      const file = await this.#store(name);
+      this.#ahead.add(name);
+      this.#untold.add(file);
+      this.#succeeded(name);
     } catch (error) {
       this.#failed(name, error);
-      log.debug("push failed", { wal: name, reason: reasonOf(error) });
+      this.#options.log.debug("push failed", { wal: name, reason: reasonOf(error) });
     } finally {
       this.#underWay.delete(name);
       this.#activeAtMs = this.#now();
-      this.#release();
+      this.#announce();
       this.#bell.ring();
     }
   }
 
-  /** Gives whether the note is there, and so the file still the one that was stored. */
-  async #store(name: string): Promise<boolean> {
+  async #store(name: string): Promise<StoredFile> {
     const { queue, spool, level, isLevelByNeed } = this.#options;
     const path = join(queue.walDirectory, name);
-    const before = await readSettledIdentity(path, this.#options);
+    const identity = await readSettledIdentity(path, this.#options);
     const storage = (this.#storage ??= await this.#options.openStorage());
     const chosen = isLevelByNeed ? this.#level.level : level;
     const pushOptions: PushOptions = {
@@ -303,28 +287,42 @@ class Drainer {
       pack: (local, options) => this.#packer.pack(local, chosen, options),
     };
     const outcome = await this.#width.learn(() => pushWal(storage, { path, name }, pushOptions));
-    const isNoted = await this.#notes.add(name, before, () => this.#isWanted());
-    if (isNoted) this.#ahead.add(name);
-    if (isNoted && this.#isTrusted) await this.#doneMarks.add(name);
     await forgetGap(spool.gaps, name);
-    const reason = "the file, or who asks, has changed";
-    if (isNoted || !isReady(queue, name)) this.#calls.tellStored(name, outcome);
-    else this.#calls.tell(name, { kind: "declined", reason });
-    return isNoted;
+    return { name, identity, outcome };
   }
 
-  #release(): void {
+  /** Makes the notes of what is stored, and tells who waits, when it is time to. */
+  #announce({ left = this.#ready.size } = {}): void {
     const isStuck = this.#endReason !== undefined || this.#failures > 0;
-    this.#calls.release({ ahead: this.#ahead.size, left: isStuck ? 0 : this.#ready.size });
+    const files = this.#untold.take({ ahead: this.#ahead.size, left: isStuck ? 0 : left });
+    if (files.length === 0) return;
+    this.#telling = this.#telling.then(async () => {
+      for (const file of files) await this.#tell(file);
+      this.#bell.ring();
+    });
   }
 
-  #succeeded(name: string, isNoted: boolean): void {
+  /** Never rejects. */
+  async #tell({ name, identity, outcome }: StoredFile): Promise<void> {
+    const { queue, log } = this.#options;
+    let isNoted = false;
+    try {
+      isNoted = await this.#notes.add(name, identity, () => this.#isWanted());
+      if (isNoted && this.#readers.areTrusted) await this.#doneMarks.add(name);
+    } catch (error) {
+      log.error("no note", { wal: name, reason: reasonOf(error) });
+    }
+    this.#untold.told(name);
+    if (isNoted || !isReady(queue, name)) return this.#calls.tell(name, { kind: "stored", outcome });
+    this.#ahead.delete(name);
+    this.#ready.add(name);
+    this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
+    this.#calls.tell(name, { kind: "declined", reason: "the file, or who asks, has changed" });
+  }
+
+  #succeeded(name: string): void {
     this.#storedCount += 1;
     this.#conflicts.delete(name);
-    if (!isNoted && isReady(this.#options.queue, name)) {
-      this.#ready.add(name);
-      this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
-    }
     const wasAway = !this.#isProved || this.#failures > 0;
     this.#isProved = true;
     this.#failures = 0;
@@ -349,7 +347,8 @@ class Drainer {
     // What waits behind them would wait for ever, or for as long as they did.
     const isLast = error instanceof ServerStopsError;
     const isBlocking = isLast || name.endsWith(".history") || this.#conflicts.has(name);
-    const blocked = this.#calls.names.filter((one) => !this.#underWay.has(one));
+    const isSafe = (one: string) => this.#underWay.has(one) || this.#untold.has(one);
+    const blocked = this.#calls.names.filter((one) => !isSafe(one));
     for (const one of isBlocking ? [name, ...blocked] : [name]) {
       this.#calls.tell(one, failureAnswer(error));
     }
@@ -379,7 +378,7 @@ class Drainer {
   async #pause(): Promise<void> {
     const pausedMs = this.#pausedUntilMs - this.#now();
     const restMs = pausedMs > 0 ? Math.min(pausedMs, RESCAN_MS) : RESCAN_MS;
-    await this.#bell.rungWithin(Math.min(restMs, this.#calls.leftMs ?? restMs), this.#options);
+    await this.#bell.rungWithin(Math.min(restMs, this.#untold.leftMs ?? restMs), this.#options);
   }
 
   #status(): DrainStatus {

@@ -8,10 +8,8 @@ import { queueIn } from "../../src/archive/archive-status.ts";
 import { formatLine, parseAnswer, readLines } from "../../src/archive/drain-protocol.ts";
 import { drain } from "../../src/archive/drainer.ts";
 import { spoolDirectory } from "../../src/archive/spool-directory.ts";
-import { codecOf } from "../../src/codec/table.ts";
 import { ServerStopsError } from "../../src/errors.ts";
-import { systemClock } from "../../src/io/clock.ts";
-import { silentLog } from "../../src/io/log.ts";
+import { DRAIN_DEFAULTS } from "../support/drain-defaults.ts";
 import { HookedStorage } from "../support/hooked-storage.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
@@ -41,19 +39,10 @@ test("who waits behind a file that was given up for the stop is told so at once"
     queue,
     spool,
     openStorage: async () => new HookedStorage(new MemoryStorage(), { beforePut }),
-    codec: codecOf("zstd"),
-    level: undefined,
-    isLevelByNeed: false,
-    codecJobs: 1,
-    concurrency: 4,
-    aheadMax: 8,
-    isMarkingDone: false,
+    ...DRAIN_DEFAULTS,
     cacheDirectory: join(scratch.path, "cache"),
     timeoutMs: 60_000,
     idleMs: 60_000,
-    settings: "s",
-    log: silentLog,
-    clock: systemClock,
     signal: stop.signal,
   });
   await until("the first one is pushed", () => puts > 0);

@@ -16,8 +16,8 @@ import { StorageError } from "../../src/errors.ts";
 import { untilAborted } from "../../src/io/abort.ts";
 import { type ByteSource, bytesSource, readAll } from "../../src/io/bytes.ts";
 import { systemClock } from "../../src/io/clock.ts";
-import { silentLog } from "../../src/io/log.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
+import { DRAIN_DEFAULTS } from "../support/drain-defaults.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { until } from "../support/until.ts";
 
@@ -73,19 +73,8 @@ function start(store: Store, change: Partial<DrainOptions> = {}): Promise<string
     queue: queueIn(join(directory, "data")),
     spool,
     openStorage: async () => store,
-    codec: codecOf("zstd"),
-    level: undefined,
-    isLevelByNeed: false,
-    codecJobs: 2,
-    concurrency: 4,
-    aheadMax: 8,
-    isMarkingDone: false,
+    ...DRAIN_DEFAULTS,
     cacheDirectory: join(directory, "cache"),
-    timeoutMs: 10_000,
-    idleMs: 300,
-    settings: "s",
-    log: silentLog,
-    clock: systemClock,
     signal,
     ...change,
   });
