@@ -1,5 +1,5 @@
 import { appendFileSync, existsSync, readlinkSync, writeSync } from "node:fs";
-import { availableParallelism, homedir } from "node:os";
+import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { errorExitCode } from "./commands/exit-codes.ts";
 import { commandEntry } from "./commands/index.ts";
@@ -8,6 +8,7 @@ import type { CallOutcome } from "./commands/ready-call.ts";
 import { InterruptedError, LocalFileError, systemErrorCode } from "./errors.ts";
 import { systemClock } from "./io/clock.ts";
 import { descriptorWriter } from "./io/output.ts";
+import { homeDirectory as findHomeDirectory, ownUserId } from "./io/own-user.ts";
 
 /** Written into the program by scripts/build.ts; absent when it runs from source. */
 declare const WALNUT_BUILD: { readonly version: string; readonly commit: string } | undefined;
@@ -88,7 +89,7 @@ async function findReady(args: readonly string[]): Promise<CallOutcome | undefin
     workingDirectory: process.cwd(),
     ...(homeDirectory === undefined ? {} : { homeDirectory }),
     versionText: versionText(),
-    userId: process.getuid?.() ?? -1,
+    userId: ownUserId(),
   });
 }
 
@@ -139,15 +140,6 @@ function isUtc(): boolean {
   } catch (error) {
     // Without a file the system's zone is UTC; a file that is no link may be any zone.
     return systemErrorCode(error) === "ENOENT";
-  }
-}
-
-/** A user without an entry in the system's list has no home directory, and the runtime throws. */
-function findHomeDirectory(): string | undefined {
-  try {
-    return homedir() || undefined;
-  } catch {
-    return undefined;
   }
 }
 

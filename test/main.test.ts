@@ -1,11 +1,20 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { scratchDirectory } from "./support/scratch-directory.ts";
+import { chownTree } from "./support/server-user.ts";
 import { runWalnut, shellWord, walnutCommand, walnutShellCommand } from "./support/walnut.ts";
 
 const TIME = "\\d{4}/\\d\\d/\\d\\d \\d\\d:\\d\\d:\\d\\d\\.\\d{6}";
@@ -38,6 +47,34 @@ test("shows the help on standard output", async () => {
     assert.match(stdout, expected);
     assert.deepEqual([code, stderr], [0, ""], words.join(" "));
   }
+});
+
+test("archives for a user who has neither a name nor a home directory", async () => {
+  using directory = scratchDirectory();
+  const user = process.getuid?.() === 0 ? { uid: 54_321, gid: 54_321 } : undefined;
+  const data = join(directory.path, "data");
+  const store = join(directory.path, "store");
+  const status = join(data, "pg_wal", "archive_status");
+  for (const path of [status, store]) mkdirSync(path, { recursive: true });
+  const history = "1\t0/3000000\tno recovery target specified\n";
+  writeFileSync(join(data, "pg_wal", "00000002.history"), history);
+  writeFileSync(join(status, "00000002.history.ready"), "");
+  await chownTree(directory.path, user);
+
+  const words = ["wal-push", "pg_wal/00000002.history", `--file-prefix=${store}`];
+  const env = { HOME: undefined, TMPDIR: directory.path };
+  const { code, stderr } = await runWalnut(words, { cwd: data, env, user });
+  assert.equal(code, 0, stderr);
+  if (user === undefined) return;
+  const cache = join(directory.path, `walnut-cache-${user.uid}`);
+  assert.equal(statSync(cache).mode & 0o777, 0o700);
+
+  // Whoever can write there could make us believe that a segment is archived.
+  chmodSync(cache, 0o777);
+  const refused = await runWalnut(words, { cwd: data, env, user });
+  assert.equal(refused.code, 3);
+  assert.match(refused.stderr, /no directory of our own .*\nHINT: .* set WALNUT_CACHE_DIR\.\n$/);
+  assert.equal((await runWalnut(["help"], { env, user })).code, 0);
 });
 
 test("says on standard error what is wrong, and how to go on", async () => {

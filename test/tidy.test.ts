@@ -79,6 +79,7 @@ const mayUseHiddenInputs = new Set([
   "src/main.ts",
   "src/io/builtin.ts",
   "src/io/clock.ts",
+  "src/io/own-user.ts",
   "src/io/runtime.ts",
 ]);
 

@@ -1,7 +1,7 @@
 import { access, constants, lstat, mkdir, realpath, stat } from "node:fs/promises";
-import { userInfo } from "node:os";
 import { basename, dirname, join, sep } from "node:path";
 import { RefusedError, systemErrorCode } from "../errors.ts";
+import { ownUserId } from "../io/own-user.ts";
 import { sha256Hex } from "../io/runtime.ts";
 import { localFileError } from "../io/system-error.ts";
 
@@ -86,7 +86,7 @@ export async function spoolDirectory(options: SpoolOptions): Promise<Spool> {
   const walPath = join(dataDirectory, "pg_wal");
   const walDirectory = await looked(walPath, () => realpath(walPath));
   const owner = await looked(dataDirectory, () => stat(dataDirectory));
-  const { uid } = userInfo();
+  const uid = ownUserId();
   if (owner.uid !== uid) {
     throw new RefusedError(
       `data directory ${dataDirectory} belongs to user ${owner.uid}, we are ${uid}`,

@@ -183,7 +183,7 @@ export const general = {
     "CACHE_DIR",
     path,
     "Where walnut keeps what may be lost, such as the system identifier it saw in a repository; " +
-      "~/.cache/walnut unless set.",
+      "~/.cache/walnut unless set; without a home directory walnut-cache-<user number> in $TMPDIR or /tmp.",
     { form: "own" },
   ),
   logLevel: defaulted(

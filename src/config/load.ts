@@ -1,7 +1,7 @@
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseCompressionLevel } from "../codec/table.ts";
 import { ConfigError } from "../errors.ts";
+import { ownTemporaryDirectory } from "../io/own-user.ts";
 import { archive } from "./archive-settings.ts";
 import { backup } from "./backup-settings.ts";
 import type { ArchiveQueueConfig, Config, PostgresConfig, RetentionConfig } from "./config.ts";
@@ -13,6 +13,7 @@ import { general } from "./general-settings.ts";
 import { readMirrorConfig } from "./mirror-config.ts";
 import { postgres } from "./postgres-settings.ts";
 import { retention } from "./retention-settings.ts";
+import { preferredName } from "./setting.ts";
 import { readProxies, readStorageConfig, readStorageFolder } from "./storage-config.ts";
 import { defined } from "./store-url.ts";
 import { wal } from "./wal-settings.ts";
@@ -38,7 +39,9 @@ export function makeConfig(found: FoundSettings, surroundings: Surroundings): Co
 
 /** A configuration where nothing is set, for commands that need none. */
 export function defaultConfig(surroundings: Surroundings): Config {
-  return makeConfig(new FoundSettings(new Map()), surroundings);
+  // What needs no settings keeps nothing either.
+  const { homeDirectory = "/" } = surroundings;
+  return makeConfig(new FoundSettings(new Map()), { ...surroundings, homeDirectory });
 }
 
 /** Settings that were given and lack what the user may rely on, each as a sentence without stop. */
@@ -259,9 +262,15 @@ function readArchiveQueue(found: FoundSettings): ArchiveQueueConfig {
 }
 
 function defaultCacheDirectory({ homeDirectory }: Surroundings): string {
-  return homeDirectory === undefined
-    ? join(tmpdir(), "walnut-cache")
-    : join(homeDirectory, ".cache", "walnut");
+  if (homeDirectory !== undefined) return join(homeDirectory, ".cache", "walnut");
+  const path = ownTemporaryDirectory("walnut-cache");
+  if (path !== undefined) return path;
+  // What somebody else put there could make us believe that a segment is archived.
+  throw new ConfigError("there is no directory of our own for what walnut remembers", {
+    hint:
+      "This user has no home directory, and the one for temporary files can't be used: set " +
+      `${preferredName(general.cacheDirectory)}.`,
+  });
 }
 
 function deepFreeze<T>(value: T): T {

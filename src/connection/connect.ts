@@ -1,13 +1,13 @@
 import { execFile } from "node:child_process";
 import { readFile, stat } from "node:fs/promises";
 import { Socket } from "node:net";
-import { homedir, userInfo } from "node:os";
 import { join } from "node:path";
 import type { ConnectionOptions } from "node:tls";
 import { promisify } from "node:util";
 import { Client } from "pg";
 import { ConfigError, DatabaseError, type OperationError, systemErrorCode } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
+import { homeDirectory, ownUserId } from "../io/own-user.ts";
 import { localFileError } from "../io/system-error.ts";
 import { databaseError, sqlStateOf } from "./failure.ts";
 import { findPassword, parsePasswordFile } from "./password-file.ts";
@@ -170,7 +170,7 @@ async function findConnectionPassword(
   login: Login,
 ): Promise<string> {
   if (settings.password !== undefined) return settings.password;
-  const path = settings.passwordFile ?? join(homedir(), ".pgpass");
+  const path = settings.passwordFile ?? join(homeOrRoot(), ".pgpass");
   const entries = await readPasswordFile(path);
   const host = passwordFileHost(target.host);
   const password = findPassword(entries, { ...login, host, port: target.port });
@@ -179,6 +179,11 @@ async function findConnectionPassword(
     `PostgreSQL at ${formatTarget(target)} wants a password of ${login.user}`,
     { hint: `Set PGPASSWORD, or add a line for it to ${path} (mode 0600).` },
   );
+}
+
+/** Who has no home directory has no files in it either. */
+function homeOrRoot(): string {
+  return homeDirectory() ?? "/";
 }
 
 async function readPasswordFile(path: string) {
@@ -205,7 +210,7 @@ interface Certificates {
 async function readCertificates(settings: ConnectionSettings): Promise<Certificates> {
   if (settings.sslMode === "disable") return {};
   const { sslRootCertificateFile: rootFile, sslCertificateFile, sslKeyFile } = settings;
-  const folder = join(homedir(), ".postgresql");
+  const folder = join(homeOrRoot(), ".postgresql");
   const ca =
     rootFile === "system" ? undefined : await readCertificate(rootFile, join(folder, "root.crt"));
   const cert = await readCertificate(sslCertificateFile, join(folder, "postgresql.crt"));
@@ -260,7 +265,7 @@ function tlsOptions(
 
 /** libpq asks the system, not the environment. */
 async function currentUser(): Promise<string> {
-  const { uid } = userInfo();
+  const uid = ownUserId();
   const users = await readFile("/etc/passwd", "utf8").catch(() => "");
   for (const line of users.split("\n")) {
     const [name, , id] = line.split(":");

@@ -1,9 +1,9 @@
 import { createPrivateKey, createSign } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { ConfigError, StorageAccessError, StorageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
+import { homeDirectory } from "../io/own-user.ts";
 import { localFileError } from "../io/system-error.ts";
 import type { GcsConfig } from "./gcs-config.ts";
 import { GCS_CONNECTION_HINTS, parseJson, property } from "./gcs-errors.ts";
@@ -36,7 +36,8 @@ export function googleTokens(config: GcsConfig, options: GoogleTokenOptions): To
 async function findSource(config: GcsConfig, options: GoogleTokenOptions): Promise<TokenSource> {
   const { credentialsFile } = config;
   if (credentialsFile !== undefined) return await readSource(credentialsFile, options);
-  const path = join(homedir(), ".config", "gcloud", "application_default_credentials.json");
+  const home = homeDirectory() ?? "/";
+  const path = join(home, ".config", "gcloud", "application_default_credentials.json");
   try {
     await readFile(path);
   } catch {

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import ssh2 from "ssh2";
 import type { AnyAuthMethod, ParsedKey, ServerHostKeyAlgorithm } from "ssh2";
 import { ConfigError, StorageAccessError, systemErrorCode } from "../errors.ts";
+import { homeDirectory } from "../io/own-user.ts";
 import { localFileError } from "../io/system-error.ts";
 import {
   fingerprint,
@@ -186,14 +186,5 @@ async function readKnownHosts(path: string, isRequired: boolean): Promise<KnownH
   } catch (error) {
     if (!isRequired && systemErrorCode(error) !== undefined) return [];
     throw localFileError("read the known hosts in", path, error);
-  }
-}
-
-/** A user without an entry in the system's list has none, and the runtime throws. */
-function homeDirectory(): string | undefined {
-  try {
-    return homedir();
-  } catch {
-    return undefined;
   }
 }

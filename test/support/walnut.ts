@@ -31,8 +31,11 @@ export function shellWord(word: string): string {
 }
 
 export interface RunOptions {
-  /** The whole environment beside PATH, HOME and TMPDIR: nothing leaks in from the tests' own. */
-  readonly env?: Readonly<Record<string, string>>;
+  /**
+   * The whole environment beside PATH, HOME and TMPDIR: nothing leaks in from the tests' own.
+   * Undefined takes one of these away.
+   */
+  readonly env?: Readonly<Record<string, string | undefined>>;
   readonly cwd?: string;
   /** SIGKILL after this time. */
   readonly killAfterMs?: number;
