@@ -20,7 +20,7 @@ export function archiveCommandLine(
   program: readonly string[],
   { spool, configFile, isServerLinked }: ArchiveSetup,
 ): string {
-  const walnut = program.map(shellWord).join(" ");
+  const walnut = shellCommand(program);
   // Times of two file systems come from two clocks, if one of them is on another machine.
   if (!spool.isOnWalFileSystem) {
     return confLine("archive_command", `exec ${escaped(walnut)} wal-push "%p"`);
@@ -69,8 +69,15 @@ export interface RestoreSetup {
 
 /** `restore_command` that starts us for every file, for a person's eyes. */
 export function plainRestoreCommandLine(program: readonly string[]): string {
-  const walnut = escaped(program.map(shellWord).join(" "));
-  return confLine("restore_command", `exec ${walnut} wal-fetch "%f" "%p"`);
+  return confLine("restore_command", plainRestoreCommand(program));
+}
+
+/**
+ * The value of that line. Without "exec" dash starts a process, and where it can't it ends with 2:
+ * to PostgreSQL the end of the archive.
+ */
+export function plainRestoreCommand(program: readonly string[]): string {
+  return `exec ${escaped(shellCommand(program))} wal-fetch "%f" "%p"`;
 }
 
 /**
@@ -79,7 +86,7 @@ export function plainRestoreCommandLine(program: readonly string[]): string {
  * ahead.
  */
 export function restoreCommandLine(program: readonly string[], setup?: RestoreSetup): string {
-  const walnut = escaped(program.map(shellWord).join(" "));
+  const walnut = escaped(shellCommand(program));
   if (setup?.spool.isOnWalFileSystem !== true) {
     const steps = [TRAP, `set -- ${walnut} wal-fetch "%f" "%p"`, CALL];
     return confLine("restore_command", steps.join("; "));
@@ -130,6 +137,11 @@ function takingSteps(renameProgram: string | undefined, tests: string): readonly
 /** A line of postgresql.conf with a text value. @source guc-file.l: quotes and backslashes */
 export function confLine(name: string, value: string): string {
   return `${name} = '${value.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
+}
+
+/** The words of a command, quoted for a POSIX shell. */
+export function shellCommand(words: readonly string[]): string {
+  return words.map(shellWord).join(" ");
 }
 
 /** Quotes one word for a POSIX shell. */

@@ -1,3 +1,4 @@
+import { confLine, plainRestoreCommand, shellCommand, shellWord } from "../archive/setup-lines.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import { formatLsn, type Lsn } from "../postgres/lsn.ts";
 import type { TimelinePlan } from "./wal-windows.ts";
@@ -31,17 +32,16 @@ export function planRecovery(
 }
 
 /**
- * PostgreSQL's settings for it; `program` starts walnut, quoted for a shell. The server that they
+ * PostgreSQL's settings for it; `program` are the words that start walnut. The server that they
  * make archives nothing: it may stand beside the one that it is a copy of, and a timeline of its
  * own in the archive would be the newest, which every later recovery follows.
  */
 export function recoverySettings(
   { timeline, lsn }: RecoveryRecipe,
-  program: string,
+  program: readonly string[],
 ): readonly (readonly [name: string, value: string])[] {
   return [
-    // Without "exec" dash starts a process, and where it can't it ends with 2: the archive's end.
-    ["restore_command", `exec ${program} wal-fetch "%f" "%p"`],
+    ["restore_command", plainRestoreCommand(program)],
     ["recovery_target_lsn", formatLsn(lsn)],
     ["recovery_target_inclusive", "false"],
     ["recovery_target_timeline", String(timeline)],
@@ -53,15 +53,13 @@ export function recoverySettings(
 /** Commands for a POSIX shell that restore into `directory`. */
 export function recoveryCommands(
   recipe: RecoveryRecipe,
-  program: string,
+  program: readonly string[],
   directory: string,
 ): readonly string[] {
   const place = shellWord(directory);
-  const lines = recoverySettings(recipe, program).map(
-    ([name, value]) => `${name} = '${value.replaceAll("'", "''")}'`,
-  );
+  const lines = recoverySettings(recipe, program).map(([name, value]) => confLine(name, value));
   return [
-    `${program} backup-fetch ${place} ${recipe.backup}`,
+    `${shellCommand(program)} backup-fetch ${place} ${recipe.backup}`,
     `cat >> ${place}/postgresql.auto.conf <<'WALNUT'`,
     ...lines,
     "WALNUT",
@@ -69,9 +67,4 @@ export function recoveryCommands(
     "# It archives nothing, as befits a copy beside the original. If it is to take the original's",
     "# place, leave archive_mode out: the archive goes on with its timeline, and so will recoveries.",
   ];
-}
-
-/** Quotes one word for a POSIX shell. */
-export function shellWord(word: string): string {
-  return /^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }

@@ -1,4 +1,4 @@
-import { confLine, shellWord } from "../archive/setup-lines.ts";
+import { confLine, shellCommand } from "../archive/setup-lines.ts";
 
 export interface UnitParts {
   /** The words that start walnut. */
@@ -17,7 +17,7 @@ const SOCKET = "/run/walnut/walnut.sock";
 export function systemdUnit({ words, dataDirectory, user }: UnitParts): string {
   // The client reads no settings.
   const program = words.filter((word) => !word.startsWith("--"));
-  const client = [...program, "client", SOCKET].map(shellWord).join(" ");
+  const client = shellCommand([...program, "client", SOCKET]);
   const shell = client.replaceAll("%", "%%");
   return `# /etc/systemd/system/walnut.service
 [Unit]

@@ -7,7 +7,6 @@ import {
   recoveryCommands,
   type RecoveryRecipe,
   recoverySettings,
-  shellWord,
 } from "../catalogue/recovery-recipe.ts";
 import { historyOf, type WalView, walView } from "../catalogue/wal-view.ts";
 import { planWindows } from "../catalogue/wal-windows.ts";
@@ -219,8 +218,8 @@ interface Answer {
   readonly directory: string;
 }
 
-function programOf({ self }: Context): string {
-  return (self?.words ?? ["walnut"]).map(shellWord).join(" ");
+function programOf({ self }: Context): readonly string[] {
+  return self?.words ?? ["walnut"];
 }
 
 function toText({ matches, recipe, directory }: Answer, context: Context): string {
