@@ -1,7 +1,11 @@
 import type { Clock } from "../io/clock.ts";
 import type { FileIdentity } from "./push-note.ts";
 
-const BATCH_FILES = 16;
+const BATCH_FILES = 24;
+/** Of what may be ahead: the rest is for what is stored while the archiver takes a batch. */
+const BATCH_SHARE = 0.75;
+/** With fewer left to do nothing is put off. */
+const LEFT_FILES = 4;
 const LONGEST_MS = 500;
 
 /** A file that the store has acknowledged. */
@@ -26,7 +30,7 @@ export class UntoldFiles {
 
   /** `aheadMax` is how many files may be stored before they are asked for. */
   constructor(aheadMax: number, clock: Clock) {
-    this.#enough = Math.min(BATCH_FILES, aheadMax / 2);
+    this.#enough = Math.min(BATCH_FILES, aheadMax * BATCH_SHARE);
     this.#clock = clock;
   }
 
@@ -48,10 +52,10 @@ export class UntoldFiles {
 
   /**
    * All of them, to be told now; none if there are not yet enough files `ahead`, told ones too, and
-   * as many `left` to do.
+   * more `left` to do.
    */
   take({ ahead, left }: { readonly ahead: number; readonly left: number }): readonly StoredFile[] {
-    const isWorthWaiting = ahead < this.#enough && left >= BATCH_FILES;
+    const isWorthWaiting = ahead < this.#enough && left >= LEFT_FILES;
     if (isWorthWaiting && this.leftMs !== 0) return [];
     const held = this.#held;
     this.#held = [];

@@ -75,20 +75,20 @@ async function startDrainer(path: string) {
   };
 }
 
-test("a backlog's files get their notes sixteen at a time, and who waits for one is told then", async () => {
+test("a backlog's files get their notes many at a time, and who waits for one is told then", async () => {
   using scratch = scratchDirectory();
   const drainer = await startDrainer(scratch.path);
   const [first = ""] = NAMES;
-  await drainer.takes(15);
+  await drainer.takes(23);
   const told: string[] = [];
   const asked = drainer.push(first).then(({ kind }) => told.push(kind));
   await drainer.listens();
   assert.deepEqual(drainer.notes(), []);
   assert.deepEqual(told, []);
-  await drainer.takes(16);
+  await drainer.takes(24);
   await asked;
   assert.deepEqual(told, ["stored"]);
-  await until("all sixteen have theirs", () => drainer.notes().length === 16);
+  await until("all of them have theirs", () => drainer.notes().length === 24);
   drainer.stop.abort(new Error("enough"));
   await assert.rejects(drainer.running, /enough/);
 });
@@ -96,15 +96,15 @@ test("a backlog's files get their notes sixteen at a time, and who waits for one
 test("what is asked for goes on in batches, and the end of a backlog is told at once", async () => {
   using scratch = scratchDirectory();
   const drainer = await startDrainer(scratch.path);
-  await drainer.takes(16);
-  await until("sixteen have their notes", () => drainer.notes().length === 16);
-  drainer.markDone(NAMES.slice(0, 16));
+  await drainer.takes(24);
+  await until("the first ones have their notes", () => drainer.notes().length === 24);
+  drainer.markDone(NAMES.slice(0, 24));
   await until("they are not needed any more", () => drainer.notes().length === 0);
-  await drainer.takes(23);
+  await drainer.takes(35);
   await drainer.listens();
   assert.deepEqual(drainer.notes(), []);
-  await drainer.takes(24);
-  await until("fifteen left, and one under way", () => drainer.notes().length === 8);
+  await drainer.takes(36);
+  await until("three left, and one under way", () => drainer.notes().length === 12);
   drainer.stop.abort(new Error("enough"));
   await assert.rejects(drainer.running, /enough/);
 });

@@ -20,12 +20,13 @@ function untold({ aheadMax = 32 } = {}) {
 }
 
 for (const [what, { aheadMax, ahead, left, isTold }] of Object.entries({
-  "few stored, many left": { aheadMax: 32, ahead: 1, left: 16, isTold: false },
-  "nearly enough stored, many left": { aheadMax: 32, ahead: 15, left: 500, isTold: false },
-  "enough stored": { aheadMax: 32, ahead: 16, left: 500, isTold: true },
-  "few stored, few left": { aheadMax: 32, ahead: 1, left: 15, isTold: true },
-  "less than half of what may be ahead": { aheadMax: 9, ahead: 4, left: 500, isTold: false },
-  "half of what may be ahead": { aheadMax: 9, ahead: 5, left: 500, isTold: true },
+  "few stored, some left": { aheadMax: 32, ahead: 1, left: 4, isTold: false },
+  "nearly enough stored, many left": { aheadMax: 32, ahead: 23, left: 500, isTold: false },
+  "enough stored": { aheadMax: 32, ahead: 24, left: 500, isTold: true },
+  "few stored, few left": { aheadMax: 32, ahead: 1, left: 3, isTold: true },
+  "enough stored of many that may be ahead": { aheadMax: 99, ahead: 24, left: 500, isTold: true },
+  "less than enough of few that may be ahead": { aheadMax: 8, ahead: 5, left: 500, isTold: false },
+  "enough of few that may be ahead": { aheadMax: 8, ahead: 6, left: 500, isTold: true },
   "nothing is stored ahead": { aheadMax: 0, ahead: 0, left: 500, isTold: true },
 })) {
   test(`${what}: a stored file is told ${isTold ? "now" : "later"}`, () => {
@@ -47,13 +48,13 @@ test("half a second after the first of them all are told, once", () => {
   assert.deepEqual(files.take(MANY), []);
   time.nowMs += 1;
   assert.deepEqual(files.take(MANY), [stored("a"), stored("b")]);
-  assert.deepEqual(files.take({ ahead: 16, left: 0 }), []);
+  assert.deepEqual(files.take({ ahead: 24, left: 0 }), []);
 });
 
 test("the half second begins with the first file after those that were taken", () => {
   const { files, time } = untold();
   files.add(stored("a"));
-  files.take({ ahead: 16, left: 500 });
+  files.take({ ahead: 24, left: 500 });
   time.nowMs += 5000;
   files.add(stored("b"));
   assert.equal(files.leftMs, 500);
@@ -63,7 +64,7 @@ test("the half second begins with the first file after those that were taken", (
 test("one that was taken is untold until it has its note", () => {
   const { files } = untold();
   files.add(stored("a"));
-  files.take({ ahead: 16, left: 500 });
+  files.take({ ahead: 24, left: 500 });
   assert.ok(files.has("a"));
   files.told("a");
   assert.ok(!files.has("a"));
