@@ -29,8 +29,11 @@ test("the printed commands pass every word on as it is", () => {
   const [line = ""] = readFileSync(join(place, "postgresql.auto.conf"), "utf8").split("\n");
   const text = /^restore_command = '(.*)'$/.exec(line)?.[1] ?? "";
   // As PostgreSQL reads the line, and then the command. @source guc-file.l, percentrepl.c
-  const command = text.replace(/''|\\(.)/g, (pair, letter) => letter ?? pair.slice(1));
-  const called = command.replace(/%(.)/g, (_, letter) => ({ "%": "%", f: "F", p: "P" })[letter]);
+  const command = text.replace(
+    /''|\\(.)/g,
+    (pair: string, letter?: string) => letter ?? pair.slice(1),
+  );
+  const called = command.replaceAll("%f", "F").replaceAll("%p", "P").replaceAll("%%", "%");
   execFileSync("/bin/sh", ["-c", called]);
   const fetched = readFileSync(join(directory.path, "words"), "utf8").trimEnd().split("\n");
   assert.deepEqual(fetched, [PREFIX, "wal-fetch", "F", "P"]);
