@@ -1,3 +1,5 @@
+import type { DrainOptions } from "./drain-options.ts";
+
 /** How the drainer compresses while the level is chosen by need. */
 export interface LevelState {
   readonly level: 1 | 3;
@@ -40,4 +42,33 @@ export function nextLevel(state: LevelState, { backlog, nowMs }: LevelSample): L
   if (backlog >= FAST_BACKLOG || isGrowing) return { level: 1, calmCount, lowBacklog, sinceMs };
   const level = calmCount >= CALM_FILES ? 3 : state.level;
   return { level, calmCount: level === 3 ? 0 : calmCount, lowBacklog, sinceMs };
+}
+
+/** The level of one drainer: the given one, or the one that the backlog needs. */
+export class DrainLevel {
+  readonly #options: Pick<DrainOptions, "level" | "isLevelByNeed" | "log" | "clock">;
+  #state = FIRST_LEVEL;
+
+  constructor(options: Pick<DrainOptions, "level" | "isLevelByNeed" | "log" | "clock">) {
+    this.#options = options;
+  }
+
+  /** The codec's own if it is undefined. */
+  get current(): number | undefined {
+    return this.#options.isLevelByNeed ? this.#state.level : this.#options.level;
+  }
+
+  /** For the status: nothing where the settings say it. */
+  get byNeed(): { readonly level?: number } {
+    return this.#options.isLevelByNeed ? { level: this.#state.level } : {};
+  }
+
+  /** A file was stored, and `backlog` are left. */
+  stored(backlog: number): void {
+    const { clock, isLevelByNeed, log } = this.#options;
+    const before = this.#state.level;
+    this.#state = nextLevel(this.#state, { backlog, nowMs: clock.monotonicMs() });
+    const { level } = this.#state;
+    if (isLevelByNeed && before !== level) log.info("zstd level changed", { level, backlog });
+  }
 }

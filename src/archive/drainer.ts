@@ -4,7 +4,7 @@ import { Bell } from "../io/bell.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import { DoneMarks, isReady, listReady, serverStart, watchMarks } from "./archive-status.ts";
-import { FIRST_LEVEL, type LevelState, nextLevel } from "./drain-level.ts";
+import { DrainLevel } from "./drain-level.ts";
 import type { DrainOptions } from "./drain-options.ts";
 import { planDrain } from "./drain-plan.ts";
 import { DrainWidth } from "./drain-width.ts";
@@ -18,7 +18,7 @@ import { forgetGap } from "./gaps.ts";
 import { tendGaps } from "./gap-shipping.ts";
 import { LineServer } from "./line-server.ts";
 import { NoteReaders } from "./note-readers.ts";
-import { isTemporary, reasonOf } from "./outage.ts";
+import { isTemporary, LONGEST_PAUSE_MS, pauseMsAfter, reasonOf } from "./outage.ts";
 import { type PushOptions, pushWal } from "./push.ts";
 import { PushNotes, readSettledIdentity } from "./push-note.ts";
 import { linkServer } from "./server-link.ts";
@@ -27,8 +27,6 @@ import { type Answer, WaitingCalls } from "./waiting-calls.ts";
 import { WalPacker } from "./wal-packer.ts";
 
 const RESCAN_MS = 1000;
-const FIRST_PAUSE_MS = 250;
-const LONGEST_PAUSE_MS = 10_000;
 const STATUS_LOG_MS = 60_000;
 const EXCEPT_MS = 5000;
 /** Without a call for so long, archive_command may not be ours any more; the next starts us anew. */
@@ -52,6 +50,7 @@ class Drainer {
   readonly #packer: WalPacker;
   readonly #doneMarks: DoneMarks;
   readonly #width: DrainWidth;
+  readonly #level: DrainLevel;
   readonly #bell = new Bell();
   /** Marked ready, and not acknowledged. */
   readonly #ready = new Set<string>();
@@ -72,7 +71,6 @@ class Drainer {
   #pausedUntilMs = 0;
   /** Until the first success, one file at a time finds out whose repository it is. */
   #isProved = false;
-  #level: LevelState = FIRST_LEVEL;
   #endReason: string | undefined;
   /** Aborted when nothing may be done with these settings any more. */
   readonly #over = new AbortController();
@@ -95,6 +93,7 @@ class Drainer {
       isOver: () => this.#endReason !== undefined,
     });
     this.#packer = new WalPacker({ codec: options.codec, jobs: options.codecJobs });
+    this.#level = new DrainLevel(options);
     this.#width = new DrainWidth(options, () => this.#underWay.size);
     this.#doneMarks = new DoneMarks(queue, options.isMarkingDone ? options.aheadMax : 0);
     this.#untold = new UntoldFiles(options.isMarkingDone ? 0 : options.aheadMax, options.clock);
@@ -127,8 +126,7 @@ class Drainer {
     const start = await serverStart(queue);
     this.#isOwn = () => server.isOwn();
     await this.#readers.forget();
-    const isLinked = await linkServer(queue, this.#options.spool.notes);
-    if (!isLinked)
+    if (!(await linkServer(queue, this.#options.spool.notes)))
       log.info("no hard link to postmaster.pid: a line of setup with -ef finds no note");
     await this.#checkNotes();
     const watcher = watchMarks(queue, (name) => this.#look(name));
@@ -275,16 +273,16 @@ class Drainer {
   }
 
   async #store(name: string): Promise<StoredFile> {
-    const { queue, spool, level, isLevelByNeed } = this.#options;
+    const { queue, spool } = this.#options;
     const path = join(queue.walDirectory, name);
     const identity = await readSettledIdentity(path, this.#options);
     const storage = (this.#storage ??= await this.#options.openStorage());
-    const chosen = isLevelByNeed ? this.#level.level : level;
+    const level = this.#level.current;
     const pushOptions: PushOptions = {
       ...this.#options,
       signal: this.#signal,
-      level: chosen,
-      pack: (local, options) => this.#packer.pack(local, chosen, options),
+      level,
+      pack: (local, options) => this.#packer.pack(local, level, options),
     };
     const outcome = await this.#width.learn(() => pushWal(storage, { path, name }, pushOptions));
     await forgetGap(spool.gaps, name);
@@ -295,25 +293,34 @@ class Drainer {
   #announce({ left = this.#ready.size } = {}): void {
     const isStuck = this.#endReason !== undefined || this.#failures > 0;
     const files = this.#untold.take({ ahead: this.#ahead.size, left: isStuck ? 0 : left });
-    if (files.length === 0) return;
-    this.#telling = this.#telling.then(async () => {
-      for (const file of files) await this.#tell(file);
-      this.#bell.ring();
-    });
+    if (files.length > 0) this.#telling = this.#tellAll(files, this.#telling);
   }
 
-  /** Never rejects. */
-  async #tell({ name, identity, outcome }: StoredFile): Promise<void> {
-    const { queue, log } = this.#options;
-    let isNoted = false;
+  /** All notes first: who is told goes on with the next file at once. */
+  async #tellAll(files: readonly StoredFile[], before: Promise<void>): Promise<void> {
+    await before;
+    const noted = new Set<string>();
+    for (const file of files) if (await this.#note(file)) noted.add(file.name);
+    for (const file of files) this.#tell(file, noted.has(file.name));
+    this.#bell.ring();
+  }
+
+  /** Gives whether there is a note, and so the file still the one that was stored. Never rejects. */
+  async #note({ name, identity }: StoredFile): Promise<boolean> {
     try {
-      isNoted = await this.#notes.add(name, identity, () => this.#isWanted());
+      const isNoted = await this.#notes.add(name, identity, () => this.#isWanted());
       if (isNoted && this.#readers.areTrusted) await this.#doneMarks.add(name);
+      return isNoted;
     } catch (error) {
-      log.error("no note", { wal: name, reason: reasonOf(error) });
+      this.#options.log.error("no note", { wal: name, reason: reasonOf(error) });
+      return false;
     }
+  }
+
+  #tell({ name, outcome }: StoredFile, isNoted: boolean): void {
     this.#untold.told(name);
-    if (isNoted || !isReady(queue, name)) return this.#calls.tell(name, { kind: "stored", outcome });
+    const isDone = isNoted || !isReady(this.#options.queue, name);
+    if (isDone) return this.#calls.tell(name, { kind: "stored", outcome });
     this.#ahead.delete(name);
     this.#ready.add(name);
     this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
@@ -328,12 +335,7 @@ class Drainer {
     this.#failures = 0;
     this.#lastError = undefined;
     if (wasAway && this.#endReason === undefined) void this.#tendGaps();
-    const before = this.#level.level;
-    this.#level = nextLevel(this.#level, { backlog: this.#ready.size, nowMs: this.#now() });
-    if (this.#options.isLevelByNeed && before !== this.#level.level) {
-      const { level } = this.#level;
-      this.#options.log.info("zstd level changed", { level, backlog: this.#ready.size });
-    }
+    this.#level.stored(this.#ready.size);
   }
 
   #failed(name: string, error: unknown): void {
@@ -352,10 +354,9 @@ class Drainer {
     for (const one of isBlocking ? [name, ...blocked] : [name]) {
       this.#calls.tell(one, failureAnswer(error));
     }
-    const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** this.#failures, LONGEST_PAUSE_MS);
     if (isTemporary(error)) {
       this.#failures += 1;
-      this.#pausedUntilMs = this.#now() + pauseMs;
+      this.#pausedUntilMs = this.#now() + pauseMsAfter(this.#failures);
     } else {
       this.#notBeforeMs.set(name, this.#now() + LONGEST_PAUSE_MS);
     }
@@ -388,7 +389,7 @@ class Drainer {
       ahead: this.#ahead.size,
       storedCount: this.#storedCount,
       failedCount: this.#failedCount,
-      ...(this.#options.isLevelByNeed ? { level: this.#level.level } : {}),
+      ...this.#level.byNeed,
       ...(this.#lastError === undefined ? {} : { lastError: this.#lastError }),
     };
   }

@@ -9,7 +9,8 @@ import type { Clock } from "../io/clock.ts";
 import type { Log } from "../io/log.ts";
 
 const FIRST_PAUSE_MS = 250;
-const LONGEST_PAUSE_MS = 10_000;
+/** The longest pause between two attempts. */
+export const LONGEST_PAUSE_MS = 10_000;
 /** Of one outage; more would be noise. */
 const REASONS_MAX = 5;
 
@@ -51,8 +52,7 @@ export class Outage {
         hint: error instanceof OperationError ? error.hint : undefined,
       });
     }
-    const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** (this.#attemptCount - 1), LONGEST_PAUSE_MS);
-    await this.#clock.sleep(pauseMs, options);
+    await this.#clock.sleep(pauseMsAfter(this.#attemptCount), options);
   }
 
   /** Takes note of a success. */
@@ -79,6 +79,11 @@ export function isTemporary(error: unknown): boolean {
     error instanceof DeadlineError ||
     error instanceof DatabaseError
   );
+}
+
+/** How long to wait after so many failures in a row, at least one, in ms. */
+export function pauseMsAfter(failureCount: number): number {
+  return Math.min(FIRST_PAUSE_MS * 2 ** (failureCount - 1), LONGEST_PAUSE_MS);
 }
 
 /** What a failure says, for a log line. */

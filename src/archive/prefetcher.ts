@@ -10,6 +10,7 @@ import { fetchWalAhead } from "./fetch.ts";
 import { LandingOrder } from "./landing-order.ts";
 import { LineServer } from "./line-server.ts";
 import { OpenRecords } from "./open-records.ts";
+import { pauseMsAfter, reasonOf } from "./outage.ts";
 import { PrefetchDirectory } from "./prefetch-directory.ts";
 import {
   afterEnd,
@@ -62,8 +63,6 @@ export interface PrefetchOptions {
 }
 
 const STATUS_LOG_MS = 60_000;
-const FIRST_PAUSE_MS = 250;
-const LONGEST_PAUSE_MS = 10_000;
 /** What the server writes meanwhile must find room, too. */
 const FREE_SEGMENTS_MIN = 8;
 /** A segment that is taken so soon was waited for, by the shell. */
@@ -313,9 +312,8 @@ class Prefetcher {
     // Whoever asks for it is told; here it is only a delay.
     if (reason !== this.#lastError) this.#options.log.warning("not fetched", { wal: name, reason });
     this.#lastError = reason;
-    const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** this.#failures, LONGEST_PAUSE_MS);
     this.#failures += 1;
-    this.#blockedUntilMs.set(name, this.#now() + pauseMs);
+    this.#blockedUntilMs.set(name, this.#now() + pauseMsAfter(this.#failures));
   }
 
   #openStorage(): Promise<Storage> {
@@ -393,8 +391,4 @@ class Prefetcher {
 
 function timelineOf(name: string): number {
   return Number.parseInt(name.slice(0, 8), 16);
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
