@@ -2,7 +2,7 @@ import { Bell } from "../io/bell.ts";
 import type { Clock } from "../io/clock.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
-import { isTemporary, Outage } from "./outage.ts";
+import { isTemporary, Outage, reasonOf } from "./outage.ts";
 import { PartialObject } from "./partial-object.ts";
 import { pushWal, type PushOptions } from "./push.ts";
 import type { WalSpool } from "./wal-spool.ts";
@@ -165,8 +165,12 @@ export class WalShipper implements AsyncDisposable {
   async run({ signal }: CallOptions): Promise<never> {
     for (;;) {
       const job = this.#nextJob();
-      if (job.kind === "wait") await this.#wait(job.ms, signal);
-      else await this.#attempt(job, signal);
+      if (job.kind !== "wait") {
+        await this.#attempt(job, signal);
+        continue;
+      }
+      await this.#bell.rungWithin(job.ms, { clock: this.#options.clock, signal });
+      signal.throwIfAborted();
     }
   }
 
@@ -259,7 +263,7 @@ export class WalShipper implements AsyncDisposable {
     } catch (error) {
       signal.throwIfAborted();
       if (!isTemporary(error)) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = reasonOf(error);
       log.warning("a partial segment could not be removed", { wal: spool.name, reason });
     }
   }
@@ -294,16 +298,6 @@ export class WalShipper implements AsyncDisposable {
     if (storedLsn <= this.#storedLsn) return;
     this.#storedLsn = storedLsn;
     this.onStored();
-  }
-
-  async #wait(ms: number, signal: AbortSignal): Promise<void> {
-    const woken = new AbortController();
-    const either = AbortSignal.any([signal, woken.signal]);
-    const wake = (): void => woken.abort();
-    const sleeping = this.#options.clock.sleep(ms, { signal: either }).then(wake, wake);
-    await this.#bell.rung({ signal: either }).then(wake, wake);
-    await sleeping;
-    signal.throwIfAborted();
   }
 
   #now(): number {

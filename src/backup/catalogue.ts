@@ -206,6 +206,11 @@ export type BackupChoice =
 /** The name that means the newest backup. */
 export const LATEST = "LATEST";
 
+/** What a user's word for a backup means: LATEST, or its name. */
+export function backupChoice(word: string): Extract<BackupChoice, { kind: "name" | "latest" }> {
+  return word === LATEST ? { kind: "latest" } : { kind: "name", name: word };
+}
+
 /** Finds the backup that is meant. Throws RefusedError, with what there is, if there is no such. */
 export async function findBackup(
   storage: Storage,

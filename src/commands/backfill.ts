@@ -4,11 +4,12 @@ import { readCatalogue } from "../catalogue/catalogue.ts";
 import { walView } from "../catalogue/wal-view.ts";
 import { planWindows } from "../catalogue/wal-windows.ts";
 import { codecOf } from "../codec/table.ts";
-import { ConflictError, UsageError } from "../errors.ts";
+import { ConflictError } from "../errors.ts";
 import { formatSegmentName } from "../postgres/wal-file.ts";
 import type { Storage } from "../storage/storage.ts";
 import { requireDirectory } from "./data-directory.ts";
 import type { Command, Context } from "./command.ts";
+import { requirePositionals } from "./words.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -36,8 +37,7 @@ export const backfillCommand: Command<Arguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     return {
       dataDirectory,
       isDryRun: words.has("dry-run"),

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { plainRestoreCommandLine } from "../archive/setup-lines.ts";
-import { type BackupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
+import { type BackupChoice, backupChoice, findBackup, LATEST } from "../backup/catalogue.ts";
 import {
   parseRestoreOnly,
   type PartialRestore,
@@ -17,16 +17,16 @@ import {
   parseTablespaceMapping,
   type TablespaceMapping,
 } from "../backup/tablespace-plan.ts";
-import { FormatError, RefusedError, UsageError } from "../errors.ts";
+import { RefusedError, UsageError } from "../errors.ts";
 import { machineMemoryBytes } from "../io/machine-memory.ts";
-import { localFileError } from "../io/system-error.ts";
+import { systemErrorText } from "../io/system-error.ts";
 import type { Log } from "../io/log.ts";
-import { parseJson } from "../layout/json.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { TablespaceSpec } from "../layout/tablespace-spec.ts";
 import type { Command, Context, Words } from "./command.ts";
 import { warnOfGapBehind } from "./gap-warnings.ts";
 import { formatBytes } from "./progress.ts";
+import { parseUserData } from "./user-data.ts";
 import { requirePositionals } from "./words.ts";
 
 type PathTest = (path: string) => boolean;
@@ -174,16 +174,6 @@ function parseDelta(words: Words): DeltaPermissions | undefined {
   return { isOtherClusterAllowed, isWalDiscarded };
 }
 
-function parseUserData(text: string | undefined): JsonValue | undefined {
-  if (text === undefined || text === "") return undefined;
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
-    throw new UsageError(`user data are not JSON: ${error.message}`, { cause: error });
-  }
-}
-
 function chooseBackup(args: BackupFetchArguments, setting: string | undefined): BackupChoice {
   const { backup } = args;
   const value = args.userData ?? parseUserData(setting);
@@ -196,7 +186,7 @@ function chooseBackup(args: BackupFetchArguments, setting: string | undefined): 
       hint: `Give its name or ${LATEST}; backup-list shows what there is.`,
     });
   }
-  return backup === LATEST ? { kind: "latest" } : { kind: "name", name: backup };
+  return backupChoice(backup);
 }
 
 async function readSpec(
@@ -206,8 +196,8 @@ async function readSpec(
   if (path === undefined) return undefined;
   const absolute = resolve(workingDirectory, path);
   const text = await readFile(absolute, "utf8").catch((error: unknown) => {
-    throw new RefusedError(`restore spec ${path} can't be read`, {
-      cause: localFileError("read", absolute, error),
+    throw new RefusedError(`restore spec ${path} can't be read: ${systemErrorText(error)}`, {
+      cause: error,
     });
   });
   return parseRestoreSpec(path, text);

@@ -1,4 +1,4 @@
-import { findBackup, LATEST } from "../backup/catalogue.ts";
+import { backupChoice, findBackup } from "../backup/catalogue.ts";
 import { markBackup } from "../retention/mark.ts";
 import type { Command } from "./command.ts";
 import { onePath } from "./words.ts";
@@ -27,9 +27,7 @@ export const backupMark: Command<MarkArguments> = {
 
   async run({ name, isPermanent }, { log, signal, openStorage }) {
     await using storage = await openStorage();
-    const choice =
-      name === LATEST ? ({ kind: "latest" } as const) : { kind: "name" as const, name };
-    const backup = await findBackup(storage, choice, { signal });
+    const backup = await findBackup(storage, backupChoice(name), { signal });
     const changed = await markBackup(storage, backup, { isPermanent, signal });
     const state = isPermanent ? "permanent" : "impermanent";
     for (const one of changed) log.info(`backup is ${state} now`, { name: one });

@@ -1,4 +1,4 @@
-import { findBackup, LATEST } from "../backup/catalogue.ts";
+import { backupChoice, findBackup } from "../backup/catalogue.ts";
 import { mergeBackup, type MergeSettings, requireMergePossible } from "../backup/merge.ts";
 import { type MergePlan, planMerge } from "../backup/merge-plan.ts";
 import { readChain } from "../backup/restore-chain.ts";
@@ -10,8 +10,8 @@ import { jsonObject, type JsonValue } from "../layout/json-value.ts";
 import type { Storage } from "../storage/storage.ts";
 import { inBackupStorage } from "./backup-storage.ts";
 import type { Command, Context } from "./command.ts";
-import { parseUserData } from "./increment-wish.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
+import { parseUserData } from "./user-data.ts";
 import { onePath } from "./words.ts";
 
 interface MergeArguments {
@@ -66,9 +66,7 @@ export const backupMerge: Command<MergeArguments> = {
 async function run(args: MergeArguments, storage: Storage, context: Context): Promise<void> {
   const { config, log, clock, signal } = context;
   const startMs = clock.monotonicMs();
-  const { name } = args;
-  const choice = name === LATEST ? ({ kind: "latest" } as const) : { kind: "name" as const, name };
-  const backup = await findBackup(storage, choice, { signal });
+  const backup = await findBackup(storage, backupChoice(args.name), { signal });
   const plan = planMerge(await readChain(storage, backup, { signal }));
   const settings = mergeSettings(args, config);
   if (args.isDryRun) {

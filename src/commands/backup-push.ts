@@ -12,9 +12,10 @@ import { describeHolder } from "../io/process-identity.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import { inBackupStorage } from "./backup-storage.ts";
 import type { Command, Context, Flag } from "./command.ts";
-import { type IncrementWish, increments, parseUserData, parseWish } from "./increment-wish.ts";
+import { type IncrementWish, increments, parseWish } from "./increment-wish.ts";
 import { findNotesDirectory } from "./noting.ts";
 import { formatBytes, formatSeconds } from "./progress.ts";
+import { parseUserData } from "./user-data.ts";
 import { requirePositionals } from "./words.ts";
 
 interface Arguments {

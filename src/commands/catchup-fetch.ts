@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { fetchCatchUp } from "../backup/catch-up-fetch.ts";
 import { catchUpStorage } from "../backup/catch-up-storage.ts";
-import { findBackup, LATEST } from "../backup/catalogue.ts";
+import { backupChoice, findBackup } from "../backup/catalogue.ts";
 import type { Command } from "./command.ts";
 import { formatBytes } from "./progress.ts";
 import { requirePositionals } from "./words.ts";
@@ -33,9 +33,7 @@ export const catchUpFetch: Command<CatchUpFetchArguments> = {
   async run({ destination, backup: wanted }, context) {
     const { config, log, signal, progress } = context;
     await using storage = catchUpStorage(await context.openStorage("alive"));
-    const choice =
-      wanted === LATEST ? ({ kind: "latest" } as const) : ({ kind: "name", name: wanted } as const);
-    const backup = await findBackup(storage, choice, { signal });
+    const backup = await findBackup(storage, backupChoice(wanted), { signal });
     try {
       const place = resolve(context.workingDirectory, destination);
       const report = await fetchCatchUp(storage, backup, place, {

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
-import { findBackup, LATEST } from "../backup/catalogue.ts";
+import { backupChoice, findBackup } from "../backup/catalogue.ts";
 import { copyRepository } from "../catalogue/copy.ts";
 import type { Config } from "../config/config.ts";
 import { OperationError, UsageError } from "../errors.ts";
@@ -107,6 +107,5 @@ async function chosenNames(
   signal: AbortSignal,
 ): Promise<readonly BackupName[] | undefined> {
   if (name === undefined) return undefined;
-  const choice = name === LATEST ? ({ kind: "latest" } as const) : { kind: "name" as const, name };
-  return [await findBackup(storage, choice, { signal })];
+  return [await findBackup(storage, backupChoice(name), { signal })];
 }

@@ -122,7 +122,7 @@ async function supervise(parts: Parts, context: Context): Promise<void> {
       toldAtMs = clock.monotonicMs();
       notifier.alive();
     }
-    await rungOr(bell, Math.min(TICK_MS, watchdogMs / 4), context);
+    await bell.rungWithin(Math.min(TICK_MS, watchdogMs / 4), context);
   }
 }
 
@@ -157,12 +157,4 @@ async function reload({ archive, notifier }: Parts, context: Context): Promise<b
   } finally {
     notifier.ready();
   }
-}
-
-async function rungOr(bell: Bell, ms: number, { clock, signal }: Context): Promise<void> {
-  const over = new AbortController();
-  const either = AbortSignal.any([signal, over.signal]);
-  const rung = bell.rung({ signal: either }).catch(() => {});
-  await Promise.race([rung, clock.sleep(ms, { signal: either }).catch(() => {})]);
-  over.abort();
 }

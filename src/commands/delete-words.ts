@@ -1,8 +1,8 @@
-import { FormatError, UsageError } from "../errors.ts";
-import { parseJson } from "../layout/json.ts";
-import type { JsonValue } from "../layout/json-value.ts";
-import type { DeleteRequest, FullModifier, TargetChoice } from "../retention/delete-selection.ts";
+import { backupChoice } from "../backup/catalogue.ts";
+import { UsageError } from "../errors.ts";
+import type { DeleteRequest, FullModifier } from "../retention/delete-selection.ts";
 import type { Flag, Words } from "./command.ts";
+import { parseUserData } from "./user-data.ts";
 
 /** WAL-G's flags of `delete` and of its forms. */
 export const DELETE_FLAGS: readonly Flag[] = [
@@ -87,29 +87,13 @@ function parseTarget(rest: readonly string[], userData: string | undefined): Del
     throw new UsageError("target has no modifier FULL", { hint: "Write target FIND_FULL." });
   }
   const isFamily = modifier === "FIND_FULL";
-  if (userData !== undefined) {
+  const value = parseUserData(userData);
+  if (value !== undefined) {
     if (words.length > 0) throw new UsageError("target takes a name or user data, not both");
-    return {
-      kind: "target",
-      choice: { kind: "user-data", value: parseUserData(userData) },
-      isFamily,
-    };
+    return { kind: "target", choice: { kind: "user-data", value }, isFamily };
   }
   const [name = ""] = only(words, "target [FIND_FULL] <name>");
-  const choice: TargetChoice = name === "LATEST" ? { kind: "latest" } : { kind: "name", name };
-  return { kind: "target", choice, isFamily };
-}
-
-function parseUserData(text: string): JsonValue {
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
-    throw new UsageError(`--target-user-data is no JSON: ${JSON.stringify(text)}`, {
-      hint: `A text stands in double quotes, also for a shell: --target-user-data '"nightly"'.`,
-      cause: error,
-    });
-  }
+  return { kind: "target", choice: backupChoice(name), isFamily };
 }
 
 function parseGarbage(rest: readonly string[], isBackupCheckLeftOut: boolean): DeleteRequest {

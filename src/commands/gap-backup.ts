@@ -13,12 +13,12 @@ import { listBackupWishes, listLocalGaps } from "../archive/gaps.ts";
 import { type Spool, spoolDirectory } from "../archive/spool-directory.ts";
 import { listOpenGaps } from "../archive/stored-gaps.ts";
 import type { PostgresConfig } from "../config/config.ts";
-import { RefusedError, systemErrorCode, UsageError } from "../errors.ts";
+import { RefusedError, systemErrorCode } from "../errors.ts";
 import { childProcess } from "../io/builtin.ts";
 import { describeProcess } from "../io/process-identity.ts";
 import { parseBackupName } from "../layout/backup-name.ts";
 import type { Command, Context } from "./command.ts";
-import { readCommandLine } from "./words.ts";
+import { readCommandLine, requirePositionals } from "./words.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -43,8 +43,7 @@ export const gapBackup: Command<Arguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     return { dataDirectory, isStatus: words.has("status") };
   },
 

@@ -3,10 +3,10 @@ import { CHANGE_WAYS, type ChangeWay } from "../backup/change-sources.ts";
 import type { NamedBase } from "../backup/increment-choice.ts";
 import type { IncrementRequest } from "../backup/push-increment.ts";
 import type { IncrementConfig } from "../config/config.ts";
-import { FormatError, UsageError } from "../errors.ts";
-import { parseJson } from "../layout/json.ts";
+import { UsageError } from "../errors.ts";
 import type { JsonValue } from "../layout/json-value.ts";
 import type { Words } from "./command.ts";
+import { parseUserData } from "./user-data.ts";
 
 /** What the command line says about full backups and increments. */
 export interface IncrementWish {
@@ -83,18 +83,4 @@ function namedBase(wish: IncrementWish, config: IncrementConfig): NamedBase | un
   if (name !== undefined && value !== undefined) throw bothGiven();
   if (value !== undefined) return { kind: "user-data", value };
   return name === undefined || name === LATEST ? undefined : { kind: "name", name };
-}
-
-/** JSON of the user's own; undefined for none. Throws UsageError. */
-export function parseUserData(text: string | undefined): JsonValue | undefined {
-  if (text === undefined || text === "") return undefined;
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
-    throw new UsageError(`user data ${text} is not JSON: ${error.message}`, {
-      hint: `A text needs double quotes within the shell's: '"monthly"', and so do names: '{"k":1}'.`,
-      cause: error,
-    });
-  }
 }

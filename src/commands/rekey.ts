@@ -1,4 +1,4 @@
-import { ConfigError, DamagedError, RefusedError, UsageError } from "../errors.ts";
+import { ConfigError, DamagedError, RefusedError } from "../errors.ts";
 import { bytesSource } from "../io/bytes.ts";
 import { ENCRYPTION_MARK_KEY, REKEY_FOLDER, SECRET_FOLDERS } from "../layout/secrecy.ts";
 import { EncryptedStorage } from "../storage/encrypted.ts";
@@ -7,6 +7,7 @@ import { rekey } from "../storage/rekey.ts";
 import type { Command, Context } from "./command.ts";
 import { inStorage } from "./context.ts";
 import { usedStorages } from "./storage-choice.ts";
+import { requirePositionals } from "./words.ts";
 
 interface RekeyArguments {
   readonly isConfirmed: boolean;
@@ -37,8 +38,7 @@ export const rekeyCommand: Command<RekeyArguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [surplus] = words.positionals;
-    if (surplus !== undefined) throw new UsageError(`surplus argument ${JSON.stringify(surplus)}`);
+    requirePositionals(words, []);
     return { isConfirmed: words.has("confirm"), isPartialTaken: words.has("partial") };
   },
 

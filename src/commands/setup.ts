@@ -4,9 +4,11 @@ import { canRename, installRenameProgram } from "../archive/rename-program.ts";
 import { archiveCommandLine, restoreCommandLine } from "../archive/setup-lines.ts";
 import { canLinkServer } from "../archive/server-link.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
-import { RefusedError, UsageError } from "../errors.ts";
+import { RefusedError } from "../errors.ts";
 import type { Command, Context } from "./command.ts";
+import { requireDirectory } from "./data-directory.ts";
 import { prefetchSpool } from "./fetch-ahead.ts";
+import { requirePositionals } from "./words.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -26,19 +28,13 @@ export const setup: Command<Arguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     return { dataDirectory, isUnit: words.has("systemd") };
   },
 
   async run({ dataDirectory, isUnit }, context) {
     const { config, self, workingDirectory, write } = context;
-    const place = dataDirectory ?? config.dataDirectory;
-    if (place === undefined) {
-      throw new UsageError("the data directory is missing", {
-        hint: "Name it, or set PGDATA.",
-      });
-    }
+    const place = requireDirectory(dataDirectory ?? config.dataDirectory);
     if (self === undefined) throw new RefusedError("setup can't run here");
     const directory = resolve(workingDirectory, place);
     if (isUnit) {

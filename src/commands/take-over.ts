@@ -4,10 +4,11 @@ import { describeWriter, showWriter } from "../archive/writer.ts";
 import { takeTimelineOver } from "../archive/writer-claims.ts";
 import { ensureRepositoryIdentity } from "../archive/identity.ts";
 import { codecOf } from "../codec/table.ts";
-import { RefusedError, UsageError } from "../errors.ts";
+import { RefusedError } from "../errors.ts";
 import { isAncestor } from "../postgres/timeline-history.ts";
 import type { Command } from "./command.ts";
 import { requireDirectory } from "./data-directory.ts";
+import { requirePositionals } from "./words.ts";
 
 /** `walnut take-over`, when a server was moved without a new timeline. */
 export const takeOver: Command<{ readonly dataDirectory: string | undefined }> = {
@@ -22,8 +23,7 @@ export const takeOver: Command<{ readonly dataDirectory: string | undefined }> =
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     return { dataDirectory };
   },
 

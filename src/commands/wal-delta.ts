@@ -3,9 +3,9 @@ import { queueIn } from "../archive/archive-status.ts";
 import { storeGroups } from "../archive/change-groups.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { codecOf } from "../codec/table.ts";
-import { UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { notesDirectory } from "./noting.ts";
+import { requirePositionals } from "./words.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -23,8 +23,7 @@ export const walDelta: Command<Arguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     return { dataDirectory };
   },
 

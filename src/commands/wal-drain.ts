@@ -6,12 +6,13 @@ import { lastCycleOf } from "../archive/last-cycle.ts";
 import { isRecovering } from "../archive/recovery-watch.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
 import { codecOf } from "../codec/table.ts";
-import { RefusedError, UsageError } from "../errors.ts";
+import { RefusedError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { sweepAhead } from "./fetch-ahead.ts";
 import { startGapBackup, wantedGapBackup } from "./gap-backup.ts";
 import { openChangeNotes } from "./noting.ts";
 import { IndexStarter } from "./wal-index.ts";
+import { requirePositionals } from "./words.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -37,8 +38,7 @@ export const walDrain: Command<Arguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     return { dataDirectory, except: words.value("except"), isStatus: words.has("status") };
   },
 

@@ -7,6 +7,7 @@ import { readSegmentBefore } from "../archive/recovery-watch.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Command } from "./command.ts";
 import { prefetchSpool } from "./fetch-ahead.ts";
+import { requirePositionals } from "./words.ts";
 
 interface Arguments {
   readonly dataDirectory: string | undefined;
@@ -37,8 +38,7 @@ export const walPrefetch: Command<Arguments> = {
   needsConfig: true,
 
   parse(words) {
-    const [dataDirectory, ...surplus] = words.positionals;
-    if (surplus.length > 0) throw new UsageError(`surplus argument ${JSON.stringify(surplus[0])}`);
+    const [dataDirectory] = requirePositionals(words, ["the data directory"], 1);
     const isStatus = words.has("status");
     const after = words.value("after");
     const isBegin = words.has("begin");

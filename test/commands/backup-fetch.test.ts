@@ -115,7 +115,7 @@ const wrong: readonly (readonly [args: readonly string[], message: RegExp])[] = 
     ["/d", "a", "--target-user-data=1"],
     /^a backup is chosen by its name or by user data, not by both$/,
   ],
-  [["/d", "--target-user-data=x"], /^user data are not JSON: /],
+  [["/d", "--target-user-data=x"], /^user data x is not JSON: /],
   [["/d", "a", "--restore-only="], /^--restore-only has ""$/],
   [["/d", "a", "--restore-only=a,b/c/d/e"], /^--restore-only has "b\/c\/d\/e"$/],
   [["/d", "a", "--restore-only=a/"], /^--restore-only has "a\/"$/],
@@ -126,7 +126,10 @@ const wrong: readonly (readonly [args: readonly string[], message: RegExp])[] = 
   [["/d", NEWER, "--restore-only=a"], /^backup base_\w+ does not list its databases and tables$/],
   [["/d", "a", "--mask=["], /^mask "\[" is not a pattern$/],
   [["/d", "a", "--tablespace-mapping=x"], /^tablespace mapping "x" is not OLD=NEW$/],
-  [["/d", "a", "--restore-spec=/nowhere/spec"], /^restore spec \/nowhere\/spec can't be read$/],
+  [
+    ["/d", "a", "--restore-spec=/nowhere/spec"],
+    /^restore spec \/nowhere\/spec can't be read: no such file/,
+  ],
   [["/d", "nonsense"], /^backup nonsense does not exist in memory:\/\/test$/],
   [["/d", SYNTHETIC_NAME, "--tablespace-mapping=1=/x"], /^no tablespace of the backup is 1$/],
 ];

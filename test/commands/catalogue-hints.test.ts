@@ -22,7 +22,8 @@ test("what is not there is answered by what is", async () => {
   const userData = ["target", "--target-user-data", "nightly"];
   await assert.rejects(runCommand(deleteCommand, storage, userData), {
     name: "UsageError",
-    hint: /'"nightly"'/,
+    message: /^user data nightly is not JSON: /,
+    hint: /double quotes within the shell's: '"monthly"'/,
   });
   const { log } = await runCommand(deleteCommand, storage, ["before", "base_0"]);
   assert.ok(
