@@ -21,6 +21,8 @@ interface Arguments {
 }
 
 const IDLE_MS = 15_000;
+/** Without a file for so long, a backlog is over: others may have the CPU. */
+const INDEX_REST_MS = 1000;
 const STATUS_TIMEOUT_MS = 2000;
 
 /** Started by wal-push; by hand only to look at it. */
@@ -60,7 +62,7 @@ export const walDrain: Command<Arguments> = {
     if (!isRecovering(queue)) await sweepAhead(queue, context);
     const { aheadMax, isMarkingDone, isLevelByNeed, serverName, isGapBackedUp } =
       config.archiveQueue;
-    const index = new IndexStarter(context, { ...queue, spool });
+    const index = new IndexStarter(context, { ...queue, spool, restMs: INDEX_REST_MS });
     const reason = await drain({
       queue,
       spool,

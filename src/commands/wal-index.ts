@@ -43,6 +43,16 @@ const CALL_MS = 60_000;
 /** The oldest go first: their segments are the first that PostgreSQL removes. */
 const WAITING_MAX = 256;
 
+/** PostgreSQL removes the segments at one of its next checkpoints. */
+const LONGEST_REST_MS = 30_000;
+
+export interface IndexStarterOptions {
+  readonly walDirectory: string;
+  readonly spool: Pick<Spool, "path">;
+  /** Starts when nothing was stored for so long, or after half a minute; at once unless given. */
+  readonly restMs?: number;
+}
+
 /**
  * Starts `wal-index` where a batch of segments is stored: one process at a time, however fast WAL is
  * archived, and on CPU that nobody else wants.
@@ -51,24 +61,52 @@ export class IndexStarter {
   readonly #context: Context;
   readonly #walDirectory: string;
   readonly #outputPath: string;
+  readonly #restMs: number;
   #waiting: string[] = [];
   #isRunning = false;
+  #isResting = false;
+  #storedAtMs = 0;
 
-  constructor(
-    context: Context,
-    { walDirectory, spool }: { readonly walDirectory: string; readonly spool: Pick<Spool, "path"> },
-  ) {
+  constructor(context: Context, { walDirectory, spool, restMs = 0 }: IndexStarterOptions) {
     this.#context = context;
     this.#walDirectory = walDirectory;
     this.#outputPath = join(spool.path, "index.log");
+    this.#restMs = restMs;
   }
 
   readonly stored = (name: string): void => {
-    if (!this.#context.config.archiveQueue.isIndexingCommits) return;
+    const { config, clock } = this.#context;
+    if (!config.archiveQueue.isIndexingCommits) return;
+    this.#storedAtMs = clock.monotonicMs();
     if (!/^[0-9A-F]{23}F$/.test(name)) return;
     this.#waiting = [...this.#waiting, join(this.#walDirectory, name)].slice(-WAITING_MAX);
-    if (!this.#isRunning) this.startWaiting();
+    this.#startInTime();
   };
+
+  #startInTime(): void {
+    if (this.#isRunning || this.#isResting) return;
+    if (this.#restMs === 0) this.startWaiting();
+    else void this.#startRested();
+  }
+
+  /** Never rejects: who is aborted starts nothing. */
+  async #startRested(): Promise<void> {
+    const { clock, signal } = this.#context;
+    this.#isResting = true;
+    const latestMs = clock.monotonicMs() + LONGEST_REST_MS;
+    try {
+      for (;;) {
+        const restedMs = Math.min(this.#storedAtMs + this.#restMs, latestMs);
+        const leftMs = restedMs - clock.monotonicMs();
+        if (leftMs <= 0) break;
+        await clock.sleep(leftMs, { signal });
+      }
+      this.#isResting = false;
+      this.startWaiting();
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
 
   /** Also beside one that runs: for the end of who stores, who would not see that one's end. */
   startWaiting(): void {
@@ -79,7 +117,7 @@ export class IndexStarter {
     this.#isRunning = true;
     const onEnd = (): void => {
       this.#isRunning = false;
-      this.startWaiting();
+      if (this.#waiting.length > 0) this.#startInTime();
     };
     try {
       const use = { isBackground: true, onEnd };

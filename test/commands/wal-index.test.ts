@@ -4,7 +4,6 @@ import { test } from "node:test";
 import type { Context } from "../../src/commands/command.ts";
 import { IndexStarter, walIndex } from "../../src/commands/wal-index.ts";
 import { defaultConfig } from "../../src/config/load.ts";
-import { systemClock } from "../../src/io/clock.ts";
 import { silentLog } from "../../src/io/log.ts";
 import { overlay } from "../../src/storage/overlay.ts";
 import { openWorkbench } from "../archive/workbench.ts";
@@ -17,8 +16,10 @@ interface Started {
   readonly end: () => void;
 }
 
-function starter({ isIndexing = true, isStarting = true } = {}) {
+function starter({ isIndexing = true, isStarting = true, restMs = 0 } = {}) {
   const started: Started[] = [];
+  const clock = new FakeClock();
+  const stop = new AbortController();
   const config = defaultConfig({ cpuCount: 2 });
   const context: Context = {
     config: {
@@ -26,8 +27,8 @@ function starter({ isIndexing = true, isStarting = true } = {}) {
       archiveQueue: { ...config.archiveQueue, isIndexingCommits: isIndexing },
     },
     log: silentLog,
-    clock: systemClock,
-    signal: AbortSignal.timeout(60_000),
+    clock,
+    signal: stop.signal,
     workingDirectory: "/data",
     write: async () => {},
     progress: { update: () => {}, end: () => {} },
@@ -52,12 +53,15 @@ function starter({ isIndexing = true, isStarting = true } = {}) {
   return {
     context,
     started,
-    index: new IndexStarter(context, { walDirectory: "/data/pg_wal", spool }),
+    clock,
+    stop,
+    index: new IndexStarter(context, { walDirectory: "/data/pg_wal", spool, restMs }),
   };
 }
 
 const segment = (number: number): string =>
   `0000000100000000${number.toString(16).toUpperCase().padStart(8, "0")}`;
+const batches = (...numbers: readonly number[]) => numbers.map(segment);
 const namesOf = (started: readonly Started[]) => started.map(({ names }) => names);
 
 test("one process at a time notes what was stored meanwhile", () => {
@@ -71,6 +75,50 @@ test("one process at a time notes what was stored meanwhile", () => {
   assert.equal(started.length, 2);
   index.stored(segment(0x5f));
   assert.deepEqual(namesOf(started).at(-1), [segment(0x5f)]);
+});
+
+test("a backlog is archived before it is noted", async () => {
+  const { started, index, clock } = starter({ restMs: 1000 });
+  for (let number = 0; number <= 0x2f; number += 1) {
+    index.stored(segment(number));
+    await clock.advance(100);
+  }
+  await clock.advance(899);
+  assert.deepEqual(namesOf(started), []);
+  await clock.advance(1);
+  assert.deepEqual(namesOf(started), [batches(0x0f, 0x1f, 0x2f)]);
+});
+
+test("a long backlog is noted every half minute, and while one process runs no other", async () => {
+  const { started, index, clock } = starter({ restMs: 1000 });
+  const store = async (first: number, last: number): Promise<void> => {
+    for (let number = first; number <= last; number += 1) {
+      index.stored(segment(number));
+      await clock.advance(500);
+    }
+  };
+  // 0x0f is stored after 7.5 s: half a minute before the time after 0x4a.
+  await store(0, 0x49);
+  assert.deepEqual(namesOf(started), []);
+  await store(0x4a, 0x4a);
+  const first = batches(0x0f, 0x1f, 0x2f, 0x3f);
+  assert.deepEqual(namesOf(started), [first]);
+  await store(0x4b, 0xaf);
+  assert.equal(started.length, 1);
+  started[0]?.end();
+  await store(0xb0, 0xea);
+  assert.equal(started.length, 1);
+  await store(0xeb, 0xeb);
+  const rest = batches(0x4f, 0x5f, 0x6f, 0x7f, 0x8f, 0x9f, 0xaf, 0xbf, 0xcf, 0xdf);
+  assert.deepEqual(namesOf(started), [first, rest]);
+});
+
+test("who is stopped while it waits starts nothing", async () => {
+  const { started, index, clock, stop } = starter({ restMs: 1000 });
+  index.stored(segment(0x0f));
+  stop.abort(new Error("enough"));
+  await clock.advance(60_000);
+  assert.deepEqual(started, []);
 });
 
 test("who ends leaves nothing behind", () => {
