@@ -95,6 +95,8 @@ export interface InfoWarning {
 
 export interface InfoQuery {
   readonly catalogue: Catalogue;
+  /** System identifier of the cluster that the repository belongs to, where that is known. */
+  readonly owner: bigint | undefined;
   readonly view: WalView;
   readonly report: TimelineReport;
   readonly collisions: readonly StoredCollision[];
@@ -111,7 +113,7 @@ const NS_PER_HOUR = 3_600_000_000_000n;
 
 /** Puts together what is known; pure. */
 export function summarizeRepository(query: InfoQuery): RepositoryInfo {
-  const { catalogue, view, report, server } = query;
+  const { catalogue, owner, view, report, server } = query;
   const { backups } = catalogue;
   const lastBackup = newestBackup(backups);
   const sets = [...view.sets.values()];
@@ -122,13 +124,13 @@ export function summarizeRepository(query: InfoQuery): RepositoryInfo {
     ? segmentStart(BigInt(lastNumber) + 1n, view.segmentBytes)
     : undefined;
   const isAsked = server !== undefined && !("problem" in server);
-  const isOwn = isAsked && !isForeign(catalogue, server);
+  const isOwn = isAsked && !isForeign(query, server);
   const storedLsn = hasLast && isOwn ? storedEnd(query, server, lastNumber) : undefined;
   const lagBytes =
     isOwn && storedLsn !== undefined ? Math.max(0, Number(server.lsn - storedLsn)) : undefined;
   return {
     storageName: catalogue.storageName,
-    systemId: lastBackup?.systemId ?? (isAsked ? server.systemId : undefined),
+    systemId: lastBackup?.systemId ?? owner ?? (isAsked ? server.systemId : undefined),
     pgVersion: lastBackup?.pgVersion,
     segmentBytes: view.segmentBytes,
     timeline: newest?.timeline,
@@ -279,17 +281,14 @@ function warnOfCollisions({ collisions }: InfoQuery): readonly InfoWarning[] {
   return describeCollisions(collisions).map((text) => ({ code: "collision", text }) as const);
 }
 
-function warnOfServer(
-  { server, view, catalogue }: InfoQuery,
-  lagBytes: number | undefined,
-): readonly InfoWarning[] {
+function warnOfServer(query: InfoQuery, lagBytes: number | undefined): readonly InfoWarning[] {
+  const { server, view, owner } = query;
   if (server === undefined) return [];
   if ("problem" in server) {
     return [{ code: "server-unreachable", text: `the server was not asked: ${server.problem}` }];
   }
   const warnings: InfoWarning[] = [];
-  if (isForeign(catalogue, server)) {
-    const owner = ownerOf(catalogue);
+  if (isForeign(query, server)) {
     const text = `the server is cluster ${server.systemId}, the repository of cluster ${owner}`;
     warnings.push({ code: "wrong-cluster", text });
   }
@@ -316,14 +315,8 @@ function warnOfServer(
   return warnings;
 }
 
-/** The cluster of the backups; undefined while there is none. */
-function ownerOf({ backups }: Catalogue): bigint | undefined {
-  return backups.find(({ systemId }) => systemId !== undefined)?.systemId;
-}
-
 /** Whether positions of the server say nothing about the repository. */
-function isForeign(catalogue: Catalogue, { systemId }: ServerState): boolean {
-  const owner = ownerOf(catalogue);
+function isForeign({ owner }: InfoQuery, { systemId }: ServerState): boolean {
   return owner !== undefined && owner !== systemId;
 }
 

@@ -6,6 +6,7 @@ import {
   type RepositoryInfo,
   summarizeRepository,
 } from "../catalogue/repository-info.ts";
+import { repositoryOwner } from "../catalogue/repository-owner.ts";
 import { reportTimelines } from "../catalogue/timeline-report.ts";
 import { walView } from "../catalogue/wal-view.ts";
 import type { Config } from "../config/config.ts";
@@ -74,7 +75,8 @@ export const info: Command<InfoArguments> = {
       const server = isOffline ? undefined : await askServer(context);
       const nowNs = timeNsOf(clock.now());
       const collisions = await readCollisions(storage, catalogue.ownKeys, { signal });
-      const query = { catalogue, view, report, collisions, server, nowNs };
+      const owner = await repositoryOwner(storage, catalogue, { signal });
+      const query = { catalogue, owner, view, report, collisions, server, nowNs };
       const state = summarizeRepository(query);
       const mirrors = await readMirrorStatuses(storage);
       const unseen = storage.unseen ?? [];
@@ -111,7 +113,6 @@ async function askServer({ config, signal }: Context): Promise<ServerAnswer> {
     const row = await readSlotRow(session, slot, { signal: limit });
     return {
       ...position,
-      systemId: facts.systemId,
       versionNumber: facts.versionNumber,
       isInRecovery: facts.isInRecovery,
       isArchiving: archiver.isArchiving,

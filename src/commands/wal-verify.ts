@@ -6,6 +6,7 @@ import {
   lostHistories,
   readCatalogue,
 } from "../catalogue/catalogue.ts";
+import { repositoryOwner } from "../catalogue/repository-owner.ts";
 import {
   checkIntegrity,
   checkTimeline,
@@ -13,7 +14,14 @@ import {
   type StatusRun,
 } from "../catalogue/wal-integrity.ts";
 import { historyOf, runLength, type WalView, walView } from "../catalogue/wal-view.ts";
-import { DatabaseError, FormatError, RefusedError, UnsoundError, UsageError } from "../errors.ts";
+import {
+  DatabaseError,
+  FormatError,
+  RefusedError,
+  UnsoundError,
+  UsageError,
+  WrongClusterError,
+} from "../errors.ts";
 import { formatJson } from "../layout/json.ts";
 import { type JsonObject, jsonObject } from "../layout/json-value.ts";
 import { type Lsn, lsn, parseLsn } from "../postgres/lsn.ts";
@@ -28,6 +36,8 @@ const CHECKS = ["integrity", "timeline"] as const;
 type Check = (typeof CHECKS)[number];
 
 interface Position {
+  /** The server's; undefined where it was not asked. */
+  readonly systemId?: bigint;
   readonly timeline: number;
   readonly lsn: Lsn;
 }
@@ -91,6 +101,7 @@ export const walVerify: Command<WalVerifyArguments> = {
     const current = position ?? (await askServer(context));
     await using storage = await context.openStorage();
     const catalogue = await readCatalogue(storage, { signal });
+    await requireOwnServer(storage, { catalogue, position: current, signal });
     warnOfHistories(catalogue, log);
     const view = walView(catalogue);
     const results = new Map<Check, CheckResult>();
@@ -141,6 +152,32 @@ async function askServer({ config, signal }: Context): Promise<Position> {
     const hint = `${error.hint ?? ""} Without it, say how far the WAL goes: --timeline N --lsn X/Y.`;
     throw new DatabaseError(error.message, { hint: hint.trimStart(), cause: error });
   }
+}
+
+/** Positions of another cluster's server say nothing about this archive. */
+async function requireOwnServer(
+  storage: Storage,
+  {
+    catalogue,
+    position: { systemId },
+    signal,
+  }: {
+    readonly catalogue: Catalogue;
+    readonly position: Position;
+    readonly signal: AbortSignal;
+  },
+): Promise<void> {
+  if (systemId === undefined) return;
+  const owner = await repositoryOwner(storage, catalogue, { signal });
+  if (owner === undefined || owner === systemId) return;
+  throw new WrongClusterError(
+    `the server is cluster ${systemId}, the repository ${storage.name} of cluster ${owner}`,
+    {
+      hint:
+        "Check PGHOST, PGPORT and the storage prefix; pg_upgrade and initdb make a new cluster. For the " +
+        "repository as it is, say how far the WAL goes: --timeline N --lsn X/Y.",
+    },
+  );
 }
 
 interface StartPlace {

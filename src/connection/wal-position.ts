@@ -9,6 +9,8 @@ import {
 
 /** Where a server stands in its WAL. */
 export interface WalPosition {
+  /** Of which cluster. */
+  readonly systemId: bigint;
   readonly timeline: number;
   /** Written by a primary, received by a standby. */
   readonly lsn: Lsn;
@@ -28,10 +30,16 @@ export async function readWalPosition(
             CASE WHEN pg_is_in_recovery()
                  THEN (SELECT timeline_id FROM pg_control_checkpoint())
                  ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
-            END AS timeline`,
+            END AS timeline,
+            (SELECT system_identifier FROM pg_control_system()) AS system_identifier`,
     options,
   );
-  return { timeline: integerColumn(row, "timeline"), lsn: parseLsn(textColumn(row, "lsn")) };
+  return {
+    // A signed bigint there, an unsigned one everywhere else.
+    systemId: BigInt.asUintN(64, BigInt(textColumn(row, "system_identifier"))),
+    timeline: integerColumn(row, "timeline"),
+    lsn: parseLsn(textColumn(row, "lsn")),
+  };
 }
 
 /** How the server's archiver fares. */

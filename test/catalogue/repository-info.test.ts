@@ -51,6 +51,7 @@ test("a primary on an older timeline than the archive's was left behind", async 
   const summarize = (change: { timeline: number; isInRecovery: boolean; systemId?: bigint }) =>
     summarizeRepository({
       catalogue,
+      owner: server.systemId,
       view,
       report: { ...view, storageName: "", systemId: undefined, timelines: [], plans: [] },
       collisions: [],
@@ -84,6 +85,7 @@ test("wal-receive counts: as an archiver, for the lag, and as what keeps WAL", a
   const infoWith = (receiver: ReceiverState | undefined) =>
     summarizeRepository({
       catalogue,
+      owner: undefined,
       view,
       report: { ...view, storageName: "", systemId: undefined, timelines: [], plans: [] },
       collisions: [],

@@ -206,7 +206,9 @@ async function infoOf(storage: Storage, change: Partial<ServerState>): Promise<s
     ...change,
   };
   const nowNs = timeNsOf(systemClock.now());
-  const state = summarizeRepository({ catalogue, view, report, collisions: [], server, nowNs });
+  const owner = catalogue.backups.find(({ systemId }) => systemId !== undefined)?.systemId;
+  const query = { catalogue, owner, view, report, collisions: [], server, nowNs };
+  const state = summarizeRepository(query);
   const config = defaultConfig({ cpuCount: 2 });
   const shown = { state, server, config, mirrors: [], unseen: [], nowNs };
   return formatJson(infoJson(shown));
