@@ -1,5 +1,10 @@
 import { lsn } from "../postgres/lsn.ts";
-import { isOnHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
+import {
+  isAncestor,
+  isOnHistory,
+  switchPoint,
+  type TimelineHistory,
+} from "../postgres/timeline-history.ts";
 import { segmentNumberOf, segmentOfEnd } from "../postgres/wal-file.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import type { SegmentRun } from "./segment-set.ts";
@@ -128,6 +133,35 @@ export function* ownParts(
 export interface LineSegment {
   readonly timeline: number;
   readonly segmentNumber: number;
+}
+
+/**
+ * The line's segment in which it leaves a backup that began on it and ended elsewhere. Undefined
+ * where it does not, or not behind the backup's first segment: then nothing of the backup's own WAL
+ * is on the line.
+ */
+export function forkWithin(
+  view: Pick<WalView, "segmentBytes" | "histories">,
+  history: TimelineHistory,
+  backup: BackupSpan & { readonly startLsn?: bigint | undefined },
+): LineSegment | undefined {
+  const { timeline, endTimeline = timeline, startLsn = 0n, finishLsn = 0n } = backup;
+  const isLeft =
+    isOnHistory(history, timeline, lsn(startLsn)) &&
+    !isOnHistory(history, endTimeline, lsn(finishLsn));
+  if (!isLeft) return undefined;
+  const leftLsn = partingOf(history, historyOf(view, endTimeline));
+  const segmentNumber = Number(leftLsn / BigInt(view.segmentBytes));
+  if (segmentNumber <= Number(startLsn / BigInt(view.segmentBytes))) return undefined;
+  return { timeline: segmentTimeline(history, segmentNumber, view.segmentBytes), segmentNumber };
+}
+
+/** Where two lines part; 0 where they have nothing in common. */
+function partingOf(one: TimelineHistory, other: TimelineHistory): bigint {
+  const timelines = [...one.ancestors.map(({ timeline }) => timeline), one.timeline];
+  const last = timelines.findLast((timeline) => isAncestor(other, timeline)) ?? 0;
+  const ends = [one, other].flatMap((line) => switchPoint(line, last) ?? []);
+  return ends.toSorted((first, second) => (first < second ? -1 : 1))[0] ?? 0n;
 }
 
 /**

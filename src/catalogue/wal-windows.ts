@@ -5,6 +5,8 @@ import type { BackupName } from "../layout/backup-name.ts";
 import type { CatalogueBackup } from "./catalogue.ts";
 import { type BackupsByName, findChainFault } from "./chain.ts";
 import {
+  firstOnLine,
+  forkWithin,
   lastBeforeFork,
   lineOfBackup,
   missingOnLine,
@@ -212,9 +214,28 @@ function judgeHole(hole: TimelineRun, line: Line): WalHole {
   );
   const end = replayEnd(hole, before, line);
   const isLeftSo = isFollowed
-    ? before.length === 0 || ownEnds.some((last) => last + 1 === end)
+    ? before.length === 0 ||
+      ownEnds.some((last) => last + 1 === end) ||
+      isBehindFork(hole, end, line)
     : isBehindLeaver(hole, line);
   return { ...hole, isIntended: isLeftSo && !isNeeded, cutBackups: before.map(({ name }) => name) };
+}
+
+/**
+ * Whether replay ends right behind the segment in which the line leaves a backup's own WAL, and
+ * what follows the hole begins with a backup: retention keeps that segment only to show that it was
+ * archived.
+ */
+function isBehindFork(hole: TimelineRun, end: number, { view, history, begun }: Line): boolean {
+  const next = firstOnLine(view, history, hole.last + 1)?.segmentNumber;
+  const isToNext = begun.some(
+    ({ startLsn }) => Number(segmentNumberOf(startLsn, view.segmentBytes)) === next,
+  );
+  if (!isToNext) return false;
+  return begun.some((reach) => {
+    const fork = reach.missing.length === 0 ? forkWithin(view, history, reach) : undefined;
+    return fork !== undefined && fork.segmentNumber + 1 === end;
+  });
 }
 
 /**

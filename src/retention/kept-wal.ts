@@ -1,5 +1,7 @@
 import type { CatalogueBackup } from "../catalogue/catalogue.ts";
 import {
+  firstSegment,
+  forkWithin,
   lineOfBackup,
   type LineSegment,
   missingOnLine,
@@ -85,6 +87,29 @@ export class KeptWal {
   keepProof({ name }: CatalogueBackup, { timeline, segmentNumber }: LineSegment): void {
     const reason = `shows that own WAL of backup ${name} is missing, not late`;
     this.#keep(timeline, { first: segmentNumber, last: segmentNumber, reason });
+  }
+
+  /**
+   * Where a timeline left a backup before that ended, and a replay from another one comes there
+   * through its WAL: the first segment behind the fork, and no more.
+   */
+  keepForks(backups: readonly CatalogueBackup[]): void {
+    for (const history of this.#survey.histories.values()) {
+      const leading = backups.filter(({ timeline, endTimeline = timeline, finishLsn = 0n }) =>
+        isOnHistory(history, endTimeline, lsn(finishLsn)),
+      );
+      if (leading.length === 0) continue;
+      for (const backup of backups) {
+        const fork = forkWithin(this.#survey, history, backup);
+        if (fork === undefined) continue;
+        const { timeline, segmentNumber } = fork;
+        if (leading.every((one) => firstSegment(this.#survey, one) >= segmentNumber)) continue;
+        const reason =
+          `shows that timeline ${timeline}, which left backup ${backup.name} before its end, ` +
+          "was archived from there on";
+        this.#keep(timeline, { first: segmentNumber, last: segmentNumber, reason });
+      }
+    }
   }
 
   /** Keeps all of a timeline. */

@@ -228,6 +228,7 @@ function keptWal(
     const proof = proofOfLoss(survey, backup);
     if (proof !== undefined) wal.keepProof(backup, proof);
   }
+  wal.keepForks(backups.flatMap(({ backup, isKept }) => (isKept ? [backup] : [])));
   for (const { unfinished: one, mayBeRunning, isKept } of unfinished) {
     if (!isKept || !mayBeRunning) continue;
     const segmentNumber = survey.nameSegment(one);

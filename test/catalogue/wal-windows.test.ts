@@ -282,6 +282,33 @@ describe("a hole before a timeline that no backup leads to", () => {
   }
 });
 
+describe("a hole behind the fork within a second backup, which replay from the first comes through", () => {
+  const cases = [
+    { name: "from the fork's own segment on (P08)", lost: [7, 8, 9], isIntended: false },
+    { name: "from the one behind it to the next backup", lost: [8, 9], isIntended: true },
+    { name: "that ends before the next backup", lost: [8], isIntended: false },
+    { name: "that begins later", lost: [9], isIntended: false },
+  ];
+  for (const { name, lost, isIntended } of cases) {
+    test(name, () => {
+      const built = build({
+        forks: [{ parent: 0, segment: 7 }],
+        missing: [new Set(), new Set(lost), new Set(), new Set()],
+        backups: [
+          { line: 0, first: 2, length: 1 },
+          { line: 0, first: 4, length: 4 },
+          { line: 1, first: 10, length: 1 },
+        ],
+      });
+      const holes = planWindows(built.view, built.backups)[1]?.holes;
+      assert.deepEqual(
+        holes?.map((hole) => [hole.first, hole.last, hole.isIntended]),
+        [[lost[0], lost.at(-1), isIntended]],
+      );
+    });
+  }
+});
+
 /** Timeline 1 was left in segment 9 and lacks `lost`; its backup goes from 2 into 3. */
 function holesBesideFork(lost: ReadonlySet<number>) {
   const built = build({

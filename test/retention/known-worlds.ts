@@ -106,3 +106,20 @@ export const LEFT_TOO_EARLY: World = {
   timelines: [{ ...timelineOf(1, 0, 257, 261), holes: [] }, timelineOf(2, 1, 260, 262)],
   backups: [{ ...backupOf(1, 260, NOW_MS - 34 * DAY_MS), lastSegment: 261 }],
 };
+
+/**
+ * The first two backups touch: replay from the first comes through the second one's WAL to where
+ * timeline 2 left that, of which nothing is needed, as the third backup is on timeline 3.
+ */
+export const TOUCHING: World = {
+  timelines: [
+    { ...timelineOf(1, 0, 250, 256), holes: [] },
+    { ...timelineOf(2, 1, 254, 262), holes: [] },
+    { ...timelineOf(3, 2, 257, 262), holes: [] },
+  ],
+  backups: [
+    { ...backupOf(1, 250, NOW_MS - 39 * DAY_MS), lastSegment: 252 },
+    { ...backupOf(1, 253, NOW_MS - 37 * DAY_MS), lastSegment: 255 },
+    backupOf(3, 260, NOW_MS - 35 * DAY_MS),
+  ].map((one) => ({ ...one, isPermanent: true })),
+};

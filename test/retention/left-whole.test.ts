@@ -12,6 +12,7 @@ import { selectByPolicy } from "../../src/retention/policy.ts";
 import { applyRetention, prepareRetention } from "../../src/retention/retention.ts";
 import type { MemoryStorage } from "../support/memory-storage.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { TOUCHING } from "./known-worlds.ts";
 import {
   NOW_MS,
   objectsOf,
@@ -136,7 +137,11 @@ test("where verify found nothing wrong, it finds nothing wrong behind expire", a
     ),
     {
       numRuns: RUNS,
-      examples: [ACROSS_A_FORK, LEFT_WITHIN, FOLLOWED, LED_BY_NONE].map((one) => [one, 1, 3]),
+      examples: [ACROSS_A_FORK, LEFT_WITHIN, FOLLOWED, LED_BY_NONE, TOUCHING].map((one) => [
+        one,
+        1,
+        3,
+      ]),
     },
   );
   assert.ok(judged > RUNS / 10, `${judged} of ${RUNS} were judged`);
