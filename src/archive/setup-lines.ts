@@ -114,13 +114,17 @@ export function restoreCommandLine(program: readonly string[], setup?: RestoreSe
 const FAILED_STATUS = 255;
 /** What wal-fetch ends with at the end of the archive: exit-codes.ts. */
 export const END_STATUS = 74;
+/** What it ends with on a standby, which asks again then: with any other failure it would end. */
+export const AGAIN_STATUS = 75;
 const TRAP = `trap "exit ${FAILED_STATUS}" 0`;
 
 /**
  * Ends as walnut does, but for what it never ends with and PostgreSQL would take for the end of the
  * archive: the runtime ends with 1 where the executable is truncated.
  */
-const CALL = `"$@"; r=$?; [ $r = 0 ] || [ $r = ${END_STATUS} ] || [ $r -gt 125 ] && trap - 0; exit $r`;
+const CALL =
+  `"$@"; r=$?; [ $r = 0 ] || [ $r = ${END_STATUS} ] || [ $r = ${AGAIN_STATUS} ] || [ $r -gt 125 ] ` +
+  `&& trap - 0; exit $r`;
 
 function takingSteps(renameProgram: string | undefined, tests: string): readonly string[] {
   if (renameProgram === undefined) {

@@ -22,12 +22,13 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { installRenameProgram } from "../../src/archive/rename-program.ts";
 import {
+  AGAIN_STATUS,
   END_STATUS,
   restoreCommandLine,
   type RestoreSetup,
 } from "../../src/archive/setup-lines.ts";
 import { type Spool, spoolDirectory } from "../../src/archive/spool-directory.ts";
-import { exitCodes } from "../../src/commands/exit-codes.ts";
+import { exitCodes, standbyRetryExitCode } from "../../src/commands/exit-codes.ts";
 
 const NAME = "000000010000000000000007";
 const now = Date.now() / 1000;
@@ -198,6 +199,8 @@ for (const shell of shells) {
 const ENDS: readonly (readonly [end: string, status: number])[] = [
   ["exit 0", 0],
   ["exit 74", 74],
+  // A standby asks again then; with 255 it would end because its store was away for a moment.
+  ["exit 75", 75],
   ["exit 1", 255],
   ["exit 2", 255],
   ["exit 125", 255],
@@ -268,5 +271,8 @@ test("without a spool beside pg_wal the line only calls us", () => {
   assert.equal(restoreCommandLine(words, { ...setup, spool: far }), plain);
 });
 
-test("the end of the archive has wal-fetch's code in the line, too", () =>
-  assert.equal(END_STATUS, exitCodes["not-in-archive"].code));
+test("the end of the archive, and a standby's failure, have wal-fetch's codes in the line, too", () =>
+  assert.deepEqual(
+    [END_STATUS, AGAIN_STATUS],
+    [exitCodes["not-in-archive"].code, standbyRetryExitCode.code],
+  ));
