@@ -26,7 +26,7 @@ const KILL_ROUNDS = IS_LONG ? 20 : 2;
 /** How an administrator changes the settings. */
 const CHANGES = ["written anew", "replaced by an older one"] as const;
 
-test("200 segments are stored once each, most without a process", async () => {
+test("200 segments are stored once each, nearly all without a process", async () => {
   const draining = await startWithBacklog(200);
   const { cluster, repository, walDirectory, walnut } = draining;
   await using _cleanUp = cluster;
@@ -43,7 +43,7 @@ test("200 segments are stored once each, most without a process", async () => {
   assert.ok(doneCount >= backlog, `${doneCount} of ${backlog}`);
 
   const started = readFileSync(calls, "utf8").trim().split("\n").length;
-  assert.ok(started < backlog / 2, `${started} of ${backlog} calls started a process`);
+  assert.ok(started < backlog / 8, `${started} of ${backlog} calls started a process`);
   const spool = `${cluster.dataDirectory}.walnut`;
   const log = readFileSync(join(spool, "drain.log"), "utf8");
   assert.doesNotMatch(log, /ERROR/);
