@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { writeCacheFile } from "../io/cache-file.ts";
 import type { Log } from "../io/log.ts";
 import { sha256Hex } from "../io/runtime.ts";
+import { reasonOf } from "./outage.ts";
 
 /** Where an archive's memory is kept. */
 export interface CachePlace {
@@ -105,8 +106,4 @@ function isExtension(value: unknown): value is string {
 
 function isTimeline(value: unknown): value is number {
   return typeof value === "number" && Number.isInteger(value) && value > 0 && value < 2 ** 32;
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -14,6 +14,7 @@ import { formatSegmentName, parseWalFileName, segmentNumberOf } from "../postgre
 import type { CallOptions } from "../storage/storage.ts";
 import { walkChanges } from "./change-fold.ts";
 import { inspectLocalWal, readLocalWal } from "./local-wal.ts";
+import { reasonOf } from "./outage.ts";
 
 export interface ChangeNotesOptions {
   /** In the spool of the data directory; made when it is missing. */
@@ -158,8 +159,4 @@ async function removeOldest(directory: string, names: readonly string[]): Promis
   for (const name of names.slice(0, Math.max(names.length - NOTES_MAX, 0))) {
     await removeNotes(directory, name);
   }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

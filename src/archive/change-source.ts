@@ -84,7 +84,7 @@ export async function readArchivedChanges(
   const fold = new ChangeFold();
   try {
     const load = (unit: Unit) => reading.load(unit);
-    for await (const maps of orderedJobs(streamOf(units), JOBS, load, options)) {
+    for await (const maps of orderedJobs(units, JOBS, load, options)) {
       for (const map of maps) fold.add(map);
       if (fold.holeReason !== "") throw new Hole(fold.holeReason);
     }
@@ -101,10 +101,6 @@ export async function readArchivedChanges(
 function whyUnfinished({ open, endLsn }: ChangeFold, range: WalRange): string | undefined {
   if (open === undefined || endLsn === undefined || endLsn > range.endLsn) return undefined;
   return `a record goes on behind ${formatLsn(endLsn)}, where the range ends`;
-}
-
-async function* streamOf<T>(items: readonly T[]): AsyncGenerator<T, void, undefined> {
-  yield* items;
 }
 
 /** The segments in which records of the range begin. */

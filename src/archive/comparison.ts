@@ -11,8 +11,7 @@ import { type ReadStoredOptions, requireCodec, type StoredWal } from "./stored-w
  * How an archived object relates to the local file of its name.
  *
  * - "same": it holds the same content; for a segment the same records, because what follows the
- *   last
- *   record has no meaning and differs between a primary and its standbys.
+ *   last one has no meaning and differs between a primary and its standbys.
  * - "leftover": it is empty or cut off, and what there is of it is the same; or it is an earlier
  *   state of an unfinished segment.
  * - "different": both are there and they differ.

@@ -10,6 +10,7 @@ import { formatIdentity, parseIdentity } from "../layout/identity.ts";
 import { BACKUPS_FOLDER, identityKey, parseSentinelKey, WAL_FOLDER } from "../layout/keys.ts";
 import { parseSentinel } from "../layout/sentinel.ts";
 import { readSoundly } from "../storage/copies.ts";
+import { statIfThere } from "../storage/object-copy.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 
 const IDENTITY_BYTES_MAX = 64 * 1024;
@@ -75,12 +76,7 @@ export async function readRepositoryIdentity(
 
 /** Whether anything of a repository is there, ours or WAL-G's: at most three requests. */
 export async function holdsRepository(storage: Storage, options: CallOptions): Promise<boolean> {
-  try {
-    await storage.stat(identityKey, options);
-    return true;
-  } catch (error) {
-    if (!(error instanceof ObjectNotFoundError)) throw error;
-  }
+  if ((await statIfThere(storage, identityKey, options)) !== undefined) return true;
   for (const folder of [BACKUPS_FOLDER, WAL_FOLDER]) {
     for await (const _ of storage.list(folder, options)) return true;
   }

@@ -1,10 +1,11 @@
 import { dirname } from "node:path";
-import { ObjectExistsError, ObjectNotFoundError, OperationError } from "../errors.ts";
+import { ObjectExistsError, OperationError } from "../errors.ts";
 import { type ByteSource, bytesSource } from "../io/bytes.ts";
 import type { Log } from "../io/log.ts";
 import { formatCollisionNote } from "../layout/collision-note.ts";
 import { quarantineKey } from "../layout/keys.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
+import { statIfThere } from "../storage/object-copy.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { Side } from "./comparison.ts";
 import type { LocalWal } from "./local-wal.ts";
@@ -80,7 +81,8 @@ export async function quarantine(
   const base = quarantineKey(local.name, sides.local.sha256);
   const descriptionKey = `${base}.json`;
   try {
-    if (await exists(storage, descriptionKey, { signal })) return descriptionKey;
+    const known = await statIfThere(storage, descriptionKey, { signal });
+    if (known !== undefined) return descriptionKey;
     const contentKey = extension === "" ? base : `${base}.${extension}`;
     await create(storage, contentKey, { body: body(), signal });
     const text = formatCollisionNote({
@@ -102,16 +104,6 @@ export async function quarantine(
       reason: error.message,
     });
     return undefined;
-  }
-}
-
-async function exists(storage: Storage, key: string, { signal }: CallOptions): Promise<boolean> {
-  try {
-    await storage.stat(key, { signal });
-    return true;
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return false;
-    throw error;
   }
 }
 

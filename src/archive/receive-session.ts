@@ -73,6 +73,8 @@ export class ReceiveSession {
   #statusIntervalMs = STATUS_INTERVAL_MS;
   #spool: WalSpool | undefined;
   #receivedLsn = NOWHERE;
+  /** Whether a segment of this timeline was begun in this session. */
+  #hasBegun = false;
 
   constructor(storage: Storage, options: ReceiveOptions, parts: ReceiveParts) {
     this.#storage = storage;
@@ -311,8 +313,6 @@ export class ReceiveSession {
     this.#hasBegun = true;
     return spool;
   }
-
-  #hasBegun = false;
 
   #positions() {
     const { storedLsn } = this.#parts.shipper;

@@ -8,7 +8,7 @@ import { isTemporary, Outage } from "./outage.ts";
 import { type ReceiveOptions, ReceiveSession, type ReceiveState } from "./receive-session.ts";
 import { lostSlot } from "./receive-slot.ts";
 import { NOTHING_STORED, WalShipper } from "./wal-shipper.ts";
-import { SpoolDirectory } from "./wal-spool.ts";
+import { ReceiveDirectory } from "./wal-spool.ts";
 
 export type { ReceiveOptions } from "./receive-session.ts";
 
@@ -65,7 +65,7 @@ class Receiver {
   async #runWithFiles(): Promise<never> {
     const stop = new AbortController();
     const signal = AbortSignal.any([this.#options.signal, stop.signal]);
-    await using files = await SpoolDirectory.make(this.#options.cacheDirectory);
+    await using files = await ReceiveDirectory.make(this.#options.cacheDirectory);
     const state = this.#state;
     await using shipper = new WalShipper(
       this.#storage,

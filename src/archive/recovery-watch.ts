@@ -1,8 +1,10 @@
 import { existsSync } from "node:fs";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
+import { FormatError, systemErrorCode } from "../errors.ts";
+import { fileState } from "../io/file-state.ts";
 import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
+import { localFileError } from "../io/system-error.ts";
 import { parseBackupLabel } from "../postgres/backup-label.ts";
 import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
 import {
@@ -36,7 +38,7 @@ export class RecoveryWatch {
   static async begin(queue: ArchiveQueue, configFile?: string): Promise<RecoveryWatch> {
     const server = await readServer(queue);
     const process = server === undefined ? undefined : describeProcess(server.pid);
-    const config = await describeFile(configFile);
+    const config = configFile && fileState(configFile);
     return new RecoveryWatch(queue, { configFile, start: server?.start, process, config });
   }
 
@@ -57,7 +59,7 @@ export class RecoveryWatch {
     if (server === undefined || server.start !== this.#start) return "the server has ended";
     if (this.#process !== undefined && !isProcessAlive(this.#process)) return "the server is dead";
     if (!isRecovering(this.#queue)) return "recovery is over";
-    const config = await describeFile(this.#configFile);
+    const config = this.#configFile && fileState(this.#configFile);
     return config === this.#config ? undefined : "the settings have changed";
   }
 }
@@ -85,17 +87,6 @@ async function readServer({ dataDirectory }: ArchiveQueue): Promise<RunningServe
   }
 }
 
-async function describeFile(path: string | undefined): Promise<string | undefined> {
-  if (path === undefined) return undefined;
-  try {
-    const { ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-    return [ino, size, mtimeNs, ctimeNs].join(" ");
-  } catch (error) {
-    if (systemErrorCode(error) === undefined) throw error;
-    return "absent";
-  }
-}
-
 /** Rejects with LocalFileError, and with FormatError for what is none. */
 export async function readControl({ dataDirectory }: ArchiveQueue): Promise<PgControl> {
   const path = join(dataDirectory, "global", "pg_control");
@@ -103,7 +94,7 @@ export async function readControl({ dataDirectory }: ArchiveQueue): Promise<PgCo
   try {
     bytes = await readFile(path);
   } catch (error) {
-    throw new LocalFileError(`${path} can't be read`, { cause: error });
+    throw localFileError("read", path, error);
   }
   return parsePgControl(bytes);
 }
@@ -130,7 +121,7 @@ export async function readSegmentBefore(queue: ArchiveQueue): Promise<string | u
     text = await readFile(path, "utf8");
   } catch (error) {
     if (systemErrorCode(error) === "ENOENT") return undefined;
-    throw new LocalFileError(`${path} can't be read`, { cause: error });
+    throw localFileError("read", path, error);
   }
   const { checkpointLsn, startTimeline } = parseBackupLabel(text);
   const { walSegmentBytes } = await readControl(queue);

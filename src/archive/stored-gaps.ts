@@ -1,4 +1,4 @@
-import { ObjectNotFoundError, RefusedError } from "../errors.ts";
+import { RefusedError } from "../errors.ts";
 import {
   BACKUPS_FOLDER,
   GAPS_FOLDER,
@@ -14,6 +14,7 @@ import {
   parseWalFileName,
   segmentStart,
 } from "../postgres/wal-file.ts";
+import { statIfThere } from "../storage/object-copy.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { findLater } from "./partial.ts";
 import { listForks, type TimelineFork } from "./timeline-forks.ts";
@@ -47,13 +48,7 @@ export async function isGivenUp(
   { signal }: CallOptions,
 ): Promise<boolean> {
   if (parseGapKey(gapKey(segment)) === undefined) return false;
-  try {
-    await storage.stat(gapKey(segment), { signal });
-    return true;
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError) return false;
-    throw error;
-  }
+  return (await statIfThere(storage, gapKey(segment), { signal })) !== undefined;
 }
 
 /**

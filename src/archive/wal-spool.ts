@@ -15,16 +15,16 @@ const DIRECTORY_NAME = /^receive-(\d+)_(\d+)_([0-9a-f-]{36})-/;
  * A directory of this process for segments on their way to the store; those that killed processes
  * left are removed. What is in it is needed by nobody else: the server has all of it.
  */
-export class SpoolDirectory implements AsyncDisposable {
+export class ReceiveDirectory implements AsyncDisposable {
   readonly path: string;
 
   /** `parent` is made when it is missing. */
-  static async make(parent: string): Promise<SpoolDirectory> {
+  static async make(parent: string): Promise<ReceiveDirectory> {
     try {
       await mkdir(parent, { recursive: true, mode: 0o700 });
       await removeLeftovers(parent);
       const owner = describeProcess()?.replaceAll(":", "_") ?? "unknown";
-      return new SpoolDirectory(await mkdtemp(join(parent, `${DIRECTORY_PREFIX}${owner}-`)));
+      return new ReceiveDirectory(await mkdtemp(join(parent, `${DIRECTORY_PREFIX}${owner}-`)));
     } catch (error) {
       throw localFileError("make a directory in", parent, error);
     }
@@ -47,7 +47,7 @@ async function removeLeftovers(parent: string): Promise<void> {
   }
 }
 
-export interface SpoolOptions {
+export interface WalSpoolOptions {
   readonly directory: string;
   readonly timeline: number;
   readonly segmentNumber: bigint;
@@ -68,7 +68,7 @@ export class WalSpool implements AsyncDisposable {
   readonly #handle: FileHandle;
   #receivedBytes = 0;
 
-  static async create(options: SpoolOptions): Promise<WalSpool> {
+  static async create(options: WalSpoolOptions): Promise<WalSpool> {
     const { directory, timeline, segmentNumber, segmentBytes } = options;
     const name = formatSegmentName(timeline, segmentNumber, segmentBytes);
     const path = join(directory, name);
@@ -88,7 +88,7 @@ export class WalSpool implements AsyncDisposable {
   }
 
   private constructor(
-    options: SpoolOptions & { readonly name: string; readonly path: string },
+    options: WalSpoolOptions & { readonly name: string; readonly path: string },
     handle: FileHandle,
   ) {
     const { name, path, timeline, segmentNumber, segmentBytes } = options;

@@ -7,7 +7,13 @@ import {
   parseBackupName,
 } from "../layout/backup-name.ts";
 import type { JsonValue } from "../layout/json-value.ts";
-import { BACKUPS_FOLDER, parseSentinelKey, parseWalKey, WAL_FOLDER } from "../layout/keys.ts";
+import {
+  BACKUPS_FOLDER,
+  OWN_FOLDER,
+  parseSentinelKey,
+  parseWalKey,
+  WAL_FOLDER,
+} from "../layout/keys.ts";
 import type { TimeNs } from "../layout/time.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
@@ -83,9 +89,6 @@ export interface Catalogue {
   /** Objects in our folders that nobody knows. */
   readonly unknownKeys: readonly ObjectKey[];
 }
-
-/** Our own objects. */
-export const OWN_FOLDER = "walnut_005/";
 
 /** Documents of backups that are read at the same time: small ones, so that latency counts. */
 const READ_JOBS = 32;
@@ -224,15 +227,11 @@ async function readBackups(
     return { backup: toBackup(entry, { folder, hasMetadata }), denied: entry.denied };
   };
   const results: Awaited<ReturnType<typeof read>>[] = [];
-  for await (const result of orderedJobs(iterate(sentinels), READ_JOBS, read, { signal })) {
+  for await (const result of orderedJobs(sentinels, READ_JOBS, read, { signal })) {
     results.push(result);
   }
   requireAccess(results);
   return results.map(({ backup }) => backup).toSorted(compareBackups);
-}
-
-async function* iterate<T>(items: readonly T[]): AsyncGenerator<T> {
-  yield* items;
 }
 
 function toBackup(

@@ -1,12 +1,12 @@
 import { HISTORY_BYTES_MAX } from "../archive/local-wal.ts";
 import { readStoredWal, type StoredWal } from "../archive/stored-wal.ts";
-import { OperationError } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
 import { parseWalKey } from "../layout/keys.ts";
 import { parseTimelineHistory, type TimelineHistory } from "../postgres/timeline-history.ts";
 import { parseWalFileName } from "../postgres/wal-file.ts";
 import { readSoundly } from "../storage/copies.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
+import { faultText } from "./finding.ts";
 
 /** A history file in the archive. */
 export interface StoredHistory {
@@ -16,15 +16,6 @@ export interface StoredHistory {
   readonly history?: TimelineHistory | undefined;
   readonly problem?: string | undefined;
 }
-
-const DOCUMENT_FAULTS: ReadonlySet<string> = new Set([
-  "damaged",
-  "format",
-  "truncated",
-  "not-found",
-  "refused",
-  "wrong-key",
-]);
 
 /** Reads these history files; what can't be read has a `problem`. A store that fails is no such. */
 export async function readStoredHistories(
@@ -50,11 +41,7 @@ async function readOne(
     );
     return { timeline, key, history };
   } catch (error) {
-    const isDocumentFault =
-      error instanceof RangeError ||
-      (error instanceof OperationError && DOCUMENT_FAULTS.has(error.code));
-    if (!isDocumentFault) throw error;
-    return { timeline, key, problem: error.message };
+    return { timeline, key, problem: faultText(error) };
   }
 }
 

@@ -1,4 +1,4 @@
-import { gapKey } from "../layout/keys.ts";
+import { gapKey, GAPS_FOLDER } from "../layout/keys.ts";
 import type { TimeNs } from "../layout/time.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import { formatSegmentName, segmentStart } from "../postgres/wal-file.ts";
@@ -87,8 +87,6 @@ export interface TimelineReport {
   readonly timelines: readonly ReportedTimeline[];
   readonly plans: readonly TimelinePlan[];
 }
-
-const GAPS_PREFIX = gapKey("").replace(".json", "");
 
 interface Place {
   readonly catalogue: Catalogue;
@@ -247,7 +245,7 @@ export function countGivenUp(
   { ownKeys }: Catalogue,
   { segmentBytes }: WalView,
 ): number {
-  const gaps = new Set(ownKeys.filter((key) => key.startsWith(GAPS_PREFIX)));
+  const gaps = new Set(ownKeys.filter((key) => key.startsWith(GAPS_FOLDER)));
   let count = 0;
   for (let number = first; number <= last && count < gaps.size; number += 1) {
     if (gaps.has(gapKey(formatSegmentName(timeline, BigInt(number), segmentBytes)))) count += 1;

@@ -5,6 +5,7 @@ import type { Clock } from "../io/clock.ts";
 import { createHasher, type Hasher } from "../io/hash.ts";
 import type { BackupName } from "../layout/backup-name.ts";
 import {
+  identityKey,
   parsePartKey,
   QUARANTINE_FOLDER,
   sentinelKey,
@@ -127,7 +128,7 @@ class Verification {
   }
 
   async run(): Promise<VerifyReport> {
-    const { clock, level } = this.#options;
+    const { clock, level, only } = this.#options;
     const startedAtMs = clock.now();
     await this.#readMemory();
     const catalogue = await readCatalogue(this.#storage, this.#options);
@@ -146,7 +147,6 @@ class Verification {
     const items = [...walItems(catalogue, view), ...parts];
     const marks = new MarkCheck(this.#memory.marks, catalogue.wal, view.segmentBytes);
     const suspects = marks.compare(items);
-    const { only } = this.#options;
     const chosen =
       only === undefined
         ? this.#choose(items, suspects)
@@ -196,7 +196,7 @@ class Verification {
       systemId = await readRepositoryIdentity(this.#storage, this.#options);
     } catch (error) {
       this.#options.signal.throwIfAborted();
-      this.#add("damaged", "walnut_005/cluster.json", faultText(error));
+      this.#add("damaged", identityKey, faultText(error));
     }
     const [first] = catalogue.backups.flatMap(({ systemId: own }) => own ?? []);
     const expected = systemId ?? first;

@@ -156,6 +156,7 @@ export interface Config {
   readonly receive: ReceiveConfig;
   /** Whether wal-fetch may give an unfinished segment where there is nothing else. */
   readonly isPartialFetched: boolean;
+  /** Whether recovery may end, and open the database, where WAL is missing before later WAL. */
   readonly canEndAtHole: boolean;
 
   /** Of the newest segments: so many may be late without being lost. */
@@ -168,10 +169,11 @@ export interface Config {
   readonly increments: IncrementConfig;
   /** Whether a full backup can be resumed, and resumes one. */
   readonly isBackupResumed: boolean;
-  /** Whether backup-push verifies the checksums of pages. */
   /** What both ends of catchup-send know. */
   readonly catchUpSecret?: string;
+  /** Whether backup-push verifies the checksums of pages. */
   readonly isPageVerified: boolean;
+  /** Whether files_metadata.json names all damaged blocks of a file, or the first few. */
   readonly isEveryCorruptBlockListed: boolean;
   /** Checksum of each file in our manifest. */
   readonly manifestHash: "xxh64" | "sha256";

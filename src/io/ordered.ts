@@ -18,13 +18,15 @@ const RESULTS_PER_JOB = 2;
  * rejects at once with the signal's reason and waits for nothing.
  */
 export async function* orderedJobs<T, U>(
-  inputs: AsyncIterable<T>,
+  inputs: Iterable<T> | AsyncIterable<T>,
   jobs: number,
   run: (input: T) => Promise<U>,
   { signal }: JobOptions,
 ): AsyncGenerator<U, void, undefined> {
   signal.throwIfAborted();
-  const line = new JobLine(inputs[Symbol.asyncIterator](), jobs, run);
+  const iterator =
+    Symbol.asyncIterator in inputs ? inputs[Symbol.asyncIterator]() : asyncIterator(inputs);
+  const line = new JobLine(iterator, jobs, run);
   const pumping = line.pump();
   try {
     for (;;) {

@@ -1,4 +1,4 @@
-import { BACKUPS_FOLDER, CATCH_UP_FOLDER } from "./keys.ts";
+import { BACKUPS_FOLDER, CATCH_UP_FOLDER, OWN_FOLDER } from "./keys.ts";
 
 /** Objects that belong together: those of one backup. */
 export interface ObjectGroup {
@@ -34,8 +34,6 @@ export const PROBE_FOLDER = "walnut_005/probe/";
  * none.
  */
 export const CREATE_ONLY_KEY = "walnut_005/create-only.json";
-
-const OWN_FOLDER = "walnut_005/";
 
 /** Whether an object with this key may be replaced by a later state of the same. */
 export function isRewrittenKey(key: string): boolean {

@@ -22,6 +22,9 @@ export function parseGapKey(key: string): string | undefined {
   return /^walnut_005\/gaps\/([0-9A-F]{24})\.json$/.exec(key)?.[1];
 }
 
+/** Folder of all objects that only walnut has. */
+export const OWN_FOLDER = "walnut_005/";
+
 /** Folder of all gaps. */
 export const GAPS_FOLDER = "walnut_005/gaps/";
 

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { SpoolDirectory, WalSpool } from "../../src/archive/wal-spool.ts";
+import { ReceiveDirectory, WalSpool } from "../../src/archive/wal-spool.ts";
 import { readAll } from "../../src/io/bytes.ts";
 import { describeProcess } from "../../src/io/process-identity.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
@@ -66,8 +66,8 @@ test("a directory of ours is removed at the end, those of the dead at the start"
   mkdirSync(join(parent, "receive-unknown-abcdef"));
   writeFileSync(join(parent, "archive.json"), "");
   {
-    await using one = await SpoolDirectory.make(parent);
-    await using other = await SpoolDirectory.make(parent);
+    await using one = await ReceiveDirectory.make(parent);
+    await using other = await ReceiveDirectory.make(parent);
     assert.ok(existsSync(one.path) && existsSync(other.path) && one.path !== other.path);
     assert.equal(readdirSync(parent).filter((name) => name.startsWith("receive-")).length, 3);
   }
