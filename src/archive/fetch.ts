@@ -1,25 +1,16 @@
 import { dirname } from "node:path";
-import {
-  DamagedError,
-  FormatError,
-  NotInArchiveError,
-  ObjectNotFoundError,
-  OperationError,
-  StorageError,
-  WrongKeyError,
-} from "../errors.ts";
+import { FormatError, NotInArchiveError, type OperationError } from "../errors.ts";
 import type { ByteStream } from "../io/bytes.ts";
 import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
 import { ReadAhead } from "../io/read-ahead.ts";
 import { walKey } from "../layout/keys.ts";
-import { attemptsFor, storageForAttempt } from "../storage/copies.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
 import type { WalWalk } from "../postgres/wal-record.ts";
 import type { SegmentHeader } from "../postgres/wal-segment.ts";
-import { judgeAbsence, unprovedError } from "./absence.ts";
+import { judgeAbsence } from "./absence.ts";
 import { readArchiveMemory, rememberArchive } from "./cache.ts";
 import { breakText, checkedWal, RecordFollower } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
@@ -28,7 +19,8 @@ import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import { findContinuation, READ_AHEAD_HINT } from "./stored-gaps.ts";
-import { listStoredSegment, requireCodec, type StoredWal } from "./stored-wal.ts";
+import { type Land, StoredCopies } from "./stored-copies.ts";
+import { requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface FetchOptions extends CallOptions {
   readonly codecJobs: number;
@@ -79,12 +71,16 @@ export interface AheadOptions extends Omit<FetchOptions, "checkRecords" | "usePa
   readonly onLanded: () => void;
 }
 
-/** An object that looks damaged is read once more: the damage may have happened on the way. */
-const READ_ATTEMPTS = 2;
 /** Of each segment that waits for its turn to land: as much as most have when compressed. */
 const DOWNLOADED_BYTES_MAX = 8 * 1024 * 1024;
 /** An unfinished segment may be completed, and its object removed, under our hands. */
-const PARTIAL_ATTEMPTS = 2;
+export const PARTIAL_ATTEMPTS = 2;
+const DAMAGE_HINT =
+  "It was read twice, and nothing was written to the destination. Do not let the server go " +
+  "on without this WAL file: it holds changes. Look for another copy (another repository, " +
+  "an older version of the object, pg_wal of a standby or of the old server); without one, " +
+  "recover to a point before it. Where it only ends too early, WALNUT_FETCH_END_AT_HOLE=true " +
+  `opens the database as it was there. ${READ_AHEAD_HINT}`;
 
 /**
  * Brings the WAL file `name` to `destination`, whole, checked and durable, or not at all; what was
@@ -151,8 +147,7 @@ class Fetch {
   readonly #wanted: Wanted;
   readonly #options: FetchOptions;
   readonly #scope: DeadlineScope;
-  /** Why an object that was there could not be used. */
-  #failure: DamagedError | undefined;
+  readonly #copies: StoredCopies;
   #isFound = false;
 
   constructor(storage: Storage, wanted: Wanted, options: FetchOptions, scope: DeadlineScope) {
@@ -160,6 +155,8 @@ class Fetch {
     this.#wanted = wanted;
     this.#options = options;
     this.#scope = scope;
+    const { log } = options;
+    this.#copies = new StoredCopies(storage, wanted.name, { scope, damageHint: DAMAGE_HINT, log });
   }
 
   async run(): Promise<void> {
@@ -186,35 +183,17 @@ class Fetch {
     const { name } = this.#wanted;
     if (likelyExtension !== undefined) {
       const likely = { key: walKey(name, likelyExtension), extension: likelyExtension };
-      if (await this.#take(likely)) return likely;
-      if (this.#wanted.ahead !== undefined && this.#failure === undefined) {
+      if (await this.#copies.take(likely, this.#land)) return likely;
+      if (this.#wanted.ahead !== undefined && this.#copies.failure === undefined) {
         throw new NotInArchiveError(`object ${likely.key} is not in ${this.#storage.name}`);
       }
     }
 
-    this.#scope.begin(`listing the objects of ${name} in ${this.#storage.name}`);
-    const { signal } = this.#scope;
-    const unanswered: unknown[] = [];
-    const { whole: listed, partial } = await listStoredSegment(this.#storage, name, {
-      signal,
-      onUnanswered: (error) => unanswered.push(error),
-    });
     const likelyKey = likelyExtension === undefined ? undefined : walKey(name, likelyExtension);
-    for (const stored of listed) {
-      const isKnownDamaged = stored.key === likelyKey && this.#failure !== undefined;
-      if (!isKnownDamaged && (await this.#take(stored))) return stored;
-    }
-    if (this.#failure !== undefined) throw this.#failure;
-    const [first] = listed;
-    if (first === undefined) {
-      if (unanswered.length > 0) throw unprovedError(name, unanswered[0]);
-      if (partial.length > 0 && this.#options.usePartial !== false) return undefined;
-      throw await this.#notInArchive();
-    }
-    throw new StorageError(
-      `${this.#storage.name} lists object ${first.key} but says that it does not exist`,
-      { isRetryable: true, hint: "The store contradicts itself; ask again." },
-    );
+    const { taken, partial } = await this.#copies.takeListed(this.#land, likelyKey);
+    if (taken !== undefined) return taken;
+    if (partial.length > 0 && this.#options.usePartial !== false) return undefined;
+    throw await this.#notInArchive();
   }
 
   /** False when it is gone, because the whole segment has come: then that one is to be taken. */
@@ -231,14 +210,14 @@ class Fetch {
       const { stored } = search;
       const onEnd = (endLsn: Lsn) => requireNoMoreInPlace(path, { name, endLsn }, { signal });
       const options = { codecJobs, signal, systemId, onEnd };
-      const isLanded = await this.#untilWhole(stored, (storage) =>
+      const isLanded = await this.#copies.take(stored, (storage) =>
         writeFileDurably(path, readPartial(storage, { name, stored }, options), { signal }),
       );
       if (isLanded) {
         log.info("unfinished segment fetched", { wal: name, key: stored.key });
         return true;
       }
-      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#copies.failure !== undefined) throw this.#copies.failure;
     }
     if (isLastAttempt) throw await this.#notInArchive();
     return false;
@@ -259,47 +238,7 @@ class Fetch {
     );
   }
 
-  /** False when there is no such object, or when it is damaged: then `#failure` says how. */
-  async #take(stored: StoredWal): Promise<boolean> {
-    return await this.#untilWhole(stored, (storage) => this.#land(storage, stored));
-  }
-
-  /** Where there are copies in other stores, each is read before the object counts as damaged. */
-  async #untilWhole(
-    stored: StoredWal,
-    land: (storage: Storage) => Promise<void>,
-  ): Promise<boolean> {
-    this.#scope.begin(`fetching ${stored.key} from ${this.#storage.name}`);
-    const attempts = attemptsFor(this.#storage, READ_ATTEMPTS);
-    let damage: FormatError | WrongKeyError | undefined;
-    for (let attempt = 1; attempt <= attempts; attempt++) {
-      try {
-        await land(storageForAttempt(this.#storage, attempt));
-        if (damage !== undefined) this.#warnOfDamage(stored, damage);
-        return true;
-      } catch (error) {
-        this.#scope.signal.throwIfAborted();
-        const isKeyWrong = error instanceof WrongKeyError && this.#storage.copies !== undefined;
-        if (error instanceof FormatError || isKeyWrong) damage ??= error;
-        else if (damage === undefined && error instanceof ObjectNotFoundError) return false;
-        else if (damage === undefined || !(error instanceof OperationError)) throw error;
-      }
-    }
-    if (damage instanceof WrongKeyError) throw damage;
-    if (damage !== undefined) this.#failure ??= this.#damaged(stored, damage);
-    return false;
-  }
-
-  #warnOfDamage({ key }: StoredWal, { message }: Error): void {
-    if (this.#storage.copies === undefined) return;
-    this.#options.log.warning("an object is damaged; another store's copy was taken", {
-      key,
-      damage: message,
-      hint: "`walnut st sync` repairs it",
-    });
-  }
-
-  async #land(storage: Storage, stored: StoredWal): Promise<void> {
+  readonly #land: Land = async (storage, stored) => {
     const { name, path, systemId, ahead } = this.#wanted;
     const { codecJobs, checkRecords = true } = this.#options;
     const { signal } = this.#scope;
@@ -338,7 +277,7 @@ class Fetch {
             onWritten: ahead.onLanded,
           }),
     });
-  }
+  };
 
   /**
    * The object is as it was stored, and its records break off: so ends a segment that was archived
@@ -367,17 +306,5 @@ class Fetch {
       this.#isFound = true;
       yield chunk;
     }
-  }
-
-  #damaged({ key }: StoredWal, cause: FormatError): DamagedError {
-    return new DamagedError(`object ${key} in ${this.#storage.name} is damaged: ${cause.message}`, {
-      cause,
-      hint:
-        "It was read twice, and nothing was written to the destination. Do not let the server go " +
-        "on without this WAL file: it holds changes. Look for another copy (another repository, " +
-        "an older version of the object, pg_wal of a standby or of the old server); without one, " +
-        "recover to a point before it. Where it only ends too early, WALNUT_FETCH_END_AT_HOLE=true " +
-        `opens the database as it was there. ${READ_AHEAD_HINT}`,
-    });
   }
 }

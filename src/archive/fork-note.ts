@@ -18,6 +18,8 @@ import type { Spool } from "./spool-directory.ts";
 export interface ForkEnd {
   /** That recovery follows. */
   readonly timeline: number;
+  /** Where the segment begins. */
+  readonly startLsn: Lsn;
   /** In the segment: the first position that is not on the way to that timeline. */
   readonly endLsn: Lsn;
 }
@@ -69,8 +71,7 @@ export async function readForkEnd(
     if (note.segment <= segment || note.server !== (await readServerStart(place.queue))) {
       return undefined;
     }
-    const endLsn = await findFork(place, { segment, timeline });
-    return endLsn === undefined ? undefined : { timeline, endLsn };
+    return await findFork(place, { segment, timeline });
   } catch (error) {
     if (!isPassable(error)) throw error;
     return undefined;
@@ -79,22 +80,22 @@ export async function readForkEnd(
 
 /**
  * Where `timeline`, by its history in pg_wal, leaves that of `segment`, or for its own segment the
- * one before it, if that is in this segment.
+ * one before it; undefined if that is not in this segment.
  */
 async function findFork(
   { queue }: RecoveryPlace,
   { segment, timeline }: { readonly segment: string; readonly timeline: number },
-): Promise<Lsn | undefined> {
+): Promise<ForkEnd | undefined> {
   const text = await readFile(join(queue.walDirectory, formatHistoryName(timeline)), "utf8");
   const history = parseTimelineHistory(text, timeline);
   const { walSegmentBytes } = await readControl(queue);
   const own = parseSegmentName(segment, walSegmentBytes);
   const isOwn = own.timeline === timeline;
   const endLsn = isOwn ? history.ancestors.at(-1)?.endLsn : switchPoint(history, own.timeline);
-  if (endLsn === undefined || endLsn < segmentStart(own.segmentNumber, walSegmentBytes)) {
-    return undefined;
-  }
-  return endLsn < segmentStart(own.segmentNumber + 1n, walSegmentBytes) ? endLsn : undefined;
+  const startLsn = segmentStart(own.segmentNumber, walSegmentBytes);
+  if (endLsn === undefined || endLsn < startLsn) return undefined;
+  const isBefore = endLsn < segmentStart(own.segmentNumber + 1n, walSegmentBytes);
+  return isBefore ? { timeline, startLsn, endLsn } : undefined;
 }
 
 async function readNote(place: RecoveryPlace): Promise<ForkNote | undefined> {

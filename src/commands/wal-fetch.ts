@@ -103,7 +103,8 @@ async function fetchToFork(segment: ForkSegment, context: Context): Promise<void
   const { fetchForkSegment } = await import("../archive/fork-segment.ts");
   const limits = { timeoutMs: config.walTimeoutMs, signal };
   await using storage = await context.openStorage();
-  await fetchForkSegment(storage, segment, { ...limits, codecJobs: config.codecJobs, log });
+  const { codecJobs, canEndAtHole } = config;
+  await fetchForkSegment(storage, segment, { ...limits, codecJobs, canEndAtHole, log });
 }
 
 async function fetchDirectly(

@@ -43,7 +43,7 @@ test("the segment of a fork ends there, once the newer timeline's was not given"
   const place = await openServer(bench);
   assert.equal(await readForkEnd(place, named(1, 5)), undefined);
   await noteFork(place, named(2, 5));
-  const end = { timeline: 2, endLsn: start(5) + 4096n };
+  const end = { timeline: 2, startLsn: start(5), endLsn: start(5) + 4096n };
   assert.deepEqual(await readForkEnd(place, named(1, 5)), end);
   for (const other of [named(2, 5), named(3, 5), named(1, 4), named(1, 6)]) {
     assert.equal(await readForkEnd(place, other), undefined, other);
@@ -70,8 +70,8 @@ test("of two timelines that begin in one segment the newer one is followed", asy
   for (const name of [named(3, 9), named(2, 9)]) await noteFork(place, name);
   const endLsns = [named(2, 9), named(1, 9)].map(async (name) => await readForkEnd(place, name));
   assert.deepEqual(await Promise.all(endLsns), [
-    { timeline: 3, endLsn: start(9) + 4096n },
-    { timeline: 3, endLsn: start(9) + 8n },
+    { timeline: 3, startLsn: start(9), endLsn: start(9) + 4096n },
+    { timeline: 3, startLsn: start(9), endLsn: start(9) + 8n },
   ]);
 });
 
@@ -79,45 +79,103 @@ const written = writeWal({ records: Array.from({ length: 200 }, () => ({ dataByt
 const [segment] = written.segments;
 if (segment === undefined) throw new Error("no segment");
 const { name, bytes: content } = segment;
-const keptBytes = written.records[100]?.next ?? 0;
-const forkLsn = lsn(segmentStart(1n, content.length) + BigInt(keptBytes));
+const startLsn = segmentStart(1n, content.length);
+const endOf = (record: number): number => written.records[record]?.next ?? 0;
+const keptBytes = endOf(100);
+const forkLsn = lsn(startLsn + BigInt(keptBytes));
 const cut = Buffer.from(content).fill(0, keptBytes);
+/** The old primary had not sent more. */
+const early = Buffer.from(content).fill(0, endOf(50));
 
-async function fetchCut(bench: Workbench, endLsn = forkLsn): Promise<Buffer> {
-  const destination = join(bench.directory, "RECOVERYXLOG");
+async function fetchCut(
+  bench: Workbench,
+  { endLsn = forkLsn, canEndAtHole = false } = {},
+): Promise<Buffer> {
+  const destination = join(bench.directory, "pg_wal", "RECOVERYXLOG");
+  await mkdir(join(bench.directory, "pg_wal"), { recursive: true });
   const { signal } = bench;
-  const options = { codecJobs: 1, timeoutMs: 60_000, log: silentLog, signal };
-  const wanted = { name, destination, end: { timeline: 2, endLsn } };
+  const options = { codecJobs: 1, timeoutMs: 60_000, log: silentLog, canEndAtHole, signal };
+  const wanted = { name, destination, end: { timeline: 2, startLsn, endLsn } };
   await fetchForkSegment(bench.storage, wanted, options);
   return await readFile(destination);
 }
 
+async function openRepository(
+  objects: Readonly<Record<string, Uint8Array>> = {},
+): Promise<Workbench> {
+  const bench = await openWorkbench();
+  await bench.put("walnut_005/cluster.json", Buffer.from("{}"));
+  for (const [suffix, bytes] of Object.entries(objects)) {
+    await bench.put(`wal_005/${name}${suffix}.zst`, await bench.compress("zstd", bytes));
+  }
+  return bench;
+}
+
 for (const suffix of ["", ".partial"]) {
   test(`what is behind the fork is zeros: of X${suffix}`, async () => {
-    await using bench = await openWorkbench();
-    await bench.put(`wal_005/${name}${suffix}.zst`, await bench.compress("zstd", content));
+    await using bench = await openRepository({ [suffix]: content });
     assert.ok((await fetchCut(bench)).equals(cut));
   });
 }
 
 test("a segment may end at its fork, and not before it", async () => {
-  await using bench = await openWorkbench();
-  await bench.put(`wal_005/${name}.zst`, await bench.compress("zstd", cut));
+  await using bench = await openRepository({ "": cut });
   assert.ok((await fetchCut(bench)).equals(cut));
-  await assert.rejects(fetchCut(bench, lsn(forkLsn + 8n)), {
+  const endLsn = lsn(forkLsn + 8n);
+  await assert.rejects(fetchCut(bench, { endLsn }), {
     name: "DamagedError",
     message: new RegExp(`break off after byte ${keptBytes}: `),
   });
+  assert.ok((await fetchCut(bench, { endLsn, canEndAtHole: true })).equals(cut));
 });
 
-test("nothing of the segment in the archive, or nothing before the fork: it ends there", async () => {
-  await using bench = await openWorkbench();
+test("an unfinished one that ends before the fork is not the end of the archive", async () => {
+  await using bench = await openRepository({ ".partial": early });
+  const endsAt = formatLsn(lsn(startLsn + BigInt(endOf(50))));
   await assert.rejects(fetchCut(bench), {
+    name: "RefusedError",
+    message: new RegExp(
+      `${name} is in the archive .* up to ${endsAt} only, but timeline 2 leaves its timeline at `,
+    ),
+    hint: /pg_switch_wal.*WALNUT_FETCH_END_AT_HOLE=true/s,
+  });
+  assert.ok((await fetchCut(bench, { canEndAtHole: true })).equals(early));
+  // PostgreSQL takes what it has, once it is told that there is none.
+  await bench.file(`pg_wal/${name}`, content);
+  await assert.rejects(fetchCut(bench), { name: "NotInArchiveError" });
+});
+
+test("of two unfinished ones the longer is taken", async () => {
+  await using bench = await openRepository({ ".partial": early });
+  await bench.put(`wal_005/${name}.partial.lz4`, await bench.compress("lz4", cut));
+  assert.ok((await fetchCut(bench)).equals(cut));
+});
+
+test("nothing of the segment in the archive: it ends there only if nothing is missing", async () => {
+  await using bench = await openRepository();
+  await assert.rejects(fetchCut(bench), {
+    name: "RefusedError",
+    message: new RegExp(`${name} is in the archive .* not at all, but timeline 2 leaves its `),
+  });
+  const nothing = {
     name: "NotInArchiveError",
     message: new RegExp(`^WAL file ${name} is not in .*, and timeline 2 leaves its timeline at `),
-  });
-  await bench.put(`wal_005/${name}.zst`, await bench.compress("zstd", content));
-  await assert.rejects(fetchCut(bench, segmentStart(1n, content.length)), {
-    name: "NotInArchiveError",
+  };
+  await assert.rejects(fetchCut(bench, { endLsn: startLsn }), nothing);
+  await assert.rejects(fetchCut(bench, { canEndAtHole: true }), nothing);
+  await bench.file(`pg_wal/${name}`, content);
+  await assert.rejects(fetchCut(bench), { name: "NotInArchiveError", message: /in pg_wal up to/ });
+});
+
+test("nothing before the fork: it ends there", async () => {
+  await using bench = await openRepository({ "": content });
+  await assert.rejects(fetchCut(bench, { endLsn: startLsn }), { name: "NotInArchiveError" });
+});
+
+test("a place without a repository proves nothing", async () => {
+  await using bench = await openWorkbench();
+  await assert.rejects(fetchCut(bench, { endLsn: startLsn }), {
+    name: "StorageError",
+    message: /holds no repository/,
   });
 });

@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { cp, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { type RunningDaemon, startDaemon } from "../support/daemon.ts";
 import { type Installation, install } from "../support/repository.ts";
 import { chownTree, serverUser } from "../support/server-user.ts";
+import { shellWord, walnutShellCommand } from "../support/walnut.ts";
 import { archive, type Archived, recover, type RecoverOptions } from "./recovering.ts";
 
 let archived: Archived;
@@ -132,22 +134,48 @@ for (const [text, change] of [
   });
 }
 
+const STANDBY: RecoverOptions = {
+  signal: "standby",
+  settings: { wal_retrieve_retry_interval: "100ms" },
+};
+/** Each time that it asks it gets no further. */
+const TWICE = /segment fetched up to its fork[^]*segment fetched up to its fork/;
+
 test("a standby waits at the fork, and follows the new timeline when it comes", async () => {
   const walnut = await copied("standby", withoutTwo);
+  await using recovering = await recover(archived, { walnut, ...STANDBY });
+  const { server } = recovering;
+  await server.waitFor(`SELECT count(*) = ${rowsAtFork} FROM filler`);
+  await server.waitForLog(TWICE, { from: server.log().length });
+  await followsTwo(server, "standby");
+});
+
+test("so does one that the daemon fetches for", async () => {
+  const walnut = await copied("served", withoutTwo);
+  const { directory } = archived.primary;
+  const socketPath = join(directory, "served.sock");
+  await using serving = new AsyncDisposableStack();
+  const daemons: RunningDaemon[] = [];
   await using recovering = await recover(archived, {
     walnut,
-    signal: "standby",
-    settings: { wal_retrieve_retry_interval: "100ms" },
+    ...STANDBY,
+    restoreCommand: `exec ${walnutShellCommand()} client ${shellWord(socketPath)} wal-fetch %f %p`,
+    async onPlace(dataDirectory) {
+      const words = ["--config", walnut.configFile];
+      const options = { dataDirectory, socketPath, words, user: serverUser() };
+      daemons.push(serving.use(await startDaemon(options)));
+    },
   });
   const { server } = recovering;
   await server.waitFor(`SELECT count(*) = ${rowsAtFork} FROM filler`);
-  // It asks again, and gets no further.
-  const asked = server.log().length;
-  await server.waitForLog(/segment fetched up to its fork[^]*segment fetched up to its fork/, {
-    from: asked,
-  });
+  await daemons[0]?.logged(TWICE);
+  await followsTwo(server, "served");
+});
+
+/** Brings timeline 2 into a copy of the repository. */
+async function followsTwo(server: Server, name: string): Promise<void> {
   assert.equal(await server.value("SELECT count(*) FROM filler"), rowsAtFork);
-  const directory = join(archived.primary.directory, "standby", "wal_005");
+  const directory = join(archived.primary.directory, name, "wal_005");
   for (const name of await readdir(join(repository, "wal_005"))) {
     if (!/^00000002.{16}/.test(name)) continue;
     const arriving = join(directory, `${name}.arriving`);
@@ -157,4 +185,4 @@ test("a standby waits at the fork, and follows the new timeline when it comes", 
   }
   await server.waitFor("SELECT to_regclass('on_two') IS NOT NULL");
   await server.waitFor("SELECT count(*) = 60000 FROM on_two");
-});
+}

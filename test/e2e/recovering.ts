@@ -104,7 +104,7 @@ export interface RecoverOptions extends Partial<RestoreOptions> {
   /** That of the archived cluster unless told. */
   readonly walnut?: Installation;
   /** Told before the server starts. */
-  readonly onPlace?: (dataDirectory: string) => void;
+  readonly onPlace?: (dataDirectory: string) => unknown;
 }
 
 /** A server that recovers with the line that setup prints. */
@@ -120,7 +120,7 @@ export async function recover(
   await chownTree(dataDirectory, serverUser());
   const line = await setupLine(walnut, dataDirectory);
   const calls = join(place, "calls");
-  onPlace?.(dataDirectory);
+  await onPlace?.(dataDirectory);
   const server = await restoreCluster(dataDirectory, {
     major: primary.major,
     signal: "recovery",
