@@ -8,14 +8,15 @@ import { parseWalPageHeader } from "../postgres/wal-page.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import type { Comparison } from "./comparison.ts";
 import { isFollower, listLocalHistories, readLocalControl } from "./local-control.ts";
-import { type LocalWal, readHead } from "./local-wal.ts";
+import { type LocalWal, readHead, readLocalWal } from "./local-wal.ts";
+import { walkUnfinished } from "./partial.ts";
 import { listForks } from "./timeline-forks.ts";
 
 /**
  * Whether a local segment that is not the stored one may count as archived, because both are the
- * same up to where the timeline was left: "covered" when the local one ends there, "left" when it
- * has more, and this server's own history says that it left. Undefined for all else, and always
- * for the server that writes the timeline.
+ * same up to where the local one's records end ("covered"), or to where the timeline was left, and
+ * this server's own history says that it left ("left"). Undefined for all else, and always for the
+ * server that writes the timeline.
  *
  * PostgreSQL hands over a segment in which a timeline was left as if it were complete: a standby
  * with archive_mode = always has it up to there, an old primary that was rewound has more.
@@ -24,7 +25,6 @@ import { listForks } from "./timeline-forks.ts";
  * timeline); ShutdownXLOG, xlog.c (which pg_rewind's single-user run of the old primary reaches)
  */
 export async function settledAs(
-  storage: Storage,
   {
     local,
     different,
@@ -55,12 +55,41 @@ export async function settledAs(
   if (ownEndLsn !== undefined && isSameUpTo(ownEndLsn)) {
     return localEndLsn <= ownEndLsn ? "covered" : "left";
   }
-  // A standby is called before it has the history that tells why.
-  const forks = await listForks(storage, timeline, options);
-  const isCovered = forks.some(({ switchLsn }) => {
-    return isSameUpTo(switchLsn) && localEndLsn <= switchLsn;
-  });
+  // It was promoted away from before the standby knows it, or its segment is not full yet.
+  const isCovered = isSameUpTo(localEndLsn) && (await endsThere(local, options));
   return isCovered ? "covered" : undefined;
+}
+
+/** Whether the records of a segment end because there are no more, and not because of damage. */
+async function endsThere(local: LocalWal, options: CallOptions): Promise<boolean> {
+  try {
+    await walkUnfinished(readLocalWal(local, options), local.name);
+    return true;
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
+}
+
+/** Whether a history in pg_wal or in the archive says that a segment's timeline was left by then. */
+export async function isLeftBefore(
+  storage: Storage,
+  {
+    local,
+    dataDirectory = dirname(dirname(local.path)),
+    endLsn,
+  }: {
+    readonly local: LocalWal;
+    readonly dataDirectory: string | undefined;
+    readonly endLsn: Lsn;
+  },
+  options: CallOptions,
+): Promise<boolean> {
+  const { timeline } = parseSegmentName(local.name, local.sizeBytes);
+  const ownEndLsn = await endOf(timeline, join(dataDirectory, "pg_wal"));
+  if (ownEndLsn !== undefined && ownEndLsn <= endLsn) return true;
+  const forks = await listForks(storage, timeline, options);
+  return forks.some(({ switchLsn }) => switchLsn <= endLsn);
 }
 
 /**

@@ -69,8 +69,7 @@ export async function findUsablePartial(
   const forks = await listForks(storage, file.timeline, options);
   const reason = partialObstacle({ complete, later, forks });
   if (reason !== undefined) return { kind: "unusable", key: first.key, reason };
-  const stored = (await longestPartial(storage, name, { ...options, found })) ?? first;
-  return { kind: "usable", stored };
+  return { kind: "usable", stored: await longest(storage, name, { found, first, options }) };
 }
 
 export interface ReadPartialOptions extends ReadStoredOptions {
@@ -108,6 +107,20 @@ export async function* readPartial(
   }
 }
 
+/**
+ * Where the records of a segment end that may not be full. Rejects with FormatError when there is
+ * WAL behind that place: then a record is damaged.
+ */
+export async function walkUnfinished(content: ByteStream, name: string): Promise<WalWalk> {
+  const check = new PartialCheck(name, undefined);
+  let sizeBytes = 0;
+  for await (const page of inSlices(content)) {
+    check.push(page, sizeBytes);
+    sizeBytes += page.length;
+  }
+  return check.finish(sizeBytes);
+}
+
 /** The size of nearly every WAL page; others are a power of two, too. */
 const SLICE_BYTES = 8192;
 
@@ -139,9 +152,10 @@ class PartialCheck {
 
   finish(sizeBytes: number): WalWalk {
     const walk = this.#walker.finish();
-    if (this.#goesOnAt !== undefined) {
+    // Behind a switch all pages are there, and empty.
+    if (this.#goesOnAt !== undefined && walk.end === "invalid") {
       throw new FormatError(
-        `partial segment ${this.#name} has a damaged record after byte ${walk.endOfRecords} ` +
+        `unfinished segment ${this.#name} has a damaged record after byte ${walk.endOfRecords} ` +
           `(${walk.reason}), but WAL up to byte ${this.#goesOnAt} of ${sizeBytes}`,
       );
     }
@@ -197,25 +211,26 @@ export async function findLater(
   return undefined;
 }
 
-/**
- * Of objects of an unfinished segment the one that has most of it; undefined without any. WAL-G
- * leaves the old object when its compression method was changed in between.
- */
-export async function longestPartial(
+/** WAL-G leaves the old object when its compression method was changed in between. */
+async function longest(
   storage: Storage,
   name: string,
-  { found, signal }: CallOptions & { readonly found: readonly StoredWal[] },
-): Promise<StoredWal | undefined> {
-  if (found.length <= 1) return found[0];
-  let best: { readonly stored: StoredWal; readonly endOfRecords: number } | undefined;
+  {
+    found,
+    first,
+    options,
+  }: { found: readonly StoredWal[]; first: StoredWal; options: CallOptions },
+): Promise<StoredWal> {
+  if (found.length === 1) return first;
+  let best = { stored: first, endOfRecords: -1 };
   for (const stored of found) {
     const walker = new WalWalker(name);
-    const content = readStoredWal(storage, stored, { codecJobs: 1, signal });
+    const content = readStoredWal(storage, stored, { codecJobs: 1, signal: options.signal });
     for await (const chunk of content) walker.push(chunk);
     const { endOfRecords } = walker.finish();
-    if (best === undefined || endOfRecords > best.endOfRecords) best = { stored, endOfRecords };
+    if (endOfRecords > best.endOfRecords) best = { stored, endOfRecords };
   }
-  return best?.stored;
+  return best.stored;
 }
 
 /** The same bytes in slices of SLICE_BYTES; each is overwritten by the next one. */

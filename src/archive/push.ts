@@ -24,6 +24,7 @@ import { isNeverFilled, settledAs } from "./left-timeline.ts";
 import { findParties, type Parties, quarantine } from "./quarantine.ts";
 import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 import { enterTimeline, type TimelineEntry } from "./timeline-entry.ts";
+import { isStoredUnfinished } from "./unfinished-segment.ts";
 
 /** Who else is to know what was pushed. */
 export interface PushWitness {
@@ -52,7 +53,8 @@ export interface PushOptions extends DeadlineOptions, PushWitness {
 
 /**
  * How a push ended; in each case the store holds the whole file now, unless there was "nothing to
- * archive": a segment of a timeline that was left, which was never filled (FAILOVER.md).
+ * archive": a segment of a timeline that was left, which was never filled, or what a standby was given
+ * of one that is not full yet (FAILOVER.md).
  */
 export type PushOutcome =
   | "archived"
@@ -137,7 +139,8 @@ class Push {
     this.#own = this.#objectWith(extension);
 
     const isAlone = memory.pushExtension === extension && !entry.isShared;
-    const outcome = isAlone ? await this.#store() : await this.#storeAmongOthers();
+    const isFollower = kind === "segment" && entry.isShared;
+    const outcome = isAlone ? await this.#store() : await this.#storeAmongOthers(isFollower);
 
     // Other files are stored by rules of their own: the timeline's claim may say something else.
     const isSegment = kind === "segment" || (kind === "partial" && extension === entry.extension);
@@ -212,14 +215,17 @@ class Push {
   }
 
   /** What a create-only put can't see: the same file under another extension. */
-  async #storeAmongOthers(): Promise<PushOutcome> {
+  async #storeAmongOthers(isFollower: boolean): Promise<PushOutcome> {
     const leftovers: string[] = [];
-    for (const stored of await this.#listStored()) {
+    const found = await this.#listStored();
+    for (const stored of found) {
       if (stored.key === this.#own.key) continue;
       const comparison = await this.#compare(stored);
       if (comparison === "same") return "already archived";
       if (comparison === "leftover") leftovers.push(stored.key);
     }
+    const isThere = found.some(({ key }) => key === this.#own.key);
+    if (isFollower && !isThere && (await this.#isNotFull())) return "nothing to archive";
     const outcome = await this.#store();
     // Another server may have stored its own copy since: FAILOVER.md.
     for (const stored of await this.#listStored()) {
@@ -231,6 +237,14 @@ class Push {
     this.#scope.begin(`deleting ${leftovers.join(", ")} from ${this.#storage.name}`);
     await this.#storage.delete(leftovers, this.#scope);
     return "leftover replaced";
+  }
+
+  /** A standby was given what there is of it, and PostgreSQL hands it over once more. */
+  async #isNotFull(): Promise<boolean> {
+    const { codecJobs, dataDirectory } = this.#options;
+    this.#scope.begin(`looking whether ${this.#local.path} is full`);
+    const own = { local: this.#local, dataDirectory };
+    return await isStoredUnfinished(this.#storage, own, { signal: this.#scope.signal, codecJobs });
   }
 
   async #listStored(): Promise<readonly StoredWal[]> {
@@ -286,7 +300,7 @@ class Push {
     const { serverName, dataDirectory, log } = this.#options;
     const { name } = this.#local;
     const pair = { local: this.#local, different, dataDirectory };
-    const settled = await settledAs(this.#storage, pair, this.#scope);
+    const settled = await settledAs(pair, this.#scope);
     if (settled === "covered") return;
     const server = { local: this.#local, serverName, dataDirectory };
     const parties = await findParties(this.#storage, server, this.#scope);

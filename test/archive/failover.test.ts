@@ -316,12 +316,12 @@ test("a follower with another compression stores as the primary does", async () 
 
 type Pusher = { readonly push: (name: string) => Promise<unknown> };
 
-/** The primary changes its compression, the standby has other content. */
+/** The primary changes its compression, and has other content than the standby. */
 async function changingServers(): Promise<{ readonly primary: Pusher; readonly standby: Pusher }> {
-  const primary = await server("a", all);
-  await primary.push(first);
   const changed = flipBit(all[second] ?? Buffer.of(), 20_000);
-  const standby = await server("b", { [second]: changed }, IN_ARCHIVE_RECOVERY);
+  const primary = await server("a", { ...all, [second]: changed });
+  await primary.push(first);
+  const standby = await server("b", all, IN_ARCHIVE_RECOVERY);
   const codec = codecOf("lz4");
   return { standby, primary: { push: (name) => primary.push(name, { codec }) } };
 }

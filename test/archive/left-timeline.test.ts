@@ -55,9 +55,16 @@ const cases: readonly Case[] = [
     outcome: "already archived",
   },
   {
-    what: "a standby has less than is stored, and nobody knows why",
+    what: "a standby has less than is stored, because it has not got more yet",
     stored: longer,
     local: shorter,
+    state: IN_ARCHIVE_RECOVERY,
+    outcome: "already archived",
+  },
+  {
+    what: "a standby has a damaged copy of what is stored",
+    stored: longer,
+    local: flipBit(longer, forkAt + 32),
     state: IN_ARCHIVE_RECOVERY,
     outcome: "ConflictError",
   },
