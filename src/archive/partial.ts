@@ -69,7 +69,8 @@ export async function findUsablePartial(
   const forks = await listForks(storage, file.timeline, options);
   const reason = partialObstacle({ complete, later, forks });
   if (reason !== undefined) return { kind: "unusable", key: first.key, reason };
-  return { kind: "usable", stored: await longest(storage, name, { found, first, options }) };
+  const stored = (await longestPartial(storage, name, { ...options, found })) ?? first;
+  return { kind: "usable", stored };
 }
 
 export interface ReadPartialOptions extends ReadStoredOptions {
@@ -211,26 +212,25 @@ export async function findLater(
   return undefined;
 }
 
-/** WAL-G leaves the old object when its compression method was changed in between. */
-async function longest(
+/**
+ * Of objects of an unfinished segment the one that has most of it; undefined without any. WAL-G
+ * leaves the old object when its compression method was changed in between.
+ */
+export async function longestPartial(
   storage: Storage,
   name: string,
-  {
-    found,
-    first,
-    options,
-  }: { found: readonly StoredWal[]; first: StoredWal; options: CallOptions },
-): Promise<StoredWal> {
-  if (found.length === 1) return first;
-  let best = { stored: first, endOfRecords: -1 };
+  { found, signal }: CallOptions & { readonly found: readonly StoredWal[] },
+): Promise<StoredWal | undefined> {
+  if (found.length <= 1) return found[0];
+  let best: { readonly stored: StoredWal; readonly endOfRecords: number } | undefined;
   for (const stored of found) {
     const walker = new WalWalker(name);
-    const content = readStoredWal(storage, stored, { codecJobs: 1, signal: options.signal });
+    const content = readStoredWal(storage, stored, { codecJobs: 1, signal });
     for await (const chunk of content) walker.push(chunk);
     const { endOfRecords } = walker.finish();
-    if (endOfRecords > best.endOfRecords) best = { stored, endOfRecords };
+    if (best === undefined || endOfRecords > best.endOfRecords) best = { stored, endOfRecords };
   }
-  return best.stored;
+  return best?.stored;
 }
 
 /** The same bytes in slices of SLICE_BYTES; each is overwritten by the next one. */
