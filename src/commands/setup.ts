@@ -4,7 +4,10 @@ import { canRename, installRenameProgram } from "../archive/rename-program.ts";
 import { archiveCommandLine, restoreCommandLine } from "../archive/setup-lines.ts";
 import { canLinkServer } from "../archive/server-link.ts";
 import { spoolDirectory } from "../archive/spool-directory.ts";
+import { isSecretText } from "../config/setting.ts";
+import { SettingIndex } from "../config/settings.ts";
 import { RefusedError } from "../errors.ts";
+import type { Log } from "../io/log.ts";
 import type { Command, Context } from "./command.ts";
 import { requireDirectory } from "./data-directory.ts";
 import { prefetchSpool } from "./fetch-ahead.ts";
@@ -33,9 +36,10 @@ export const setup: Command<Arguments> = {
   },
 
   async run({ dataDirectory, isUnit }, context) {
-    const { config, self, workingDirectory, write } = context;
+    const { config, log, self, workingDirectory, write } = context;
     const place = requireDirectory(dataDirectory ?? config.dataDirectory);
     if (self === undefined) throw new RefusedError("setup can't run here");
+    warnOfSecrets(self.words, log);
     const directory = resolve(workingDirectory, place);
     if (isUnit) {
       const { systemdUnit, userName } = await import("./daemon-unit.ts");
@@ -59,6 +63,20 @@ export const setup: Command<Arguments> = {
     await write(`${lines.join("\n")}\n`);
   },
 };
+
+/** Every role may ask for archive_command, and every user for the processes with their words. */
+function warnOfSecrets(words: readonly string[], log: Log): void {
+  const index = new SettingIndex();
+  for (const word of words) {
+    const [, flag = "", value = ""] = /^--([^=]+)=(.*)$/s.exec(word) ?? [];
+    const setting = index.byFlag(flag);
+    if (setting === undefined || !isSecretText(setting.type, value)) continue;
+    log.warning("a secret stands in these lines, which others may read", {
+      flag: `--${flag}`,
+      hint: "Write it into a config file that only the server's user may read (mode 0600) instead.",
+    });
+  }
+}
 
 /**
  * In front of what makes a server archive: who pastes all lines into a restore that was to be tried

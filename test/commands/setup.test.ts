@@ -31,6 +31,18 @@ test("setup prints three lines, and says what a trial of a restore must not have
   assert.equal(standby.stdout, server.stdout);
 });
 
+test("setup warns of a secret among the words that it prints", async () => {
+  using directory = scratchDirectory();
+  const data = join(directory.path, "data");
+  mkdirSync(join(data, "pg_wal"), { recursive: true });
+  const words = ["setup", data, `--file-prefix=${directory.path}`];
+  assert.equal((await runWalnut(words)).stderr, "");
+  const { code, stderr } = await runWalnut([...words, "--pgpassword=hunter2"]);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^WARNING: .* a secret stands in these lines.* flag=--pgpassword /);
+  assert.doesNotMatch(stderr, /hunter2/);
+});
+
 test("a directory that is no server's is named by what it lacks", async () => {
   using directory = scratchDirectory();
   const env = { WALG_FILE_PREFIX: directory.path };
