@@ -101,8 +101,9 @@ export async function forgetGap(directory: string, name: string): Promise<void> 
 
 /**
  * Copies the records to the store, where backups and restores see them, and removes them here, or
- * keeps them as wishes for a backup. Gives the names. What is written once is never changed. A clone
- * does not speak for the server that writes the timeline: its records stay here, under another name.
+ * keeps them as wishes for a backup. Gives the names. What is written once is never changed. A
+ * clone does not speak for the server that writes the timeline: its records stay here, under
+ * another name.
  */
 export async function shipGaps(
   storage: Storage,

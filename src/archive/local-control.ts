@@ -1,7 +1,7 @@
 import { readFile, readdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
+import { FormatError, LocalFileError, RefusedError, systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
 import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
 import {
@@ -36,6 +36,15 @@ export async function readLocalControl(dataDirectory: string): Promise<PgControl
       await pause(RETRY_MS);
     }
   }
+}
+
+/** The same where nothing can be done without it. Rejects with RefusedError, too. */
+export async function requireLocalControl(dataDirectory: string): Promise<PgControl> {
+  const control = await readLocalControl(dataDirectory);
+  if (control !== undefined) return control;
+  throw new RefusedError(`${dataDirectory} has no global/pg_control that we may read`, {
+    hint: "Name the server's data directory, and run this as its owner, usually postgres.",
+  });
 }
 
 /**

@@ -77,7 +77,11 @@ const FLAGS: readonly Flag[] = [
     short: "v",
     text: "Verify the checksum of each page that is read; --full reads all.",
   },
-  { name: "store-all-corrupt", short: "s", text: "Name every damaged block, not only the first." },
+  {
+    name: "store-all-corrupt",
+    short: "s",
+    text: "Name every damaged block of a file, not only the first ten.",
+  },
   {
     name: "rating-composer",
     short: "r",

@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { isStandby, listLocalHistories, readLocalControl } from "../archive/local-control.ts";
+import { isStandby, listLocalHistories, requireLocalControl } from "../archive/local-control.ts";
 import { describeWriter, showWriter } from "../archive/writer.ts";
 import { takeTimelineOver } from "../archive/writer-claims.ts";
 import { ensureRepositoryIdentity } from "../archive/identity.ts";
@@ -33,10 +33,7 @@ export const takeOver: Command<{ readonly dataDirectory: string | undefined }> =
       workingDirectory,
       requireDirectory(dataDirectory ?? config.dataDirectory),
     );
-    const control = await readLocalControl(directory);
-    if (control === undefined) {
-      throw new RefusedError(`${directory} is no data directory: it has no pg_control`);
-    }
+    const control = await requireLocalControl(directory);
     if (isStandby(control, directory)) {
       throw new RefusedError("this server is a standby: it writes no timeline", {
         hint: "Promote it; then it has a timeline of its own.",

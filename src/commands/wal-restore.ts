@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { fetchWal } from "../archive/fetch.ts";
 import {
   listLocalHistories,
-  readLocalControl,
+  requireLocalControl,
   readLocalHistory,
 } from "../archive/local-control.ts";
 import { hasCheckpoint } from "../archive/rewind-checkpoint.ts";
@@ -179,10 +179,7 @@ class Archive implements AsyncDisposable {
 }
 
 async function readSide(directory: string, which: "own" | "newest"): Promise<Side> {
-  const control = await readLocalControl(directory);
-  if (control === undefined) {
-    throw new RefusedError(`${directory} is no data directory: it has no pg_control`);
-  }
+  const control = await requireLocalControl(directory);
   const walDirectory = join(directory, "pg_wal");
   const { timeline } = control;
   // pg_control of a server that was just promoted names its old timeline still.

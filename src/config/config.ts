@@ -173,7 +173,7 @@ export interface Config {
   readonly catchUpSecret?: string;
   /** Whether backup-push verifies the checksums of pages. */
   readonly isPageVerified: boolean;
-  /** Whether files_metadata.json names all damaged blocks of a file, or the first few. */
+  /** Whether files_metadata.json names all damaged blocks of a file, or the first ten. */
   readonly isEveryCorruptBlockListed: boolean;
   /** Checksum of each file in our manifest. */
   readonly manifestHash: "xxh64" | "sha256";

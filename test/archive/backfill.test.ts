@@ -113,6 +113,7 @@ test("a gap that is filled is no gap any more", async () => {
 test("a directory without pg_control is refused", async () => {
   await assert.rejects(run({ dataDirectory: bench.directory }), {
     name: "RefusedError",
-    message: /is no data directory/,
+    message: /has no global\/pg_control that we may read$/,
+    hint: /data directory.*as its owner/,
   });
 });
