@@ -75,9 +75,13 @@ test("a limit in bytes counts, too, but one segment always may be there", async 
   start({ aheadBytesMax: 2 * segmentBytes });
   await untilFound([1, 2].map(nameAt));
   await untilQuiet();
+  // Without a limit there are as few for a moment, too.
+  assert.deepEqual(found(), [1, 2].map(nameAt));
   await rig.end();
   start({ aheadBytesMax: 1 });
   await untilFound([nameAt(1)]);
+  await untilQuiet();
+  assert.deepEqual(found(), [nameAt(1)]);
 });
 
 test("who asks is given what is ready, waits for what is under way, and moves it on", async () => {

@@ -16,6 +16,11 @@ export class FakeClock implements Clock {
     this.#nowMs = nowMs;
   }
 
+  /** How many pauses have neither ended nor been given up. */
+  get sleeperCount(): number {
+    return this.#sleepers.size;
+  }
+
   now(): number {
     return this.#nowMs;
   }
