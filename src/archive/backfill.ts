@@ -21,7 +21,7 @@ import { WalWalker } from "../postgres/wal-record.ts";
 import type { Storage } from "../storage/storage.ts";
 import { type BackfillStep, planBackfill } from "./backfill-plan.ts";
 import { listGapRecords } from "./stored-gaps.ts";
-import { listLocalHistories, readLocalControl } from "./local-control.ts";
+import { listLocalHistories, requireLocalControl } from "./local-control.ts";
 import { isUnused } from "./left-timeline.ts";
 import { HISTORY_BYTES_MAX, inspectLocalWal, readLocalWal } from "./local-wal.ts";
 import { pushWal, type PushOptions } from "./push.ts";
@@ -66,10 +66,7 @@ export async function* backfill(
   options: BackfillOptions,
 ): AsyncGenerator<BackfillResult, void, undefined> {
   const walDirectory = join(options.dataDirectory, "pg_wal");
-  const control = await readLocalControl(options.dataDirectory);
-  if (control === undefined) {
-    throw new RefusedError(`${options.dataDirectory} is no data directory: it has no pg_control`);
-  }
+  const control = await requireLocalControl(options.dataDirectory);
   const local = await listDirectory(walDirectory);
   const steps = planBackfill({
     history: await ownHistory(storage, { control, walDirectory }, options),
