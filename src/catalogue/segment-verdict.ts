@@ -1,4 +1,5 @@
 import { formatLsn, type Lsn, lsn } from "../postgres/lsn.ts";
+import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import { segmentStart } from "../postgres/wal-file.ts";
 import type { SegmentReading } from "./segment-reader.ts";
 import type { WalView } from "./wal-view.ts";
@@ -40,17 +41,33 @@ export function judgeSegment(
   return undefined;
 }
 
-/** Where the first newer timeline left this one within the segment. */
+/**
+ * Where the first newer timeline left this one within the segment. An unfinished one is not needed
+ * up to there where that has a whole segment of its own, which begins with the same records.
+ */
 function firstLeft(view: WalView, object: SegmentReading["object"]): Lsn | undefined {
   const { segmentBytes, histories } = view;
+  const isPartial = object.name.endsWith(".partial");
   const from = segmentStart(BigInt(object.number), segmentBytes);
   const end = segmentStart(BigInt(object.number) + 1n, segmentBytes);
   let first: Lsn | undefined;
-  for (const { ancestors } of histories.values()) {
+  for (const history of histories.values()) {
+    if (isPartial && isReplaced(view, history, object)) continue;
+    const { ancestors } = history;
     for (const { timeline, endLsn } of ancestors) {
       if (timeline !== object.timeline || endLsn < from || endLsn > end) continue;
       if (first === undefined || endLsn < first) first = endLsn;
     }
   }
   return first;
+}
+
+/** Whether a recovery along this history finds the segment on a timeline behind the object's. */
+function isReplaced(
+  { sets }: WalView,
+  { ancestors, timeline: newest }: TimelineHistory,
+  { timeline, number }: SegmentReading["object"],
+): boolean {
+  const line = [...ancestors.map((ancestor) => ancestor.timeline), newest];
+  return line.some((one) => one > timeline && sets.get(one)?.has(number) === true);
 }
