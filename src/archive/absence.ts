@@ -94,7 +94,9 @@ function noRepositoryError(place: string): StorageError {
     hint:
       "That says nothing about what is archived. Is the prefix the right one, and is its file " +
       "system mounted? `walnut config` shows where each setting comes from. Where other stores hold " +
-      "the repository, name the one to use with --target-storage, or take this one out of the settings.",
+      "the repository, name the one to use with --target-storage, or take this one out of the settings. " +
+      "One that is new and right to be empty counts from the first archived segment on, or from " +
+      "`walnut st transfer files walnut_005/cluster.json --source NAME`, with the name of another one.",
   });
 }
 

@@ -224,10 +224,11 @@ export function hiddenTimelineError(
     hint:
       `PostgreSQL looks for one timeline after the other: it would not find timeline ${timeline}, ` +
       "open the database without its commits, and use a number again. `walnut backfill` brings " +
-      "the file from a server that has it in pg_wal. If none has, it consists of the lines of " +
-      `${newer} before the line of this timeline, where there is one. To recover along timeline ` +
-      `${timeline} all the same, set recovery_target_timeline = '${timeline}'; to leave newer ` +
-      "timelines aside, WALNUT_FETCH_END_AT_HOLE=true.",
+      "the file from a server that has it in pg_wal. If none has, make it of those lines of " +
+      `${newer} that name a lower timeline than its own, and store it: \`walnut st put FILE ` +
+      `${walKey(name, "")}\`. To recover along timeline ${timeline} all the same, set ` +
+      `recovery_target_timeline = '${timeline}'; to leave newer timelines aside, ` +
+      "WALNUT_FETCH_END_AT_HOLE=true.",
   });
 }
 
