@@ -10,12 +10,11 @@ import { ChangeSink } from "../postgres/wal-changes.ts";
 import { parseWalPageHeader } from "../postgres/wal-page.ts";
 import { WalWalker, type WalWalk } from "../postgres/wal-record.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
+import { beginsAnew, SEGMENT_START_BYTES } from "../postgres/wal-segment.ts";
 
 /** SizeOfXLogRecord; the CRC covers what stands before it in the header, last. */
 const HEADER_BYTES = 24;
 const HEADER_CRC = 20;
-/** The flags of a page header are in its first bytes. */
-const FIRST_BYTES = 40;
 
 /** What is known where a fold has got to. */
 interface Edge {
@@ -179,14 +178,14 @@ export async function walkChanges(
   content: ByteStream,
   { restBytesMax = Number.POSITIVE_INFINITY }: WalkOptions = {},
 ): Promise<WalkedSegment | string> {
-  const start = new Uint8Array(FIRST_BYTES);
+  const start = new Uint8Array(SEGMENT_START_BYTES);
   let filled = 0;
   let parts: { readonly walker: WalWalker; readonly sink: ChangeSink } | undefined;
   for await (const chunk of content) {
-    const taken = chunk.subarray(0, FIRST_BYTES - filled);
+    const taken = chunk.subarray(0, SEGMENT_START_BYTES - filled);
     start.set(taken, filled);
     filled += taken.length;
-    if (filled < FIRST_BYTES) continue;
+    if (filled < SEGMENT_START_BYTES) continue;
     if (parts === undefined) {
       const sink = new ChangeSink(parseWalPageHeader(start).majorVersion, { restBytesMax });
       const crc = await loadNativeCrc32c();
@@ -201,6 +200,8 @@ export async function walkChanges(
   if (sink.holeReason !== "") return `${name} has ${sink.holeReason}`;
   const walk = walker.finish();
   const { header } = walk;
+  // What was written before, and lost with its WAL, may stand in any page.
+  if (beginsAnew(start, header)) return `with ${name} the WAL begins anew, as behind pg_resetwal`;
   const open = walker.openRecord;
   const rest = sink.restBytes;
   const { systemId, majorVersion, timeline, startLsn, segmentBytes, continuationBytes } = header;

@@ -6,8 +6,9 @@ import { parseWalFileName } from "../postgres/wal-file.ts";
 import { type WalWalk, WalWalker } from "../postgres/wal-record.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
 import {
+  beginsAnew,
   checkSegmentStart,
-  SEGMENT_HEADER_BYTES,
+  SEGMENT_START_BYTES,
   type SegmentHeader,
 } from "../postgres/wal-segment.ts";
 import { HISTORY_BYTES_MAX } from "./local-wal.ts";
@@ -26,6 +27,8 @@ export interface WalExpectation {
   readonly records?: RecordFollower;
   /** What the segment before left open, where that segment is at hand. */
   readonly findOpenRecord?: (header: SegmentHeader) => Promise<OpenRecord | undefined>;
+  /** Told before anything of a segment is passed on with which the WAL begins anew; may reject. */
+  readonly onBeginning?: (header: SegmentHeader) => Promise<void>;
   /**
    * Asked where the records break off, by bytes that are known to be what was stored; may let them,
    * or reject. Without it no records may break off.
@@ -66,7 +69,7 @@ export function checkedWal(content: ByteStream, expectation: WalExpectation): By
 
 async function* checkedSegment(content: ByteStream, expectation: WalExpectation): ByteStream {
   const { name, systemId, mustCheckRecords, records, findOpenRecord } = expectation;
-  const head = Buffer.alloc(SEGMENT_HEADER_BYTES);
+  const head = Buffer.alloc(SEGMENT_START_BYTES);
   let header: SegmentHeader | undefined;
   let walker: WalWalker | undefined;
   let sizeBytes = 0;
@@ -77,6 +80,7 @@ async function* checkedSegment(content: ByteStream, expectation: WalExpectation)
     if (header === undefined && sizeBytes >= head.length) {
       header = checkSegmentStart(head, name);
       requireCluster(header, { name, systemId });
+      if (beginsAnew(head, header)) await expectation.onBeginning?.(header);
       if (mustCheckRecords) {
         const [openRecord, crc] = [await findOpenRecord?.(header), await loadNativeCrc32c()];
         walker = new WalWalker(name, openRecord, undefined, crc);

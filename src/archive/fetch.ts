@@ -16,11 +16,12 @@ import { breakText, checkedWal, RecordFollower } from "./checked-wal.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { requireNoMoreInPlace } from "./local-end.ts";
-import { readControlAround, readOpenRecord } from "./local-wal.ts";
+import { readControlAround, readOpenRecord, readRecoveryStart } from "./local-wal.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import { findContinuation, READ_AHEAD_HINT } from "./stored-gaps.ts";
 import { type Land, StoredCopies } from "./stored-copies.ts";
 import { requireCodec, type StoredWal } from "./stored-wal.ts";
+import { judgeNewBeginning } from "./wal-reset.ts";
 
 export interface FetchOptions extends CallOptions {
   readonly codecJobs: number;
@@ -103,7 +104,8 @@ export async function fetchWal(
     await removeStaleTemporaries(path);
     const control = await readControlAround(destination);
     const { systemId, timeline, walSegmentBytes: segmentBytes } = control ?? {};
-    const wanted = { name, path, systemId, timeline, segmentBytes };
+    const recoveryStart = () => readRecoveryStart(destination);
+    const wanted = { name, path, systemId, timeline, segmentBytes, recoveryStart };
     await new Fetch(storage, wanted, options, scope).run();
   });
 }
@@ -135,6 +137,8 @@ interface Wanted {
   readonly timeline?: number | undefined;
   /** wal_segment_size of that data directory. */
   readonly segmentBytes?: number | undefined;
+  /** Asks it where its recovery begins. */
+  readonly recoveryStart?: () => Promise<Lsn | undefined>;
   /** Absent for a file that was asked for. */
   readonly ahead?: Pick<
     AheadOptions,
@@ -257,6 +261,7 @@ class Fetch {
       records,
       systemId,
       mustCheckRecords: ahead !== undefined || checkRecords,
+      onBeginning: (header) => this.#allowBeginning(header),
       findOpenRecord: async (header) => {
         if (ahead !== undefined) return await ahead.findOpenRecord(header, isProof);
         return isProof ? await readOpenRecord(dirname(path), header, { signal }) : undefined;
@@ -278,6 +283,19 @@ class Fetch {
           }),
     });
   };
+
+  async #allowBeginning({ startLsn }: SegmentHeader): Promise<void> {
+    const { name, ahead, recoveryStart } = this.#wanted;
+    const refusal = judgeNewBeginning({
+      name,
+      startLsn,
+      place: this.#storage.name,
+      recoveryStart: await recoveryStart?.(),
+      isAhead: ahead !== undefined,
+      canEndAtHole: this.#options.canEndAtHole === true,
+    });
+    if (refusal !== undefined) throw refusal;
+  }
 
   /**
    * The object is as it was stored, and its records break off: so ends a segment that was archived

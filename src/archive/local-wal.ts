@@ -1,9 +1,11 @@
 import { fstatSync } from "node:fs";
-import { type FileHandle, open, stat } from "node:fs/promises";
+import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { FormatError, LocalFileError, systemErrorCode } from "../errors.ts";
 import { type ByteStream, CHUNK_BYTES, readAll } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
+import { parseBackupLabel } from "../postgres/backup-label.ts";
+import type { Lsn } from "../postgres/lsn.ts";
 import { parsePgControl, type PgControl, PG_CONTROL_BYTES } from "../postgres/pg-control.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
 import {
@@ -143,6 +145,25 @@ export async function readControlAround(walPath: string): Promise<PgControl | un
   } catch (error) {
     if (error instanceof FormatError || error instanceof LocalFileError) return undefined;
     if (systemErrorCode(error) !== undefined) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Where the recovery of the data directory that a file in pg_wal belongs to begins: by backup_label
+ * as long as it is there, because pg_control may then be of a later checkpoint. Undefined where
+ * neither can be read.
+ */
+export async function readRecoveryStart(walPath: string): Promise<Lsn | undefined> {
+  const control = await readControlAround(walPath);
+  try {
+    const path = join(dirname(dirname(walPath)), "backup_label");
+    const { startLsn } = parseBackupLabel(await readFile(path, "utf8"));
+    return control === undefined || startLsn < control.redoLsn ? startLsn : control.redoLsn;
+  } catch (error) {
+    if (error instanceof FormatError || systemErrorCode(error) !== undefined) {
+      return control?.redoLsn;
+    }
     throw error;
   }
 }

@@ -7,7 +7,12 @@ import type { Hasher } from "../io/hash.ts";
 import { orderedJobs } from "../io/ordered.ts";
 import { WalWalker, type WalWalk } from "../postgres/wal-record.ts";
 import type { OpenRecord } from "../postgres/wal-record-scan.ts";
-import { SEGMENT_HEADER_BYTES, type SegmentHeader } from "../postgres/wal-segment.ts";
+import {
+  beginsAnew,
+  SEGMENT_HEADER_BYTES,
+  SEGMENT_START_BYTES,
+  type SegmentHeader,
+} from "../postgres/wal-segment.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { CommitScan, type CommitSummary, type PlacedEnd } from "./commit-scan.ts";
 import { HasherPool } from "./hasher-pool.ts";
@@ -37,6 +42,8 @@ export interface SegmentReading {
   readonly commits: CommitSummary;
   /** Whether a record that the segment before began was followed, if there is one. */
   readonly isExact: boolean;
+  /** Whether the WAL begins anew with it, as behind pg_resetwal. */
+  readonly beginsAnew: boolean;
   /** Why the object could not be read as a segment. */
   readonly fault: string | undefined;
 }
@@ -177,6 +184,7 @@ class Reader {
       isTailEmpty,
       commits: isWhole ? scan.summary : NO_COMMITS,
       isExact: before !== undefined || walker.header?.continuationBytes === 0,
+      beginsAnew: isWhole && progress.beginsAnew,
       fault,
     };
   }
@@ -206,6 +214,7 @@ class Walking {
   isTailEmpty = true;
   readonly #walker: WalWalker;
   readonly #scan: CommitScan;
+  readonly #start = new Uint8Array(SEGMENT_START_BYTES);
 
   constructor(walker: WalWalker, scan: CommitScan) {
     this.#walker = walker;
@@ -214,6 +223,9 @@ class Walking {
 
   push(chunk: Uint8Array): void {
     const start = this.plainBytes;
+    if (start < SEGMENT_START_BYTES) {
+      this.#start.set(chunk.subarray(0, SEGMENT_START_BYTES - start), start);
+    }
     this.plainBytes += chunk.length;
     if (this.walk !== undefined) return this.#lookBehind(chunk, 0);
     const headBytes = Math.min(Math.max(0, SEGMENT_HEADER_BYTES - start), chunk.length);
@@ -226,6 +238,11 @@ class Walking {
     if (!this.#walker.isDone) return;
     this.walk = this.#walker.finish();
     this.#lookBehind(chunk, Math.max(0, this.walk.endOfRecords - start));
+  }
+
+  get beginsAnew(): boolean {
+    const { header } = this.#walker;
+    return header !== undefined && beginsAnew(this.#start, header);
   }
 
   finish(): void {

@@ -15,6 +15,9 @@ import type { WalView } from "./wal-view.ts";
 
 const OTHER_BYTES = "its stored bytes are not those that an earlier verify read";
 
+const NEW_BEGINNING =
+  "the WAL begins anew with it, as behind pg_resetwal: what follows can't be reached from before";
+
 type WalItem = Extract<VerifyItem, { kind: "wal" }>;
 
 /** All segments of an archive, in groups of neighbours; by timeline and position. */
@@ -108,6 +111,12 @@ export async function verifyWal(
     rows.delete(reading.object);
     if (fault !== undefined) {
       findings.push({ kind: "damaged", subject: stored.key, text: fault });
+      damaged.add(`${timeline} ${number}`);
+      continue;
+    }
+    if (reading.beginsAnew && view.sets.get(timeline)?.has(number - 1) === true) {
+      findings.push({ kind: "hole", subject: name, text: NEW_BEGINNING });
+      // So that it is read, and told, each time.
       damaged.add(`${timeline} ${number}`);
       continue;
     }

@@ -6,6 +6,12 @@ import { LONG_HEADER_BYTES, parseWalPageHeader } from "./wal-page.ts";
 /** How many bytes of a segment `checkSegmentStart` needs. */
 export const SEGMENT_HEADER_BYTES = LONG_HEADER_BYTES;
 
+/** How many bytes of a segment `beginsAnew` needs: up to the header of its first record. */
+export const SEGMENT_START_BYTES = LONG_HEADER_BYTES + 24;
+
+/** xl_prev, src/include/access/xlogrecord.h */
+const RECORD_PREVIOUS = 8;
+
 /** What the first bytes of a segment tell about it and its cluster. */
 export interface SegmentHeader {
   /** As in WalPageHeader; what all pages of this segment must agree with. */
@@ -86,4 +92,21 @@ function parseFirstPage(firstPage: Uint8Array, name: string) {
     throw new FormatError(`${name} is no WAL segment: ${error.message}`, { cause: error });
   }
   throw new FormatError(`${name} is no WAL segment: its first page has a short header`);
+}
+
+/**
+ * Whether the WAL begins anew with this segment: its first record follows none. So it does behind
+ * pg_resetwal; the segment with which initdb begins, number 1, counts as no such one.
+ *
+ * @source WriteEmptyXLOG, src/bin/pg_resetwal/pg_resetwal.c; BootStrapXLOG, xlog.c
+ */
+export function beginsAnew(
+  start: Uint8Array,
+  { startLsn, segmentBytes, continuationBytes }: SegmentHeader,
+): boolean {
+  if (start.length < SEGMENT_START_BYTES || continuationBytes > 0) return false;
+  if (startLsn === BigInt(segmentBytes)) return false;
+  const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
+  const isRecord = view.getUint32(LONG_HEADER_BYTES, true) > 0;
+  return isRecord && view.getBigUint64(LONG_HEADER_BYTES + RECORD_PREVIOUS, true) === 0n;
 }

@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { OperationError } from "../../src/errors.ts";
 import { parseLsn } from "../../src/postgres/lsn.ts";
-import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../../src/postgres/wal-segment.ts";
+import { LONG_HEADER_BYTES } from "../../src/postgres/wal-page.ts";
+import {
+  beginsAnew,
+  checkSegmentStart,
+  SEGMENT_HEADER_BYTES,
+} from "../../src/postgres/wal-segment.ts";
 import { postgresBytes, postgresFacts } from "../support/postgres-fixtures.ts";
 import { MAJORS } from "../support/postgres-programs.ts";
 import { writeWal } from "../support/wal-writer.ts";
@@ -29,11 +34,34 @@ for (const major of MAJORS) {
   });
 }
 
+test("the WAL begins anew where the first record follows none, but not in segment 1", () => {
+  const begins = (firstSegment: bigint, previous?: bigint) => {
+    const first = { dataBytes: 10, ...(previous === undefined ? {} : { previous }) };
+    const [{ name, bytes: start } = { name: "", bytes }] = writeWal({
+      firstSegment,
+      records: [first],
+    }).segments;
+    return beginsAnew(start, checkSegmentStart(start, name));
+  };
+  assert.deepEqual([begins(1n), begins(2n), begins(2n, 0n)], [false, false, true]);
+  // Nothing was written there yet.
+  const empty = changed(LONG_HEADER_BYTES, new Uint8Array(24).fill(0));
+  assert.equal(beginsAnew(empty, checkSegmentStart(bytes, "000000020000000000000001")), false);
+});
+
+for (const major of MAJORS) {
+  test(`no segment of a running PostgreSQL ${major} begins it anew`, () => {
+    const { segments } = postgresFacts(major);
+    const start = postgresBytes(major, segments.first);
+    assert.equal(beginsAnew(start, checkSegmentStart(start, segments.first)), false);
+  });
+}
+
 const [written] = writeWal({ timeline: 2, records: [{ dataBytes: 10 }] }).segments;
 if (written === undefined) throw new Error("no segment");
 const { bytes } = written;
 
-function changed(at: number, values: readonly number[]): Uint8Array {
+function changed(at: number, values: ArrayLike<number>): Uint8Array {
   const copy = Uint8Array.from(bytes);
   copy.set(values, at);
   return copy;

@@ -48,10 +48,12 @@ class WalWriter {
   readonly #pages: Uint8Array<ArrayBuffer>[] = [];
   /** Bytes written, headers included. */
   #length = 0;
-  #previous = 0n;
+  #previous: bigint;
 
   constructor(recipe: Required<WalRecipe>) {
     this.#recipe = recipe;
+    // Behind the first segment of a cluster a record without one before it is pg_resetwal's.
+    this.#previous = recipe.firstSegment > 1n ? this.#positionOf(-64) : 0n;
   }
 
   append(record: RecordRecipe): void {
