@@ -1,10 +1,10 @@
 import { DeadlineError, OperationError, ServerStopsError } from "../errors.ts";
 import { untilAborted } from "../io/abort.ts";
 import { TimeUp } from "../io/retry.ts";
-import { type LastCycle, STOP_HINT, watchLastCycle } from "./last-cycle.ts";
+import { isLastCycle, type LastCycle, STOP_HINT, watchLastCycle } from "./last-cycle.ts";
 
 export interface DeadlineOptions {
-  /** In all, from the call on. */
+  /** From the call on; as much again whenever enough bytes have passed in it. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
   /** What of the same limit was over before the call, for the error. */
@@ -28,15 +28,23 @@ export interface DeadlineScope {
   readonly signal: AbortSignal;
   /** Says what is waited for from now on ("storing X in s3://b"), for the error. */
   readonly begin: (step: string) => void;
+  /** So many bytes have passed to the store or from it that had not passed before. */
+  readonly moved: (sizeBytes: number) => void;
 }
 
 /** How long the work may take, once it is aborted, to remove what it had begun. */
 const CLEAN_UP_MS = 2000;
+/**
+ * What has to pass for the work to get as much time again: a line that carries less counts as one
+ * that hangs. As bytes count once, the length of what is sent bounds the time in all.
+ */
+const ENOUGH_BYTES = 1024 * 1024;
 
 /**
  * Runs `work` and rejects with DeadlineError, which names the step, when it takes too long: also
- * when a call that it waits for does not honour its signal. Work that succeeds in the end has
- * succeeded.
+ * when a call that it waits for does not honour its signal. A transfer that gets on has its time
+ * again and again; but where a server waits for it to stop, it is given up with ServerStopsError.
+ * Work that succeeds in the end has succeeded.
  */
 export async function withinDeadline<T>(
   options: DeadlineOptions,
@@ -47,39 +55,72 @@ export async function withinDeadline<T>(
   const ended = new AbortController();
   const signal = AbortSignal.any([callersSignal, ended.signal]);
   signal.throwIfAborted();
-  const timer = setTimeout(() => ended.abort(timeUp), timeoutMs);
-  let silentMs: number | undefined;
-  const onVain = (ms: number): void => {
-    silentMs = ms;
+  let stopReason: string | undefined;
+  const stop = (reason: string): void => {
+    stopReason = reason;
     ended.abort(timeUp);
   };
+  const onVain = (ms: number): void =>
+    stop(`nothing was heard of the store for ${Math.round(ms / 1000)} s`);
   using _watch = lastCycle === undefined ? undefined : watchLastCycle(lastCycle, onVain);
+
+  let movedBytes = 0;
+  let rounds = 1;
+  const onTime = async (): Promise<void> => {
+    const isMoving = movedBytes >= ENOUGH_BYTES;
+    if (!isMoving) return ended.abort(timeUp);
+    if (lastCycle !== undefined && (await isLastCycle(lastCycle.dataDirectory))) {
+      return stop(`it was not done within ${timeoutMs} ms`);
+    }
+    movedBytes = 0;
+    rounds += 1;
+    if (!hasEnded) wait();
+  };
+  let hasEnded = false;
+  let timer: NodeJS.Timeout | undefined;
+  const wait = (): void => {
+    timer = setTimeout(() => void onTime(), timeoutMs);
+  };
+  wait();
 
   let step = "the start";
   const begin = (next: string): void => {
     step = next;
   };
+  const moved = (sizeBytes: number): void => {
+    movedBytes += sizeBytes;
+  };
   try {
-    return await endedOrAbandoned(work({ signal, begin }), signal);
+    return await endedOrAbandoned(work({ signal, begin, moved }), signal);
   } catch (error) {
     const isTimeUp = ended.signal.aborted && !callersSignal.aborted;
     if (!isTimeUp || error instanceof OperationError) throw error;
-    if (silentMs !== undefined) throw stopError({ step, silentMs }, timeUp);
-    throw deadlineError({ step, timeoutMs, spent }, timeUp);
+    if (stopReason !== undefined) throw stopError({ step, stopReason }, timeUp);
+    throw deadlineError({ step, timeoutMs, rounds, spent }, timeUp);
   } finally {
+    hasEnded = true;
     clearTimeout(timer);
   }
 }
 
 /** What failed until the end says more than that the time was short. */
 function deadlineError(
-  { step, timeoutMs, spent }: Omit<DeadlineOptions, "signal"> & { readonly step: string },
+  {
+    step,
+    timeoutMs,
+    rounds,
+    spent,
+  }: Pick<DeadlineOptions, "timeoutMs" | "spent"> & {
+    readonly step: string;
+    readonly rounds: number;
+  },
   { lastFailure }: TimeUp,
 ): DeadlineError {
-  const allMs = Math.round(timeoutMs + (spent?.ms ?? 0));
+  const allMs = Math.round(timeoutMs * rounds + (spent?.ms ?? 0));
   const told = spent !== undefined && spent.ms >= allMs * TOLD_SHARE ? spent : undefined;
   const before = told === undefined ? "" : `, ${Math.round(told.ms)} of them ${told.by}`;
-  const what = `${step} did not finish within ${allMs} ms${before}`;
+  const slow = rounds === 1 ? "" : `; in the last ${Math.round(timeoutMs)} less than 1 MiB passed`;
+  const what = `${step} did not finish within ${allMs} ms${before}${slow}`;
   const silence = [SILENCE_HINT, told?.hint, RAISE_HINT].filter((one) => one !== undefined);
   if (lastFailure === undefined) return new DeadlineError(what, { hint: silence.join(" ") });
   const { message, hint } = lastFailure;
@@ -90,13 +131,13 @@ function deadlineError(
 }
 
 function stopError(
-  { step, silentMs }: { readonly step: string; readonly silentMs: number },
+  { step, stopReason }: { readonly step: string; readonly stopReason: string },
   { lastFailure }: TimeUp,
 ): ServerStopsError {
   const failures = lastFailure === undefined ? "" : `; the last failure: ${lastFailure.message}`;
   return new ServerStopsError(
-    `${step} was given up: the server has only this to wait for before it stops, and nothing was ` +
-      `heard of the store for ${Math.round(silentMs / 1000)} s${failures}`,
+    `${step} was given up: the server has only this to wait for before it stops, and ` +
+      `${stopReason}${failures}`,
     { hint: STOP_HINT, cause: lastFailure },
   );
 }

@@ -8,10 +8,15 @@ import {
   readLines,
   socketAddress,
 } from "./drain-protocol.ts";
+import { type LastCycle, watchLastCycle } from "./last-cycle.ts";
 
 export interface AskOptions {
   /** In all; the first answer has a second of it at most. */
   readonly timeoutMs: number;
+  /** After that many milliseconds without a word it counts as frozen; absent: it need say none. */
+  readonly silenceMs?: number;
+  /** Ends the waiting earlier where a server waits for it to stop. */
+  readonly lastCycle?: LastCycle;
   readonly signal: AbortSignal;
 }
 
@@ -78,7 +83,7 @@ export interface Question<Answer> {
 export async function converse<Answer extends { readonly kind: string }>(
   socketPath: string,
   { request, parse }: Question<Answer>,
-  { timeoutMs, signal }: AskOptions,
+  { timeoutMs, silenceMs, lastCycle, signal }: AskOptions,
 ): Promise<Answer | Absent | Declined> {
   signal.throwIfAborted();
   using address = openAddress(socketPath);
@@ -96,6 +101,15 @@ export async function converse<Answer extends { readonly kind: string }>(
     () => resolve({ kind: "declined", reason: `no answer in ${timeoutMs} ms` }),
     timeoutMs,
   );
+  let silence: NodeJS.Timeout | undefined;
+  const heard = (): void => {
+    if (silenceMs === undefined) return;
+    clearTimeout(silence);
+    const reason = `it says nothing any more, for ${silenceMs} ms`;
+    silence = setTimeout(() => resolve({ kind: "declined", reason }), silenceMs);
+  };
+  const onStop = (): void => resolve({ kind: "declined", reason: "the server stops" });
+  using _watch = lastCycle === undefined ? undefined : watchLastCycle(lastCycle, onStop);
   const onAbort = (): void => reject(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
   socket.on("connect", () => socket.write(formatLine(request)));
@@ -103,6 +117,7 @@ export async function converse<Answer extends { readonly kind: string }>(
   socket.on("close", () => leave("it closed the connection"));
   readLines(socket, (line) => {
     const answer = parse(line);
+    heard();
     if (answer?.kind === "taken") isTaken = true;
     else resolve(answer ?? { kind: "declined", reason: "it said something else" });
   });
@@ -111,6 +126,7 @@ export async function converse<Answer extends { readonly kind: string }>(
   } finally {
     clearTimeout(first);
     clearTimeout(last);
+    clearTimeout(silence);
     signal.removeEventListener("abort", onAbort);
     socket.destroy();
   }

@@ -19,7 +19,10 @@ export type DrainRequest =
     }
   | { readonly kind: "status" };
 
-/** What the drainer says, one line of JSON each; "taken" is followed by another answer. */
+/**
+ * What the drainer says, one line of JSON each; "taken" is followed by another answer, and said
+ * again every second until then.
+ */
 export type DrainAnswer =
   | { readonly kind: "taken" }
   | { readonly kind: "stored"; readonly outcome: string }
@@ -92,6 +95,7 @@ export function drainLines(
     parse: parseRequest,
     unknown: { kind: "declined", reason: "unknown request" },
     handle,
+    isInterim: ({ kind }) => kind === "taken",
   };
 }
 

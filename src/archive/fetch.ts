@@ -17,6 +17,7 @@ import { type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { removeStaleTemporaries, resolveDestination } from "./destination.ts";
 import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround, readOpenRecord, readRecoveryStart } from "./local-wal.ts";
+import { movingStorage } from "./moving-storage.ts";
 import { findUsablePartial, readPartial } from "./partial.ts";
 import { findContinuation, READ_AHEAD_HINT } from "./stored-gaps.ts";
 import { type Land, StoredCopies } from "./stored-copies.ts";
@@ -106,7 +107,7 @@ export async function fetchWal(
     const { systemId, timeline, walSegmentBytes: segmentBytes } = control ?? {};
     const recoveryStart = () => readRecoveryStart(destination);
     const wanted = { name, path, systemId, timeline, segmentBytes, recoveryStart };
-    await new Fetch(storage, wanted, options, scope).run();
+    await new Fetch(movingStorage(storage, scope), wanted, options, scope).run();
   });
 }
 
@@ -123,7 +124,8 @@ export async function fetchWalAhead(
   const { systemId } = ahead;
   await withinDeadline(ahead, async (scope) => {
     const options = { ...ahead, usePartial: false };
-    await new Fetch(storage, { name, path, systemId, ahead }, options, scope).run();
+    const wanted = { name, path, systemId, ahead };
+    await new Fetch(movingStorage(storage, scope), wanted, options, scope).run();
   });
 }
 

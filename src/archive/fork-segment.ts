@@ -15,6 +15,7 @@ import { PARTIAL_ATTEMPTS } from "./fetch.ts";
 import type { ForkEnd } from "./fork-note.ts";
 import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
+import { movingStorage } from "./moving-storage.ts";
 import { longestPartial, readPartial } from "./partial.ts";
 import { type Land, StoredCopies } from "./stored-copies.ts";
 import { READ_AHEAD_HINT } from "./stored-gaps.ts";
@@ -58,7 +59,8 @@ export async function fetchForkSegment(
     const path = await resolveDestination(destination);
     await removeStaleTemporaries(path);
     const systemId = (await readControlAround(destination))?.systemId;
-    await new ForkFetch(storage, { ...segment, path, systemId }, options, scope).run();
+    const wanted = { ...segment, path, systemId };
+    await new ForkFetch(movingStorage(storage, scope), wanted, options, scope).run();
   });
 }
 

@@ -11,6 +11,8 @@ export interface LastCycle {
   readonly clock: Clock;
   /** When anything was last heard of the store, by the monotonic clock. */
   readonly heardAtMs: () => number;
+  /** How long it may be silent; ten seconds unless given. */
+  readonly patienceMs?: number;
 }
 
 /** What to tell of a push that was given up for it. */
@@ -39,7 +41,7 @@ export function lastCycleOf(
  * @source process_pm_pmsignal, src/backend/postmaster/postmaster.c; pgarch_MainLoop, pgarch.c
  */
 export function watchLastCycle(
-  { dataDirectory, clock, heardAtMs }: LastCycle,
+  { dataDirectory, clock, heardAtMs, patienceMs = PATIENCE_MS }: LastCycle,
   onVain: (silentMs: number) => void,
 ): Disposable {
   const ended = new AbortController();
@@ -48,7 +50,7 @@ export function watchLastCycle(
     for (;;) {
       await clock.sleep(LOOK_MS, ended);
       const silentMs = clock.monotonicMs() - Math.max(beganMs, heardAtMs());
-      if (silentMs < PATIENCE_MS || !(await isLastCycle(dataDirectory))) continue;
+      if (silentMs < patienceMs || !(await isLastCycle(dataDirectory))) continue;
       if (!ended.signal.aborted) onVain(silentMs);
       return;
     }

@@ -12,6 +12,11 @@ export interface LineProtocol<Request, Answer extends object> {
   readonly unknown: Answer;
   /** Takes one request; `answer` may be called several times, also when nobody listens any more. */
   readonly handle: (request: Request, answer: (answer: Answer) => void) => void;
+  /**
+   * Whether another answer follows; until then this one is repeated every second, so that who waits
+   * knows that we live. Absent: nobody has to know.
+   */
+  readonly isInterim?: (answer: Answer) => boolean;
 }
 
 /** The socket of a process that there is once, which is also its lock. */
@@ -91,16 +96,28 @@ export class LineServer implements AsyncDisposable {
 /** How long the other side may take to close. */
 const CLOSE_MS = 500;
 
+const REPEAT_MS = 1000;
+
 function serve<Request, Answer extends object>(
   socket: Socket,
   sockets: Set<Socket>,
-  { parse, unknown, handle }: LineProtocol<Request, Answer>,
+  { parse, unknown, handle, isInterim }: LineProtocol<Request, Answer>,
 ): void {
+  let repeating: NodeJS.Timeout | undefined;
   sockets.add(socket);
-  socket.on("close", () => sockets.delete(socket));
+  socket.on("close", () => {
+    clearInterval(repeating);
+    sockets.delete(socket);
+  });
   socket.on("error", () => socket.destroy());
-  const answer = (value: Answer): void => {
+  const say = (value: Answer): void => {
     if (socket.writable) socket.write(formatLine(value));
+  };
+  const answer = (value: Answer): void => {
+    clearInterval(repeating);
+    say(value);
+    if (isInterim?.(value) !== true || socket.destroyed) return;
+    repeating = setInterval(() => say(value), REPEAT_MS);
   };
   readLines(socket, (line) => {
     const request = parse(line);

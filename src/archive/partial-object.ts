@@ -6,6 +6,7 @@ import { walKey } from "../layout/keys.ts";
 import { WalWalker } from "../postgres/wal-record.ts";
 import type { CallOptions, ObjectKey, Storage } from "../storage/storage.ts";
 import { type DeadlineScope, withinDeadline } from "./deadline.ts";
+import { movingStorage } from "./moving-storage.ts";
 import { type PackOptions, PartialPacker } from "./partial-packer.ts";
 import { type PartialDifference, relatePartial } from "./partial-relation.ts";
 import { listStoredWal, readStoredWal, type StoredWal } from "./stored-wal.ts";
@@ -61,7 +62,8 @@ export class PartialObject {
         if (found !== undefined) return found;
       }
       scope.begin(`storing ${this.#key} in ${this.#storage.name}`);
-      await this.#storage.put(this.#key, this.#body(endBytes, scope), { signal: scope.signal });
+      const storage = movingStorage(this.#storage, scope);
+      await storage.put(this.#key, this.#body(endBytes, scope), { signal: scope.signal });
       // Only now is their content safe under our key.
       await this.#delete(this.#covered, scope);
       this.#covered = [];

@@ -20,6 +20,7 @@ import { makeContentNote, requireContentOf } from "./content-note.ts";
 import { type DeadlineOptions, type DeadlineScope, withinDeadline } from "./deadline.ts";
 import { ensureRepositoryIdentity } from "./identity.ts";
 import { inspectLocalWal, type LocalWal, readLocalWal } from "./local-wal.ts";
+import { movingStorage } from "./moving-storage.ts";
 import { isNeverFilled, settledAs } from "./left-timeline.ts";
 import { findParties, type Parties, quarantine } from "./quarantine.ts";
 import { listStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
@@ -87,7 +88,7 @@ export async function pushWal(
       scope.begin(`reading ${wal.path}`);
       const local = await inspectFilled(wal, options, scope);
       if (local === undefined) return "nothing to archive";
-      return await new Push(storage, local, options, scope).run();
+      return await new Push(movingStorage(storage, scope), local, options, scope).run();
     });
   const { changeNotes } = options;
   const outcome =

@@ -118,7 +118,7 @@ async function supervise(parts: Parts, context: Context): Promise<void> {
     const running = server.runningCount;
     notifier.status(`${done} done, ${failed} failed, ${running} under way${refusal}`);
     const isDue = clock.monotonicMs() - toldAtMs >= watchdogMs / 2;
-    if (Number.isFinite(watchdogMs) && isDue && (await getsOn(parts))) {
+    if (Number.isFinite(watchdogMs) && isDue && (await getsOn(parts, context))) {
       toldAtMs = clock.monotonicMs();
       notifier.alive();
     }
@@ -127,8 +127,13 @@ async function supervise(parts: Parts, context: Context): Promise<void> {
 }
 
 /** Whether work under way ends, and a client is answered. */
-async function getsOn({ server, archive, path }: Parts): Promise<boolean> {
-  const { stalledMs } = server;
+async function getsOn(
+  { server, archive, path }: Parts,
+  { clock, traffic }: Pick<Context, "clock" | "traffic">,
+): Promise<boolean> {
+  // A slow transfer that gets on has its time again and again.
+  const silentMs = clock.monotonicMs() - (traffic?.heardAtMs ?? Number.NEGATIVE_INFINITY);
+  const stalledMs = Math.min(server.stalledMs, silentMs);
   if (stalledMs > 2 * archive.callMs + STALL_MARGIN_MS) {
     archive.log.error("no call has ended for long; the watchdog is not told", { stalledMs });
     return false;

@@ -139,7 +139,9 @@ async function pushInTime(place: Limit, context: Context, push: Push): Promise<v
     throw new StorageError(`not tried again so soon: ${awayReason}`, { isRetryable: false });
   }
   const walTimeoutMs = Math.min(config.walTimeoutMs, OVERFULL_TIMEOUT_MS);
-  await push({ ...context, config: { ...config, walTimeoutMs } });
+  const limited = { ...context, config: { ...config, walTimeoutMs } };
+  // A transfer that gets on would have its time again and again.
+  await pushWhileRoom(place, { patienceMs: walTimeoutMs }, limited, push);
 }
 
 /** Pushes, and stops that when too much has waited for `patienceMs`. */

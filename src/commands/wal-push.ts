@@ -135,13 +135,20 @@ async function pushQueued(
     }
   }
   const spentMs = clock.monotonicMs() - startMs;
-  const leftMs = Math.max(config.walTimeoutMs - spentMs, LEFT_MS);
+  const leftMs = Math.max(config.walTimeoutMs - spentMs, config.walTimeoutMs * LEFT_SHARE);
   const limited = { ...context, config: { ...config, walTimeoutMs: leftMs } };
   await pushDirectly(wal, limited, { ...around, spent: waitedForDrainer(spentMs, spool) });
 }
 
-/** What a push gets by itself however long the drainer took: it may be just behind its answer. */
-const LEFT_MS = 1000;
+/** Of the time for one push, what is always left to our own, however long the drainer took. */
+const LEFT_SHARE = 0.5;
+/** The drainer says every second that it lives; where it does not, it is stopped or gone. */
+const SILENCE_MS = 10_000;
+/**
+ * How many times the time for one push a drainer that lives may take: each of its pushes ends by
+ * itself, but one may be slow, and have waited for others that are. Once, where a server waits.
+ */
+const DRAINER_PATIENCE = 20;
 
 function waitedForDrainer(ms: number, { path }: Spool): SpentTime {
   const hint = `What that one does is told by \`walnut wal-drain --status\` and ${path}/drain.log.`;
@@ -151,7 +158,7 @@ function waitedForDrainer(ms: number, { path }: Spool): SpentTime {
 async function callDrainer(
   { name }: Wal,
   { queue, spool }: Surroundings,
-  { config, signal, self }: Context,
+  { config, clock, signal, self }: Context,
   archiver: ArchiverName | undefined,
 ): Promise<AskOutcome> {
   if (self === undefined) return { kind: "absent", reason: "there can be none" };
@@ -160,7 +167,18 @@ async function callDrainer(
   const caller = self.caller === undefined ? {} : { caller: self.caller };
   const settings = await drainSettings(self.fingerprint, queue);
   const request = { kind: "push", name, settings, ...shell, ...caller } as const;
-  return await askDrainer(spool.socket, request, { timeoutMs: config.walTimeoutMs, signal });
+  const { walTimeoutMs } = config;
+  const limits = {
+    timeoutMs: walTimeoutMs * DRAINER_PATIENCE,
+    silenceMs: Math.min(SILENCE_MS, walTimeoutMs * LEFT_SHARE),
+    lastCycle: {
+      dataDirectory: queue.dataDirectory,
+      clock,
+      heardAtMs: () => Number.NEGATIVE_INFINITY,
+      patienceMs: walTimeoutMs,
+    },
+  };
+  return await askDrainer(spool.socket, request, { ...limits, signal });
 }
 
 async function pushDirectly(

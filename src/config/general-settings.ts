@@ -110,7 +110,8 @@ export const general = {
   walTimeout: defaulted(
     "WAL_TIMEOUT",
     duration({ minMs: 1000 }),
-    "How long one wal-push or wal-fetch may take in all before it fails.",
+    "How long one wal-push or wal-fetch may take before it fails; as long again whenever a MiB " +
+      "of the file has passed in that time.",
     { form: "own", default: "60s" },
   ),
   requestTimeout: defaulted(

@@ -7,7 +7,7 @@ import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
 import { requireAbsent } from "./presence.ts";
 import type { Repeat } from "./repeat.ts";
 import { httpFailure } from "./request-errors.ts";
-import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
+import type { CallOptions, ObjectKey, PutOptions, SendOptions } from "./storage.ts";
 import { decodeXmlText } from "./xml-text.ts";
 
 /** What all puts of one store share. */
@@ -69,7 +69,7 @@ export class AzurePut implements PartTarget {
     this.#ifAbsent = options.ifAbsent === true;
   }
 
-  async putWhole(body: Uint8Array, { signal }: CallOptions): Promise<void> {
+  async putWhole(body: Uint8Array, options: SendOptions): Promise<void> {
     const { transport } = this.#context;
     const call = {
       verb: "put",
@@ -79,8 +79,8 @@ export class AzurePut implements PartTarget {
       headers: { ...this.#creation(), "x-ms-blob-type": "BlockBlob" },
       body,
     } as const;
-    await this.#context.repeat(signal, async () => {
-      const { headers } = await transport.sendForText(call, { signal });
+    await this.#context.repeat(options.signal, async () => {
+      const { headers } = await transport.sendForText(call, options);
       if (headers["etag"] === undefined) throw transport.unclear(call, "an ETag");
     });
   }
@@ -126,7 +126,7 @@ class BlockUpload implements PartedObject {
     this.#creation = creation;
   }
 
-  async sendPart(partNumber: number, body: Uint8Array, { signal }: CallOptions): Promise<void> {
+  async sendPart(partNumber: number, body: Uint8Array, options: SendOptions): Promise<void> {
     this.#count = Math.max(this.#count, partNumber);
     const call = {
       verb: `upload block ${partNumber} of`,
@@ -136,7 +136,8 @@ class BlockUpload implements PartedObject {
       query: { comp: "block", blockid: this.#blockId(partNumber) },
       body,
     } as const;
-    await this.#context.repeat(signal, () => this.#context.transport.sendForText(call, { signal }));
+    const { transport, repeat } = this.#context;
+    await repeat(options.signal, () => transport.sendForText(call, options));
   }
 
   async complete({ signal }: CallOptions): Promise<void> {

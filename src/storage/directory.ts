@@ -19,6 +19,7 @@ import { directoryUpkeep } from "./directory-upkeep.ts";
 import { formatTemporaryName, requireValidKey, requireValidRange } from "./key.ts";
 import { changedWhileRead } from "./request-errors.ts";
 import { RootMemory } from "./root-memory.ts";
+import { tellingSource } from "./sent-bytes.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -101,7 +102,11 @@ export class DirectoryStorage implements Storage {
     }
   }
 
-  async put(key: ObjectKey, body: ByteSource, { signal, ifAbsent }: PutOptions): Promise<void> {
+  async put(
+    key: ObjectKey,
+    body: ByteSource,
+    { signal, ifAbsent, onSent }: PutOptions,
+  ): Promise<void> {
     requireValidKey(key);
     signal.throwIfAborted();
     const path = this.#path(key);
@@ -117,7 +122,7 @@ export class DirectoryStorage implements Storage {
 
     // Nothing is made for it; and once it was deleted again, we would take the place for emptied.
     if (!key.includes("/")) await this.#memory?.requireKept();
-    const source = new WatchedSource(body);
+    const source = new WatchedSource(tellingSource(body, onSent));
     try {
       if (ifAbsent !== true) await writeFileDurably(path, source.open(), options);
       else if (!(await createFileDurably(path, source.open(), options))) {

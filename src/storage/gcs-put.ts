@@ -11,7 +11,7 @@ import type { GcsTransport } from "./gcs-transport.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
 import { requireAbsent } from "./presence.ts";
 import type { Repeat } from "./repeat.ts";
-import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
+import type { CallOptions, ObjectKey, PutOptions, SendOptions } from "./storage.ts";
 
 /** What all puts of one store share. */
 export interface GcsPutContext {
@@ -60,8 +60,9 @@ export class GcsPut implements PartTarget {
   }
 
   /** Its CRC32C goes before the bytes: GCS stores nothing that does not fit it. */
-  async putWhole(body: Uint8Array, { signal }: CallOptions): Promise<void> {
+  async putWhole(body: Uint8Array, options: SendOptions): Promise<void> {
     const { transport } = this.#context;
+    const { signal } = options;
     const sum = await createCrc32c();
     sum.update(body);
     const crc32c = sum.base64();
@@ -89,7 +90,7 @@ export class GcsPut implements PartTarget {
     await this.#context.repeat(signal, async () => {
       try {
         if (finding === "ignored") await this.#requireNoneSeen(signal);
-        const head = readHead(await transport.sendForJson(call, { signal }));
+        const head = readHead(await transport.sendForJson(call, options));
         if (head === undefined) throw transport.unclear(call, "an object");
         await confirmStored(this.#context, head, { key: this.#key, crc32c });
       } catch (error) {
@@ -239,8 +240,8 @@ class ResumableObject implements PartedObject {
     this.#look = look;
   }
 
-  async sendPart(_: number, body: Uint8Array, { signal }: CallOptions): Promise<void> {
-    const sending = this.#previous.then(() => this.#sendChunk(body, signal));
+  async sendPart(_: number, body: Uint8Array, options: SendOptions): Promise<void> {
+    const sending = this.#previous.then(() => this.#sendChunk(body, options));
     this.#previous = sending;
     await sending;
   }
@@ -251,7 +252,7 @@ class ResumableObject implements PartedObject {
     const crc32c = this.#sum.base64();
     const totalBytes = this.#sentBytes + this.#rest.length;
     const end = { totalBytes, crc32c };
-    const text = await this.#send(this.#rest, signal, end);
+    const text = await this.#send(this.#rest, { signal }, end);
     const json = parseJson(text ?? "");
     const head = typeof json === "object" && json !== null ? readHead(json) : undefined;
     const { transport } = this.#context;
@@ -273,10 +274,10 @@ class ResumableObject implements PartedObject {
     await this.#session.cancel({ signal: AbortSignal.timeout(ABANDON_TIMEOUT_MS) }).catch(() => {});
   }
 
-  async #sendChunk(body: Uint8Array, signal: AbortSignal): Promise<void> {
+  async #sendChunk(body: Uint8Array, options: SendOptions): Promise<void> {
     this.#sum.update(body);
     const wholeBytes = body.length - (body.length % CHUNK_UNIT_BYTES);
-    if (wholeBytes > 0) await this.#send(body.subarray(0, wholeBytes), signal);
+    if (wholeBytes > 0) await this.#send(body.subarray(0, wholeBytes), options);
     // The part's buffer is used for another one once this has ended.
     this.#rest = Uint8Array.from(body.subarray(wholeBytes));
     this.#sentBytes += wholeBytes;
@@ -285,16 +286,16 @@ class ResumableObject implements PartedObject {
   /** Repeats until all of `bytes` is stored; gives what GCS says of the object at its end. */
   async #send(
     bytes: Uint8Array,
-    signal: AbortSignal,
+    options: SendOptions,
     end?: { readonly totalBytes: number; readonly crc32c: string },
   ): Promise<string | undefined> {
     const startBytes = this.#sentBytes;
     let storedBytes = startBytes;
     let isUnsure = false;
-    return await this.#context.repeat(signal, async () => {
+    return await this.#context.repeat(options.signal, async () => {
       for (;;) {
         if (isUnsure) {
-          const state = await this.#session.state(end?.totalBytes, { signal });
+          const state = await this.#session.state(end?.totalBytes, options);
           if (state.text !== undefined) return state.text;
           storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);
           isUnsure = false;
@@ -303,7 +304,7 @@ class ResumableObject implements PartedObject {
         if (isAll && end === undefined) return undefined;
         isUnsure = true;
         const piece = bytes.subarray(storedBytes - startBytes);
-        const state = await this.#session.send(piece, { startBytes: storedBytes, end }, { signal });
+        const state = await this.#session.send(piece, { startBytes: storedBytes, end }, options);
         isUnsure = false;
         if (state.text !== undefined) return state.text;
         storedBytes = this.#requireWithin(state.storedBytes, startBytes, bytes.length);

@@ -1,5 +1,5 @@
 import type { GcsTransport } from "./gcs-transport.ts";
-import type { CallOptions, ObjectKey } from "./storage.ts";
+import type { CallOptions, ObjectKey, SendOptions } from "./storage.ts";
 
 /** How far an upload is. */
 export interface SessionState {
@@ -38,7 +38,7 @@ export class UploadSession {
   async send(
     bytes: Uint8Array,
     { startBytes, end }: ChunkPlace,
-    { signal }: CallOptions,
+    options: SendOptions,
   ): Promise<SessionState> {
     const endBytes = startBytes + bytes.length;
     const range = bytes.length === 0 ? "*" : `${startBytes}-${endBytes - 1}`;
@@ -47,7 +47,14 @@ export class UploadSession {
       ...(end === undefined ? {} : { "x-goog-hash": `crc32c=${end.crc32c}` }),
     };
     const verb = end === undefined ? "upload a chunk of" : "complete the upload of";
-    return await this.#put(verb, { headers, body: bytes }, { signal, patience: COMPLETE_PATIENCE });
+    return await this.#put(
+      verb,
+      { headers, body: bytes },
+      {
+        ...options,
+        patience: COMPLETE_PATIENCE,
+      },
+    );
   }
 
   /** Asks how far it is. */
@@ -69,7 +76,7 @@ export class UploadSession {
   async #put(
     verb: string,
     request: { readonly headers: Readonly<Record<string, string>>; readonly body?: Uint8Array },
-    options: CallOptions & { readonly patience?: number },
+    options: SendOptions & { readonly patience?: number },
   ): Promise<SessionState> {
     const call = {
       ...this.#place(verb),

@@ -7,6 +7,7 @@ import type { Clock } from "../io/clock.ts";
 import { Watchdog } from "../io/watchdog.ts";
 import type { HttpProxy, ProxyConfig } from "./http-proxy.ts";
 import { retryAfterSeconds, NO_ANSWER_HINT } from "./request-errors.ts";
+import type { SendOptions } from "./storage.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
 /** What an SDK asks to be sent; the part of its own type that we use. */
@@ -33,6 +34,7 @@ export interface SdkHandlerOptions {
   readonly abortSignal?: unknown;
   /** Milliseconds, for requests that take longer to be answered than others. */
   readonly requestTimeout?: number;
+  readonly onSent?: SendOptions["onSent"];
 }
 
 export interface HttpSenderOptions {
@@ -78,11 +80,11 @@ export class HttpSender {
 
   async handle(
     request: SdkRequest,
-    { abortSignal, requestTimeout = 0 }: SdkHandlerOptions = {},
+    { abortSignal, requestTimeout = 0, onSent }: SdkHandlerOptions = {},
   ): Promise<{ response: SdkResponse }> {
     const signal = abortSignal instanceof AbortSignal ? abortSignal : new AbortController().signal;
     const { traffic } = this.#options;
-    const send = () => this.#watched(request, { signal, requestTimeout });
+    const send = () => this.#watched(request, { signal, requestTimeout, onSent });
     const response =
       traffic === undefined
         ? await send()
@@ -105,7 +107,7 @@ export class HttpSender {
   /** The time that a request waits for its turn is none in which the store is silent. */
   async #watched(
     request: SdkRequest,
-    { signal, requestTimeout }: { readonly signal: AbortSignal; readonly requestTimeout: number },
+    { signal, requestTimeout, onSent }: SendOptions & { readonly requestTimeout: number },
   ): Promise<SdkResponse> {
     const { clock, traffic } = this.#options;
     const silence = traffic?.silence;
@@ -123,15 +125,16 @@ export class HttpSender {
       notice: silence && { ...silence, tell: () => silence.tell(origin) },
     });
     try {
-      return await this.#exchange(request, watchdog);
+      return await this.#exchange(request, this.#way(watchdog, onSent));
     } catch (error) {
       watchdog[Symbol.dispose]();
       throw error;
     }
   }
 
-  async #exchange(request: SdkRequest, watchdog: Watchdog): Promise<SdkResponse> {
-    watchdog.signal.throwIfAborted();
+  async #exchange(request: SdkRequest, way: Way): Promise<SdkResponse> {
+    const { signal } = way.watchdog;
+    signal.throwIfAborted();
     const proxy = await this.#proxyFor(request);
     const sent = this.#open(request, proxy);
     const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
@@ -141,17 +144,17 @@ export class HttpSender {
     });
     try {
       // An answer may come before all was sent; then the rest is not.
-      const writing = writeBody(sent, request.body, this.#way(watchdog));
+      const writing = writeBody(sent, request.body, way);
       writing.catch(() => {});
       const incoming = await untilAborted(
         Promise.race([answered, writing.then(() => answered)]),
-        watchdog.signal,
+        signal,
       );
       const { statusCode = 0, statusMessage = "" } = incoming;
       if (proxy !== undefined && statusCode === PROXY_LOGIN) {
         throw proxy.refusal(statusCode, statusMessage, request);
       }
-      return await receive(sent, incoming, this.#way(watchdog));
+      return await receive(sent, incoming, way);
     } catch (error) {
       sent.destroy();
       throw proxy === undefined ? error : proxy.explain(error, request);
@@ -172,9 +175,9 @@ export class HttpSender {
     return proxy;
   }
 
-  #way(watchdog: Watchdog): Way {
+  #way(watchdog: Watchdog, onSent: SendOptions["onSent"]): Way {
     const { traffic, clock } = this.#options;
-    return { watchdog, traffic, clock };
+    return { watchdog, traffic, clock, onSent };
   }
 
   #open(request: SdkRequest, proxy: HttpProxy | undefined): http.ClientRequest {
@@ -195,7 +198,7 @@ export class HttpSender {
 }
 
 /** What watches over the bytes of one request. */
-interface Way {
+interface Way extends Pick<SendOptions, "onSent"> {
   readonly watchdog: Watchdog;
   readonly traffic: StoreTraffic | undefined;
   readonly clock: Clock;
@@ -210,6 +213,7 @@ async function take({ watchdog, traffic }: Way, sizeBytes: number): Promise<void
 }
 
 async function writeBody(sent: http.ClientRequest, body: unknown, way: Way): Promise<void> {
+  let sentBytes = 0;
   for (const bytes of bodyPieces(body)) {
     for (let start = 0; start < bytes.length; start += WRITE_BYTES) {
       const piece = bytes.subarray(start, start + WRITE_BYTES);
@@ -219,6 +223,8 @@ async function writeBody(sent: http.ClientRequest, body: unknown, way: Way): Pro
       });
       way.watchdog.progress();
       way.traffic?.countSent(piece.length);
+      sentBytes += piece.length;
+      way.onSent?.(sentBytes);
     }
   }
   sent.end();

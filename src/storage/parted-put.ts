@@ -3,12 +3,13 @@ import { abortable, untilAborted } from "../io/abort.ts";
 import type { ByteSource } from "../io/bytes.ts";
 import { PartReader } from "./part-buffers.ts";
 import type { PartBuffers } from "./part-buffers.ts";
-import type { CallOptions } from "./storage.ts";
+import { SentBytes } from "./sent-bytes.ts";
+import type { CallOptions, SendOptions } from "./storage.ts";
 
 /** The requests of one put. They repeat themselves where that helps: their bytes are at hand. */
 export interface PartTarget {
   /** The whole object by one request. */
-  putWhole(body: Uint8Array, options: CallOptions): Promise<void>;
+  putWhole(body: Uint8Array, options: SendOptions): Promise<void>;
   /** Begins an object of several parts. */
   begin(options: CallOptions): Promise<PartedObject>;
 }
@@ -16,7 +17,7 @@ export interface PartTarget {
 /** An object that appears when it is completed. */
 export interface PartedObject {
   /** Counted from 1; several may be under way. */
-  sendPart(partNumber: number, body: Uint8Array, options: CallOptions): Promise<void>;
+  sendPart(partNumber: number, body: Uint8Array, options: SendOptions): Promise<void>;
   complete(options: CallOptions): Promise<void>;
   /** Takes away what was sent, as far as that works; never rejects. */
   abandon(): Promise<void>;
@@ -51,14 +52,16 @@ export class PartedPut {
   readonly #target: PartTarget;
   readonly #failure = new AbortController();
   readonly #signal: AbortSignal;
+  readonly #sent: SentBytes;
   readonly #sending = new Set<Promise<void>>();
   readonly #held = new Set<Buffer>();
   /** Ours between two parts: an upload in parts never falls back to waiting for other uploads. */
   #spare: Buffer | undefined;
 
-  constructor(target: PartTarget, options: PartedPutOptions, { signal }: CallOptions) {
+  constructor(target: PartTarget, options: PartedPutOptions, { signal, onSent }: SendOptions) {
     this.#target = target;
     this.#options = options;
+    this.#sent = new SentBytes(onSent);
     this.#signal = AbortSignal.any([signal, this.#failure.signal]);
   }
 
@@ -70,7 +73,7 @@ export class PartedPut {
     try {
       const sizeBytes = await reader.fill(buffer);
       if (await reader.hasMore()) await this.#putParts(reader, buffer);
-      else await this.#target.putWhole(buffer.subarray(0, sizeBytes), { signal });
+      else await this.#target.putWhole(buffer.subarray(0, sizeBytes), this.#sendOptions());
       this.#giveBack({ isReusable: true });
     } catch (error) {
       this.#failure.abort(error);
@@ -114,11 +117,15 @@ export class PartedPut {
   /** Begins to send a part; its failure aborts the whole put. */
   #send(object: PartedObject, partNumber: number, body: Buffer, buffer: Buffer): void {
     const sending = object
-      .sendPart(partNumber, body, { signal: this.#signal })
+      .sendPart(partNumber, body, this.#sendOptions())
       .then(() => this.#release(buffer))
       .catch((error: unknown) => this.#failure.abort(error))
       .finally(() => this.#sending.delete(sending));
     this.#sending.add(sending);
+  }
+
+  #sendOptions(): SendOptions {
+    return { signal: this.#signal, onSent: this.#sent.ofPart() };
   }
 
   #takeFirst(): Buffer {

@@ -16,6 +16,7 @@ import { RcloneClient } from "./rclone-client.ts";
 import type { RcloneConfig } from "./rclone-config.ts";
 import { isDirectoryMissing, isFolder, isMissing } from "./rclone-errors.ts";
 import { changedWhileRead } from "./request-errors.ts";
+import { tellingSource } from "./sent-bytes.ts";
 import type {
   ByteRange,
   CallOptions,
@@ -104,7 +105,11 @@ class RcloneStorage implements Storage {
     );
   }
 
-  async put(key: ObjectKey, body: ByteSource, { signal, ifAbsent }: PutOptions): Promise<void> {
+  async put(
+    key: ObjectKey,
+    body: ByteSource,
+    { signal, ifAbsent, onSent }: PutOptions,
+  ): Promise<void> {
     requireValidKey(key);
     signal.throwIfAborted();
     if (ifAbsent === true && (await this.#isThere(key, { signal }))) {
@@ -116,7 +121,8 @@ class RcloneStorage implements Storage {
     const name = formatTemporaryName(final, this.#clock.now(), randomHex(8));
     const temporary = folder === "" ? name : `${folder}/${name}`;
     try {
-      const sizeBytes = await this.#client.upload(folder, name, body.open(), { signal });
+      const source = tellingSource(body, onSent);
+      const sizeBytes = await this.#client.upload(folder, name, source.open(), { signal });
       const stored = await this.#find(temporary, { signal });
       if (stored.sizeBytes !== sizeBytes) {
         throw new StorageError(

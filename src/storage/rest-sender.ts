@@ -3,7 +3,7 @@ import { StorageError } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { ProxyConfig } from "./http-proxy.ts";
 import { HttpSender } from "./http-sender.ts";
-import type { CallOptions } from "./storage.ts";
+import type { SendOptions } from "./storage.ts";
 import type { StoreTraffic } from "./traffic.ts";
 
 /** A request whose whole body is at hand. */
@@ -26,7 +26,7 @@ export interface RestResponse {
   readonly body: Readable;
 }
 
-export interface RestOptions extends CallOptions {
+export interface RestOptions extends SendOptions {
   /** How many times longer than others this request may be silent; 1 unless given. */
   readonly patience?: number | undefined;
 }
@@ -62,7 +62,10 @@ export class RestSender {
     });
   }
 
-  async send(request: RestRequest, { signal, patience = 1 }: RestOptions): Promise<RestResponse> {
+  async send(
+    request: RestRequest,
+    { signal, patience = 1, onSent }: RestOptions,
+  ): Promise<RestResponse> {
     signal.throwIfAborted();
     const { method, url, headers, body } = request;
     const { response } = await this.#sender.handle(
@@ -75,7 +78,7 @@ export class RestSender {
         headers: { ...headers, ...lengthHeader(method, body) },
         body,
       },
-      { abortSignal: signal, requestTimeout: this.#requestTimeoutMs * patience },
+      { abortSignal: signal, requestTimeout: this.#requestTimeoutMs * patience, onSent },
     );
     return { status: response.statusCode, headers: response.headers, body: response.body };
   }

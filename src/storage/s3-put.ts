@@ -9,7 +9,7 @@ import { isNotImplemented } from "./s3-errors.ts";
 import { headObject } from "./s3-read.ts";
 import type { S3Transport } from "./s3-transport.ts";
 import { MultipartUpload, putObject } from "./s3-upload.ts";
-import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
+import type { CallOptions, ObjectKey, PutOptions, SendOptions } from "./storage.ts";
 
 /** What all puts of one store share. */
 export interface S3PutContext {
@@ -57,10 +57,10 @@ export class S3Put implements PartTarget {
     this.#ifAbsent = options.ifAbsent === true;
   }
 
-  async putWhole(body: Uint8Array, { signal }: CallOptions): Promise<void> {
+  async putWhole(body: Uint8Array, options: SendOptions): Promise<void> {
     const { transport } = this.#context;
-    await this.#create(signal, ({ ifAbsent }) =>
-      putObject(transport, this.#key, body, { signal, ifAbsent }),
+    await this.#create(options.signal, ({ ifAbsent }) =>
+      putObject(transport, this.#key, body, { ...options, ifAbsent }),
     );
   }
 

@@ -6,7 +6,7 @@ import { Watchdog } from "../io/watchdog.ts";
 import { failedAction } from "./request-errors.ts";
 import type { RequestAction } from "./request-errors.ts";
 import { areKeysRefused, readFailure, s3Error } from "./s3-errors.ts";
-import type { CallOptions, ObjectKey } from "./storage.ts";
+import type { ObjectKey, SendOptions } from "./storage.ts";
 
 export interface S3TransportOptions {
   readonly bucket: string;
@@ -23,12 +23,13 @@ export interface S3TransportOptions {
 const NO_SUCH_HOST: ReadonlySet<string> = new Set(["ENOTFOUND", "ERR_TLS_CERT_ALTNAME_INVALID"]);
 
 /** What the SDK's `send` takes beside the command. */
-export interface SendOptions {
+export interface HttpOptions {
   abortSignal: AbortSignal;
   requestTimeout: number;
+  onSent: SendOptions["onSent"];
 }
 
-export interface TransportCall extends CallOptions {
+export interface TransportCall extends SendOptions {
   /** How many times longer than others this request may be silent; 1 unless given. */
   readonly patience?: number;
 }
@@ -67,13 +68,14 @@ export class S3Transport {
   async send<T>(
     verb: string,
     key: string,
-    { signal, patience = 1 }: TransportCall,
-    work: (options: SendOptions) => Promise<T>,
+    { signal, patience = 1, onSent }: TransportCall,
+    work: (options: HttpOptions) => Promise<T>,
   ): Promise<T> {
     signal.throwIfAborted();
     const requestTimeout = this.#options.requestTimeoutMs * patience;
     try {
-      const attempt = () => untilAborted(work({ abortSignal: signal, requestTimeout }), signal);
+      const http = { abortSignal: signal, requestTimeout, onSent };
+      const attempt = () => untilAborted(work(http), signal);
       const action = { verb, key, storage: this.name };
       const answer = await this.#withKeysOfNow(signal, () => this.#inEitherStyle(attempt, action));
       this.#isBucketSeen = true;

@@ -10,9 +10,9 @@ import { ObjectExistsError, ObjectNotFoundError, StorageError } from "../errors.
 import { headObject } from "./s3-read.ts";
 import { readFailure } from "./s3-errors.ts";
 import type { S3Transport } from "./s3-transport.ts";
-import type { CallOptions, ObjectKey } from "./storage.ts";
+import type { CallOptions, ObjectKey, SendOptions } from "./storage.ts";
 
-interface Conditional extends CallOptions {
+interface Conditional extends SendOptions {
   /** Sends If-None-Match, which some stores refuse. */
   readonly ifAbsent: boolean;
 }
@@ -70,7 +70,7 @@ export class MultipartUpload {
     return new MultipartUpload(transport, key, UploadId);
   }
 
-  async uploadPart(partNumber: number, body: Uint8Array, options: CallOptions): Promise<void> {
+  async uploadPart(partNumber: number, body: Uint8Array, options: SendOptions): Promise<void> {
     const transport = this.#transport;
     const verb = `upload part ${partNumber} of`;
     const part = { PartNumber: partNumber, Body: body };

@@ -7,14 +7,14 @@ import type { Retries } from "../io/retry.ts";
 import { isNoSuchFile } from "./sftp-errors.ts";
 import type { SftpLease } from "./sftp-pool.ts";
 import type { SftpSession } from "./sftp-session.ts";
+import type { SendOptions } from "./storage.ts";
 import { AHEAD_BYTES, readStream } from "./sftp-transfer.ts";
 
-export interface SftpUploadOptions {
+export interface SftpUploadOptions extends SendOptions {
   /** Of the file that is written. */
   readonly path: string;
   /** For messages. */
   readonly storageName: string;
-  readonly signal: AbortSignal;
   /** Decides how often a connection is made again. */
   readonly retries: Retries;
   lease(): Promise<SftpLease>;
@@ -203,6 +203,7 @@ export class SftpUpload implements Disposable {
       this.#storedBytes += first.bytes.length;
       this.#pieces.shift();
     }
+    this.#options.onSent?.(this.#storedBytes);
   }
 
   async #makeDurable(link: Link): Promise<void> {

@@ -41,6 +41,7 @@ import type {
   ObjectInfo,
   ObjectKey,
   PutOptions,
+  SendOptions,
   Storage,
   Upkeep,
 } from "./storage.ts";
@@ -143,7 +144,7 @@ class SftpStorage implements Storage {
     const { clock } = this.#options;
     const temporaryName = formatTemporaryName(basename(path), clock.now(), randomHex(8));
     const temporary = posix.join(dirname(path), temporaryName);
-    using upload = await this.#upload(temporary, { signal });
+    using upload = await this.#upload(temporary, options);
     try {
       await upload.run(() => body.open());
       signal.throwIfAborted();
@@ -223,11 +224,12 @@ class SftpStorage implements Storage {
     this.#pool.close();
   }
 
-  async #upload(temporary: string, { signal }: CallOptions): Promise<SftpUpload> {
+  async #upload(temporary: string, { signal, onSent }: SendOptions): Promise<SftpUpload> {
     return await SftpUpload.open({
       path: temporary,
       storageName: this.name,
       signal,
+      onSent,
       retries: new Retries(this.#options.retryPolicy, this.#options),
       lease: () => this.#pool.lease({ signal }),
       create: async (session) => {

@@ -42,7 +42,15 @@ export interface GetOptions extends CallOptions {
   readonly ifVersion?: string;
 }
 
-export interface PutOptions extends CallOptions {
+export interface SendOptions extends CallOptions {
+  /**
+   * Told how many bytes of the body, from its beginning, the store or the system has taken; fewer
+   * again where they are sent once more.
+   */
+  readonly onSent?: ((sentBytes: number) => void) | undefined;
+}
+
+export interface PutOptions extends SendOptions {
   /** Create only: rejects with ObjectExistsError, and writes nothing, if the key has an object. */
   readonly ifAbsent?: boolean;
   /**

@@ -8,7 +8,7 @@ import { partBytes } from "./part-buffers.ts";
 import type { PartLimits, PartTarget, PartedObject } from "./parted-put.ts";
 import { requireAbsent } from "./presence.ts";
 import type { Repeat } from "./repeat.ts";
-import type { CallOptions, ObjectKey, PutOptions } from "./storage.ts";
+import type { CallOptions, ObjectKey, PutOptions, SendOptions } from "./storage.ts";
 import { headObject } from "./swift-read.ts";
 import { md5, plainEtag } from "./swift-transport.ts";
 import type { SwiftTransport } from "./swift-transport.ts";
@@ -67,7 +67,7 @@ export class SwiftPut implements PartTarget {
     this.#ifAbsent = options.ifAbsent === true;
   }
 
-  async putWhole(body: Uint8Array, options: CallOptions): Promise<void> {
+  async putWhole(body: Uint8Array, options: SendOptions): Promise<void> {
     const etag = md5(body);
     const headers = creation(this.#ifAbsent);
     await this.#context.repeat(options.signal, () =>
@@ -109,7 +109,7 @@ class SegmentedUpload implements PartedObject {
     this.#folder = formatTemporaryName(key, context.clock.now(), randomHex(8));
   }
 
-  async sendPart(partNumber: number, body: Uint8Array, options: CallOptions): Promise<void> {
+  async sendPart(partNumber: number, body: Uint8Array, options: SendOptions): Promise<void> {
     const { transport, segmentContainer: container } = this.#context;
     const name = `${this.#folder}/${`${partNumber}`.padStart(8, "0")}`;
     const etag = md5(body);
@@ -166,7 +166,7 @@ class SegmentedUpload implements PartedObject {
   }
 }
 
-interface CheckedPut extends CallOptions {
+interface CheckedPut extends SendOptions {
   readonly container?: string;
   readonly headers: Readonly<Record<string, string>>;
   /** Of the body. */
@@ -178,7 +178,7 @@ async function putChecked(
   transport: SwiftTransport,
   object: string,
   body: Uint8Array,
-  { signal, container, headers, etag }: CheckedPut,
+  { signal, onSent, container, headers, etag }: CheckedPut,
 ): Promise<void> {
   const call = {
     verb: "put",
@@ -190,7 +190,7 @@ async function putChecked(
     body,
   } as const;
   try {
-    const answer = await transport.sendForText(call, { signal });
+    const answer = await transport.sendForText(call, { signal, onSent });
     if (plainEtag(answer.headers["etag"]) !== etag) throw transport.unclear(call, "its ETag");
   } catch (error) {
     if (!(error instanceof ObjectNotFoundError)) throw error;

@@ -16,6 +16,10 @@ function untilAbort(signal: AbortSignal): Promise<never> {
   });
 }
 
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 test("what ends in time gives its value", async () => {
   const value = await withinDeadline({ timeoutMs: 1000, signal: alive() }, async () => 7);
   assert.equal(value, 7);
@@ -90,6 +94,38 @@ test("a call that ignores its signal is left behind", async () => {
     name: "DeadlineError",
     message: "reading /dead/mount did not finish within 20 ms",
   });
+});
+
+const MIB = 1024 * 1024;
+
+test("a transfer that gets on has its time again, and no more once it does not", async () => {
+  const roundMs = 30;
+  const began = performance.now();
+  const work = withinDeadline({ timeoutMs: roundMs, signal: alive() }, async (scope) => {
+    scope.begin("storing X in memory://test");
+    while (performance.now() - began < 5 * roundMs) {
+      scope.moved(MIB);
+      await pause(1);
+    }
+    scope.moved(MIB - 1);
+    await untilAbort(scope.signal);
+  });
+  const [, allMs = ""] =
+    /^storing X in memory:\/\/test did not finish within (\d+) ms; in the last 30 less than 1 MiB passed$/.exec(
+      await work.then(() => "it did", messageOf),
+    ) ?? [];
+  assert.ok(Number(allMs) > 5 * roundMs, allMs);
+});
+
+test("what trickles has its time once", async () => {
+  const work = withinDeadline({ timeoutMs: 40, signal: alive() }, async ({ signal, moved }) => {
+    while (!signal.aborted) {
+      moved(1);
+      await pause(1);
+    }
+    throw signal.reason;
+  });
+  await assert.rejects(work, { message: "the start did not finish within 40 ms" });
 });
 
 test("clean-up after the deadline is waited for", async () => {

@@ -8,7 +8,7 @@ import { changeControl, IN_PRODUCTION } from "../support/control-file.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { recordWal } from "../support/real-wal.ts";
 import { scratchDirectory } from "../support/scratch-directory.ts";
-import { until } from "../support/until.ts";
+import { pause, until } from "../support/until.ts";
 
 const { control } = await recordWal();
 const SHUT_DOWN = 1;
@@ -88,4 +88,25 @@ test("the work is given up with an error that says what for, and what failed las
   });
   await clock.advance(10_000);
   await failing;
+});
+
+test("a transfer that gets on is not given its time again while the server waits for it", async () => {
+  await server("stopping", SHUT_DOWN);
+  const clock = new FakeClock();
+  const lastCycle = { dataDirectory, clock, heardAtMs: () => clock.monotonicMs() };
+  const options = { timeoutMs: 30, signal: AbortSignal.timeout(60_000), lastCycle };
+  const work = withinDeadline(options, async ({ signal, begin, moved }) => {
+    begin("storing X");
+    while (!signal.aborted) {
+      moved(1024 * 1024);
+      await pause(1);
+    }
+    throw signal.reason;
+  });
+  await assert.rejects(work, {
+    code: "stopping",
+    message:
+      "storing X was given up: the server has only this to wait for before it stops, and it was " +
+      "not done within 30 ms",
+  });
 });

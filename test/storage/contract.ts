@@ -182,6 +182,20 @@ function describeBodies(
     assert.ok(part.equals(patternBytes(40 * MIB, 7).subarray(start, end)), "a range over parts");
   });
 
+  for (const sizeBytes of [3 * MIB, 23 * MIB]) {
+    contract(`a put of ${sizeBytes} bytes tells how far it is, piece by piece`, async (storage) => {
+      const told: number[] = [];
+      const onSent = (sentBytes: number) => void told.push(sentBytes);
+      await storage.put("a/told", patternSource(sizeBytes), { signal, onSent });
+      const pieces = told.map((one, index) => one - (told[index - 1] ?? 0));
+      assert.ok(Math.max(...pieces) <= 2 * MIB, `pieces of ${pieces.join()}`);
+      // What goes with the end of an object need not be told, nor what goes around it.
+      const [least, most] = [sizeBytes - MIB / 4, sizeBytes + MIB / 4];
+      const last = told.at(-1) ?? 0;
+      assert.ok(least <= last && last <= most, `${last} of ${sizeBytes}`);
+    });
+  }
+
   contract("an empty object is an object", async (storage) => {
     await storage.put("empty", text(""), { signal });
     assert.equal((await storage.stat("empty", { signal })).sizeBytes, 0);

@@ -34,6 +34,8 @@ export interface HttpFault {
   readonly corruptByte?: number;
   /** The answer's body comes no faster than this. */
   readonly bytesPerSecond?: number;
+  /** The request's body is taken no faster than this. */
+  readonly requestBytesPerSecond?: number;
   /** Takes the request and never answers. */
   readonly hang?: boolean;
 }
@@ -124,7 +126,8 @@ export class FaultProxy implements AsyncDisposable {
       asked.on("response", resolve);
       asked.on("error", reject);
     });
-    if (fault.cutRequestAfterBytes === undefined && fault.corruptRequestByte === undefined) {
+    const { cutRequestAfterBytes, corruptRequestByte, requestBytesPerSecond } = fault;
+    if ((cutRequestAfterBytes ?? corruptRequestByte ?? requestBytesPerSecond) === undefined) {
       request.pipe(asked);
       return await answered;
     }
@@ -132,8 +135,9 @@ export class FaultProxy implements AsyncDisposable {
     answered.catch(() => {});
     if (
       !(await passOn(request, asked, {
-        corruptByte: fault.corruptRequestByte,
-        truncateAfterBytes: fault.cutRequestAfterBytes,
+        corruptByte: corruptRequestByte,
+        truncateAfterBytes: cutRequestAfterBytes,
+        bytesPerSecond: requestBytesPerSecond,
       }))
     ) {
       asked.destroy();

@@ -4,6 +4,7 @@ import { abortable } from "../../src/io/abort.ts";
 import { CHUNK_BYTES, readAll } from "../../src/io/bytes.ts";
 import type { ByteSource, ByteStream } from "../../src/io/bytes.ts";
 import { compareKeys, requireValidKey, requireValidRange } from "../../src/storage/key.ts";
+import { tellingSource } from "../../src/storage/sent-bytes.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -59,10 +60,14 @@ export class MemoryStorage implements Storage {
     }
   }
 
-  async put(key: ObjectKey, body: ByteSource, { signal, ifAbsent }: PutOptions): Promise<void> {
+  async put(
+    key: ObjectKey,
+    body: ByteSource,
+    { signal, ifAbsent, onSent }: PutOptions,
+  ): Promise<void> {
     requireValidKey(key);
     signal.throwIfAborted();
-    const bytes = await readAll(abortable(body.open(), signal));
+    const bytes = await readAll(abortable(tellingSource(body, onSent).open(), signal));
     signal.throwIfAborted();
     if (ifAbsent === true && this.#objects.has(key)) throw new ObjectExistsError(key, this.name);
     this.#putCount++;
