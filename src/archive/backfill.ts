@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { copyFile, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import {
   ConflictError,
@@ -8,6 +8,7 @@ import {
   systemErrorCode,
 } from "../errors.ts";
 import { readAll } from "../io/bytes.ts";
+import { makeDirectories } from "../io/handed-over.ts";
 import { localFileError } from "../io/system-error.ts";
 import { gapKey, parseWalKey, walKey } from "../layout/keys.ts";
 import type { PgControl } from "../postgres/pg-control.ts";
@@ -75,7 +76,7 @@ export async function* backfill(
     stored: await listStored(storage, local, options),
   });
   const gaps = await listGapRecords(storage, options);
-  await mkdir(options.cacheDirectory, { recursive: true, mode: 0o700 });
+  await makeDirectories(options.cacheDirectory, 0o700);
   const scratch = await mkdtemp(join(options.cacheDirectory, "backfill-"));
   try {
     let ahead: BackfillResult[] = [];

@@ -1,7 +1,8 @@
-import { type FileHandle, mkdir, mkdtemp, open, readdir, rm } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { LocalFileError } from "../errors.ts";
 import { type ByteStream, CHUNK_BYTES } from "../io/bytes.ts";
+import { makeDirectories } from "../io/handed-over.ts";
 import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
 import { localFileError } from "../io/system-error.ts";
 import { type Lsn, lsn } from "../postgres/lsn.ts";
@@ -21,7 +22,7 @@ export class ReceiveDirectory implements AsyncDisposable {
   /** `parent` is made when it is missing. */
   static async make(parent: string): Promise<ReceiveDirectory> {
     try {
-      await mkdir(parent, { recursive: true, mode: 0o700 });
+      await makeDirectories(parent, 0o700);
       await removeLeftovers(parent);
       const owner = describeProcess()?.replaceAll(":", "_") ?? "unknown";
       return new ReceiveDirectory(await mkdtemp(join(parent, `${DIRECTORY_PREFIX}${owner}-`)));

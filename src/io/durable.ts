@@ -1,10 +1,11 @@
-import { link, mkdir, open, rename, stat, unlink } from "node:fs/promises";
+import { link, open, rename, stat, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import { abortable } from "./abort.ts";
 import type { ByteStream } from "./bytes.ts";
 import { DirectoryFsyncs, syncDirectoryHandle, type SyncedDirectory } from "./directory-fsyncs.ts";
+import { handOver, makeDirectory } from "./handed-over.ts";
 import { randomHex } from "./random.ts";
 import { localFileError } from "./system-error.ts";
 import { writeAll } from "./write-all.ts";
@@ -43,7 +44,8 @@ export interface DurableWriteOptions {
  * directory fsynced. Replaces what is there. Once resolved, the file survives a power cut.
  *
  * Rejects with LocalFileError for what the file system says, and with the body's own error; neither
- * leaves anything behind. A process killed meanwhile leaves its temporary file.
+ * leaves anything behind. A process killed meanwhile leaves its temporary file. What root makes
+ * belongs to the owner of the directory that it is in.
  */
 export async function writeFileDurably(
   path: string,
@@ -120,7 +122,9 @@ async function openNew(
   // Several times, because a concurrent delete may remove the directory while it is empty.
   for (let attempt = 1; ; attempt++) {
     try {
-      return await open(temporaryPath, "wx", mode);
+      const handle = await open(temporaryPath, "wx", mode);
+      await handOver(handle, temporaryPath);
+      return handle;
     } catch (error) {
       const isMissing = systemErrorCode(error) === "ENOENT";
       if (!isMissing || root === undefined || attempt === OPEN_ATTEMPTS) {
@@ -140,7 +144,7 @@ async function makeBelow(directory: string, root: string): Promise<void> {
     return;
   }
   try {
-    await mkdir(directory, { mode: 0o755 });
+    await makeDirectory(directory, 0o755);
   } catch (error) {
     const code = systemErrorCode(error);
     if (code === "EEXIST") return;

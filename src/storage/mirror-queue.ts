@@ -1,8 +1,10 @@
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { systemErrorCode } from "../errors.ts";
 import type { Clock } from "../io/clock.ts";
+import { writeCacheFile } from "../io/cache-file.ts";
 import { fsyncDirectory, writeFileDurably } from "../io/durable.ts";
+import { handOver, makeDirectories } from "../io/handed-over.ts";
 import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
 import { randomHex } from "../io/random.ts";
 import { sha256Hex } from "../io/runtime.ts";
@@ -154,9 +156,7 @@ export class MirrorQueue {
       if (message === undefined) return await rm(path, { force: true });
       await this.#make();
       const away: Away = { at: this.#options.clock.now(), message };
-      const temporary = `${path}.tmp-${randomHex(8)}`;
-      await writeFile(temporary, JSON.stringify(away), { mode: 0o600 });
-      await rename(temporary, path);
+      await writeCacheFile(path, JSON.stringify(away));
     } catch {
       // Only costs the next process an attempt.
     }
@@ -174,7 +174,9 @@ export class MirrorQueue {
     const mine = `${own} ${randomHex(4)}`;
     for (let attempt = 1; attempt <= 2; attempt++) {
       try {
-        await writeFile(path, mine, { flag: "wx", mode: 0o600 });
+        await using handle = await open(path, "wx", 0o600);
+        await handOver(handle, path);
+        await handle.writeFile(mine);
         return async () => {
           if ((await readText(path)) === mine) await rm(path, { force: true });
         };
@@ -269,7 +271,7 @@ export class MirrorQueue {
   async #make(): Promise<void> {
     if (this.#isMade) return;
     try {
-      const first = await mkdir(this.directory, { recursive: true, mode: 0o700 });
+      const first = await makeDirectories(this.directory, 0o700);
       let path = first === undefined ? undefined : this.directory;
       while (path !== undefined) {
         await fsyncDirectory(dirname(path));
