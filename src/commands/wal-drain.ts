@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { drainSettings, queueIn } from "../archive/archive-status.ts";
+import { withinDeadline } from "../archive/deadline.ts";
 import { ask } from "../archive/drain-client.ts";
 import { drain } from "../archive/drainer.ts";
 import { lastCycleOf } from "../archive/last-cycle.ts";
@@ -63,10 +64,17 @@ export const walDrain: Command<Arguments> = {
     const { aheadMax, isMarkingDone, isLevelByNeed, serverName, isGapBackedUp } =
       config.archiveQueue;
     const index = new IndexStarter(context, { ...queue, spool, restMs: INDEX_REST_MS });
+    const lastCycle = lastCycleOf(queue, context);
+    const limits = { timeoutMs: config.walTimeoutMs, lastCycle, signal };
     const reason = await drain({
       queue,
       spool,
-      openStorage: () => context.openStorage("archive"),
+      // A file system that is dead never answers; whoever waits for a file must be told.
+      openStorage: () =>
+        withinDeadline(limits, ({ begin }) => {
+          begin("opening the storage");
+          return context.openStorage("archive");
+        }),
       codec: codecOf(config.compressionMethod),
       level: config.compressionLevel,
       isLevelByNeed,
@@ -79,15 +87,13 @@ export const walDrain: Command<Arguments> = {
       aheadMax,
       isMarkingDone,
       cacheDirectory: config.cacheDirectory,
-      timeoutMs: config.walTimeoutMs,
-      lastCycle: lastCycleOf(queue, context),
+      ...limits,
       idleMs: IDLE_MS,
       settings: await drainSettings(self.fingerprint, queue),
       isCurrent: self.watchSettings?.(),
       except,
       log,
       clock,
-      signal,
     });
     index.startWaiting();
     log.debug("ended", { reason });
