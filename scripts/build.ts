@@ -107,7 +107,11 @@ async function buildForBun(target: Target, outfile: string): Promise<void> {
     splitting: true,
     target: "bun",
     external: ["cpu-features", "pg-native"],
-    define: { WALNUT_BUILD: JSON.stringify(buildVersion()) },
+    // Bun takes "development" unless told, and OpenPGP.js then writes its debugging to stderr.
+    define: {
+      WALNUT_BUILD: JSON.stringify(buildVersion()),
+      "process.env.NODE_ENV": JSON.stringify("production"),
+    },
     plugins: [
       {
         name: "one platform's addons",

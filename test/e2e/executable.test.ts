@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as openpgp from "openpgp";
 import { leaveOut } from "../support/left-out.ts";
 import { postgresBytes, postgresFacts } from "../support/postgres-fixtures.ts";
 
@@ -115,10 +116,30 @@ function checkCodecs(binary: string): void {
   }
 }
 
-test("the executable needs nothing beside itself and listens to nobody", () => {
+/** Its library tells of each try with a key, if it takes the build for one for development. */
+async function checkOpenPgp(binary: string): Promise<void> {
+  const { privateKey } = await openpgp.generateKey({ type: "ecc", userIDs: [{ name: "one" }] });
+  const directory = mkdtempSync(join(scratch, "openpgp-"));
+  mkdirSync(join(directory, "repository"));
+  const history = "1\t0/3000000\tno recovery target specified\n";
+  writeFileSync(join(directory, "00000002.history"), history);
+  const env = {
+    WALG_FILE_PREFIX: join(directory, "repository"),
+    WALG_PGP_KEY: privateKey,
+    WALNUT_CACHE_DIR: join(directory, "cache"),
+  };
+  const pushed = run(binary, ["wal-push", join(directory, "00000002.history")], directory, env);
+  assert.equal(pushed.status, 0, pushed.stderr);
+  const fetched = run(binary, ["wal-fetch", "00000002.history", "fetched"], directory, env);
+  assert.deepEqual([fetched.status, fetched.stdout, fetched.stderr], [0, "", ""]);
+  assert.equal(readFileSync(join(directory, "fetched"), "utf8"), history);
+}
+
+test("the executable needs nothing beside itself and listens to nobody", async () => {
   const binary = build("walnut");
   checkSelfContained(binary, /\tbun 1\.4\.4\t/);
   checkCodecs(binary);
+  await checkOpenPgp(binary);
 });
 
 test("the executable asks for glibc 2.17 at most, and for no other library", () => {
