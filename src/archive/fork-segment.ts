@@ -5,6 +5,7 @@ import { writeFileDurably } from "../io/durable.ts";
 import type { Log } from "../io/log.ts";
 import { formatLsn, type Lsn, lsn } from "../postgres/lsn.ts";
 import type { WalWalk } from "../postgres/wal-record.ts";
+import { formatHistoryName } from "../postgres/wal-file.ts";
 import { checkSegmentStart, SEGMENT_HEADER_BYTES } from "../postgres/wal-segment.ts";
 import type { CallOptions, Storage } from "../storage/storage.ts";
 import { judgeAbsence } from "./absence.ts";
@@ -15,10 +16,9 @@ import { PARTIAL_ATTEMPTS } from "./fetch.ts";
 import type { ForkEnd } from "./fork-note.ts";
 import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
-import { movingStorage } from "./moving-storage.ts";
 import { longestPartial, readPartial } from "./partial.ts";
 import { type Land, StoredCopies } from "./stored-copies.ts";
-import { READ_AHEAD_HINT } from "./stored-gaps.ts";
+import { isLeftByRetention, READ_AHEAD_HINT } from "./stored-gaps.ts";
 import { readStoredWal, requireCodec, type StoredWal } from "./stored-wal.ts";
 
 export interface ForkSegmentOptions extends CallOptions {
@@ -58,9 +58,10 @@ export async function fetchForkSegment(
     scope.begin(`preparing ${destination}`);
     const path = await resolveDestination(destination);
     await removeStaleTemporaries(path);
-    const systemId = (await readControlAround(destination))?.systemId;
-    const wanted = { ...segment, path, systemId };
-    await new ForkFetch(movingStorage(storage, scope), wanted, options, scope).run();
+    const control = await readControlAround(destination);
+    const { systemId, walSegmentBytes: segmentBytes } = control ?? {};
+    const wanted = { ...segment, path, systemId, segmentBytes };
+    await new ForkFetch(storage, wanted, options, scope).run();
   });
 }
 
@@ -69,6 +70,8 @@ interface Wanted extends ForkSegment {
   readonly path: string;
   /** Of the data directory that the file goes to. */
   readonly systemId: bigint | undefined;
+  /** wal_segment_size of that data directory. */
+  readonly segmentBytes: number | undefined;
 }
 
 class ForkFetch {
@@ -162,7 +165,7 @@ class ForkFetch {
     // What is in pg_wal behind the fork need not be kept.
     if (endLsn >= end.endLsn) return;
     await requireNoMoreInPlace(path, { name, endLsn }, this.#scope);
-    if (this.#options.canEndAtHole !== true) throw this.#tooShort(endLsn);
+    if (!(await this.#canEndEarly())) throw this.#tooShort(endLsn);
     const hasUpTo = formatLsn(endLsn);
     this.#options.log.warning("recovery ends in this segment", { wal: name, hasUpTo });
   }
@@ -177,7 +180,7 @@ class ForkFetch {
     if (absence !== undefined) return absence;
     const { startLsn } = end;
     const isNeeded = end.endLsn > startLsn + BigInt(SEGMENT_HEADER_BYTES);
-    if (isNeeded && this.#options.canEndAtHole !== true) {
+    if (isNeeded && !(await this.#canEndEarly())) {
       await requireNoMoreInPlace(path, { name, endLsn: startLsn }, { signal });
       return this.#tooShort(startLsn);
     }
@@ -185,6 +188,18 @@ class ForkFetch {
       `WAL file ${name} is not in the archive ${this.#storage.name}, ` +
         `and timeline ${end.timeline} leaves its timeline at ${formatLsn(end.endLsn)}`,
     );
+  }
+
+  /**
+   * Also where retention has removed what follows: PostgreSQL reads ahead of the end of an old
+   * backup that was kept with no WAL but its own.
+   */
+  async #canEndEarly(): Promise<boolean> {
+    if (this.#options.canEndAtHole === true) return true;
+    const { name, end, segmentBytes } = this.#wanted;
+    if (segmentBytes === undefined) return false;
+    const segment = formatHistoryName(end.timeline).slice(0, 8) + name.slice(8);
+    return await isLeftByRetention(this.#storage, { segment, segmentBytes }, this.#scope);
   }
 
   #tooShort(endLsn: Lsn): RefusedError {

@@ -100,9 +100,25 @@ async function isBackupStart(
  */
 export async function findHoleBeforeFork(
   storage: Storage,
-  { segment, segmentBytes }: { readonly segment: string; readonly segmentBytes: number },
+  place: SegmentPlace,
   options: CallOptions,
 ): Promise<ObjectKey | undefined> {
+  const nearest = await firstBehindForks(storage, place, options);
+  if (nearest === undefined) return undefined;
+  return (await isBackupStart(storage, nearest.name, options)) ? undefined : nearest.key;
+}
+
+interface SegmentPlace {
+  readonly segment: string;
+  readonly segmentBytes: number;
+}
+
+/** Of timelines that left the segment's behind it: the first WAL by position. */
+async function firstBehindForks(
+  storage: Storage,
+  { segment, segmentBytes }: SegmentPlace,
+  options: CallOptions,
+): Promise<{ readonly name: string; readonly key: ObjectKey } | undefined> {
   const { timeline, segmentNumber } = parseSegmentName(segment, segmentBytes);
   const endLsn = segmentStart(segmentNumber + 1n, segmentBytes);
   let nearest: { readonly name: string; readonly key: ObjectKey } | undefined;
@@ -114,8 +130,24 @@ export async function findHoleBeforeFork(
     // By position, whatever the timeline.
     if (nearest === undefined || name.slice(8) < nearest.name.slice(8)) nearest = { name, key };
   }
-  if (nearest === undefined) return undefined;
-  return (await isBackupStart(storage, nearest.name, options)) ? undefined : nearest.key;
+  return nearest;
+}
+
+/**
+ * Whether retention has removed a segment that is not in the archive: what is there behind it, of
+ * its timeline or else of one that left it later, begins with a backup.
+ */
+export async function isLeftByRetention(
+  storage: Storage,
+  place: SegmentPlace,
+  options: CallOptions,
+): Promise<boolean> {
+  const later = await findLater(storage, place.segment, options);
+  const name =
+    later === undefined
+      ? (await firstBehindForks(storage, place, options))?.name
+      : parseWalKey(later)?.name.slice(0, 24);
+  return name !== undefined && (await isBackupStart(storage, name, options));
 }
 
 /**

@@ -167,6 +167,24 @@ test("nothing of the segment in the archive: it ends there only if nothing is mi
   await assert.rejects(fetchCut(bench), { name: "NotInArchiveError", message: /in pg_wal up to/ });
 });
 
+test("what retention has removed is no hole: a backup is what follows", async () => {
+  await using bench = await openRepository();
+  await bench.file("global/pg_control", wal.control);
+  const next = named(2, 9);
+  await bench.put(`wal_005/${next}.zst`, Buffer.of(1));
+  await assert.rejects(fetchCut(bench), { name: "RefusedError" });
+  await bench.put(`basebackups_005/base_${next}_backup_stop_sentinel.json`, Buffer.from("{}"));
+  await assert.rejects(fetchCut(bench), { name: "NotInArchiveError" });
+  // All of timeline 2 is gone, too.
+  const last = named(3, 12);
+  await bench.memory.delete([`wal_005/${next}.zst`], { signal: bench.signal });
+  await bench.put("wal_005/00000003.history", Buffer.from(line(1, forkLsn) + line(2, start(9))));
+  await bench.put(`wal_005/${last}.zst`, Buffer.of(1));
+  await assert.rejects(fetchCut(bench), { name: "RefusedError" });
+  await bench.put(`basebackups_005/base_${last}_backup_stop_sentinel.json`, Buffer.from("{}"));
+  await assert.rejects(fetchCut(bench), { name: "NotInArchiveError" });
+});
+
 test("nothing before the fork: it ends there", async () => {
   await using bench = await openRepository({ "": content });
   await assert.rejects(fetchCut(bench, { endLsn: startLsn }), { name: "NotInArchiveError" });
