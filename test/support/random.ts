@@ -25,3 +25,10 @@ export function randomOf(seed: number): Random {
     },
   };
 }
+
+/** One of them, each as likely as the others. */
+export function pick<T>(random: Random, items: readonly T[]): T {
+  const item = items[Math.floor(random.next() * items.length)];
+  if (item === undefined) throw new RangeError("nothing to choose from");
+  return item;
+}
