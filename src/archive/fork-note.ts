@@ -10,8 +10,8 @@ import {
   parseWalFileName,
   segmentStart,
 } from "../postgres/wal-file.ts";
-import type { ArchiveQueue } from "./archive-status.ts";
-import { readControl, readServerStart } from "./recovery-watch.ts";
+import { type ArchiveQueue, serverStart } from "./archive-status.ts";
+import { readControl } from "./recovery-watch.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /** Where the timeline of a wanted segment is left by the one that recovery follows. */
@@ -45,7 +45,7 @@ export async function noteFork(place: RecoveryPlace, segment: string): Promise<v
   try {
     const timeline = parseWalFileName(segment)?.timeline ?? 0;
     if (timeline <= 1 || (await findFork(place, { segment, timeline })) === undefined) return;
-    const server = await readServerStart(place.queue);
+    const server = await serverStart(place.queue);
     if (server === undefined) return;
     const before = await readNote(place);
     const isKnown = before?.server === server && before.segment.slice(8) === segment.slice(8);
@@ -68,7 +68,7 @@ export async function readForkEnd(
     const note = await readNote(place);
     if (note === undefined || note.segment.slice(8) !== segment.slice(8)) return undefined;
     const timeline = parseWalFileName(note.segment)?.timeline ?? 0;
-    if (note.segment <= segment || note.server !== (await readServerStart(place.queue))) {
+    if (note.segment <= segment || note.server !== (await serverStart(place.queue))) {
       return undefined;
     }
     return await findFork(place, { segment, timeline });

@@ -13,7 +13,7 @@ import {
   type TimelineHistory,
 } from "../postgres/timeline-history.ts";
 import { formatSegmentName, parseWalFileName, segmentNumberOf } from "../postgres/wal-file.ts";
-import type { ArchiveQueue } from "./archive-status.ts";
+import { type ArchiveQueue, serverStart } from "./archive-status.ts";
 
 /**
  * One of them is there as long as a recovery asks for WAL.
@@ -36,10 +36,11 @@ export class RecoveryWatch {
   readonly #config: string | undefined;
 
   static async begin(queue: ArchiveQueue, configFile?: string): Promise<RecoveryWatch> {
-    const server = await readServer(queue);
-    const process = server === undefined ? undefined : describeProcess(server.pid);
+    const start = await serverStart(queue);
+    const [pid] = start?.split(" ") ?? [];
+    const process = pid === undefined ? undefined : describeProcess(pid);
     const config = configFile && fileState(configFile);
-    return new RecoveryWatch(queue, { configFile, start: server?.start, process, config });
+    return new RecoveryWatch(queue, { configFile, start, process, config });
   }
 
   private constructor(
@@ -55,35 +56,12 @@ export class RecoveryWatch {
 
   /** Why nothing may be fetched for it any more; undefined while it goes on. */
   async endReason(): Promise<string | undefined> {
-    const server = await readServer(this.#queue);
-    if (server === undefined || server.start !== this.#start) return "the server has ended";
+    const start = await serverStart(this.#queue);
+    if (start === undefined || start !== this.#start) return "the server has ended";
     if (this.#process !== undefined && !isProcessAlive(this.#process)) return "the server is dead";
     if (!isRecovering(this.#queue)) return "recovery is over";
     const config = this.#configFile && fileState(this.#configFile);
     return config === this.#config ? undefined : "the settings have changed";
-  }
-}
-
-/** Names this start of the server; undefined where none runs. */
-export async function readServerStart(queue: ArchiveQueue): Promise<string | undefined> {
-  return (await readServer(queue))?.start;
-}
-
-interface RunningServer {
-  readonly pid: string;
-  /** Names this start. */
-  readonly start: string;
-}
-
-/** @source CreateLockFile, src/backend/utils/init/miscinit.c */
-async function readServer({ dataDirectory }: ArchiveQueue): Promise<RunningServer | undefined> {
-  try {
-    const lines = (await readFile(join(dataDirectory, "postmaster.pid"), "utf8")).split("\n");
-    const [pid = "", , start = ""] = lines;
-    return { pid, start: `${pid} ${start}` };
-  } catch (error) {
-    if (systemErrorCode(error) === undefined) throw error;
-    return undefined;
   }
 }
 
