@@ -174,7 +174,8 @@ export async function requireNewName(
         {
           hint:
             "Is a clone of this cluster backed up to the same place? Give it a prefix of its own. " +
-            "Otherwise take the backup again: it gets another name as soon as WAL was written.",
+            "Otherwise take the backup again: it gets another name as soon as WAL was written, on a " +
+            "standby as soon as it has replayed another checkpoint of the primary.",
         },
       );
     }

@@ -171,7 +171,7 @@ describe("a server that archives", () => {
     await assertRefused(
       world(),
       { storage },
-      { message: /already holds basebackups_005\/base_/, hint: /another name/ },
+      { message: /already holds basebackups_005\/base_/, hint: /another name .* on a standby/ },
     );
   });
 
