@@ -16,6 +16,7 @@ import { PARTIAL_ATTEMPTS } from "./fetch.ts";
 import type { ForkEnd } from "./fork-note.ts";
 import { requireNoMoreInPlace } from "./local-end.ts";
 import { readControlAround, readOpenRecord } from "./local-wal.ts";
+import { movingStorage } from "./moving-storage.ts";
 import { longestPartial, readPartial } from "./partial.ts";
 import { type Land, StoredCopies } from "./stored-copies.ts";
 import { isLeftByRetention, READ_AHEAD_HINT } from "./stored-gaps.ts";
@@ -61,7 +62,7 @@ export async function fetchForkSegment(
     const control = await readControlAround(destination);
     const { systemId, walSegmentBytes: segmentBytes } = control ?? {};
     const wanted = { ...segment, path, systemId, segmentBytes };
-    await new ForkFetch(storage, wanted, options, scope).run();
+    await new ForkFetch(movingStorage(storage, scope), wanted, options, scope).run();
   });
 }
 
