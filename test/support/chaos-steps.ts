@@ -200,8 +200,10 @@ async function restoreAndCheck(
 ): Promise<void> {
   const { broken, isRefused, held, log } = await restoreAndLook(cluster, backup);
   if (isRefused) {
-    say(`refused to open: ${/^.*(ERROR|FATAL).*$/m.exec(log)?.[0] ?? ""}`);
-    assert.match(log, /but (WAL of a timeline|later WAL|.*history is)|is not in/);
+    const errors = [...log.matchAll(/^.*(?:ERROR|FATAL).*$/gm)].map(([line]) => line);
+    say(`refused to open: ${errors.slice(-3).join("\n")}`);
+    // Every recovery asks for files that are not there: that alone is no reason.
+    assert.match(errors.join("\n"), /is not in the archive .*, but |requested timeline|unexpected/);
     return;
   }
   say(`restored ${held.size} rows`);
