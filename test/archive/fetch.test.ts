@@ -247,8 +247,7 @@ test("every bit of every compression counts: whole and right, or an error", asyn
       fc.nat(),
       fc.nat(7),
       async (method, file, place, bit) => {
-        const bytes = walFile(wal, file);
-        const whole = await bench.compress(method, bytes);
+        const whole = await bench.compress(method, walFile(wal, file));
         const { extension } = codecOf(method);
         const objectKey = `wal_005/${file}${extension === "" ? "" : `.${extension}`}`;
         await put(objectKey, flipBit(whole, place % whole.length, bit));
@@ -270,12 +269,13 @@ test("every bit of every compression counts: whole and right, or an error", asyn
   );
 });
 
-/** A change behind the last record, or in the gap between two of them. */
+/** A change behind the last record, in the gap between two of them, or of XLP_BKP_REMOVABLE. */
 function isHarmless(file: string, fetched: Buffer): boolean {
   const bytes = walFile(wal, file);
-  const { endOfRecords } = walkSegment(bytes, { name: file });
   const changedAt = bytes.findIndex((byte, at) => byte !== fetched[at]);
-  if (changedAt < 0 || changedAt >= endOfRecords) return true;
+  if (changedAt < 0 || changedAt >= walkSegment(bytes, { name: file }).endOfRecords) return true;
+  const changed = bytes.readUInt8(changedAt) ^ fetched.readUInt8(changedAt);
+  if (changedAt % 8192 === 2 && changed === 4) return true;
   const gap = bytes.subarray(changedAt, (Math.floor(changedAt / 8) + 1) * 8);
   return gap.length < 8 && gap.every((byte) => byte === 0);
 }
