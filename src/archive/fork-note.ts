@@ -11,7 +11,8 @@ import {
   segmentStart,
 } from "../postgres/wal-file.ts";
 import { type ArchiveQueue, serverStart } from "./archive-status.ts";
-import { readControl } from "./recovery-watch.ts";
+import { readControlFile } from "./control-file.ts";
+import { readFirstCheckpoint } from "./recovery-watch.ts";
 import type { Spool } from "./spool-directory.ts";
 
 /** Where the timeline of a wanted segment is left by the one that recovery follows. */
@@ -57,8 +58,8 @@ export async function noteFork(place: RecoveryPlace, segment: string): Promise<v
 }
 
 /**
- * Where recovery leaves the timeline of `segment` within it; undefined where it does not, or where
- * nothing tells. Never rejects.
+ * Where recovery leaves the timeline of `segment` within it; undefined where it does not, where
+ * nothing tells, or where recovery begins behind that. Never rejects.
  */
 export async function readForkEnd(
   place: RecoveryPlace,
@@ -71,11 +72,28 @@ export async function readForkEnd(
     if (note.segment <= segment || note.server !== (await serverStart(place.queue))) {
       return undefined;
     }
-    return await findFork(place, { segment, timeline });
+    const fork = await findFork(place, { segment, timeline });
+    const isBehind = fork !== undefined && (await beginsBehind(place, { segment, fork }));
+    return isBehind ? undefined : fork;
   } catch (error) {
     if (!isPassable(error)) throw error;
     return undefined;
   }
+}
+
+/**
+ * Whether the server has replayed, or written, what is behind the fork. PostgreSQL sees that by its
+ * checkpoint's record, and ends ("requested timeline 2 is not a child of this server's history");
+ * where it can't find the record a standby would ask for ever.
+ *
+ * @source InitWalRecovery, src/backend/access/transam/xlogrecovery.c (StartupXLOG before 15)
+ */
+async function beginsBehind(
+  { queue }: RecoveryPlace,
+  { segment, fork }: { readonly segment: string; readonly fork: ForkEnd },
+): Promise<boolean> {
+  const { timeline, checkpointLsn } = await readFirstCheckpoint(queue);
+  return timeline === parseWalFileName(segment)?.timeline && checkpointLsn >= fork.endLsn;
 }
 
 /**
@@ -88,7 +106,7 @@ async function findFork(
 ): Promise<ForkEnd | undefined> {
   const text = await readFile(join(queue.walDirectory, formatHistoryName(timeline)), "utf8");
   const history = parseTimelineHistory(text, timeline);
-  const { walSegmentBytes } = await readControl(queue);
+  const { walSegmentBytes } = await readControlFile(queue.dataDirectory);
   const own = parseSegmentName(segment, walSegmentBytes);
   const isOwn = own.timeline === timeline;
   const endLsn = isOwn ? history.ancestors.at(-1)?.endLsn : switchPoint(history, own.timeline);

@@ -1,9 +1,8 @@
 import { readFile, readdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
 import { FormatError, LocalFileError, RefusedError, systemErrorCode } from "../errors.ts";
 import { localFileError } from "../io/system-error.ts";
-import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
+import type { PgControl } from "../postgres/pg-control.ts";
 import {
   isAncestor,
   parseTimelineHistory,
@@ -11,11 +10,9 @@ import {
 } from "../postgres/timeline-history.ts";
 import { formatHistoryName, parseWalFileName } from "../postgres/wal-file.ts";
 import { queueIn } from "./archive-status.ts";
+import { readControlFile } from "./control-file.ts";
 import { isRecovering } from "./recovery-watch.ts";
 
-/** The server may be writing it: then its CRC is wrong for a moment. */
-const ATTEMPTS = 20;
-const RETRY_MS = 10;
 const NOT_OURS = new Set(["ENOENT", "ENOTDIR", "EACCES", "EPERM"]);
 
 /**
@@ -23,18 +20,12 @@ const NOT_OURS = new Set(["ENOENT", "ENOTDIR", "EACCES", "EPERM"]);
  * Rejects with LocalFileError when it stays damaged.
  */
 export async function readLocalControl(dataDirectory: string): Promise<PgControl | undefined> {
-  const path = join(dataDirectory, "global", "pg_control");
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return parsePgControl(await readFile(path));
-    } catch (error) {
-      if (NOT_OURS.has(systemErrorCode(error) ?? "")) return undefined;
-      if (!(error instanceof FormatError)) throw localFileError("read", path, error);
-      if (attempt === ATTEMPTS) {
-        throw new LocalFileError(`${path} can't be read: ${error.message}`, { cause: error });
-      }
-      await pause(RETRY_MS);
-    }
+  try {
+    return await readControlFile(dataDirectory);
+  } catch (error) {
+    const cause = error instanceof LocalFileError ? error.cause : undefined;
+    if (NOT_OURS.has(systemErrorCode(cause) ?? "")) return undefined;
+    throw error;
   }
 }
 

@@ -6,7 +6,7 @@ import { type ByteStream, CHUNK_BYTES, readAll } from "../io/bytes.ts";
 import { localFileError } from "../io/system-error.ts";
 import { parseBackupLabel } from "../postgres/backup-label.ts";
 import type { Lsn } from "../postgres/lsn.ts";
-import { parsePgControl, type PgControl, PG_CONTROL_BYTES } from "../postgres/pg-control.ts";
+import type { PgControl } from "../postgres/pg-control.ts";
 import { parseTimelineHistory } from "../postgres/timeline-history.ts";
 import {
   formatSegmentName,
@@ -22,6 +22,7 @@ import {
   type SegmentHeader,
 } from "../postgres/wal-segment.ts";
 import type { CallOptions } from "../storage/storage.ts";
+import { readControlFile } from "./control-file.ts";
 
 /** "other" for names that are none of PostgreSQL's. */
 export type WalKind = WalFile["kind"] | "other";
@@ -136,15 +137,10 @@ export async function readSystemId(walPath: string): Promise<bigint | undefined>
 
 /** pg_control of the same data directory; undefined where there is none that can be read. */
 export async function readControlAround(walPath: string): Promise<PgControl | undefined> {
-  const path = join(dirname(dirname(walPath)), "global", "pg_control");
   try {
-    await using handle = await open(path, "r");
-    const buffer = Buffer.alloc(PG_CONTROL_BYTES);
-    const bytesRead = await readAt(handle, { buffer, position: 0, path });
-    return parsePgControl(buffer.subarray(0, bytesRead));
+    return await readControlFile(dirname(dirname(walPath)));
   } catch (error) {
-    if (error instanceof FormatError || error instanceof LocalFileError) return undefined;
-    if (systemErrorCode(error) !== undefined) return undefined;
+    if (error instanceof LocalFileError) return undefined;
     throw error;
   }
 }

@@ -6,6 +6,7 @@ import type { PgControl } from "../postgres/pg-control.ts";
 import type { TimelineHistory } from "../postgres/timeline-history.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { ArchiveQueue } from "./archive-status.ts";
+import { readControlFile } from "./control-file.ts";
 import { fetchWalAhead } from "./fetch.ts";
 import { LandingOrder } from "./landing-order.ts";
 import { LineServer } from "./line-server.ts";
@@ -29,7 +30,7 @@ import {
   type PrefetchRequest,
   type PrefetchStatus,
 } from "./prefetch-protocol.ts";
-import { readControl, readTargetHistory, RecoveryWatch } from "./recovery-watch.ts";
+import { readTargetHistory, RecoveryWatch } from "./recovery-watch.ts";
 import type { Spool } from "./spool-directory.ts";
 
 export interface PrefetchOptions {
@@ -75,7 +76,7 @@ type Answer = (answer: PrefetchAnswer) => void;
  * whole story. Gives why it ended.
  */
 export async function prefetch(options: PrefetchOptions): Promise<string> {
-  const prefetcher = new Prefetcher(options, await readControl(options.queue));
+  const prefetcher = new Prefetcher(options, await readControlFile(options.queue.dataDirectory));
   const lines = prefetchLines(prefetcher.handle);
   await using server = await LineServer.listen(options.spool.prefetchSocket, lines);
   if (server === undefined) return "another one runs";

@@ -5,8 +5,8 @@ import { FormatError, systemErrorCode } from "../errors.ts";
 import { fileState } from "../io/file-state.ts";
 import { describeProcess, isProcessAlive } from "../io/process-identity.ts";
 import { localFileError } from "../io/system-error.ts";
-import { parseBackupLabel } from "../postgres/backup-label.ts";
-import { parsePgControl, type PgControl } from "../postgres/pg-control.ts";
+import { type BackupLabel, parseBackupLabel } from "../postgres/backup-label.ts";
+import type { Lsn } from "../postgres/lsn.ts";
 import {
   isAncestor,
   parseTimelineHistory,
@@ -14,6 +14,7 @@ import {
 } from "../postgres/timeline-history.ts";
 import { formatSegmentName, parseWalFileName, segmentNumberOf } from "../postgres/wal-file.ts";
 import { type ArchiveQueue, serverStart } from "./archive-status.ts";
+import { readControlFile } from "./control-file.ts";
 
 /**
  * One of them is there as long as a recovery asks for WAL.
@@ -65,18 +66,6 @@ export class RecoveryWatch {
   }
 }
 
-/** Rejects with LocalFileError, and with FormatError for what is none. */
-export async function readControl({ dataDirectory }: ArchiveQueue): Promise<PgControl> {
-  const path = join(dataDirectory, "global", "pg_control");
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw localFileError("read", path, error);
-  }
-  return parsePgControl(bytes);
-}
-
 /** In a data directory from a backup, until its recovery has read its first record. */
 const BACKUP_LABEL = "backup_label";
 
@@ -93,18 +82,33 @@ export function isBackup({ dataDirectory }: ArchiveQueue): boolean {
  * @source InitWalRecovery, src/backend/access/transam/xlogrecovery.c (StartupXLOG before 15)
  */
 export async function readSegmentBefore(queue: ArchiveQueue): Promise<string | undefined> {
-  const path = join(queue.dataDirectory, BACKUP_LABEL);
-  let text: string;
+  const label = await readLabel(queue);
+  if (label === undefined) return undefined;
+  const { walSegmentBytes } = await readControlFile(queue.dataDirectory);
+  const first = segmentNumberOf(label.checkpointLsn, walSegmentBytes);
+  return formatSegmentName(label.startTimeline, first - 1n, walSegmentBytes);
+}
+
+/**
+ * The checkpoint that a recovery begins with. Rejects with LocalFileError and FormatError where
+ * backup_label or pg_control don't tell.
+ */
+export async function readFirstCheckpoint(
+  queue: ArchiveQueue,
+): Promise<{ readonly timeline: number; readonly checkpointLsn: Lsn }> {
+  const label = await readLabel(queue);
+  if (label === undefined) return await readControlFile(queue.dataDirectory);
+  return { timeline: label.startTimeline, checkpointLsn: label.checkpointLsn };
+}
+
+async function readLabel({ dataDirectory }: ArchiveQueue): Promise<BackupLabel | undefined> {
+  const path = join(dataDirectory, BACKUP_LABEL);
   try {
-    text = await readFile(path, "utf8");
+    return parseBackupLabel(await readFile(path, "utf8"));
   } catch (error) {
     if (systemErrorCode(error) === "ENOENT") return undefined;
-    throw localFileError("read", path, error);
+    throw error instanceof FormatError ? error : localFileError("read", path, error);
   }
-  const { checkpointLsn, startTimeline } = parseBackupLabel(text);
-  const { walSegmentBytes } = await readControl(queue);
-  const first = segmentNumberOf(checkpointLsn, walSegmentBytes);
-  return formatSegmentName(startTimeline, first - 1n, walSegmentBytes);
 }
 
 /**

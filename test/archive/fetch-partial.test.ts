@@ -67,7 +67,7 @@ test("one that is damaged stops recovery, as every damaged object does", async (
   await assert.rejects(fetchInto(bench), {
     name: "DamagedError",
     message:
-      /^object wal_005\/\w+\.partial\.zst in .* is damaged: partial segment \w+ has a damaged/,
+      /^object wal_005\/\w+\.partial\.zst in .* is damaged: unfinished segment \w+ has a damaged/,
   });
 });
 

@@ -10,6 +10,7 @@ import { silentLog } from "../../src/io/log.ts";
 import { formatLsn, lsn } from "../../src/postgres/lsn.ts";
 import { parsePgControl } from "../../src/postgres/pg-control.ts";
 import { formatSegmentName, segmentStart } from "../../src/postgres/wal-file.ts";
+import { changeControl } from "../support/control-file.ts";
 import { recordWal } from "../support/real-wal.ts";
 import { writeWal } from "../support/wal-writer.ts";
 import { openWorkbench, type Workbench } from "./workbench.ts";
@@ -20,12 +21,15 @@ const named = (timeline: number, number: number) =>
   formatSegmentName(timeline, BigInt(number), walSegmentBytes);
 const start = (number: number) => segmentStart(BigInt(number), walSegmentBytes);
 
+/** Of a server whose last checkpoint is before both forks. */
+const control = changeControl(wal.control, { timeline: 1, checkpointLsn: start(4) });
+
 const line = (timeline: number, end: bigint) => `${timeline}\t${formatLsn(lsn(end))}\tx\n`;
 
 /** A server that recovers towards timeline 3: 1 was left in segment 5, 2 in segment 9. */
 async function openServer(bench: Workbench): Promise<RecoveryPlace> {
   await mkdir(join(bench.directory, "spool"));
-  await bench.file("data/global/pg_control", wal.control);
+  await bench.file("data/global/pg_control", control);
   const [first, second] = [line(1, start(5) + 4096n), line(2, start(9) + 4096n)];
   await bench.file("data/pg_wal/00000002.history", Buffer.from(first));
   await bench.file("data/pg_wal/00000003.history", Buffer.from(`${first}\n${second}`));
@@ -52,6 +56,34 @@ test("the segment of a fork ends there, once the newer timeline's was not given"
   await startAs(bench, 101);
   assert.equal(await readForkEnd(place, named(1, 5)), undefined);
 });
+
+for (const [what, { timeline, at, isLimited }] of Object.entries({
+  "before the fork": { timeline: 1, at: 4095n, isLimited: true },
+  "at the fork": { timeline: 1, at: 4096n, isLimited: false },
+  "behind the fork": { timeline: 1, at: 4104n, isLimited: false },
+  "behind the fork, on the newer timeline": { timeline: 2, at: 4104n, isLimited: true },
+})) {
+  const given = isLimited ? "up to the fork" : "as it is";
+  test(`recovery from a checkpoint ${what} gets the fork's segment ${given}`, async () => {
+    await using bench = await openWorkbench();
+    const place = await openServer(bench);
+    await noteFork(place, named(2, 5));
+    const checkpointLsn = start(5) + at;
+    const changed = changeControl(control, { timeline, checkpointLsn });
+    await bench.file("data/global/pg_control", changed);
+    assert.equal((await readForkEnd(place, named(1, 5))) !== undefined, isLimited);
+
+    // A backup says itself where its recovery begins.
+    await bench.file("data/global/pg_control", control);
+    const label =
+      `START WAL LOCATION: ${formatLsn(start(4))} (file ${named(timeline, 4)})\n` +
+      `CHECKPOINT LOCATION: ${formatLsn(lsn(checkpointLsn))}\nBACKUP METHOD: streamed\n` +
+      `BACKUP FROM: primary\nSTART TIME: 2026-11-22 12:00:00 UTC\nLABEL: x\n` +
+      `START TIMELINE: ${timeline}\n`;
+    await bench.file("data/backup_label", Buffer.from(label));
+    assert.equal((await readForkEnd(place, named(1, 5))) !== undefined, isLimited);
+  });
+}
 
 test("only the segment in which a timeline begins is noted", async () => {
   await using bench = await openWorkbench();

@@ -8,6 +8,7 @@ export const IN_PRODUCTION = 6;
 export interface ControlChange {
   readonly systemId?: bigint;
   readonly state?: number;
+  readonly checkpointLsn?: bigint;
   /** Of the last checkpoint. */
   readonly timeline?: number;
   /** Where a standby had got to. */
@@ -19,6 +20,7 @@ export function changeControl(control: Uint8Array, change: ControlChange): Buffe
   const bytes = Buffer.from(control);
   if (change.systemId !== undefined) bytes.writeBigUInt64LE(change.systemId, 0);
   if (change.state !== undefined) bytes.writeUInt32LE(change.state, 16);
+  if (change.checkpointLsn !== undefined) bytes.writeBigUInt64LE(change.checkpointLsn, 32);
   if (change.timeline !== undefined) bytes.writeUInt32LE(change.timeline, 48);
   if (change.minRecoveryTimeline !== undefined) {
     bytes.writeUInt32LE(change.minRecoveryTimeline, 144);
