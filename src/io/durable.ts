@@ -24,7 +24,10 @@ export interface DurableWriteOptions {
   readonly root?: string;
   /** Before directories are made below `root`; what it rejects with ends that. */
   readonly onMissing?: () => Promise<void>;
-  /** Given every byte of `body` once, in order, while it is written; what it throws ends that. */
+  /**
+   * Given every byte of `body` once, in order, while it is written, and before the next ones are asked
+   * for; what it throws ends that.
+   */
   readonly alongside?: (piece: Uint8Array) => void;
   /** Written by this thread, with the event loop's turn between pieces; see WriteOptions. */
   readonly isBlocking?: boolean;

@@ -34,8 +34,9 @@ export class WriteBehind {
     this.#position = position;
   }
 
-  /** Resolves when `chunk` may be used for other bytes. */
+  /** Resolves when `chunk` may be used for other bytes, and was given to who is alongside. */
   async write(chunk: Uint8Array): Promise<void> {
+    this.#alongside?.(chunk);
     for (let start = 0; start < chunk.length;) {
       const piece = chunk.subarray(start, start + BUFFER_BYTES - this.#filledBytes);
       this.#filling.set(piece, this.#filledBytes);
@@ -78,11 +79,7 @@ export class WriteBehind {
       const piece = bytes.subarray(start, start + WRITE_BYTES);
       writes.push(writeAll(this.#handle, piece, { position: position + start }));
     }
-    try {
-      this.#alongside?.(bytes);
-    } finally {
-      await Promise.allSettled(writes);
-    }
+    await Promise.allSettled(writes);
     await Promise.all(writes);
   }
 
