@@ -14,7 +14,11 @@ const checks: readonly { name: string; command: string; words: readonly string[]
   },
   { name: "types", command: bin("tsc"), words: ["-p", "."] },
   { name: "dead code", command: bin("knip"), words: ["--no-progress"] },
-  { name: "tidy", command: process.execPath, words: ["test", "./test/tidy.test.ts"] },
+  {
+    name: "tidy",
+    command: process.execPath,
+    words: ["test", "./test/tidy.test.ts", "./test/docs.test.ts"],
+  },
   { name: "docs", command: process.execPath, words: ["scripts/docs.ts", "--check"] },
 ];
 
