@@ -7,13 +7,11 @@ import { queueIn } from "../../src/archive/archive-status.ts";
 import { askDrainer } from "../../src/archive/drain-client.ts";
 import { drain } from "../../src/archive/drainer.ts";
 import { spoolDirectory } from "../../src/archive/spool-directory.ts";
-import { codecOf } from "../../src/codec/table.ts";
 import { OperationError } from "../../src/errors.ts";
 import { untilAborted } from "../../src/io/abort.ts";
 import type { ByteSource } from "../../src/io/bytes.ts";
-import { systemClock } from "../../src/io/clock.ts";
-import { silentLog } from "../../src/io/log.ts";
 import type { PutOptions } from "../../src/storage/storage.ts";
+import { DRAIN_DEFAULTS } from "../support/drain-defaults.ts";
 import { MemoryStorage } from "../support/memory-storage.ts";
 import { until } from "../support/until.ts";
 
@@ -62,19 +60,11 @@ test("on a line that is too slow for all at one time few files are sent in vain"
       queue,
       spool,
       openStorage: async () => store,
-      codec: codecOf("zstd"),
-      level: undefined,
-      isLevelByNeed: false,
-      codecJobs: 2,
+      ...DRAIN_DEFAULTS,
       concurrency: 8,
       aheadMax: 100,
-      isMarkingDone: false,
       cacheDirectory: directory,
       timeoutMs: 300,
-      idleMs: 300,
-      settings: "s",
-      log: silentLog,
-      clock: systemClock,
       signal,
     });
     // As the archiver does, which calls again after a failure.

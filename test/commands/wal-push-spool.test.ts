@@ -6,12 +6,10 @@ import { drain } from "../../src/archive/drainer.ts";
 import { ask } from "../../src/archive/drain-client.ts";
 import { spoolDirectory } from "../../src/archive/spool-directory.ts";
 import { walPush } from "../../src/commands/wal-push.ts";
-import { codecOf } from "../../src/codec/table.ts";
 import { defaultConfig } from "../../src/config/load.ts";
-import { systemClock } from "../../src/io/clock.ts";
-import { silentLog } from "../../src/io/log.ts";
 import { openWorkbench } from "../archive/workbench.ts";
 import { commandContext } from "../support/command-run.ts";
+import { DRAIN_DEFAULTS } from "../support/drain-defaults.ts";
 import { until } from "../support/until.ts";
 
 const HISTORY = "00000002.history";
@@ -33,19 +31,10 @@ test("the drainer of another server at the same path does not answer for a file 
     queue,
     spool,
     openStorage: async () => bench.storage,
-    codec: codecOf("zstd"),
-    level: undefined,
-    isLevelByNeed: false,
-    codecJobs: 2,
-    concurrency: 4,
-    aheadMax: 8,
-    isMarkingDone: false,
+    ...DRAIN_DEFAULTS,
     cacheDirectory: bench.directory,
-    timeoutMs: 10_000,
     idleMs: 60_000,
     settings: await drainSettings("s", queue),
-    log: silentLog,
-    clock: systemClock,
     signal,
   });
   const status = async () =>
